@@ -21,6 +21,7 @@
 //! | `fetch` | documents behind URLs that an operator has set, and where such URLs may lead |
 //! | `listed` | several texts in one, as issuers and providers are named |
 //! | `jwt` | JWTs of issuers, and their keys |
+//! | `named` | things that are no topics, as who asks about rules names them |
 //! | `oidc` | providers of OpenID Connect, with whom users sign in |
 //! | `options` | what an operator may set about who is let in |
 //! | `password` | hashes of passwords, a few at one time |
@@ -42,6 +43,7 @@ mod fetch;
 mod held;
 mod jwt;
 mod listed;
+mod named;
 mod oidc;
 mod options;
 mod password;
@@ -67,16 +69,17 @@ pub use audit::{Asked, Audit, Origin};
 pub use bearer::{basic, bearer, unauthenticated};
 pub use caller::{Caller, Permit, Ruling, Who};
 pub use documents::owner_name;
-pub use entropy::random_secret;
+pub use entropy::{random_secret, secret_id};
 pub use fetch::{FetchError, FetchUrl, Fetched, Fetcher};
 pub use jwt::{
     Algorithm, Claims, Issuer, IssuerId, IssuerRule, Issuers, IssuersError, JWT_BYTES_MAX, KeyError,
     KeySource, KeysError, KeysState, Refusal, Verdict,
 };
+pub use named::NamedThing;
 pub use oidc::{Provider, ProviderRule};
 pub use options::{AccessOptions, LogInLives, Mode};
 pub use password::{Busy, NewPassword, PasswordOptions, PasswordRule, Passwords, VerifyError};
-pub use rule::{Decision, Rule, RuleError, Rules, Thing};
+pub use rule::{Decision, Kind, Rule, RuleError, Rules, Thing};
 pub use scope::{ReadScope, Within};
 pub use service::{Access, Remembered, Unknown};
 pub use sessions::{Farewell, Leave, Session, Sessions};

@@ -14,6 +14,7 @@ use crate::config::Environment;
 mod administer;
 #[cfg(feature = "bench")]
 mod bench;
+mod buckets;
 mod check;
 mod claim;
 mod client;
@@ -27,15 +28,23 @@ mod explain;
 mod foreign;
 mod groups;
 mod health;
+mod keys;
+mod leases;
+mod limits;
+mod lock;
+mod locks;
 mod logs;
 mod open_files;
 mod output;
 mod points;
+mod presence;
+mod processes;
 mod publish;
 mod read;
 mod roles;
 mod schedule;
 mod secret;
+mod series;
 mod serve;
 mod settle;
 mod signals;
@@ -46,6 +55,7 @@ mod topics;
 mod trim;
 mod trust;
 mod users;
+mod watch;
 mod why;
 mod work;
 
@@ -113,6 +123,26 @@ pub enum Command {
     Trim(trim::Trim),
     /// List, cancel and publish messages that wait for later, and set recurring ones
     Schedule(schedule::Schedule),
+    /// Get, put, delete, list, watch and count keys of buckets
+    Keys(keys::Keys),
+    /// List, show, make, change and delete buckets of keys
+    ///
+    /// Without a command, all buckets are listed.
+    Buckets(buckets::Buckets),
+    /// List and watch who is in rooms, and be in one
+    Presence(presence::Presence),
+    /// Take of limits of applications, look at them, and give back
+    Limits(limits::Limits),
+    /// Add to series of measurements, show them, and forget them
+    Series(series::Series),
+    /// Create, renew, show and end leases, which keep locks, keys and members alive together
+    Leases(leases::Leases),
+    /// Run a command while a lock is held
+    ///
+    /// The command has the fence in its environment, and is stopped where the lock is lost.
+    Lock(lock::Lock),
+    /// Show, release and take away locks
+    Locks(locks::Locks),
     /// Run a command for each message of a group
     ///
     /// The message is its standard input, and its exit status says what becomes of the message.
@@ -183,6 +213,14 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Topics(topics) => block_on(topics.run(environment)),
         Command::Trim(trim) => block_on(trim.run(environment)),
         Command::Schedule(schedule) => block_on(schedule.run(environment)),
+        Command::Keys(keys) => block_on(keys.run(environment)),
+        Command::Buckets(buckets) => block_on(buckets.run(environment)),
+        Command::Presence(presence) => block_on(presence.run(environment)),
+        Command::Limits(limits) => block_on(limits.run(environment)),
+        Command::Series(series) => block_on(series.run(environment)),
+        Command::Leases(leases) => block_on(leases.run(environment)),
+        Command::Lock(lock) => block_on(lock.run(environment)),
+        Command::Locks(locks) => block_on(locks.run(environment)),
         Command::Work(work) => block_on(work.run(environment)),
         Command::Groups(groups) => block_on(groups.run(environment)),
         Command::Claim(claim) => block_on(claim.run(environment)),

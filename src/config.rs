@@ -29,8 +29,8 @@ use crate::access::TrustedHosts;
 use crate::limits::TrustedProxies;
 
 mod access;
-mod delays;
 mod error;
+mod features;
 mod form;
 mod limits;
 mod load;
@@ -41,10 +41,11 @@ mod print;
 mod target;
 mod variables;
 
-pub use delays::{FeatureSettings, Features};
 pub use error::{ConfigError, Side, Source};
+pub use features::FeatureSettings;
 pub use form::{
-    AccessMode, Backend, KeyForm, LimitsAway, LogFormat, LogLevel, MemoryFull, Origins, PublicUrl,
+    AccessMode, ApplicationLimitsAway, Backend, KeyForm, LimitsAway, LogFormat, LogLevel, MemoryFull,
+    Origins, PublicUrl,
 };
 pub use limits::LimitSettings;
 pub use load::Flags;

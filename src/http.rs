@@ -7,6 +7,7 @@ mod accept;
 mod accounts;
 mod administration;
 mod body;
+mod buckets;
 mod bulk;
 mod called;
 mod claims;
@@ -25,10 +26,14 @@ mod failure;
 pub(crate) mod fast_path;
 mod form;
 mod groups;
+mod handed;
 pub(crate) mod head;
 mod json;
+mod keys;
+mod leases;
 mod lines;
 mod live;
+mod locks;
 mod log_ins;
 mod media;
 mod messages;
@@ -40,21 +45,26 @@ mod pages;
 mod path;
 mod payload;
 mod poll;
+mod presence;
 mod publishing;
 mod query;
 mod resume;
 mod routes;
 mod runs;
 mod schedules;
+mod series;
 mod sign_ins;
 mod signed_in_page;
 mod source;
 mod stream;
 mod streamed;
 pub(crate) mod surroundings;
+mod takes;
 mod tickets;
 mod topics;
 mod waiting;
+mod watch;
+mod watched;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -76,6 +86,7 @@ use utoipa::OpenApi as _;
 
 use crate::access::{Access, WebRules};
 use crate::budget;
+use crate::features::{Feature, Features};
 use crate::limits::Entrance;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
@@ -97,7 +108,6 @@ const WORK_BODY_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What an operator may set about the HTTP edge.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each switches something of its own on or off")]
 pub struct HttpOptions {
     /// Largest body of a bulk or NDJSON publish in bytes.
     pub body_bytes_max: usize,
@@ -119,10 +129,8 @@ pub struct HttpOptions {
     pub serve_docs: bool,
     /// Whether metrics are served.
     pub serve_metrics: bool,
-    /// Whether groups of consumers are served.
-    pub serve_groups: bool,
-    /// Whether what waits for later is served.
-    pub serve_delays: bool,
+    /// What is served beside publishing and reading.
+    pub features: Features,
     /// Under which URL others reach the relay.
     pub own_url: OwnUrl,
 }
@@ -142,8 +150,7 @@ impl HttpOptions {
             drain: Duration::from_secs(1),
             serve_docs: false,
             serve_metrics: false,
-            serve_groups: true,
-            serve_delays: true,
+            features: Features::all(),
             own_url: OwnUrl::AsAsked { tls: false },
         }
     }
@@ -180,9 +187,12 @@ struct Inner {
 }
 
 /// Compresses answers for clients that take them so. What comes live stays plain: it has no end that a
-/// coder could wait for.
+/// coder could wait for. So do values of keys, whose `ETag` stands for these bytes alone.
 fn compression() -> CompressionLayer<impl Predicate> {
-    let is_text = |_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions| {
+    let is_text = |_: StatusCode, _: Version, headers: &HeaderMap, extensions: &Extensions| {
+        if extensions.get::<keys::Verbatim>().is_some() {
+            return false;
+        }
         let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let is = |text: &str| kind.starts_with(text);
         is("application/json") || is("text/html") || is("text/css") || kind.contains("javascript")
@@ -238,10 +248,17 @@ impl Http {
             live::routes(),
             poll::routes(),
             topics::routes(),
-            groups::routes(options.serve_groups),
-            claims::routes(options.serve_groups),
-            schedules::routes(options.serve_delays),
+            groups::routes(options.features.has(Feature::Groups)),
+            claims::routes(options.features.has(Feature::Groups)),
+            schedules::routes(options.features.has(Feature::Delays)),
+            keys::routes(options.features.has(Feature::Keys)),
+            buckets::routes(options.features.has(Feature::Keys)),
+            takes::routes(options.features.has(Feature::Limits)),
+            series::routes(options.features.has(Feature::Series)),
             runs::routes(),
+            presence::routes(options.features.has(Feature::Presence)),
+            locks::routes(options.features.has(Feature::Locks)),
+            leases::routes(options.features.has(Feature::Locks)),
             log_ins::routes(),
             devices::routes(),
             sign_ins::routes(),
@@ -288,6 +305,12 @@ impl Http {
             timeout: self.0.options.body_timeout,
             is_decoded: true,
         }
+    }
+
+    /// Returns the limit of a body that is the value of a key.
+    fn value_limit(&self) -> BodyLimit {
+        let bytes_max = self.0.relay.options().value_bytes_max as u64;
+        BodyLimit { bytes_max, setting: Some("TIDEMILL_VALUE_BYTES_MAX"), ..self.payload_limit() }
     }
 
     fn bulk_limit(&self) -> BodyLimit {

@@ -22,9 +22,19 @@
 //! of an eligible publish past the HTTP library and the router), **budget** (bytes that may be held at one
 //! time), **hold** (the part of a budget that somebody has).
 //!
-//! Of limits: **rate** (how much may be done in a time), **bucket** (what is counted together, as the requests of
-//! one caller), **allowance** (a part of what a bucket has left, which a node draws in advance and spends), **meter**
-//! (the buckets of one caller), **entrance** (where a transport learns who calls, counted from then on).
+//! Of what is no topic: **bucket** (a table of keys with their current values, and the log of its changes), **key**,
+//! **value**, **revision** (which change of a bucket a value came with: the id of that change), **fence** (a number of a
+//! lock that only grows), **fill** (that one of all who ask for a key puts it, under a token), **stale** (of a value: to be
+//! replaced, and served meanwhile).
+//!
+//! Of limits: **rate** (how much may be done in a time), **quota** (what is counted together, as the requests of
+//! one caller), **allowance** (a part of what a quota has left, which a node draws in advance and spends), **meter**
+//! (the quotas of one caller), **entrance** (where a transport learns who calls, counted from then on); and of limits
+//! of applications, which have nothing to do with those: **policy** (so much in a time, and so much at once), **take** (to
+//! ask whether something may be done, and to count it), **burst** (how much may be done at once).
+//!
+//! Of what is measured: **point** (a value, with its time), **series** (of each minute of a day how many points it has, their
+//! sum, the least and the greatest).
 //!
 //! Of storage: **epoch** (which of the topics that have had a name), **gap check** (what a read is to tell of
 //! what is missing), **sweep** (one pass over all topics: of age retention, or for changes), **hint** (what a
@@ -61,6 +71,7 @@
 //! | [`access`] | who calls, what they may do, and what they have open |
 //! | [`relay`] | the domain: what a publish or a read must satisfy before storage sees it; live reading |
 //! | [`storage`] | the contract, in prose, and the two backends behind it |
+//! | [`features`] | what a relay can be switched off in |
 //! | [`budget`] | how many bytes may be held at one time, by all who share a budget |
 //! | [`clock`] | the only place that asks the operating system for the time |
 //! | [`thinned`] | how often the log is told of the same thing |
@@ -93,7 +104,7 @@
 //!
 //! **Invariant:** an accepted publish is one that the backend confirmed.
 //!
-//! **Invariant:** a read never creates or changes anything.
+//! **Invariant:** a read never creates or changes anything; who would fill a key (`?fill=`) does more than read it.
 //!
 //! **Invariant:** nothing is queued per live reader but the rest of one write, so a slow one costs
 //! nobody anything.
@@ -113,6 +124,7 @@ pub mod chance;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod features;
 pub mod http;
 pub mod limits;
 pub mod link;

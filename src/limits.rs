@@ -1,8 +1,8 @@
 //! Limits: how much a principal, or an address, may do in a time, over all nodes together.
 //!
-//! What is counted together is a bucket. A node draws allowances from it in advance, of which each is a part of
+//! What is counted together is a quota. A node draws allowances from it in advance, of which each is a part of
 //! what there is, and spends them without asking anybody; what it has not spent within its hold (`limit`) goes back. So no
-//! request waits for the storage more often than once in that time for each bucket, and far fewer do where much
+//! request waits for the storage more often than once in that time for each quota, and far fewer do where much
 //! is asked. In no stretch of a rate's time more passes than the rate says, whatever the number of nodes: an
 //! allowance counts from when it was drawn until the rate's time after it may last have been spent. The price is that a
 //! node may refuse a little early: what others hold is not there for it.
@@ -12,8 +12,8 @@
 //! | file | owns |
 //! |---|---|
 //! | `limit` | what is limited, and what it is called |
-//! | `bucket` | what this node holds of one bucket |
-//! | `table` | the buckets that this node knows |
+//! | `quota` | what this node holds of one quota |
+//! | `table` | the quotas that this node knows |
 //! | `meter` | what one caller is counted in |
 //! | `entrance` | who comes in, counted |
 //! | `kept` | how many bytes topics keep together, and how many they may |
@@ -36,15 +36,15 @@ use tokio_util::task::TaskTracker;
 use crate::access::{Caller, Who};
 use crate::chance::random;
 use crate::metrics::Metrics;
-use crate::storage::{BucketId, Draw, LimitStore, Places, Rate, StorageError};
+use crate::storage::{Draw, LimitStore, Places, QuotaId, Rate, StorageError};
 
 mod address;
-mod bucket;
 mod entrance;
 mod kept;
 mod limit;
 mod meter;
 mod places;
+mod quota;
 mod table;
 
 pub use address::{FORWARDED_HEADERS, Network, Peer, TrustedProxies, counted_as};
@@ -55,15 +55,15 @@ pub use limit::Limit;
 pub use meter::{Asks, Meter};
 pub use places::Place;
 
-use bucket::Bucket;
 use places::{Count, Given, LEASE};
+use quota::Quota;
 use table::{Table, digest};
 
 /// How long the storage may take to grant an allowance; then it counts as away.
 const DRAW_MAX: Duration = Duration::from_millis(500);
 /// Asks whether the storage is there, and nothing else.
 const NOTHING: Draw = Draw {
-    bucket: [0; 16],
+    quota: [0; 16],
     rate: Rate { amount: 1, within: Duration::from_mins(1) },
     slices: 1,
     hold: Duration::ZERO,
@@ -75,7 +75,7 @@ const AWAY_FOR: Duration = Duration::from_secs(1);
 /// How long a node that stops gives back what it holds, at most. What does not come back in that counts until its time
 /// is over.
 pub const LAST_MAX: Duration = Duration::from_millis(800);
-/// How many buckets it gives back at one time.
+/// How many quotas it gives back at one time.
 const LAST_AT_ONCE: usize = 64;
 
 /// What happens while the storage does not grant allowances.
@@ -94,15 +94,15 @@ pub struct LimitOptions {
     pub amounts: [u32; Limit::ALL.len()],
     /// What happens while the storage does not grant allowances.
     pub when_away: WhenAway,
-    /// Buckets that a node knows at one time; those that come later share one.
-    pub buckets_max: usize,
+    /// Quotas that a node knows at one time; those that come later share one.
+    pub quotas_max: usize,
 }
 
 impl LimitOptions {
     /// Returns options that limit nothing.
     #[must_use]
     pub const fn none() -> Self {
-        Self { amounts: [0; Limit::ALL.len()], when_away: WhenAway::CountAlone, buckets_max: 100_000 }
+        Self { amounts: [0; Limit::ALL.len()], when_away: WhenAway::CountAlone, quotas_max: 100_000 }
     }
 
     /// Sets how much may be done; 0 is without limit.
@@ -194,7 +194,7 @@ impl Limits {
             return Self::none();
         }
         let inner = Arc::new(Inner {
-            table: Table::new(options.buckets_max),
+            table: Table::new(options.quotas_max),
             given: Given::default(),
             node: random(),
             options,
@@ -226,7 +226,7 @@ impl Limits {
     pub async fn log_in(&self, address: Option<IpAddr>) -> Result<(), Over> {
         let Some(inner) = &self.0 else { return Ok(()) };
         match inner.of_address(Limit::LogIns, address) {
-            Some(bucket) => inner.take(&bucket).await,
+            Some(quota) => inner.take(&quota).await,
             None => Ok(()),
         }
     }
@@ -238,10 +238,10 @@ impl Limits {
     pub async fn place(&self, caller: &Caller) -> Result<Option<Place>, Over> {
         let Some(inner) = &self.0 else { return Ok(None) };
         let rate = inner.options.rate(Limit::Connections);
-        let Some((rate, bucket)) = rate.zip(id_of(Limit::Connections, caller.counted_as())) else {
+        let Some((rate, quota)) = rate.zip(id_of(Limit::Connections, caller.counted_as())) else {
             return Ok(None);
         };
-        let taken = Box::pin(inner.take_place(rate, bucket)).await;
+        let taken = Box::pin(inner.take_place(rate, quota)).await;
         if taken.is_err() {
             inner.metrics.limits().refused(Limit::Connections.as_str());
         }
@@ -280,24 +280,24 @@ impl Limits {
 }
 
 impl Inner {
-    fn of_address(&self, limit: Limit, address: Option<IpAddr>) -> Option<Arc<Bucket>> {
+    fn of_address(&self, limit: Limit, address: Option<IpAddr>) -> Option<Arc<Quota>> {
         let rate = self.options.rate(limit)?;
         let text = counted_as(address?).to_string();
-        Some(self.table.bucket(limit, rate, &[&text]))
+        Some(self.table.quota(limit, rate, &[&text]))
     }
 
-    fn of_principal(&self, limit: Limit, who: &Who) -> Option<Arc<Bucket>> {
+    fn of_principal(&self, limit: Limit, who: &Who) -> Option<Arc<Quota>> {
         let rate = self.options.rate(limit)?;
-        Some(self.table.bucket(limit, rate, &named(who)?))
+        Some(self.table.quota(limit, rate, &named(who)?))
     }
 
     /// Takes one place.
-    async fn take_place(&self, rate: Rate, bucket: BucketId) -> Result<Place, Over> {
-        let count = self.given.of(bucket);
+    async fn take_place(&self, rate: Rate, quota: QuotaId) -> Result<Place, Over> {
+        let count = self.given.of(quota);
         let _asking = count.asking.lock().await;
         let wanted = count.open() + 1;
         let exceeded = Exceeded { limit: Limit::Connections, rate, wait: HOLD };
-        let may = match self.ask(self.store.hold(&self.places(bucket, wanted, rate.amount))).await {
+        let may = match self.ask(self.store.hold(&self.places(quota, wanted, rate.amount))).await {
             Some(may) => may,
             None if self.options.when_away == WhenAway::Refuse => {
                 return Err(Over::Unknown(Limit::Connections));
@@ -307,47 +307,47 @@ impl Inner {
         if may { Ok(count.give()) } else { Err(Over::Exceeded(exceeded)) }
     }
 
-    const fn places(&self, bucket: BucketId, count: u32, most: u32) -> Places {
-        Places { bucket, node: self.node, count, most, lease: LEASE }
+    const fn places(&self, quota: QuotaId, count: u32, most: u32) -> Places {
+        Places { quota, node: self.node, count, most, lease: LEASE }
     }
 
     /// Tells the storage how many places of a caller are given away here.
-    async fn tell_places(&self, bucket: BucketId, count: &Count, most: u32) {
+    async fn tell_places(&self, quota: QuotaId, count: &Count, most: u32) {
         let _asking = count.asking.lock().await;
         let open = count.open();
         // What is not told now is told soon, or is over.
-        let told = self.ask(self.store.hold(&self.places(bucket, open, most))).await;
+        let told = self.ask(self.store.hold(&self.places(quota, open, most))).await;
         if open == 0 && told.is_some() {
-            self.given.forget(bucket);
+            self.given.forget(quota);
         }
     }
 
-    /// Takes one from a bucket.
-    async fn take(&self, bucket: &Bucket) -> Result<(), Over> {
-        let outcome = match bucket.take_held(Instant::now()) {
+    /// Takes one from a quota.
+    async fn take(&self, quota: &Quota) -> Result<(), Over> {
+        let outcome = match quota.take_held(Instant::now()) {
             Some(outcome) => outcome,
             // In a box: it is large, few need it, and connections are many.
-            None => Box::pin(self.draw_for(bucket)).await,
+            None => Box::pin(self.draw_for(quota)).await,
         };
         if outcome.is_err() {
-            self.metrics.limits().refused(bucket.limit.as_str());
+            self.metrics.limits().refused(quota.limit.as_str());
         }
         outcome
     }
 
     /// Draws for one who found nothing, and for those that come after it.
-    async fn draw_for(&self, bucket: &Bucket) -> Result<(), Over> {
+    async fn draw_for(&self, quota: &Quota) -> Result<(), Over> {
         // One asks for all that wait.
-        let _asking = bucket.asking.lock().await;
-        if let Some(outcome) = bucket.take_held(Instant::now()) {
+        let _asking = quota.asking.lock().await;
+        if let Some(outcome) = quota.take_held(Instant::now()) {
             return outcome;
         }
-        let draw = bucket.draw(Instant::now());
+        let draw = quota.draw(Instant::now());
         match self.ask(self.store.draw(&draw)).await {
-            Some(drawn) => bucket.take_drawn(drawn, Instant::now()),
+            Some(drawn) => quota.take_drawn(drawn, Instant::now()),
             None => match self.options.when_away {
-                WhenAway::Refuse => Err(Over::Unknown(bucket.limit)),
-                WhenAway::CountAlone => bucket.take_alone(self.elapsed_ms()),
+                WhenAway::Refuse => Err(Over::Unknown(quota.limit)),
+                WhenAway::CountAlone => quota.take_alone(self.elapsed_ms()),
             },
         }
     }
@@ -399,7 +399,7 @@ impl Inner {
         }
     }
 
-    /// Gives back what was not spent, and forgets buckets from which nothing counts any more, for ever.
+    /// Gives back what was not spent, and forgets quotas from which nothing counts any more, for ever.
     async fn upkeep(&self) {
         loop {
             tokio::time::sleep(HOLD).await;
@@ -408,20 +408,20 @@ impl Inner {
                 let _ = self.ask(self.store.draw(&NOTHING)).await;
             }
             let (unspent, known) = self.table.look(Instant::now());
-            self.metrics.limits().buckets(known);
-            for bucket in unspent {
-                self.give_back(&bucket, Instant::now()).await;
+            self.metrics.limits().quotas(known);
+            for quota in unspent {
+                self.give_back(&quota, Instant::now()).await;
             }
-            for (bucket, count) in self.given.now() {
-                self.tell_places(bucket, &count, self.places_max()).await;
+            for (quota, count) in self.given.now() {
+                self.tell_places(quota, &count, self.places_max()).await;
             }
         }
     }
 
     /// Gives back what was not spent of what may be spent until then.
-    async fn give_back(&self, bucket: &Bucket, until: Instant) {
-        let _asking = bucket.asking.lock().await;
-        if let Some(draw) = bucket.give_back(until) {
+    async fn give_back(&self, quota: &Quota, until: Instant) {
+        let _asking = quota.asking.lock().await;
+        if let Some(draw) = quota.give_back(until) {
             // What does not come back counts until its time is over.
             let _ = self.ask(self.store.draw(&draw)).await;
         }
@@ -432,13 +432,11 @@ impl Inner {
         // Whatever was drawn may be spent no longer than that.
         let until = Instant::now() + HOLD;
         let allowances = stream::iter(self.table.all_unspent(until));
-        allowances
-            .for_each_concurrent(LAST_AT_ONCE, async |bucket| self.give_back(&bucket, until).await)
-            .await;
+        allowances.for_each_concurrent(LAST_AT_ONCE, async |quota| self.give_back(&quota, until).await).await;
         let places = stream::iter(self.given.now());
         places
-            .for_each_concurrent(LAST_AT_ONCE, async |(bucket, count)| {
-                self.tell_places(bucket, &count, self.places_max()).await;
+            .for_each_concurrent(LAST_AT_ONCE, async |(quota, count)| {
+                self.tell_places(quota, &count, self.places_max()).await;
             })
             .await;
     }
@@ -465,7 +463,7 @@ fn named(who: &Who) -> Option<Vec<&str>> {
     }
 }
 
-fn id_of(limit: Limit, who: &Who) -> Option<BucketId> {
+fn id_of(limit: Limit, who: &Who) -> Option<QuotaId> {
     Some(digest(limit, &named(who)?))
 }
 

@@ -7,12 +7,16 @@
 //! |---|---|
 //! | `messages` | messages published, refused and served, over every transport |
 //! | `schedules` | messages for later |
+//! | `keys` | keys of buckets |
 //! | `requests` | HTTP requests and connections |
 //! | `sockets` | WebSockets |
 //! | `devices` | devices that want to be let in |
 //! | `readers` | live readers, by what carries them |
 //! | `auth` | log-ins, and what was refused for who asked |
 //! | `limits` | what limits refuse |
+//! | `takes` | limits of applications |
+//! | `presence` | members of rooms |
+//! | `series` | points of series |
 //! | `node` | readiness, and how the backend is |
 //! | `work` | what consumers claim and settle |
 //! | `registry` | how counts are described and registered |
@@ -22,14 +26,20 @@
 
 mod auth;
 mod devices;
+mod keys;
+mod leases;
 mod limits;
+mod locks;
 mod messages;
 mod node;
+mod presence;
 mod readers;
 mod registry;
 mod requests;
 mod schedules;
+mod series;
 mod sockets;
+mod takes;
 mod work;
 
 use std::fmt;
@@ -42,13 +52,19 @@ use requests::DURATION_BUCKETS;
 
 pub use auth::Auth;
 pub use devices::{DeviceStep, Devices};
+pub use keys::Keys;
+pub use leases::Leases;
 pub use limits::Limits;
+pub use locks::Locks;
 pub use messages::Messages;
 pub use node::{Node, WorkSwept};
+pub use presence::Presence;
 pub use readers::{CountedReader, Readers, Transport};
 pub use requests::Requests;
 pub use schedules::Schedules;
+pub use series::Series;
 pub use sockets::{Ending, Sockets};
+pub use takes::Takes;
 pub use work::Work;
 
 /// The counts of one node. Cloning is cheap.
@@ -60,14 +76,20 @@ struct Inner {
     handle: PrometheusHandle,
     messages: Messages,
     schedules: Schedules,
+    keys: Keys,
     requests: Requests,
     sockets: Sockets,
     devices: Devices,
     readers: Readers,
     node: Node,
     limits: Limits,
+    takes: Takes,
+    series: Series,
     auth: Auth,
     work: Work,
+    locks: Locks,
+    presence: Presence,
+    leases: Leases,
 }
 
 impl Metrics {
@@ -84,12 +106,18 @@ impl Metrics {
         Self(Arc::new(Inner {
             messages: Messages::new(&registry),
             schedules: Schedules::new(&registry),
+            keys: Keys::new(&registry),
             sockets: Sockets::new(&registry),
             work: Work::new(&registry),
+            locks: Locks::new(&registry),
+            presence: Presence::new(&registry),
+            leases: Leases::new(&registry),
             devices: Devices::new(&registry),
             readers: Readers::new(&registry),
             node: Node::new(registry.clone()),
             limits: Limits::new(registry.clone()),
+            takes: Takes::new(registry.clone()),
+            series: Series::new(&registry),
             auth: Auth::new(registry.clone()),
             requests: Requests::new(registry),
             handle: recorder.handle(),
@@ -124,6 +152,12 @@ impl Metrics {
     #[must_use]
     pub fn schedules(&self) -> &Schedules {
         &self.0.schedules
+    }
+
+    /// Returns the counts of keys.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.0.keys
     }
 
     /// Returns the counts of HTTP requests and connections.
@@ -162,10 +196,40 @@ impl Metrics {
         &self.0.limits
     }
 
+    /// Returns the counts of limits of applications.
+    #[must_use]
+    pub fn takes(&self) -> &Takes {
+        &self.0.takes
+    }
+
+    /// Returns the counts of series.
+    #[must_use]
+    pub fn series(&self) -> &Series {
+        &self.0.series
+    }
+
     /// Returns the counts of work.
     #[must_use]
     pub fn work(&self) -> &Work {
         &self.0.work
+    }
+
+    /// Returns the counts of locks.
+    #[must_use]
+    pub fn locks(&self) -> &Locks {
+        &self.0.locks
+    }
+
+    /// Returns the counts of members of rooms.
+    #[must_use]
+    pub fn presence(&self) -> &Presence {
+        &self.0.presence
+    }
+
+    /// Returns the counts of leases.
+    #[must_use]
+    pub fn leases(&self) -> &Leases {
+        &self.0.leases
     }
 
     /// Returns the counts of WebSockets.

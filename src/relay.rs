@@ -8,74 +8,105 @@
 //! **Invariant:** every operation on topics passes the one gate: [`Relay::as_caller`] gives a [`Gate`],
 //! and nothing else has a way to publish, read, change or delete.
 
+mod buckets;
 mod compact;
 mod ears;
+mod expiries;
 mod failure;
+mod fills;
 mod fingerprint;
 mod gate;
 mod json;
+mod keys;
 mod known;
+mod leases;
 mod live;
+mod locks;
 mod log;
 mod message;
 mod owners;
+mod payload;
+mod presence;
 mod promotions;
 mod publish;
 mod read;
 mod recurrence;
 mod runs;
 mod schedules;
+mod series;
+mod takes;
+mod timers;
 mod topics;
+mod watch;
 mod watching;
 mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemill_proto::{BucketName, TopicName};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use buckets::BucketList;
 pub(crate) use compact::{TAG_BYTES, Tag, read_varint, tag, write_varint};
+pub use expiries::{Expiries, ExpiriesReport};
 pub use failure::Failure;
+pub use fills::{FillDraft, KeyToFill, fill_token_text, parse_fill, parse_fill_token};
 pub(crate) use fingerprint::TRACE;
 pub use gate::Gate;
 pub use json::JsonText;
+pub use keys::{
+    KeyChangeDraft, KeyDraft, KeysMade, digest_of, of_change, parse_bucket, parse_key, parse_key_ttl,
+    parse_key_ttl_json, parse_prefix, parse_revision,
+};
+pub use leases::{LeaseHold, Lost};
 pub use live::{
     Absent, Begun, Held, Item, LiveMessage, LiveReader, NoOutlet, Outlet, SharedBatch, StartAt, TakeLimit,
 };
+pub use locks::{GiveBackLock, HeldLock, LockDraft, parse_fence};
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
+pub use payload::{ContentType, Payload};
+pub use presence::{MembersPage, PresenceOptions, Present};
 pub use promotions::{Promotions, PromotionsReport};
 pub use publish::{
-    Admitted, Answered, Checked, ContentType, Draft, IdempotencyKey, Payload, TimeToLive, UniqueKey,
-    parse_last, parse_order_key,
+    Admitted, Answered, Checked, Draft, IdempotencyKey, TimeToLive, UniqueKey, parse_last, parse_order_key,
 };
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use runs::parse_reason;
 pub use schedules::{DueCursor, RecurringDraft, parse_recurring_name, parse_schedule_id};
+pub use series::{PointDraft, SERIES_LAST, parse_series};
+pub use takes::{TAKE_PER, TakeDraft, TakesAway, parse_limit};
 pub use topics::{
     TrimTo, parse_description, parse_idle, parse_max_bytes, parse_max_messages, parse_retention,
     parse_when_full,
 };
+pub use watch::{KeyWatch, SnapshotPage, WatchScope, change_of, is_within_a_step};
 pub use work::{
     Change, ClaimOrder, Claimant, Deliveries, DeliveriesOf, EXTENSION, GiveBack, GroupDraft, NACK_DELAY,
     SettledReceipt, Source, check_result, parse_group, parse_ordering, within,
 };
 
 pub use crate::storage::{
-    Appended, Batch, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart, GroupsSwept, Outcome, Part,
-    Refusal, Scheduled, Settlement, StoredMessage, StoredRecurring, Swept, TopicChange, TopicList, Verdict,
-    WaitingMessage,
+    Appended, Batch, BucketSettings, BucketState, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, FillToken,
+    GroupStart, GroupsSwept, KeyChanged, KeyCondition, KeyEntry, KeyPage, KeyValue, Leased, LockId, LockKept,
+    LockRenewal, LockSeen, LoggedKind, LoggedRef, Outcome, Part, Refusal, Scheduled, Settlement,
+    StoredMessage, StoredRecurring, Swept, TakeKind, TopicChange, TopicList, Verdict, WaitingMessage,
 };
 
 use crate::access::{Caller, Sessions};
 use crate::clock::Clock;
+use crate::features::{Feature, Features};
 use crate::limits::Kept;
 use crate::storage::{Storage, TopicPolicy};
 use ears::Ears;
 use known::KnownTopics;
 use live::{FeedOptions, Feeds, run_pattern};
-use promotions::Timers;
+use locks::LockWaiters;
+use presence::Presences;
+use timers::Timers;
+use watch::Snapshots;
 use watching::Watching;
 use work::Stations;
 
@@ -84,6 +115,8 @@ use work::Stations;
 pub struct RelayOptions {
     /// Largest payload in bytes.
     pub payload_bytes_max: usize,
+    /// Largest value of a key in bytes.
+    pub value_bytes_max: usize,
     /// Bytes that may be pending for live readers at one time, all together: what is on its way to clients
     /// that do not take it at once.
     pub pending_bytes_max: usize,
@@ -92,16 +125,18 @@ pub struct RelayOptions {
     pub live_bytes_max: usize,
     /// Most topics that are read live at one time, those that are waited for among them.
     pub live_topics_max: usize,
-    /// Whether a publish creates its topic.
+    /// Whether a publish creates its topic, and a put its bucket.
     pub topic_auto_create: bool,
     /// What topics keep.
     pub policy: TopicPolicy,
     /// How long messages are kept where their topic says nothing; `None` for ever. The storage sees to it.
     pub retention: Option<Duration>,
-    /// Whether messages may be published for later.
-    pub delays: bool,
-    /// Whether messages may be unique in a group.
-    pub groups: bool,
+    /// What the relay does beside publishing and reading.
+    pub features: Features,
+    /// Connections that are members of rooms.
+    pub presence: PresenceOptions,
+    /// What becomes of limits of applications while the storage cannot be asked.
+    pub takes_away: TakesAway,
 }
 
 /// The relay: a storage with the rules in front of it. Cloning is cheap.
@@ -118,6 +153,8 @@ struct Inner {
     feeds: Arc<Feeds>,
     /// Where claims wait for work.
     stations: Arc<Stations>,
+    /// Who waits for locks.
+    locks: Arc<LockWaiters>,
     /// Told of hints as long as it is there.
     _ears: Arc<Ears>,
     sessions: Sessions,
@@ -125,7 +162,15 @@ struct Inner {
     /// Topics that were there a moment ago, where it is counted who makes some.
     known: KnownTopics,
     /// When something is due that waits.
-    timers: Timers,
+    timers: Timers<TopicName>,
+    /// When keys of buckets expire.
+    expiries: Timers<BucketName>,
+    /// Pages of keys on their way to who watches them.
+    snapshots: Snapshots,
+    /// What this node keeps in rooms.
+    presences: Arc<Presences>,
+    /// What this node counts of limits of applications by itself.
+    takes: takes::Takes,
 }
 
 impl Relay {
@@ -147,8 +192,14 @@ impl Relay {
         let feeds =
             Feeds::start(storage.clone(), watching.clone(), feed_options, run_pattern, tracker, token);
         let stations = Stations::new(storage.clone(), watching, &options, tracker, token);
-        let ears = Ears::of(&feeds, &stations);
+        let locks = LockWaiters::new(storage.clone(), tracker, token);
+        let ears = Ears::of(&feeds, &stations, &locks);
         storage.live.listen(ears.weak());
+        let presences = Presences::new(options.presence);
+        if options.features.has(Feature::Presence) {
+            let keep = presences.clone().keep(storage.clone());
+            tracker.spawn(token.clone().run_until_cancelled_owned(keep));
+        }
         let (failure_log, known) = (FailureLog::default(), KnownTopics::default());
         Self(Arc::new(Inner {
             storage,
@@ -157,11 +208,16 @@ impl Relay {
             kept,
             feeds,
             stations,
+            locks,
             _ears: ears,
             sessions,
             failure_log,
             known,
             timers: Timers::default(),
+            expiries: Timers::default(),
+            snapshots: Snapshots::default(),
+            presences,
+            takes: takes::Takes::new(),
         }))
     }
 
@@ -230,6 +286,18 @@ impl Relay {
         self.0.stations.letters().written()
     }
 
+    /// Returns how many wait for locks on this node.
+    #[must_use]
+    pub fn lock_waiters(&self) -> usize {
+        self.0.locks.count()
+    }
+
+    /// Returns how many connections of this node are members of rooms.
+    #[must_use]
+    pub fn present_connections(&self) -> usize {
+        self.0.presences.connections()
+    }
+
     /// Returns the time by the clock that makes ids.
     #[must_use]
     pub fn now(&self) -> tidemill_proto::Timestamp {
@@ -266,6 +334,12 @@ impl Relay {
         Promotions::new(self.clone())
     }
 
+    /// Returns what has keys expire; one task of a node keeps asking it.
+    #[must_use]
+    pub fn expiries(&self) -> Expiries {
+        Expiries::new(self.clone())
+    }
+
     /// Counts the messages that wait for later, and recurring ones.
     ///
     /// # Errors
@@ -291,7 +365,7 @@ impl Relay {
     /// The backend could not be reached.
     pub async fn sweep(&self) -> Result<Swept, Failure> {
         let swept = self.0.storage.upkeep.sweep().await.map_err(|error| Failure::read(error, None))?;
-        if self.0.options.groups {
+        if self.0.options.features.has(Feature::Groups) {
             self.0.stations.write_letters(&swept.dying);
         }
         Ok(swept)
@@ -320,6 +394,7 @@ pub(crate) fn test_message(topic: &tidemill_proto::TopicName) -> crate::storage:
         idempotency: None,
         expected_last: None,
         unique: None,
+        fence: None,
         create_topic: true,
         owner: None,
         policy: test_policy(),

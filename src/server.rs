@@ -33,6 +33,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::{Access, Audit, Caller, IssuersError, Sessions};
 use crate::clock::Clock;
+use crate::features::Feature;
 use crate::http::Http;
 use crate::limits::{self, Entrance, Kept, Limits};
 use crate::metrics::Metrics;
@@ -213,9 +214,13 @@ impl Server {
             feeds,
         } = self;
         tracker.spawn(upkeep::keep_administered(first, access, draining.clone()));
-        if relay.options().delays {
+        if relay.options().features.has(Feature::Delays) {
             tracker.spawn(upkeep::promote(relay.clone(), node, metrics.clone(), draining.clone()));
             tracker.spawn(upkeep::count_waiting(relay.clone(), metrics.clone(), draining.clone()));
+        }
+        let features = relay.options().features;
+        if features.has(Feature::Keys) || features.has(Feature::Presence) {
+            tracker.spawn(upkeep::expire(relay.clone(), node, metrics.clone(), draining.clone()));
         }
         tracker.spawn(upkeep::sweep(relay, node, options.sweep_interval, metrics.clone(), draining.clone()));
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));

@@ -38,20 +38,43 @@
 //!   and what is removed does no longer.
 //! - A group gives each message to one consumer at a time, until it is settled: from its start on, none is lost to it
 //!   and none is with two. What it knows of one is in no other group's way, and the message is never published again.
+//! - Changes of keys of a bucket are made all together or not at all, each by what is there then, and each has its place
+//!   in the log of the bucket: who reads that has every change, once, in order, up to its old end.
+//! - A key whose time is over is not there, and its expiry is a change: once, over any number of nodes.
+//! - A lock has one holder at a time, by the clock of the backend; those who wait get it in the order in which they came,
+//!   each in the step in which the one before gave it back or its time was found to be over. Each grant has a greater
+//!   fence than every one before.
 //! - Documents on who may do what change all together, and only for who knows what is there now.
 //! - A ticket opens one thing, is good for nothing but that from then on, and one holds it at a time.
 //! - Of what is limited no more is granted than the rate allows, and no more is held at one time than may be,
 //!   however many nodes ask.
+//! - A lease ends when it is ended, or not renewed in time, by the clock of the backend. That ends nothing that was put
+//!   under it: each thing has a time of its own (`leases`).
+//! - Of a limit of an application passes to the unit what the algorithm says, by the backend's clock, over any number of
+//!   nodes; of several policies all are charged or none. It goes by itself once nothing of it is owed.
+//! - Of a series every point that was added is in its minute, once, over any number of nodes, for a day; then it goes by
+//!   itself.
 //!
 //! What is told of everything that can happen to a topic stands as a table in `storage::reading`.
 
 pub use access::{AccessDocuments, AccessEdit, AccessStore};
 pub use backend::{Backend, Opened, Storage, Unfit};
+pub use buckets::{
+    BucketSettings, BucketState, BucketStore, CHANGES_MAX, EXPIRED_MAX, FILL_MAX, FillAsked, FillToken,
+    HISTORY_MAX, KeyChange, KeyChanged, KeyChanges, KeyCondition, KeyDigest, KeyEdit, KeyEntry, KeyFill,
+    KeyPage, KeyRange, KeyRefusal, KeyValue, KeysChanged, KeysExpired, LOG_BYTES, LOG_CHANGES, Logged,
+    LoggedKind, LoggedRef, ROOM_IDLE,
+};
 pub use error::{Cause, StorageError};
 pub use hints::{Hint, HintListener};
-pub use limits::{BucketId, Draw, Drawn, LimitStore, Places, Rate, Unspent};
+pub use leases::{LEASED_MAX, LeaseFacts, LeaseSecret, LeaseSeen, LeaseStore, Leased, PutUnder};
+pub use limits::{Draw, Drawn, LimitStore, Places, QuotaId, Rate, Unspent};
 pub use listing::{LISTED_NAMES_MAX, Selection, TopicList};
 pub use live::{Changes, Followed, LiveStore};
+pub use locks::{
+    FENCE_KEPT, HANDED_KEPT, LockAnswer, LockAsked, LockHeld, LockId, LockKept, LockKey, LockRenewal,
+    LockSecret, LockSeen, LockStore, PLACE_KEPT,
+};
 pub use message::{Appended, Body, Idempotency, NewMessage, StoredMessage, TopicPolicy, Unique};
 pub use messages::{DELETED_MAX, HELD_TIMES, MessageStore, Trim};
 pub use reading::{Batch, Epoch, GapCheck, Range, Tail, TakenOut, end_of};
@@ -61,6 +84,8 @@ pub use schedules::{
     DuePlace, NewRecurring, NewSchedule, Promoted, Recurrence, RecurringRule, ScheduleStore, Scheduled,
     StoredRecurring, WaitingMessage, WaitingPage, WaitingRange,
 };
+pub use series::{Point, SeriesStore};
+pub use takes::{BURST_TIME_MAX, LIMIT_POLICIES_MAX, LimitPolicy, Owed, Take, TakeKind, TakeStore, Taken};
 pub use tickets::{NewTicket, TicketClaim};
 pub use topics::{Part, TopicChange, TopicState, TopicStore};
 pub use upkeep::{Condition, GroupsSwept, StorageLimits, Swept, Upkeep};
@@ -72,12 +97,15 @@ pub use work::{
 
 mod access;
 mod backend;
+mod buckets;
 mod error;
 mod hints;
 mod history;
+mod leases;
 pub(crate) mod limits;
 mod listing;
 mod live;
+mod locks;
 pub mod memory;
 mod message;
 mod messages;
@@ -85,6 +113,8 @@ mod reading;
 mod records;
 mod runs;
 mod schedules;
+pub(crate) mod series;
+pub(crate) mod takes;
 pub(crate) mod tickets;
 mod topics;
 mod upkeep;
@@ -101,6 +131,7 @@ pub(crate) fn test_storage() -> Storage {
         idempotency_window: std::time::Duration::from_mins(10),
         schedules_max: 1_000,
         topic_schedules_max: 1_000,
+        buckets_max: 1_000,
     };
     let clock = crate::clock::Clock::manual(tidemill_proto::Timestamp::from_millis(1));
     let when_full = memory::WhenFull::TrimLargest;

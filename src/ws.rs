@@ -44,8 +44,8 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use tidemill_proto::Problem;
 use tidemill_proto::limits::publish_bytes_max;
+use tidemill_proto::{MemberName, Problem, RoomName};
 
 use crate::access::{Asked, Opens, Origin, SentCookie, Shown, Verb};
 use crate::budget::Budget;
@@ -129,35 +129,57 @@ impl Ws {
     }
 }
 
-/// The one parameter that there may be: a ticket, in place of another way to say who calls.
+/// The parameters that there may be: a ticket, in place of another way to say who calls; and a room of which the
+/// connection is a member, and as whom.
 const TICKET: &str = "ticket";
+const PRESENCE: &str = "presence";
+const MEMBER: &str = "member";
 
-/// Returns the ticket that a query holds, and checks that it holds nothing else. A ticket has no character that would
-/// have to be written in another way.
-fn ticket(uri: &Uri) -> Result<Option<&str>, Failure> {
-    let mut ticket = None;
+/// What a query says.
+#[derive(Debug, Default)]
+struct Query {
+    ticket: Option<String>,
+    present: Option<(RoomName, Option<MemberName>)>,
+}
+
+/// Reads a query, and checks that it holds nothing else. None of the values has a character that would have to be
+/// written in another way.
+fn query(uri: &Uri) -> Result<Query, Failure> {
+    let (mut ticket, mut room, mut member) = (None, None, None);
     for part in uri.query().unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
-        if name != TICKET {
-            return Err(Problem::field(name, "is not a parameter of this path").into());
-        }
-        if ticket.replace(value).is_some() {
+        let place = match name {
+            TICKET => &mut ticket,
+            PRESENCE => &mut room,
+            MEMBER => &mut member,
+            _ => return Err(Problem::field(name, "is not a parameter of this path").into()),
+        };
+        if place.replace(value).is_some() {
             return Err(Problem::field(name, "is there twice").into());
         }
     }
-    Ok(ticket)
+    let room = room.map(RoomName::parse).transpose().map_err(|error| Problem::field(PRESENCE, error))?;
+    let member = member.map(MemberName::parse).transpose().map_err(|error| Problem::field(MEMBER, error))?;
+    let present = match (room, member) {
+        (Some(room), member) => Some((room, member)),
+        (None, Some(_)) => {
+            return Err(Problem::field(MEMBER, "is of a room: name that in `presence`").into());
+        }
+        (None, None) => None,
+    };
+    Ok(Query { ticket: ticket.map(str::to_owned), present })
 }
 
 async fn upgrade(State(ws): State<Ws>, request: Request) -> Response {
-    let ticket = match ticket(request.uri()) {
-        Ok(ticket) => ticket.map(str::to_owned),
+    let query = match query(request.uri()) {
+        Ok(query) => query,
         Err(failure) => return failure.into_response(),
     };
     match handshake::accept(&request) {
         Ok(accepted) => {
             let origin = request.extensions().get::<Origin>().cloned().unwrap_or_default();
             let cookie = request.extensions().get::<SentCookie>();
-            let gate = match enter(&ws, origin, request.headers(), cookie, ticket.as_deref()).await {
+            let gate = match enter(&ws, origin, request.headers(), cookie, query).await {
                 Ok(gate) => gate,
                 Err(failure) => return failure.into_response(),
             };
@@ -177,10 +199,11 @@ async fn enter(
     origin: Origin,
     headers: &HeaderMap,
     cookie: Option<&SentCookie>,
-    ticket: Option<&str>,
+    query: Query,
 ) -> Result<Gate, Failure> {
     let entrance = &ws.0.entrance;
-    let found = match ticket {
+    let Query { ticket, present } = query;
+    let found = match ticket.as_deref() {
         None => entrance.access().identify(|| Shown::of(handshake::bearer(headers)?, cookie)).await,
         Some(_) if handshake::bearer(headers)?.is_some() => {
             return Err(Problem::field(TICKET, "stands beside a token; send one of the two").into());
@@ -194,5 +217,9 @@ async fn enter(
         caller.check_some_topic(Verb::Read)?;
     }
     let place = entrance.limits().place(&caller).await?;
-    Ok(ws.0.relay.as_caller(caller).metered(meter).from(origin).at(place))
+    let gate = ws.0.relay.as_caller(caller).metered(meter).from(origin).at(place);
+    match present {
+        Some((room, member)) => gate.present_in(&room, member).await,
+        None => Ok(gate),
+    }
 }

@@ -173,9 +173,17 @@ pub struct RoleInfo {
 pub struct Explain {
     /// What is to be done: `publish`, `read`, `work`, `manage` or `admin`.
     pub verb: String,
-    /// With which topic; not needed for `admin`, which is about the relay as a whole.
+    /// With which topic, or with what is no topic, as rules name it: `keys/BUCKET/KEY`, `locks/NAME`, `limits/NAME`,
+    /// `presence/ROOM/MEMBER`, `series/NAME`; with `*` at its end, with all whose names begin so. Not needed for `admin`,
+    /// which is about the relay as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub topic: Option<TopicName>,
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            pattern = "^([A-Za-z0-9_-]([A-Za-z0-9_.:-]{0,253}[A-Za-z0-9_-])?|(keys|presence)/[A-Za-z0-9_-]{1,255}/[A-Za-z0-9_-]{1,255}|(locks|limits|series)/[A-Za-z0-9_-]{1,255})$"
+        )
+    )]
+    pub topic: Option<String>,
     /// By whom: a user's name, a token's id, or `anonymous`, or `user:NAME` or `token:ID`, where it could be both;
     /// whoever asks, if absent.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -27,6 +27,14 @@ pub fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
+/// The same for a field that has the text of its own.
+///
+/// # Errors
+/// It is not JSON.
+pub fn present_owned<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    <Box<RawValue>>::deserialize(deserializer).map(Some)
+}
+
 /// Checks that common readers can read a text that is valid JSON.
 ///
 /// # Errors

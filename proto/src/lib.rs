@@ -23,7 +23,14 @@
 //! | [`gap`] | [`Gap`]: messages that a reader asked for and that are gone |
 //! | [`frame`] | WebSocket frames, in JSON and in binary |
 //! | [`access`] | users, tokens and roles, and why somebody may do something |
+//! | [`names`] | names of what is no topic: buckets, keys, locks, limits, rooms, members, series |
+//! | [`keys`] | buckets of keys: values, changes, histories, settings |
+//! | [`series`] | series of measurements: points, and minutes of them |
+//! | [`takes`] | limits of applications: what is taken of them |
+//! | [`locks`] | locks: who holds one, for how long, and who waits |
+//! | [`leases`] | leases: what one renewal keeps alive together |
 //! | [`work`] | groups, claims, receipts, and how messages are settled |
+//! | [`presence`] | who is present in rooms |
 //! | [`topics`] | descriptions of topics, trimming, statistics |
 //! | [`node`] | [`NodeId`]: which of several relays answers |
 //! | [`health`] | the answers of `/health` and `/ready` |
@@ -37,6 +44,8 @@
 #[macro_use]
 mod text;
 
+mod alphabet;
+
 pub mod access;
 pub mod content_type;
 pub mod cursor;
@@ -46,18 +55,25 @@ pub mod gap;
 pub mod health;
 pub mod id;
 pub mod json;
+pub mod keys;
+pub mod leases;
 pub mod limits;
+pub mod locks;
 pub mod message;
+pub mod names;
 pub mod node;
 pub mod order_key;
 pub mod page;
 pub mod pattern;
 pub mod pattern_cursor;
 pub mod payload;
+pub mod presence;
 pub mod problem;
 pub mod quoted;
 pub mod schedule;
 pub mod selector;
+pub mod series;
+pub mod takes;
 pub mod time;
 pub mod topic;
 pub mod topics;
@@ -67,6 +83,7 @@ pub use cursor::{Cursor, Since};
 pub use gap::{Gap, GapReason};
 pub use id::MessageId;
 pub use message::{Message, MessageEncoding, MessageRef, Published};
+pub use names::{BucketName, KeyName, LimitName, LockName, MemberName, RoomName, SeriesName};
 pub use node::NodeId;
 pub use order_key::{OrderKey, OrderKeyError};
 pub use pattern::TopicPattern;

@@ -5,6 +5,12 @@
 /// small key in Valkey.
 pub const TOPIC_NAME_BYTES_MAX: usize = 255;
 
+/// Most bytes that a member of a room says of itself: each who watches the room gets them.
+pub const PRESENCE_BYTES_MAX: usize = 4 * 1024;
+
+/// Longest name of a bucket, key, lock, limit, room, member or series in bytes: as of topics.
+pub const NAME_BYTES_MAX: usize = TOPIC_NAME_BYTES_MAX;
+
 /// Most stars in a topic pattern: enough for names of many parts, and few pieces to look for in each name.
 pub const TOPIC_PATTERN_STARS_MAX: usize = 8;
 
@@ -38,6 +44,24 @@ pub const TOPICS_PAGE_MAX: usize = 1_000;
 
 /// Topics in a page of the topic list when the reader does not say.
 pub const TOPICS_PAGE_DEFAULT: usize = 100;
+
+/// Most keys in one page of a bucket.
+pub const KEYS_PAGE_MAX: usize = 1_000;
+
+/// Keys in a page when the reader does not say.
+pub const KEYS_PAGE_DEFAULT: usize = 100;
+
+/// Most buckets in one page of their list: each is described.
+pub const BUCKETS_PAGE_MAX: usize = 100;
+
+/// Most changes of keys in one request: they are made in one step, which holds up the server meanwhile.
+pub const KEY_CHANGES_MAX: usize = 100;
+
+/// Most revisions that a bucket keeps of a key: they are written anew with each of its changes.
+pub const KEY_HISTORY_MAX: u32 = 64;
+
+/// Default of the largest value of a key in bytes.
+pub const VALUE_BYTES_DEFAULT: usize = 1024 * 1024;
 
 /// Longest idempotency key in bytes: a UUID with room for a prefix, and a small key in Valkey.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;

@@ -11,6 +11,24 @@ use serde_json::value::RawValue;
 use crate::limits::TEXT_ESCAPED_BYTES_MAX;
 use crate::{Problem, content_type};
 
+/// What the members are called that hold the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberNames {
+    /// Of JSON.
+    pub json: &'static str,
+    /// Of text.
+    pub text: &'static str,
+    /// Of anything else, in base64.
+    pub base64: &'static str,
+}
+
+impl MemberNames {
+    /// Those of messages.
+    pub const PAYLOAD: Self = Self { json: "payload", text: "payload_text", base64: "payload_base64" };
+    /// Those of keys.
+    pub const VALUE: Self = Self { json: "value", text: "value_text", base64: "value_base64" };
+}
+
 /// A payload that is about to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PayloadRef<'a> {
@@ -33,16 +51,19 @@ impl<'a> PayloadRef<'a> {
         self.content_type.is_none_or(content_type::is_json)
     }
 
-    /// Appends it to `out` as a member of a JSON object, with its content type.
-    pub(crate) fn write_json(&self, out: &mut Vec<u8>) {
+    /// Appends it to `out` as a member of this name of a JSON object, with its content type: where it is no JSON the
+    /// name has `_text` or `_base64` behind it.
+    pub fn write_json(&self, name: &str, out: &mut Vec<u8>) {
         let Self { bytes, content_type } = *self;
-        match content_type {
-            None => put(out, br#""payload":"#, bytes),
-            Some(kind) if content_type::is_json(kind) => put(out, br#""payload":"#, bytes),
+        match content_type.filter(|kind| !content_type::is_json(kind)) {
+            None => {
+                put_name(out, name, "");
+                out.extend_from_slice(bytes);
+            }
             Some(kind) => {
                 let text = std::str::from_utf8(bytes).ok().filter(|_| content_type::is_text(kind));
-                if !text.is_some_and(|text| write_text(text, out)) {
-                    write_base64(bytes, out);
+                if !text.is_some_and(|text| write_text(name, text, out)) {
+                    write_base64(name, bytes, out);
                 }
             }
         }
@@ -55,9 +76,9 @@ impl<'a> PayloadRef<'a> {
 }
 
 /// Appends a payload as text, unless that takes too much.
-fn write_text(text: &str, out: &mut Vec<u8>) -> bool {
+fn write_text(name: &str, text: &str, out: &mut Vec<u8>) -> bool {
     let start = out.len();
-    out.extend_from_slice(br#""payload_text":"#);
+    put_name(out, name, "_text");
     let _ = serde_json::to_writer(&mut *out, text);
     let taken = out.len() - start;
     let fits = taken <= TEXT_ESCAPED_BYTES_MAX
@@ -68,8 +89,9 @@ fn write_text(text: &str, out: &mut Vec<u8>) -> bool {
     fits
 }
 
-fn write_base64(bytes: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(br#""payload_base64":""#);
+fn write_base64(name: &str, bytes: &[u8], out: &mut Vec<u8>) {
+    put_name(out, name, "_base64");
+    out.push(b'"');
     let start = out.len();
     out.resize(start + base64::encoded_len(bytes.len(), true).unwrap_or(0), 0);
     let written = BASE64.encode_slice(bytes, &mut out[start..]).unwrap_or(0);
@@ -77,9 +99,10 @@ fn write_base64(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-fn put(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(value);
+fn put_name(out: &mut Vec<u8>, name: &str, end: &str) {
+    for part in ["\"", name, end, "\":"] {
+        out.extend_from_slice(part.as_bytes());
+    }
 }
 
 /// The members of a JSON object that publish a payload, as they came.
@@ -110,15 +133,24 @@ impl<'a> PayloadMembers<'a> {
     /// # Errors
     /// There is not exactly one payload, its content type does not fit it, or the base64 is none.
     pub fn read(self) -> Result<NewPayload<'a>, Box<Problem>> {
+        self.read_as(MemberNames::PAYLOAD)
+    }
+
+    /// Returns what they make where they have these names.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_as(self, names: MemberNames) -> Result<NewPayload<'a>, Box<Problem>> {
         let Self { json, text, base64, content_type } = self;
+        let MemberNames { json: name, text: text_name, base64: base64_name } = names;
         let fault = |field: &str, rule: &str| Err(Box::new(Problem::field(field, rule)));
         let (bytes, content_type) = match (json, text, base64) {
             (Some(json), None, None) => {
                 if content_type.as_deref().is_some_and(|kind| !content_type::is_json(kind)) {
-                    return fault(
-                        "content_type",
-                        "names no JSON, and `payload` is JSON; a payload of another type is written as `payload_text` or `payload_base64`",
+                    let rule = format!(
+                        "names no JSON, and `{name}` is JSON; a {name} of another type is written as `{text_name}` or `{base64_name}`"
                     );
+                    return fault("content_type", &rule);
                 }
                 (Cow::Borrowed(json.get().as_bytes()), content_type)
             }
@@ -133,26 +165,27 @@ impl<'a> PayloadMembers<'a> {
                 Ok(bytes) => (Cow::Owned(bytes), content_type.or(Some(Cow::Borrowed(content_type::BYTES)))),
                 Err(_) => {
                     return fault(
-                        "payload_base64",
+                        base64_name,
                         "is not base64; write the alphabet with `+` and `/`, and `=` at the end (RFC 4648 section 4)",
                     );
                 }
             },
             (None, None, None) => {
-                return fault(
-                    "payload",
-                    "is missing; write any JSON value, or in its place `payload_text` or `payload_base64`",
+                let rule = format!(
+                    "is missing; write any JSON value, or in its place `{text_name}` or `{base64_name}`"
                 );
+                return fault(name, &rule);
             }
-            (_, Some(_), _) => return Err(twice("payload_text")),
-            (_, None, Some(_)) => return Err(twice("payload_base64")),
+            (_, Some(_), _) => return Err(twice(text_name, names)),
+            (_, None, Some(_)) => return Err(twice(base64_name, names)),
         };
         Ok(NewPayload { bytes, content_type })
     }
 }
 
-fn twice(field: &str) -> Box<Problem> {
-    let rule = "is not the only payload; write one of `payload`, `payload_text` and `payload_base64`";
+fn twice(field: &str, names: MemberNames) -> Box<Problem> {
+    let MemberNames { json, text, base64 } = names;
+    let rule = format!("is not the only {json}; write one of `{json}`, `{text}` and `{base64}`");
     Box::new(Problem::field(field, rule))
 }
 

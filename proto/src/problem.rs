@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::MessageId;
+use crate::work::ConsumerName;
+use crate::{MessageId, Timestamp};
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $status:literal, $retryable:literal, $title:literal;)+) => {
@@ -79,6 +80,8 @@ codes! {
     TopicsLimit = "topics_limit", 403, false, "No more topics may be created";
     /// The topic has as many groups as it may, so none was made. Delete one that is not used.
     GroupsLimit = "groups_limit", 403, false, "No more groups may be created";
+    /// There are as many buckets as this relay allows, so none was made. Delete one that is not used, or raise `TIDEMILL_BUCKETS_MAX`.
+    BucketsLimit = "buckets_limit", 403, false, "No more buckets may be created";
     /// There is no such path. `/docs` lists the paths, where it is served.
     NotFound = "not_found", 404, false, "There is nothing at this path";
     /// The topic does not exist. A topic is created by its first publish (unless the relay is set otherwise) or with `POST /api/v1/topics`; reading never creates one.
@@ -87,8 +90,16 @@ codes! {
     MessageNotFound = "message_not_found", 404, false, "The message does not exist";
     /// The topic has no group of this name. Make it with `PUT /api/v1/topics/{topic}/groups/{group}`.
     GroupNotFound = "group_not_found", 404, false, "The group does not exist";
+    /// There is no such bucket. The first key that is put in it makes it (unless the relay is set otherwise), or `PUT /api/v1/buckets/{bucket}` does.
+    BucketNotFound = "bucket_not_found", 404, false, "The bucket does not exist";
+    /// The bucket has no such key: it was never put, was deleted, or its time is over; or the revision is not kept.
+    KeyNotFound = "key_not_found", 404, false, "The key does not exist";
     /// No message waits under this id, or no recurring message has this name: it was never there, was cancelled, or was published when it was due.
     ScheduleNotFound = "schedule_not_found", 404, false, "Nothing waits under this name";
+    /// The lease has ended, or there was none: what was put under it has ended, too. Create another one, and make anew what it is to keep.
+    LeaseNotFound = "lease_not_found", 404, false, "The lease does not exist";
+    /// Nobody holds the lock, so there is nothing to take away.
+    LockNotHeld = "lock_not_held", 404, false, "Nobody holds the lock";
     /// The path exists, but not with this method. The header `Allow` lists the methods.
     MethodNotAllowed = "method_not_allowed", 405, false, "The method is not allowed here";
     /// The body did not arrive in time, and the connection is closed. Send it faster, or raise `TIDEMILL_BODY_TIMEOUT_MS`.
@@ -109,11 +120,21 @@ codes! {
     AlreadySettled = "already_settled", 409, false, "The message was settled already";
     /// The consumer has had the message for as long as its group allows (`max_run`), so that its time was not extended. When its deadline passes the message comes back.
     MaxRunReached = "max_run_reached", 409, false, "The message was held for as long as it may";
-    /// What is there does not fit the request: somebody else has changed it meanwhile, another program keeps something under a key of the relay's, a topic has given the last id there is, or a group's `ordering` is to change while messages of it are not settled. The detail says which. Look at it, and decide anew.
+    /// The key is not there, and another fills it: it was not there yet at the end of the wait. Ask again after `Retry-After`, or wait longer with `wait`.
+    Filling = "filling", 409, true, "Another fills the key";
+    /// Another holds the lock, and still did at the end of the wait. `holder` says who, `expires_at` until when, unless it is renewed. Try again, or wait with `wait`.
+    Locked = "locked", 409, true, "Another holds the lock";
+    /// The token is not that of who holds the lock: the lock was released, its time was over, it was taken away, or it is another lock. Whatever was done under it since may not count; acquire it anew.
+    LockLost = "lock_lost", 409, false, "The lock is held no more";
+    /// What is there does not fit the request: somebody else has changed it meanwhile, what is to be incremented is no number or would leave its bounds, another program keeps something under a key of the relay's, a topic has given the last id there is, or a group's `ordering` is to change while messages of it are not settled. The detail says which. Look at it, and decide anew.
     Conflict = "conflict", 409, false, "The request does not fit what is there";
     /// The message was to follow another one than the last of the topic (`expected_last`). Nothing was kept; `last_id` has the id of the last message, `0-0` where there was none. Look at what came between, and decide anew.
     LastMismatch = "expected_last_mismatch", 412, false, "Another message is the last of the topic";
-    /// A condition of the request, such as `If-Match`, does not hold. The detail says what is there instead.
+    /// The fence is not that of who holds the lock now, or a greater one was seen. Nothing was kept: who has sent this holds the lock no more. `fence` is the one that stands against it, where there is one.
+    Fenced = "fenced", 412, false, "The fence is not that of the holder";
+    /// The token that the header `Tidemill-Fill` has shown counts no more: its time was over, or the key was changed or deleted meanwhile. Nothing was changed; `revision` has the revision that there is, and is absent where there is no such key. What was to be put may be old: ask for the key again.
+    FillLost = "fill_lost", 412, false, "The fill counts no more";
+    /// A condition of the request, such as `If-Match`, does not hold. Nothing was changed. The detail says what is there instead; of a key, `revision` has its revision, and is absent where there is no such key. Look at it, and decide anew.
     PreconditionFailed = "precondition_failed", 412, false, "A condition does not hold";
     /// The body or a payload is larger than allowed. The detail names the limit and its setting.
     TooLarge = "too_large", 413, false, "The body or a payload is too large";
@@ -121,12 +142,14 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type", 415, false, "The content type is not supported here";
     /// The body was compressed in a way that the relay does not know. The header `Accept-Encoding` lists those that it knows.
     UnsupportedEncoding = "unsupported_encoding", 415, false, "The content encoding is not supported";
-    /// The idempotency key was used for another message. Use a new key for a new message.
-    KeyReused = "key_reused", 422, false, "The idempotency key belongs to another message";
+    /// The idempotency key was used for another message, or for other changes of keys. Use a new key for what is new.
+    KeyReused = "key_reused", 422, false, "The idempotency key belongs to something else";
     /// The caller has asked for more than its limit allows in this time. Nothing was changed; try again after `Retry-After`.
     RateLimited = "rate_limited", 429, true, "Too many requests";
     /// The request headers are larger than allowed.
     HeadersTooLarge = "headers_too_large", 431, false, "The headers are too large";
+    /// The value is not what was put: it was damaged or replaced in the storage. `?fallback=parent` gives the newest earlier value that is kept and sound.
+    Damaged = "damaged", 500, false, "The value is damaged";
     /// A defect of the relay. Please report it with the request id.
     Internal = "internal", 500, false, "The relay has failed";
     /// The provider with whom the user signs in cannot be asked, or answers nothing that can be used. Sign in again; the relay's log has the cause.
@@ -141,6 +164,8 @@ codes! {
     StorageTimeout = "storage_timeout", 504, true, "The storage did not answer in time";
     /// The backend has reached its memory limit, or the topics of a pattern keep as many bytes as they may (`TIDEMILL_LIMIT_KEPT_BYTES`); the detail says which. Nothing was changed; trim topics or raise the limit.
     StorageFull = "storage_full", 507, true, "The storage is full";
+    /// The bucket has as many keys or bytes as it may (`max_keys`, `max_bytes`). Nothing was changed; delete keys, or let some expire.
+    BucketFull = "bucket_full", 507, true, "The bucket is full";
     /// The topic has as many messages or bytes as it may, and is set to refuse what comes then (`when_full`). Nothing was kept; try again when messages were removed: by age, by a trim, or, with `keep_until_acked`, since groups are done with them.
     TopicFull = "topic_full", 507, true, "The topic is full";
 }
@@ -165,7 +190,7 @@ impl utoipa::ToSchema for Code {}
 const fn usual_wait_seconds(code: Code) -> Option<u64> {
     match code {
         Code::Overloaded | Code::StorageUnavailable | Code::RateLimited => Some(1),
-        Code::StorageFull | Code::TopicFull => Some(10),
+        Code::StorageFull | Code::TopicFull | Code::BucketFull => Some(10),
         _ => None,
     }
 }
@@ -199,10 +224,26 @@ pub struct Problem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub last_id: Option<MessageId>,
+    /// The revision that the key has, where it was to have another one; absent where there is no such key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub revision: Option<MessageId>,
     /// Why the topic was cancelled, where it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub reason: Option<String>,
+    /// Who holds the lock, where another does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, nullable = false))]
+    pub holder: Option<ConsumerName>,
+    /// Until when, unless it is renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub expires_at: Option<Timestamp>,
+    /// The fence that stands against the one that was shown, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub fence: Option<MessageId>,
     /// The id of the request, as in the log and in the header `X-Request-Id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
@@ -226,7 +267,11 @@ impl Problem {
             retry_after_seconds: usual_wait_seconds(code),
             field: None,
             last_id: None,
+            revision: None,
             reason: None,
+            holder: None,
+            expires_at: None,
+            fence: None,
             request_id: None,
         }
     }
@@ -264,11 +309,16 @@ mod tests {
         ("forbidden", 403, false),
         ("topics_limit", 403, false),
         ("groups_limit", 403, false),
+        ("buckets_limit", 403, false),
         ("not_found", 404, false),
         ("topic_not_found", 404, false),
         ("message_not_found", 404, false),
         ("group_not_found", 404, false),
+        ("bucket_not_found", 404, false),
+        ("key_not_found", 404, false),
         ("schedule_not_found", 404, false),
+        ("lease_not_found", 404, false),
+        ("lock_not_held", 404, false),
         ("method_not_allowed", 405, false),
         ("request_timeout", 408, true),
         ("topic_exists", 409, false),
@@ -279,8 +329,13 @@ mod tests {
         ("delivered_again", 409, false),
         ("already_settled", 409, false),
         ("max_run_reached", 409, false),
+        ("filling", 409, true),
+        ("locked", 409, true),
+        ("lock_lost", 409, false),
         ("conflict", 409, false),
         ("expected_last_mismatch", 412, false),
+        ("fenced", 412, false),
+        ("fill_lost", 412, false),
         ("precondition_failed", 412, false),
         ("too_large", 413, false),
         ("unsupported_media_type", 415, false),
@@ -288,6 +343,7 @@ mod tests {
         ("key_reused", 422, false),
         ("rate_limited", 429, true),
         ("headers_too_large", 431, false),
+        ("damaged", 500, false),
         ("internal", 500, false),
         ("provider_unavailable", 502, true),
         ("overloaded", 503, true),
@@ -295,6 +351,7 @@ mod tests {
         ("outcome_unknown", 504, false),
         ("storage_timeout", 504, true),
         ("storage_full", 507, true),
+        ("bucket_full", 507, true),
         ("topic_full", 507, true),
     ];
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+use crate::alphabet::{INSIDE_ONLY, is_allowed};
 use crate::limits::TOPIC_NAME_BYTES_MAX;
+use crate::names::BucketName;
 
 /// The name of a topic: 1 to 255 of `A-Z a-z 0-9 _ - . :`, where `.` and `:` stand only inside.
 ///
@@ -39,13 +41,8 @@ pub enum TopicNameError {
     Edge,
 }
 
-/// Characters that stand only inside a topic name.
-pub(crate) const INSIDE_ONLY: [char; 2] = ['.', ':'];
-
-/// Returns whether topic names have this character.
-pub(crate) fn is_allowed(character: char) -> bool {
-    character.is_ascii_alphanumeric() || matches!(character, '_' | '-') || INSIDE_ONLY.contains(&character)
-}
+/// What the name of a bucket's log has in front: no name of another topic can hold the slash.
+const LOG_PREFIX: &str = "keys/";
 
 impl TopicName {
     /// Parses a topic name.
@@ -69,6 +66,36 @@ impl TopicName {
             return Err(TopicNameError::Edge);
         }
         Ok(Self(Arc::from(text)))
+    }
+
+    /// Parses the name of a topic that is kept: also of the log of a bucket, which nobody else can name.
+    #[must_use]
+    pub fn parse_kept(text: &str) -> Option<Self> {
+        if !text.contains('/') {
+            return Self::parse(text).ok();
+        }
+        let bucket = BucketName::parse_kept(text.strip_prefix(LOG_PREFIX).unwrap_or(text))?;
+        Some(Self::log_of(&bucket)).filter(|log| log.as_str() == text)
+    }
+
+    /// Returns the name of the log of a bucket: `keys/` and the name of the bucket; of the bucket of a room its own name.
+    #[must_use]
+    pub fn log_of(bucket: &BucketName) -> Self {
+        match bucket.room() {
+            Some(_) => Self(bucket.as_str().into()),
+            None => Self(format!("{LOG_PREFIX}{bucket}").into()),
+        }
+    }
+
+    /// Returns whose log it is, if it is that of a bucket.
+    #[must_use]
+    pub fn bucket(&self) -> Option<BucketName> {
+        // Nearly every topic is none.
+        if !self.0.contains('/') {
+            return None;
+        }
+        let bucket = BucketName::parse_kept(self.0.strip_prefix(LOG_PREFIX).unwrap_or(&self.0))?;
+        (Self::log_of(&bucket).as_str() == self.as_str()).then_some(bucket)
     }
 
     /// Returns the name as text.
@@ -120,6 +147,20 @@ mod tests {
     fn names_of_the_grammar_are_accepted() {
         for name in ["a", "job_status", "job_status.eu-1", "a:b", "-", "_", "0", &"x".repeat(255)] {
             assert_eq!(TopicName::parse(name).map(|topic| topic.as_str().to_owned()), Ok(name.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_log_has_a_name_that_no_topic_can_have() {
+        let bucket = BucketName::parse("flows.eu").expect("a name");
+        let log = TopicName::log_of(&bucket);
+        assert_eq!((log.as_str(), log.bucket()), ("keys/flows.eu", Some(bucket)));
+        assert!(TopicName::parse(log.as_str()).is_err());
+        assert_eq!(TopicName::parse_kept(log.as_str()), Some(log));
+        let topic = TopicName::parse("flows").expect("a name");
+        assert_eq!((TopicName::parse_kept("flows"), topic.bucket()), (Some(topic), None));
+        for text in ["", "keys/", "keys/a/b", "keys/presence/a", "presence/", "locks/a", "/a"] {
+            assert_eq!(TopicName::parse_kept(text), None, "{text}");
         }
     }
 

@@ -12,7 +12,7 @@ use tidemill_proto::{Code, Problem, Timestamp, TopicName};
 
 use super::Verb;
 use super::jwt::KeyPrint;
-use super::rule::{Decision, Rule, Rules, Thing};
+use super::rule::{Decision, Kind, Rule, Rules, Thing};
 use super::token::TokenId;
 
 /// Who calls. Cloning is cheap. Two are equal if they came of the same credentials while the rights behind these
@@ -340,6 +340,38 @@ impl Caller {
         self.refusal(verb, format_args!("topic `{topic}`"))
     }
 
+    /// Checks that the caller may do this with what is no topic: of two parts where it lies in something, as a key does
+    /// in its bucket.
+    ///
+    /// # Errors
+    /// It may not: `forbidden`, or `unauthenticated` where nobody has said who calls.
+    pub fn check_named(&self, verb: Verb, kind: Kind, parts: &[&str]) -> Result<(), Box<Problem>> {
+        if self.0.is_none() {
+            return Ok(());
+        }
+        let name = named(kind, parts);
+        if self.allows(verb, Thing::Named(&name)) {
+            return Ok(());
+        }
+        Err(self.refusal(verb, format_args!("`{name}`")))
+    }
+
+    /// Checks that the caller may do this with all of a kind whose names begin with these parts, of which the last need
+    /// not be whole.
+    ///
+    /// # Errors
+    /// As [`check_named`](Self::check_named), also where it may with some of them.
+    pub fn check_each(&self, verb: Verb, kind: Kind, parts: &[&str]) -> Result<(), Box<Problem>> {
+        if self.0.is_none() {
+            return Ok(());
+        }
+        let each = format!("{}*", named(kind, parts));
+        if self.allows(verb, Thing::Each(&each)) {
+            return Ok(());
+        }
+        Err(self.refusal(verb, format_args!("all of `{each}`")))
+    }
+
     /// Checks that the caller may do this with the relay as a whole.
     ///
     /// # Errors
@@ -381,7 +413,7 @@ impl Caller {
         Err(self.refusal(verb, format_args!("any topic")))
     }
 
-    fn refusal(&self, verb: Verb, what: fmt::Arguments<'_>) -> Box<Problem> {
+    pub(super) fn refusal(&self, verb: Verb, what: fmt::Arguments<'_>) -> Box<Problem> {
         Box::new(match &self.principal().who {
             Who::Anonymous => Problem::new(
                 Code::Unauthenticated,
@@ -398,6 +430,16 @@ impl Caller {
             who => Problem::new(Code::Forbidden, format!("{who} has no right to `{verb}` for {what}")),
         })
     }
+}
+
+/// Returns the name by which rules know what is no topic.
+fn named(kind: Kind, parts: &[&str]) -> String {
+    let mut name = kind.as_str().to_owned();
+    for part in parts {
+        name.push('/');
+        name.push_str(part);
+    }
+    name
 }
 
 impl PartialEq for Caller {
@@ -421,61 +463,4 @@ impl fmt::Debug for Caller {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn topic(name: &str) -> TopicName {
-        TopicName::parse(name).expect(name)
-    }
-
-    fn code(caller: &Caller, verb: Verb, name: &str) -> Result<Permit, Code> {
-        caller.check(verb, &topic(name)).map_err(|problem| problem.code)
-    }
-
-    fn token(rules: &[&str], maker: &Caller) -> Caller {
-        Caller::of(Who::Token { id: "i".into(), name: "t".into() }, rules, Some(maker))
-    }
-
-    #[test]
-    fn users_may_do_what_rules_allow_and_with_their_own_what_none_denies() {
-        let ann =
-            Caller::of(Who::User("ann".into()), &["allow read a.*", "deny read,publish a.secret"], None);
-        assert_eq!(code(&ann, Verb::Read, "a.x"), Ok(Permit::Granted));
-        assert_eq!(code(&ann, Verb::Publish, "a.x"), Ok(Permit::IfOwner));
-        assert_eq!(code(&ann, Verb::Manage, "b"), Ok(Permit::IfOwner));
-        assert_eq!(
-            code(&ann, Verb::Read, "a.secret"),
-            Err(Code::Forbidden),
-            "a rule denies it, whoever owns it"
-        );
-        assert!(ann.check_relay(Verb::Admin).is_err());
-    }
-
-    #[test]
-    fn a_token_can_do_no_more_than_its_maker() {
-        let ann = Caller::of(Who::User("ann".into()), &["allow read,publish a.*"], None);
-        let wide = token(&["allow read,manage *"], &ann);
-        assert_eq!(code(&wide, Verb::Read, "a.x"), Ok(Permit::Granted));
-        assert_eq!(code(&wide, Verb::Read, "b"), Err(Code::Forbidden), "its maker may not");
-        assert_eq!(code(&wide, Verb::Publish, "a.x"), Err(Code::Forbidden), "no rule of its own allows it");
-        assert_eq!(code(&wide, Verb::Manage, "a.x"), Err(Code::Forbidden), "tokens own nothing");
-        assert!(matches!(wide.rule_on(Verb::Read, Thing::Topic(&topic("b"))), Ruling::BeyondMaker(_)));
-        let deeper = token(&["allow read *"], &wide);
-        assert_eq!(code(&deeper, Verb::Read, "a.x"), Ok(Permit::Granted));
-        assert_eq!(code(&deeper, Verb::Read, "b"), Err(Code::Forbidden));
-        assert!(!deeper.may_with_every_topic(Verb::Read));
-    }
-
-    #[test]
-    fn who_says_nothing_is_asked_who_it_is() {
-        let nobody = Caller::of(Who::Anonymous, &["allow read public.*"], None);
-        assert_eq!(code(&nobody, Verb::Read, "public.a"), Ok(Permit::Granted));
-        assert_eq!(code(&nobody, Verb::Read, "a"), Err(Code::Unauthenticated));
-        assert_eq!(
-            nobody.check_relay(Verb::Admin).map_err(|problem| problem.code),
-            Err(Code::Unauthenticated)
-        );
-        assert_eq!(Caller::anyone(), Caller::anyone());
-        assert_eq!(code(&Caller::anyone(), Verb::Manage, "a"), Ok(Permit::Granted));
-    }
-}
+mod tests;

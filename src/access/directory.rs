@@ -39,6 +39,7 @@ const READY_MADE: [(&str, &[&str]); 4] = [
             "allow publish,read,work,manage locks/*",
             "allow publish,read,work,manage limits/*",
             "allow publish,read,work,manage presence/*",
+            "allow publish,read,work,manage series/*",
         ],
     ),
     (
@@ -49,9 +50,10 @@ const READY_MADE: [(&str, &[&str]); 4] = [
             "allow publish,read,work locks/*",
             "allow publish,read,work limits/*",
             "allow publish,read,work presence/*",
+            "allow publish,read,work series/*",
         ],
     ),
-    ("read", &["allow read *", "allow read keys/*", "allow read presence/*"]),
+    ("read", &["allow read *", "allow read keys/*", "allow read presence/*", "allow read series/*"]),
     (ANONYMOUS, &[]),
 ];
 

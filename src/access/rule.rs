@@ -19,8 +19,8 @@ use tidemill_proto::pattern;
 
 use super::Verb;
 
-/// Longest pattern of a rule in bytes: the longest name of a topic, with room for a kind.
-pub(super) const PATTERN_BYTES_MAX: usize = 300;
+/// Longest pattern of a rule in bytes: the kind and the two longest names that a key has.
+pub(super) const PATTERN_BYTES_MAX: usize = 600;
 /// Most `*` in a pattern, as in those that are subscribed to.
 pub(super) const STARS_MAX: usize = 8;
 
@@ -28,7 +28,13 @@ pub(super) const STARS_MAX: usize = 8;
 const NAME: &str = "{name}";
 
 /// What rules can be about, besides topics.
-const KINDS: [&str; 4] = ["keys", "locks", "limits", "presence"];
+const KINDS: [&str; 5] = [
+    Kind::Key.as_str(),
+    Kind::Lock.as_str(),
+    Kind::Limit.as_str(),
+    Kind::Presence.as_str(),
+    Kind::Series.as_str(),
+];
 
 /// What a rule says about what it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,7 +83,9 @@ pub enum RuleError {
     #[error("has {0} times `*`; a pattern has it at most {STARS_MAX} times")]
     TooManyStars(usize),
     /// The pattern is of something that there is not.
-    #[error("is about `{0}/`; besides topics there are `keys/`, `locks/`, `limits/` and `presence/`")]
+    #[error(
+        "is about `{0}/`; besides topics there are `keys/`, `locks/`, `limits/`, `presence/` and `series/`"
+    )]
     Kind(String),
     /// The relay as a whole has no parts.
     #[error(
@@ -208,11 +216,47 @@ impl<'de> Deserialize<'de> for Rule {
     }
 }
 
+/// Kinds of things that are no topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A key in a bucket: `keys/BUCKET/KEY`.
+    Key,
+    /// A lock: `locks/NAME`.
+    Lock,
+    /// A limit of an application: `limits/NAME`.
+    Limit,
+    /// A member of a room: `presence/ROOM/MEMBER`.
+    Presence,
+    /// A series: `series/NAME`.
+    Series,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Key, Self::Lock, Self::Limit, Self::Presence, Self::Series];
+
+    /// Returns what stands in front of the slash in rules.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "keys",
+            Self::Lock => "locks",
+            Self::Limit => "limits",
+            Self::Presence => "presence",
+            Self::Series => "series",
+        }
+    }
+}
+
 /// What a question to the rules is about.
 #[derive(Clone, Copy, Debug)]
 pub enum Thing<'a> {
     /// A topic.
     Topic(&'a TopicName),
+    /// What is no topic, with its kind in front: `keys/flows/a`.
+    Named(&'a str),
+    /// All at once whose names match this pattern: `keys/flows/*`.
+    Each(&'a str),
     /// The relay as a whole.
     Relay,
 }
@@ -221,8 +265,16 @@ impl Thing<'_> {
     fn as_str(&self) -> &str {
         match self {
             Self::Topic(topic) => topic.as_str(),
+            Self::Named(name) | Self::Each(name) => name,
             // What is about the relay has the pattern `*`.
             Self::Relay => "",
+        }
+    }
+
+    const fn is_of_topics(&self) -> bool {
+        match self {
+            Self::Topic(_) | Self::Relay => true,
+            Self::Named(_) | Self::Each(_) => false,
         }
     }
 }
@@ -299,7 +351,14 @@ impl Rules {
         let name = thing.as_str();
         let mut allowed = None;
         for Bound { rule, pattern, is_of_topics } in &self.bounds {
-            if !rule.verbs.has(verb) || !is_of_topics || !pattern::matches(pattern, name) {
+            let is_of_kind = rule.verbs.has(verb) && *is_of_topics == thing.is_of_topics();
+            // A `*` of what is asked is matched by one of the rule alone, so that a rule allows all that it stands for;
+            // one that denies any of it denies all.
+            let covers = || match (thing, rule.effect) {
+                (Thing::Each(each), Effect::Deny) => reach::meet(pattern, each),
+                _ => pattern::matches(pattern, name),
+            };
+            if !is_of_kind || !covers() {
                 continue;
             }
             match rule.effect {
@@ -339,158 +398,4 @@ impl Rules {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn rules(texts: &[&str], name: &str) -> Rules {
-        let rules: Vec<Rule> = texts.iter().map(|text| Rule::parse(text).expect(text)).collect();
-        Rules::of(&rules, name)
-    }
-
-    fn may(rules: &Rules, verb: Verb, topic: &str) -> bool {
-        let topic = TopicName::parse(topic).expect(topic);
-        matches!(rules.decide(verb, Thing::Topic(&topic)), Decision::Allowed(_))
-    }
-
-    #[test]
-    fn a_rule_is_read_and_shown_in_one_form() {
-        for (text, shown) in [
-            ("allow publish,read orders.*", "allow publish,read orders.*"),
-            ("allow  read,publish  orders.*", "allow publish,read orders.*"),
-            ("deny manage *", "deny manage *"),
-            ("allow admin *", "allow admin *"),
-            ("allow read {name}.*", "allow read {name}.*"),
-            ("allow read keys/flows/*", "allow read keys/flows/*"),
-            ("allow work presence/{name}", "allow work presence/{name}"),
-        ] {
-            let rule = Rule::parse(text).expect(text);
-            assert_eq!(rule.to_string(), shown);
-            assert_eq!(serde_json::from_str::<Rule>(&format!("{shown:?}")).expect("it is one"), rule);
-        }
-        let long = format!("allow read {}", "x".repeat(301));
-        for (text, error) in [
-            ("", RuleError::Form),
-            ("allow read", RuleError::Form),
-            ("allow read a b", RuleError::Form),
-            ("Allow read a", RuleError::Form),
-            ("permit read a", RuleError::Form),
-            ("allow read\ta", RuleError::Form),
-            ("allow  a", RuleError::Form),
-            ("allow write a", RuleError::Verb("write".to_owned())),
-            ("allow , a", RuleError::Verb(String::new())),
-            ("allow * a", RuleError::Verb("*".to_owned())),
-            ("allow read,read a", RuleError::Twice("read")),
-            ("allow read a?", RuleError::Character('?')),
-            ("allow read é", RuleError::Character('é')),
-            ("allow read {nam}", RuleError::Character('{')),
-            ("allow read {name", RuleError::Character('{')),
-            ("allow read topics/a", RuleError::Kind("topics".to_owned())),
-            ("allow read */a", RuleError::Kind("*".to_owned())),
-            ("allow read /a", RuleError::Kind(String::new())),
-            ("allow read keys/", RuleError::Form),
-            ("allow read *********", RuleError::TooManyStars(9)),
-            ("allow admin orders.*", RuleError::Admin),
-            ("allow read,admin *", RuleError::Admin),
-            (&*long, RuleError::TooLong(301)),
-        ] {
-            assert_eq!(Rule::parse(text), Err(error), "{text}");
-        }
-    }
-
-    #[test]
-    fn deny_wins_and_nothing_said_is_no() {
-        let rules =
-            rules(&["allow read orders.*", "deny read,publish orders.secret.*", "allow read *.eu"], "n");
-        assert!(may(&rules, Verb::Read, "orders.a") && may(&rules, Verb::Read, "x.eu"));
-        assert!(!may(&rules, Verb::Read, "orders.secret.eu"), "whatever the order");
-        assert!(!may(&rules, Verb::Read, "other") && !may(&rules, Verb::Publish, "orders.a"));
-        assert!(!may(&rules, Verb::Read, "Orders.a"), "names have a case");
-        assert!(!may(&Rules::default(), Verb::Read, "a"));
-    }
-
-    #[test]
-    fn rules_of_other_things_cover_no_topics_and_the_other_way_round() {
-        let keys = rules(&["allow read keys/*", "allow read locks/a"], "n");
-        assert!(!may(&keys, Verb::Read, "keys") && !may(&keys, Verb::Read, "a"));
-        assert!(!keys.allow_some_topic(Verb::Read));
-        let all = rules(&["allow read *", "deny read keys/*"], "n");
-        assert!(all.allow_every_topic(Verb::Read) && !all.allow_every_topic(Verb::Publish));
-        assert!(!rules(&["allow read *", "deny read a"], "n").allow_every_topic(Verb::Read));
-        assert!(!rules(&["allow read a*"], "n").allow_every_topic(Verb::Read));
-    }
-
-    #[test]
-    fn a_name_stands_for_itself_and_never_for_more() {
-        let texts = ["allow read {name}.*", "allow publish in.{name}"];
-        assert!(may(&rules(&texts, "ann"), Verb::Read, "ann.x"));
-        assert!(may(&rules(&texts, "ann"), Verb::Publish, "in.ann"));
-        assert!(!may(&rules(&texts, "ann"), Verb::Read, "anna.x"));
-        for name in ["*", "a*", "", "a/b", "a b", "é", "{name}"] {
-            let rules = rules(&texts, name);
-            assert!(!rules.allow_some_topic(Verb::Read) && !rules.allow_some_topic(Verb::Publish), "{name}");
-        }
-    }
-
-    #[test]
-    fn the_relay_as_a_whole_is_the_business_of_its_own_verb() {
-        let admin = rules(&["allow admin *"], "n");
-        assert!(matches!(admin.decide(Verb::Admin, Thing::Relay), Decision::Allowed(_)));
-        assert!(matches!(admin.decide(Verb::Read, Thing::Relay), Decision::Unsaid));
-        assert!(!may(&admin, Verb::Read, "a"));
-        let most = rules(&["allow publish,read,work,manage *"], "n");
-        assert!(matches!(most.decide(Verb::Admin, Thing::Relay), Decision::Unsaid));
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_the_parser_fall_over(text in ".{0,60}|(allow|deny) [a-z,]{0,12} [a-z*/{}.]{0,20}") {
-            if let Ok(rule) = Rule::parse(&text) {
-                prop_assert_eq!(Rule::parse(&rule.to_string()), Ok(rule));
-            }
-        }
-
-        #[test]
-        fn a_name_is_put_in_letter_by_letter(name in "[ab*{}/. \u{e9}-]{0,3}", topic in "[ab.-]{1,6}", around in "[ab*.]{0,2}") {
-            let pattern = format!("{around}{{name}}{around}");
-            let rules = rules(&[&*format!("allow read {pattern}")], &name);
-            // Who cannot be the name of a topic has none by such a rule.
-            let is_nameable = !name.is_empty() && name.chars().all(is_of_name);
-            let written = format!("{around}{name}{around}");
-            let expected = is_nameable && naive(written.as_bytes(), topic.as_bytes());
-            if TopicName::parse(&topic).is_ok() {
-                prop_assert_eq!(may(&rules, Verb::Read, &topic), expected);
-            }
-        }
-
-        #[test]
-        fn a_decision_is_that_of_each_rule_by_itself(
-            said in prop::collection::vec((any::<bool>(), "[ab*]{1,4}"), 0..6),
-            topic in "[ab]{1,4}",
-        ) {
-            let texts: Vec<String> = said.iter()
-                .map(|(allows, pattern)| format!("{} read {pattern}", if *allows { "allow" } else { "deny" }))
-                .collect();
-            let rules = rules(&texts.iter().map(String::as_str).collect::<Vec<_>>(), "n");
-            let covers = |pattern: &String| naive(pattern.as_bytes(), topic.as_bytes());
-            let denied = said.iter().any(|(allows, pattern)| !allows && covers(pattern));
-            let allowed = said.iter().any(|(allows, pattern)| *allows && covers(pattern));
-            prop_assert_eq!(may(&rules, Verb::Read, &topic), allowed && !denied);
-            if rules.allow_every_topic(Verb::Read) {
-                prop_assert!(may(&rules, Verb::Read, &topic));
-            }
-        }
-    }
-
-    /// The matcher, tried out in every way.
-    fn naive(pattern: &[u8], text: &[u8]) -> bool {
-        match pattern.split_first() {
-            None => text.is_empty(),
-            Some((b'*', rest)) => (0..=text.len()).any(|at| naive(rest, &text[at..])),
-            Some((first, rest)) => {
-                text.split_first().is_some_and(|(own, text)| own == first && naive(rest, text))
-            }
-        }
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -20,6 +20,12 @@ use super::output::{Output, quoted};
 use super::trust::{Trust, TrustFlags};
 use crate::config::{Environment, URL_VARIABLE};
 use tidemill_client::{Client as LiveClient, ClientError, ClientOptions, Encoding};
+
+mod header;
+mod lines;
+
+use header::{Header, parse_header};
+pub(super) use lines::Lines;
 
 /// Where a relay is, when nobody says.
 const URL_DEFAULT: &str = "http://127.0.0.1:8080";
@@ -68,29 +74,6 @@ pub(super) struct RelayFlags {
     /// Whom to trust.
     #[command(flatten)]
     trust: TrustFlags,
-}
-
-/// A header of every request.
-#[derive(Clone, Debug)]
-struct Header {
-    name: HeaderName,
-    value: HeaderValue,
-    /// The file that it was read from.
-    file: Option<String>,
-}
-
-/// Reads a header as it is written on the command line, or in a file.
-fn parse_header(text: &str) -> Result<Header, String> {
-    let file = text.strip_prefix('@').map(str::to_owned);
-    let read = file.as_ref().map(std::fs::read_to_string).transpose();
-    let line = read.map_err(|cause| format!("the file cannot be read: {cause}"))?;
-    let line = line.as_deref().unwrap_or(text).trim();
-    let (name, value) = line.split_once(':').ok_or("write a name and a value, as in `X-Team: tides`")?;
-    let name = HeaderName::try_from(name.trim()).map_err(|_| "the name is none of a header")?;
-    let mut value = HeaderValue::try_from(value.trim())
-        .map_err(|_| "the value has characters that a header cannot have")?;
-    value.set_sensitive(true);
-    Ok(Header { name, value, file })
 }
 
 impl RelayFlags {
@@ -274,6 +257,8 @@ pub(super) struct Answer {
     pub(super) next: Option<String>,
     /// Whether it is the answer to an earlier request: nothing was kept for this one.
     pub(super) replayed: bool,
+    /// All headers.
+    pub(super) headers: HeaderMap,
     /// The body.
     pub(super) body: Vec<u8>,
 }
@@ -396,11 +381,22 @@ impl Client {
         let is_problem =
             header(&response, &CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/problem+json"));
         let retry_after = header(&response, &RETRY_AFTER).and_then(|text| text.parse().ok());
+        let headers = response.headers().clone();
         let body = self.body(response).await?;
         if (200..300).contains(&status) || (answers.contains(&status) && !is_problem) {
-            return Ok(Answer { status, next, replayed, body });
+            return Ok(Answer { status, next, replayed, headers, body });
         }
         let problem = if is_problem { serde_json::from_slice::<Problem>(&body).ok() } else { None };
+        Err(self.refused(status, problem, retry_after, &body))
+    }
+
+    fn refused(
+        &self,
+        status: u16,
+        problem: Option<Problem>,
+        retry_after: Option<u64>,
+        body: &[u8],
+    ) -> Refusal {
         let gateway = matches!(status, 429 | 502..=504);
         let (error, is_passing) = match problem {
             Some(mut problem) => {
@@ -410,14 +406,10 @@ impl Client {
                 let is_passing = problem.retryable || problem.code == Code::OutcomeUnknown;
                 (CliError::Problem(Box::new(problem)), is_passing)
             }
-            None => (self.not_a_relay(&foreign::told(status, &body)), gateway),
+            None => (self.not_a_relay(&foreign::told(status, body)), gateway),
         };
-        Err(Refusal {
-            error,
-            is_passing,
-            is_unreachable: false,
-            retry_after: retry_after.map(Duration::from_secs),
-        })
+        let retry_after = retry_after.map(Duration::from_secs);
+        Refusal { error, is_passing, is_unreachable: false, retry_after }
     }
 
     /// Reads an answer as the type that the wire contract says it is.
@@ -450,6 +442,11 @@ impl Client {
         let error =
             if is_unreachable { CliError::unreachable(url, why) } else { CliError::NoAnswer { url, why } };
         Refusal { error, is_passing: true, is_unreachable, retry_after: None }
+    }
+
+    /// Returns the error of an answer that does not tell what a key is.
+    pub(super) fn no_key(&self) -> CliError {
+        self.not_a_relay("it has not the headers of a key")
     }
 
     fn not_a_relay(&self, what: &str) -> CliError {

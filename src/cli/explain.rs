@@ -1,6 +1,5 @@
 //! `tidemill explain`: which rule decides whether somebody may do something.
 
-use tidemill_proto::TopicName;
 use tidemill_proto::access::Explain as Question;
 
 use super::CliError;
@@ -12,6 +11,7 @@ const EXAMPLES: &str = "\
 Examples:
   tidemill explain read orders.eu                      whoever asks
   tidemill explain publish orders.eu --principal ann   a user, the id of a token, or `anonymous`
+  tidemill explain read keys/flows/a                   a key; `keys/flows` for its bucket
   tidemill explain admin --principal ann
   tidemill explain admin --principal token:1m9q2zj6r8k4w7tc   where a user has that name, too
 
@@ -24,8 +24,9 @@ or nobody is called so.";
 pub struct Explain {
     /// What is to be done: `publish`, `read`, `work`, `manage` or `admin`
     verb: String,
-    /// With which topic; `admin` is about the relay as a whole
-    topic: Option<TopicName>,
+    /// With which topic, or with what is no topic, as rules name it: `keys/BUCKET/KEY`, `locks/NAME`, `limits/NAME`,
+    /// `presence/ROOM/MEMBER`, `series/NAME`; `admin` is about the relay as a whole
+    topic: Option<String>,
     /// By whom: a user, the id of a token, or `anonymous`; `user:NAME` or `token:ID`, where it could be both
     #[arg(long, value_name = "WHO")]
     principal: Option<String>,

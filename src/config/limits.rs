@@ -80,7 +80,7 @@ impl LimitSettings {
                 LimitsAway::Alone => WhenAway::CountAlone,
                 LimitsAway::Refuse => WhenAway::Refuse,
             },
-            buckets_max: self.limits_counted_max,
+            quotas_max: self.limits_counted_max,
             ..LimitOptions::none()
         };
         let open = open

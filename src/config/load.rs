@@ -149,7 +149,7 @@ impl Settings {
 
     /// Checks what must hold between settings. A default gives way to what was set.
     fn check(&mut self) -> Result<(), ConfigError> {
-        let bounds: [Bound; 5] = [
+        let bounds: [Bound; 7] = [
             Bound::new(
                 "max_body_bytes",
                 |s| &mut s.max_body_bytes,
@@ -175,6 +175,18 @@ impl Settings {
                 |s| s.memory_bytes_max,
             ),
             Bound::new(
+                "value_bytes_max",
+                |s| &mut s.beside.value_bytes_max,
+                "max_body_bytes",
+                |s| s.max_body_bytes,
+            ),
+            Bound::new(
+                "value_bytes_max",
+                |s| &mut s.beside.value_bytes_max,
+                "memory_bytes_max",
+                |s| s.memory_bytes_max,
+            ),
+            Bound::new(
                 "connections_per_address_max",
                 |s| &mut s.connections_per_address_max,
                 "connections_max",
@@ -193,12 +205,12 @@ impl Settings {
                 return Err(self.breaks(one, rule));
             }
         }
-        let payload = self.payload_bytes_max;
-        self.rule(
-            "payload_bytes_max",
-            payload <= super::PAYLOAD_BYTES_MAX,
-            "is more than 512MiB, the largest value that a Valkey server takes",
-        )?;
+        for (setting, bytes) in
+            [("payload_bytes_max", self.payload_bytes_max), ("value_bytes_max", self.beside.value_bytes_max)]
+        {
+            let rule = "is more than 512MiB, the largest value that a Valkey server takes";
+            self.rule(setting, bytes <= super::PAYLOAD_BYTES_MAX, rule)?;
+        }
         let headers = self.headers_bytes_max;
         self.rule(
             "headers_bytes_max",

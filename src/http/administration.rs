@@ -19,7 +19,7 @@ use super::path::NamePath;
 use super::routes::{Concern, Needs};
 use super::{Http, json, media, query};
 use crate::access::Verb;
-use crate::relay::{Failure, parse_topic};
+use crate::relay::Failure;
 
 pub(super) fn routes() -> Concern {
     Concern::new()
@@ -256,10 +256,9 @@ pub(super) async fn explain(
     let verb = Verb::parse(&verb)
         .ok_or_else(|| Problem::field("verb", "must be `publish`, `read`, `work`, `manage` or `admin`"))?;
     let topic = json::optional(topic).map(|raw| json::string("topic", raw)).transpose()?;
-    let topic = topic.map(|name| parse_topic("topic", &name)).transpose()?;
     let principal = json::optional(principal).map(|raw| json::string("principal", raw)).transpose()?;
     let caller = administration.principal(principal.as_deref()).await?;
-    Ok(Json(http.0.relay.as_caller(caller).explain(verb, topic.as_ref()).await?))
+    Ok(Json(http.0.relay.as_caller(caller).explain(verb, topic.as_deref()).await?))
 }
 
 const fn written(is_new: bool) -> StatusCode {

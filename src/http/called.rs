@@ -18,6 +18,8 @@ use crate::relay::{Failure, Gate};
 
 /// The path of bulk publishes.
 const BULK: &str = "/api/v1/messages/bulk";
+/// What the paths of keys begin with.
+const KEYS: &str = "/api/v1/keys/";
 
 /// The gate, as whoever sent a request passes it.
 #[derive(Debug)]
@@ -89,7 +91,12 @@ pub(super) fn origin(extensions: &Extensions) -> Origin {
 /// Returns what a request does, as far as it is counted.
 fn asks(parts: &Parts) -> Asks {
     let path = parts.uri.path();
-    let publishes = parts.method == Method::POST && (path.ends_with("/messages") || path == BULK);
+    let publishes = if path.starts_with(KEYS) {
+        // Every change of a key counts as a message; a touch is none.
+        !parts.method.is_safe() && !path.ends_with("/touch")
+    } else {
+        parts.method == Method::POST && (path.ends_with("/messages") || path == BULK)
+    };
     if publishes { Asks::Publish } else { Asks::Other }
 }
 

@@ -4,15 +4,23 @@
 //!
 //! It must not know how a request is read; tests send what is described here to a relay.
 
+mod keys;
+mod locks;
+mod series;
+mod texts;
+
 use serde_json::{Map, Value, json};
 use tidemill_proto::TopicPattern;
 use tidemill_proto::limits::{
-    CONTENT_TYPE_BYTES_MAX, DESCRIPTION_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAGE_MESSAGES_MAX,
-    POLL_SECONDS_MAX, TOPICS_PAGE_MAX, TTL_SECONDS_MAX,
+    BUCKETS_PAGE_MAX, CONTENT_TYPE_BYTES_MAX, DESCRIPTION_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX,
+    PAGE_MESSAGES_MAX, POLL_SECONDS_MAX, TOPICS_PAGE_MAX, TTL_SECONDS_MAX,
 };
+use tidemill_proto::takes::{LIMIT_MAX, POLICIES_MAX, TAKES_MAX};
 use tidemill_proto::work::RECEIPTS_MAX;
 use utoipa::PartialSchema as _;
 use utoipa::openapi::OpenApi;
+
+use texts::{key, moment, since};
 
 use super::claims::{SOURCES_MAX, WEIGHT_MAX};
 use super::devices::GRANT;
@@ -28,6 +36,8 @@ const SCHEMAS: &str = "#/components/schemas/";
 const TOPIC: &str = "earthquakes";
 /// A receipt as a claim gives one; it settles nothing.
 const RECEIPT: &str = "earthquakes/archive/0000000000000001/1517363399650-0/1";
+/// A token of a lock as an acquire gives one; nobody holds anything with it.
+const LOCK_TOKEN: &str = "00000000000000000000000000000000";
 /// A topic that one example makes and another deletes.
 const SCRATCH: &str = "scratch";
 
@@ -49,7 +59,7 @@ const CONSUMER: &str = "^[A-Za-z0-9_.@/-]{1,128}$";
 const CLAIM: &str = "^[A-Za-z0-9_.-]{1,128}$";
 
 /// The texts of rules; one may name several verbs, and leave out and repeat blanks.
-const RULE: &str = "^((allow|deny) (publish|read|work|manage) (keys/|locks/|limits/|presence/)?[A-Za-z0-9_.:-]{1,200}\\*?|(allow|deny) admin \\*)$";
+const RULE: &str = "^((allow|deny) (publish|read|work|manage) (keys/|locks/|limits/|presence/|series/)?[A-Za-z0-9_.:-]{1,200}\\*?|(allow|deny) admin \\*)$";
 
 /// The texts of base64 (RFC 4648 section 4), without bits that say nothing.
 const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
@@ -59,6 +69,7 @@ const EXACTLY_ONE: &[(&str, &[&str])] = &[
     ("Publish", &["payload", "payload_text", "payload_base64"]),
     ("PublishItem", &["payload", "payload_text", "payload_base64"]),
     ("RecurringUpdate", &["payload", "payload_text", "payload_base64"]),
+    ("LockRequest", &["ttl", "lease"]),
     ("TrimRequest", &["keep", "before"]),
     ("TicketCreate", &["topics", "rules"]),
 ];
@@ -88,6 +99,11 @@ pub(super) fn complete(openapi: &OpenApi, cookie: &str) -> Value {
             }
         }
     }
+    if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
+        keys::complete(schemas);
+        locks::complete(schemas);
+        series::complete(schemas);
+    }
     document["components"]["securitySchemes"] = json!({
         "bearer": { "type": "http", "scheme": "bearer", "description": "A token of the relay, the access token of a log-in, or a JWT of an issuer" },
         "cookie": { "type": "apiKey", "in": "cookie", "name": cookie, "description": "What `POST /auth/cookie` sets; it counts with requests of pages of the relay itself" },
@@ -115,6 +131,10 @@ fn describe(method: &str, operation: &mut Value, bodies: &mut Vec<String>) {
     for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
         if response.get("description").is_none() {
             response["description"] = reason(status).into();
+        }
+        // Bytes as they were sent, which may be JSON.
+        if let Some(any) = response.pointer_mut("/content/*~1*") {
+            any["schema"] = json!({});
         }
     }
     if operation[PERMISSION] != "nothing" {
@@ -157,11 +177,22 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
     Some(match (operation, name) {
         ("list_topics", "cursor") | (_, "topic") => json!({ "$ref": "#/components/schemas/TopicName" }),
         ("list_scheduled", "cursor") => text(&format!("[0-9]{{1,19}}\\.{SCHEDULE}")),
-        (_, "cursor" | "message_id") => text(ID),
+        (_, "cursor" | "message_id" | "revision") => text(ID),
+        ("list_keys" | "list_buckets" | "list_members", "after")
+        | (_, "bucket" | "key" | "owner" | "lock" | "room" | "member" | "presence" | "series")
+        | ("take" | "peek" | "refund", "name") => text(TOPIC_NAME),
+        ("list_keys", "prefix") => text("([A-Za-z0-9_-][A-Za-z0-9_.:-]{0,253})?"),
+        ("read_key", "view") => json!({ "type": "string", "enum": ["history"] }),
+        ("put_key", "ttl") => text("[1-9][0-9]{0,7}(ms|s|m)?"),
+        ("join_room", "ttl") => text("([1-9][0-9]{0,3}s?|[1-9][0-9]{0,2}m|1[0-9]h)"),
+        (_, "If-Match") => text(&format!("(\\*|\"{ID}\")")),
+        ("put_key" | "increment_key", "If-None-Match") => json!({ "type": "string", "enum": ["*"] }),
+        ("list_buckets", "limit") => number(BUCKETS_PAGE_MAX as u64),
         ("list_topics", "match") => json!({
             "oneOf": [{ "$ref": "#/components/schemas/TopicName" }, TopicPattern::schema()],
         }),
         ("list_topics", "limit") => number(TOPICS_PAGE_MAX as u64),
+        ("read_series", "last") => series::last(),
         (_, "limit") => number(PAGE_MESSAGES_MAX as u64),
         ("message_state", "wait") => text("([0-9]{1,2}(\\.[0-9]{1,3})?s?|[0-9]{1,5}ms|1m)"),
         (_, "wait") => number(POLL_SECONDS_MAX),
@@ -169,6 +200,9 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         (_, "after") => since(),
         (_, "topics") => text(&format!("{TOPIC_NAME}(,{TOPIC_NAME}){{0,9}}")),
         (_, "Idempotency-Key") => key(),
+        (_, "lease") => text("[0-9a-f]{32}"),
+        (_, "guards") => text(&format!("(topic|bucket):{TOPIC_NAME}")),
+        (_, "Tidemill-Fence") => text(&format!("{TOPIC_NAME}={ID}")),
         (_, "Tidemill-Unique") => text("[A-Za-z0-9_-]{1,64}/[!-~]{1,255}"),
         (_, "Tidemill-Order-Key") => text("[!-~]([ -~]{0,254}[!-~])?"),
         (_, "ticket") => text("tk_[0-9a-hjkmnp-tv-z]{16}_[0-9A-Za-z]{49}"),
@@ -179,36 +213,16 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
     })
 }
 
-/// Returns the texts of a reader's words for a cursor.
-fn since() -> Value {
-    let mut schema = moment();
-    if let Some(forms) = schema["anyOf"].as_array_mut() {
-        forms.insert(0, json!({ "type": "string", "enum": ["earliest", "latest"] }));
-    }
-    schema
-}
-
-/// Returns the texts that name a place in a topic, but for its ends.
-fn moment() -> Value {
-    json!({
-        "type": "string",
-        "anyOf": [
-            { "type": "string", "pattern": format!("^{ID}$") },
-            { "type": "string", "pattern": format!("^{AGO}$") },
-            { "type": "string", "format": "date-time" },
-        ],
-    })
-}
-
-fn key() -> Value {
-    json!({ "type": "string", "pattern": format!("^[!-~]{{1,{IDEMPOTENCY_KEY_BYTES_MAX}}}$") })
-}
-
 /// Returns a value of a required parameter that works once the examples before it were sent.
 fn example_of_parameter(operation: &str, method: &str, name: &str) -> Option<&'static str> {
     match (operation, method, name) {
         ("delete_topic", _, "topic") => Some(SCRATCH),
+        // The first of the page makes both.
+        (_, "put" | "post", "bucket") => Some("flows"),
+        ("increment_key", _, "key") => Some("visits"),
+        (_, "put" | "post", "key") => Some("flow-7"),
         ("put_recurring", _, "name") => Some("heartbeat"),
+        ("take" | "peek" | "refund", _, "name") => Some("mail"),
         (_, "put", "name") => Some("ann"),
         (_, "put", "role") => Some("crew"),
         // It is ready-made, and gets back the rules that it has.
@@ -216,6 +230,8 @@ fn example_of_parameter(operation: &str, method: &str, name: &str) -> Option<&'s
         // The first of the page makes it.
         (_, "put" | "post", "group") => Some("archive"),
         (_, _, "topic" | "topics") => Some(TOPIC),
+        ("acquire_lock" | "show_lock", _, "lock") => Some("nightly"),
+        (_, _, "series") => Some("latency"),
         // Nobody knows which messages, schedules, tokens and users there are.
         _ => None,
     }
@@ -234,7 +250,7 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
         }),
         ("publish_body", "application/json") => earthquake,
         ("publish_body", "application/x-ndjson") => "{\"mag\":4.1}\n{\"mag\":2.3}\n".into(),
-        ("publish_body", "application/octet-stream") => "any bytes".into(),
+        ("publish_body" | "put_key", "application/octet-stream") => "any bytes".into(),
         ("poll", "application/json") => {
             json!({ "topics": [TOPIC], "since": { TOPIC: "earliest" }, "timeout": 1 })
         }
@@ -248,6 +264,20 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
         ("trim_topic", "application/json") => json!({ "keep": 1_000 }),
         ("cancel_topic", "application/json") => json!({ "reason": "out of budget" }),
         ("put_recurring", "application/json") => json!({ "cron": "*/5 * * * *", "payload": "all is well" }),
+        ("put_key", "application/json") => json!({ "step": 3, "state": "running" }),
+        ("put_key", "text/plain") => "running".into(),
+        ("change_keys", "application/json") => json!({ "changes": [
+            { "op": "put", "key": "flow-8", "value": { "step": 1 }, "ttl": "1h" },
+            { "op": "increment", "key": "flows", "by": 1 },
+        ] }),
+        ("increment_key", "application/json") => json!({ "by": 1, "ttl": "1d" }),
+        ("touch_key", "application/json") => json!({ "ttl": "30m" }),
+        ("put_bucket", "application/json") => json!({ "history": 8, "ttl": "30d" }),
+        ("revoke_keys", "application/json") => json!({ "owner": "ann" }),
+        ("take" | "peek" | "refund", "application/json") => json!({ "cost": 1, "policies": policies() }),
+        ("take_all", "application/json") => json!({
+            "takes": [{ "name": "mail", "policies": policies() }, { "name": "sms", "cost": 2, "policies": policies() }],
+        }),
         ("put_group", "application/json") => {
             json!({ "start": "earliest", "ack_wait": "1m", "max_deliveries": 5 })
         }
@@ -266,6 +296,14 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
         ("extend", "application/json") => json!({ "receipts": [RECEIPT], "ack_wait": "2m" }),
         ("reject", "application/json") => json!({ "receipts": [RECEIPT], "reason": "no earthquake" }),
         ("release", "application/json") => json!({ "receipts": [RECEIPT] }),
+        ("add_point" | "add_points", "application/json") => series::example(operation),
+        ("acquire_lock", "application/json") => json!({ "holder": "archiver-1", "ttl": "30s", "wait": "5s" }),
+        ("renew_lock", "application/json") => json!({ "token": LOCK_TOKEN, "ttl": "30s" }),
+        ("renew_locks", "application/json") => {
+            json!({ "renewals": [{ "name": "nightly", "token": LOCK_TOKEN, "ttl": "30s" }] })
+        }
+        ("release_lock", "application/json") => json!({ "token": LOCK_TOKEN }),
+        ("create_lease", "application/json") => json!({ "ttl": "30s" }),
         ("create_token", "application/json") => {
             json!({ "name": "till-7", "rules": ["allow publish,read orders.*"], "expires_in": 2_592_000 })
         }
@@ -287,6 +325,11 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
         ("explain", "application/json") => json!({ "verb": "read", "topic": TOPIC }),
         _ => return None,
     })
+}
+
+/// Returns policies as an application has them.
+fn policies() -> Value {
+    json!([{ "limit": 10, "per": "1m", "burst": 20 }, { "limit": 100, "per": "1h" }])
 }
 
 /// Says what a status means, where the handler says nothing more.
@@ -314,6 +357,7 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
     // Whoever logs in may say what it likes, and is told that it is wrong.
     let is_cookie = fields.len() == 2 && fields.contains_key("username");
     let is_log_in = is_cookie || fields.contains_key("grant_type");
+    let is_limit = fields.contains_key("policies");
     let is_device = fields.contains_key("device_code");
     for (name, field) in &mut *fields {
         if matches!(name.as_str(), "ack_wait" | "max_run" | "result_ttl" | "wait" | "delay") {
@@ -335,6 +379,12 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
                     { "type": "null" },
                 ] })
             }
+            "lease" => json!({ "pattern": "^[0-9a-f]{32}$" }),
+            "per" => duration(),
+            "limit" | "burst" | "cost" => json!({ "minimum": 1, "maximum": LIMIT_MAX }),
+            "policies" => json!({ "minItems": 1, "maxItems": POLICIES_MAX }),
+            "takes" => json!({ "minItems": 1, "maxItems": TAKES_MAX }),
+            "name" if is_limit => json!({ "pattern": format!("^{TOPIC_NAME}$") }),
             "max_in_flight" | "per_consumer_max" => json!({ "minimum": 1, "maximum": HELD_MAX }),
             "rate" => json!({ "minimum": 1, "maximum": RATE_MAX }),
             "max" => json!({ "minimum": 1, "maximum": CLAIM_MESSAGES_MAX }),

@@ -175,7 +175,7 @@ impl Form for Events {
         event.slice(behind_id(event)..)
     }
 
-    fn ping(&mut self, now: Timestamp) -> Bytes {
+    fn ping(&mut self, now: Timestamp, _: Option<MessageId>) -> Bytes {
         // Without an empty line, which ends a block.
         format!(": {now}\n").into()
     }
@@ -205,7 +205,7 @@ struct NewCursor<'a> {
     cursor: &'a PatternCursor,
 }
 
-fn retry() -> Vec<u8> {
+pub(super) fn retry() -> Vec<u8> {
     format!("retry: {}\n", RETRY_MS_MIN + random() % (RETRY_MS_SPREAD + 1)).into_bytes()
 }
 
@@ -233,7 +233,7 @@ fn put_event(out: &mut Vec<u8>, name: &str, data: &impl Serialize) {
 
 /// Appends JSON as `data`, with a field for each of its lines. The standard takes a CR, and CR LF, for a line
 /// break as well; a client makes a line feed of each.
-fn put_data(out: &mut Vec<u8>, json: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn put_data(out: &mut Vec<u8>, json: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(b"data: ");
     let start = out.len();
     json(out);

@@ -12,7 +12,7 @@ use axum::http::header::{
     AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, IF_MATCH, IF_UNMODIFIED_SINCE, TRANSFER_ENCODING,
     UPGRADE,
 };
-use axum::http::{HeaderValue, Method, StatusCode, Version};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
@@ -20,7 +20,7 @@ use tidemill_proto::{Code, Problem};
 use tokio::time::Instant;
 
 use super::failure::{AsItIs, Failed, PROBLEM_JSON, render};
-use super::{Http, cookies, cors, operations, source, surroundings};
+use super::{Http, cookies, cors, keys, operations, source, surroundings};
 use crate::access::{Act, Asked, Caller, Origin, RequestSource, Sender, SentCookie, Who};
 use crate::chance::random;
 use crate::relay::{Failing, Failure};
@@ -245,8 +245,10 @@ fn check_head(request: &Request, headers_bytes_max: usize) -> Result<(), Failure
         return Err(Problem::new(Code::InvalidRequest, detail).into());
     }
     // RFC 9110 section 13.1: who says it must not have its change made where it does not hold.
-    let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if let Some(name) = [IF_MATCH, IF_UNMODIFIED_SINCE].iter().find(|name| headers.contains_key(*name))
+    let changes = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
+    let is_heeded = |name: &HeaderName| *name == IF_MATCH && keys::heed_conditions(request);
+    let named = [IF_MATCH, IF_UNMODIFIED_SINCE];
+    if let Some(name) = named.iter().find(|name| headers.contains_key(*name) && !is_heeded(name))
         && changes
     {
         let rule = "is not heeded here; nothing was changed. Leave it out";

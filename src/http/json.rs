@@ -152,6 +152,25 @@ pub(super) fn whole(raw: &RawValue) -> Cow<'_, str> {
     }
 }
 
+/// Returns a field that is a whole number of 64 bits.
+///
+/// # Errors
+/// The value is none.
+pub(super) fn integer(field: &str, raw: &RawValue) -> Result<i64, Failure> {
+    let text = raw.get();
+    let exact = || text.parse().ok();
+    // As whole numbers are written elsewhere, too.
+    let written = || whole(raw).parse().ok();
+    let negative = || {
+        let positive: &RawValue = serde_json::from_str(text.strip_prefix('-')?).ok()?;
+        whole(positive).parse::<i64>().ok().map(|number| -number)
+    };
+    exact().or_else(written).or_else(negative).ok_or_else(|| {
+        let rule = format_args!("must be a whole number from {} to {}", i64::MIN, i64::MAX);
+        Problem::field(field, rule).into()
+    })
+}
+
 /// Returns the value of a field that may be absent, where null means absent too.
 pub(super) fn optional(raw: Option<&RawValue>) -> Option<&RawValue> {
     raw.filter(|raw| raw.get() != "null")
@@ -275,6 +294,24 @@ mod tests {
         ] {
             let raw: &RawValue = serde_json::from_str(json).expect("JSON");
             assert_eq!(whole(raw), text, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_64_bits_is_exact() {
+        for (json, number) in [
+            ("9223372036854775807", Some(i64::MAX)),
+            ("-9223372036854775808", Some(i64::MIN)),
+            ("-5", Some(-5)),
+            ("1e3", Some(1_000)),
+            ("-2.0", Some(-2)),
+            ("9223372036854775808", None),
+            ("0.5", None),
+            ("\"1\"", None),
+            ("null", None),
+        ] {
+            let raw: &RawValue = serde_json::from_str(json).expect("JSON");
+            assert_eq!(integer("by", raw).ok(), number, "{json}");
         }
     }
 

@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::http::HeaderValue;
 use serde::Serialize;
 use tidemill_proto::frame::{self, ServerFrame};
-use tidemill_proto::{MessageEncoding, Problem, Timestamp};
+use tidemill_proto::{MessageEncoding, MessageId, Problem, Timestamp};
 
 use super::stream::{Cursors, Form, Opening};
 use crate::metrics::Transport;
@@ -75,7 +75,7 @@ impl Form for Lines {
         message.encoded(&LINE).clone()
     }
 
-    fn ping(&mut self, now: Timestamp) -> Bytes {
+    fn ping(&mut self, now: Timestamp, _: Option<MessageId>) -> Bytes {
         format!("{{\"type\":\"ping\",\"timestamp\":\"{now}\"}}\n").into()
     }
 

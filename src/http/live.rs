@@ -18,7 +18,7 @@ use super::lines::Lines;
 use super::resume::{Places, Resume, TOPICS_BESIDE_PATTERN_MAX};
 use super::routes::{Concern, Needs};
 use super::stream::{Cursor, Opening};
-use super::streamed::{LAST_EVENT_ID, LAST_EVENT_ID_NAMES, Streamed, TICKET};
+use super::streamed::{LAST_EVENT_ID, LAST_EVENT_ID_NAMES, MEMBER, PRESENCE, Streamed, TICKET};
 use super::{Http, accept, query, stream};
 use crate::access::Verb;
 use crate::relay::{Absent, Begun, Failure, Gate, StartAt, parse_id, parse_selector, parse_since};
@@ -106,6 +106,8 @@ pub(super) fn routes() -> Concern {
         ("must_exist" = Option<bool>, Query, description = "Whether a topic that does not exist is refused; else it is waited for, and named in `absent`"),
         ("last_event_id" = Option<String>, Query, description = "As the header, for clients that cannot set one; `lastEventId` and `Last-Event-ID` mean the same"),
         ("ticket" = Option<String>, Query, description = "A ticket, in place of `Authorization`, for clients that can send none"),
+        ("presence" = Option<String>, Query, description = "A room of which the stream is a member as long as it is open"),
+        ("member" = Option<String>, Query, description = "As whom; a name is made up if it is absent"),
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event, to resume after it"),
     ),
     responses(
@@ -121,8 +123,8 @@ pub(super) async fn stream(
     uri: Uri,
 ) -> Result<Response, Failure> {
     let [one, two, three] = LAST_EVENT_ID_NAMES;
-    let names = ["topics", "after", MUST_EXIST, one, two, three, TICKET];
-    let [topics, after, must_exist, one, two, three, _] = query::parameters(&uri, names)?;
+    let names = ["topics", "after", MUST_EXIST, one, two, three, TICKET, PRESENCE, MEMBER];
+    let [topics, after, must_exist, one, two, three, ..] = query::parameters(&uri, names)?;
     let refuse_or_await = absent(must_exist.as_deref())?;
     let (topics, pattern) = parse_topics(topics.as_deref(), http.0.options.stream_topics_max)?;
     let after = after.map_or(Ok(StartAt::Since(LATEST)), |after| from(&after))?;
@@ -230,7 +232,7 @@ fn parse_topics(text: Option<&str>, max: usize) -> Result<(Vec<TopicName>, Optio
 
 /// Returns the id of the last event that a reader has dealt with, and where it stands. A browser keeps
 /// the query when it connects again, so the header is the newer one.
-fn event_id<'a>(headers: &'a HeaderMap, named: EventId<'a>) -> Result<EventId<'a>, Failure> {
+pub(super) fn event_id<'a>(headers: &'a HeaderMap, named: EventId<'a>) -> Result<EventId<'a>, Failure> {
     let mut ids = headers.get_all(LAST_EVENT_ID).iter().filter(|id| !id.is_empty());
     let refused = |rule| Err(Problem::field("Last-Event-ID", rule).into());
     match (ids.next(), ids.next()) {

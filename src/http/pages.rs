@@ -21,7 +21,7 @@ use super::failure::Problems;
 use super::media::APPLICATION_JSON;
 use super::path::{MessagePath, TopicPath};
 use super::routes::{Concern, Needs};
-use super::streamed::{LAST_EVENT_ID_NAMES, Streamed, TICKET};
+use super::streamed::{LAST_EVENT_ID_NAMES, MEMBER, PRESENCE, Streamed, TICKET};
 use super::{Http, accept, live, query, stream, waiting};
 use crate::access::Verb;
 use crate::relay::{
@@ -57,6 +57,8 @@ pub(super) fn routes() -> Concern {
         ("wait" = Option<u64>, Query, description = "Seconds to wait for a message, 1 to 60; reads forward"),
         ("must_exist" = Option<bool>, Query, description = "Streams, and pages with `wait`: whether a topic that does not exist is refused; else it is waited for"),
         ("last_event_id" = Option<String>, Query, description = "Streams: as the header, for clients that cannot set one; `lastEventId` and `Last-Event-ID` mean the same"),
+        ("presence" = Option<String>, Query, description = "Streams: a room of which the stream is a member as long as it is open"),
+        ("member" = Option<String>, Query, description = "Streams: as whom; a name is made up if it is absent"),
         ("Last-Event-ID" = Option<String>, Header, description = "Streams: the id of the last event, to resume after it"),
     ),
     responses(
@@ -73,8 +75,22 @@ pub(super) async fn read(
     uri: Uri,
 ) -> Result<Response, Failure> {
     let [one, two, three] = LAST_EVENT_ID_NAMES;
-    let names = ["limit", "order", "cursor", "after", "wait", live::MUST_EXIST, one, two, three, TICKET];
-    let [limit, order, cursor, after, wait, must_exist, one, two, three, _] = query::parameters(&uri, names)?;
+    let names = [
+        "limit",
+        "order",
+        "cursor",
+        "after",
+        "wait",
+        live::MUST_EXIST,
+        one,
+        two,
+        three,
+        PRESENCE,
+        MEMBER,
+        TICKET,
+    ];
+    let [limit, order, cursor, after, wait, must_exist, one, two, three, presence, member, _] =
+        query::parameters(&uri, names)?;
     let last_event_id = live::named_event_id([one, two, three]);
     let form = accept::wanted(&headers);
     if form != Wanted::Page {
@@ -90,6 +106,11 @@ pub(super) async fn read(
     if let Some((name, _)) = last_event_id {
         let rule = "is for streams; ask for one with `Accept: text/event-stream`, or write `after`";
         return Err(Problem::field(name, rule).into());
+    }
+    for (name, value) in [(PRESENCE, presence), (MEMBER, member)] {
+        if value.is_some() {
+            return Err(Problem::field(name, "is for streams: a page is over at once").into());
+        }
     }
     let absent = live::absent(must_exist.as_deref())?;
     if absent == Absent::Await && must_exist.is_some() && wait.is_none() {

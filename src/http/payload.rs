@@ -64,19 +64,32 @@ pub(super) async fn read_payload(
     let [] = query::parameters(&uri, [])?;
     let body = gate.message(&topic, id).await?.body;
     http.0.metrics.messages().served(1);
-    let kind = match body.content_type.as_deref() {
+    let kind = body.content_type.as_deref();
+    let validator = Validator::of(&[kind.unwrap_or(content_type::JSON).as_bytes(), &body.payload]);
+    let payload: Bytes = http.0.budget.charge(body.payload.len(), || body.payload.into())?;
+    let response = verbatim(payload, kind, || format!("{topic}-{id}"))?;
+    Ok(validator.answer(&headers, response))
+}
+
+/// Returns an answer that is these bytes, of their own content type: JSON, if they have none. Where a browser saves them,
+/// the file gets this name.
+///
+/// # Errors
+/// The content type cannot stand in a header.
+pub(super) fn verbatim(
+    bytes: Bytes,
+    kind: Option<&str>,
+    file_name: impl FnOnce() -> String,
+) -> Result<Response, Failure> {
+    let is_shown = kind.is_none_or(is_shown);
+    let kind = match kind {
         None => APPLICATION_JSON,
         Some(kind) => HeaderValue::try_from(kind)
-            .map_err(|_| Problem::field("content_type", "of the message cannot stand in a header"))?,
+            .map_err(|_| Problem::field("content_type", "of what is kept cannot stand in a header"))?,
     };
-    let validator = Validator::of(&[kind.as_bytes(), &body.payload]);
-    let payload: Bytes = http.0.budget.charge(body.payload.len(), || body.payload.into())?;
-    let disposition = match body.content_type.as_deref() {
-        None => "inline".to_owned(),
-        Some(kind) if is_shown(kind) => "inline".to_owned(),
-        Some(_) => format!("attachment; filename=\"{topic}-{id}\""),
-    };
-    let mut response = (Extension(Counted), payload).into_response();
+    let disposition =
+        if is_shown { "inline".to_owned() } else { format!("attachment; filename=\"{}\"", file_name()) };
+    let mut response = (Extension(Counted), bytes).into_response();
     let out = response.headers_mut();
     out.insert(CONTENT_TYPE, kind);
     out.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
@@ -85,7 +98,7 @@ pub(super) async fn read_payload(
     if let Ok(disposition) = HeaderValue::try_from(disposition) {
         out.insert(CONTENT_DISPOSITION, disposition);
     }
-    Ok(validator.answer(&headers, response))
+    Ok(response)
 }
 
 /// Returns whether browsers only show what is of this type.

@@ -8,7 +8,8 @@ use axum::http::header::HeaderValue;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
 use serde_json::value::RawValue;
-use tidemill_proto::payload::{NewPayload, PayloadMembers};
+use tidemill_proto::locks::Fence;
+use tidemill_proto::payload::{MemberNames, NewPayload, PayloadMembers};
 use tidemill_proto::{
     Code, Delivery, MessageId, OrderKey, Problem, Published, RecurringName, TopicName, content_type,
 };
@@ -18,7 +19,7 @@ use super::media::Media;
 use super::{Http, json};
 use crate::relay::{
     Answered, Appended, Checked, ContentType, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload,
-    RecurringDraft, Scheduled, TimeToLive, UniqueKey, parse_last, parse_order_key, parse_topic,
+    RecurringDraft, Scheduled, TimeToLive, UniqueKey, parse_fence, parse_last, parse_order_key, parse_topic,
 };
 
 /// The header that carries an idempotency key.
@@ -29,6 +30,8 @@ const EXPECTED_LAST: HeaderName = HeaderName::from_static("tidemill-expected-las
 const ORDER_KEY: HeaderName = HeaderName::from_static("tidemill-order-key");
 /// The header that carries a group and a unique key.
 const UNIQUE: HeaderName = HeaderName::from_static("tidemill-unique");
+/// The header that shows that the publisher holds a lock.
+const FENCE: HeaderName = HeaderName::from_static("tidemill-fence");
 /// The header that says that an answer is the first answer again.
 pub(super) const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
 
@@ -65,10 +68,12 @@ pub(super) struct About {
     pub(super) order_key: Option<OrderKey>,
     /// The key of which one message at a time may wait or be worked on in a group.
     pub(super) unique: Option<UniqueKey>,
+    /// What shows that the publisher holds a lock.
+    pub(super) fence: Option<Fence>,
 }
 
 /// The fields of a message that is published as JSON.
-pub(super) const FIELDS: [&str; 12] = [
+pub(super) const FIELDS: [&str; 13] = [
     "topic",
     "payload",
     "payload_text",
@@ -81,6 +86,7 @@ pub(super) const FIELDS: [&str; 12] = [
     "expected_last",
     "order_key",
     "unique",
+    "fence",
 ];
 
 /// Returns the message that a head and a body make, if `gate` lets its caller publish it.
@@ -95,7 +101,7 @@ pub(super) async fn read_message(
 ) -> Result<Checked, Failure> {
     let draft = match head.form {
         Form::Described => described(budget, body, head.key),
-        Form::Payload(topic, media, About { ttl, metadata, delivery, order_key, unique }) => {
+        Form::Payload(topic, media, About { ttl, metadata, delivery, order_key, unique, fence }) => {
             let (key, expected_last) = (head.key, head.expected_last);
             payload(media, body).map(|payload| Draft {
                 topic,
@@ -107,6 +113,7 @@ pub(super) async fn read_message(
                 expected_last,
                 order_key,
                 unique,
+                fence,
             })
         }
     };
@@ -207,12 +214,12 @@ fn payload(media: Media<'_>, body: &Bytes) -> Result<Payload, Failure> {
 }
 
 /// Returns whether a text has the two halves of a media type (RFC 9110 section 8.3.1).
-fn has_subtype(kind: &str) -> bool {
+pub(super) fn has_subtype(kind: &str) -> bool {
     let halves = content_type::essence(kind).split_once('/');
     halves.is_some_and(|(kind, subtype)| !kind.is_empty() && !subtype.is_empty() && !subtype.contains('/'))
 }
 
-fn is_form(kind: &str) -> bool {
+pub(super) fn is_form(kind: &str) -> bool {
     content_type::essence(kind).eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
@@ -226,15 +233,15 @@ fn described(budget: &BodyBudget, body: &Bytes, key: Option<IdempotencyKey>) -> 
 pub(super) fn draft(
     budget: &BodyBudget,
     body: &Bytes,
-    [topic, payload, text, base64, kind, metadata, ttl, delay, at, last, order_key, unique]: [Option<&RawValue>;
-        12],
+    [topic, payload, text, base64, kind, metadata, ttl, delay, at, last, order_key, unique, fence]: [Option<&RawValue>;
+        13],
     key: Option<IdempotencyKey>,
 ) -> Result<Draft, Failure> {
     let topic = json::string("topic", topic.ok_or_else(|| json::missing("topic"))?)?;
     let payload = match (payload, text, base64, kind) {
         // Nearly all are so.
         (Some(json), None, None, None) => Payload::Json(JsonText::of(body, json), None),
-        members => described_payload(budget, body, members)?,
+        members => described_payload(budget, body, members, MemberNames::PAYLOAD)?,
     };
     Ok(Draft {
         topic: parse_topic("topic", &topic)?,
@@ -246,6 +253,7 @@ pub(super) fn draft(
         delivery: described_delivery(json::optional(delay), json::optional(at))?,
         order_key: json::optional(order_key).map(read_order_key).transpose()?,
         unique: json::optional(unique).map(read_unique).transpose()?,
+        fence: json::optional(fence).map(read_fence).transpose()?,
     })
 }
 
@@ -292,7 +300,7 @@ pub(super) fn recurring_draft(
     };
     let draft = Draft {
         topic,
-        payload: described_payload(budget, body, (payload, text, base64, kind))?,
+        payload: described_payload(budget, body, (payload, text, base64, kind), MemberNames::PAYLOAD)?,
         metadata: json::optional(metadata).map(|raw| JsonText::of(body, raw)),
         ttl: json::optional(ttl).map(|raw| TimeToLive::parse(&json::whole(raw))).transpose()?,
         key: None,
@@ -300,6 +308,7 @@ pub(super) fn recurring_draft(
         expected_last: None,
         order_key: json::optional(order_key).map(read_order_key).transpose()?,
         unique: None,
+        fence: None,
     };
     Ok(RecurringDraft { name, cron, timezone, draft })
 }
@@ -310,6 +319,10 @@ fn read_last(raw: &RawValue) -> Result<MessageId, Failure> {
 
 fn read_order_key(raw: &RawValue) -> Result<OrderKey, Failure> {
     parse_order_key("order_key", json::string("order_key", raw)?.as_bytes())
+}
+
+fn read_fence(raw: &RawValue) -> Result<Fence, Failure> {
+    parse_fence("fence", &json::string("fence", raw)?)
 }
 
 fn read_unique(raw: &RawValue) -> Result<UniqueKey, Failure> {
@@ -324,21 +337,26 @@ fn read_unique(raw: &RawValue) -> Result<UniqueKey, Failure> {
 }
 
 /// A member of a JSON object, if it is there.
-type Member<'a> = Option<&'a RawValue>;
+pub(super) type Member<'a> = Option<&'a RawValue>;
 
-fn described_payload(
+/// Returns the payload that members make which have these names.
+///
+/// # Errors
+/// They make none.
+pub(super) fn described_payload(
     budget: &BodyBudget,
     body: &Bytes,
     (payload, text, base64, kind): (Member<'_>, Member<'_>, Member<'_>, Member<'_>),
+    names: MemberNames,
 ) -> Result<Payload, Failure> {
     let string = |name, raw| json::optional(raw).map(|raw| json::string(name, raw)).transpose();
     let members = PayloadMembers {
         json: payload,
-        text: string("payload_text", text)?,
-        base64: string("payload_base64", base64)?,
+        text: string(names.text, text)?,
+        base64: string(names.base64, base64)?,
         content_type: string("content_type", kind)?,
     };
-    let NewPayload { bytes, content_type } = members.read().map_err(|problem| *problem)?;
+    let NewPayload { bytes, content_type } = members.read_as(names).map_err(|problem| *problem)?;
     match (payload, content_type) {
         (Some(json), None) => Ok(Payload::Json(JsonText::of(body, json), None)),
         (Some(json), Some(kind)) => {
@@ -412,6 +430,21 @@ pub(super) fn unique(headers: &HeaderMap) -> Result<Option<UniqueKey>, Failure> 
     }
 }
 
+/// Returns the fence that the headers have.
+///
+/// # Errors
+/// There are two, or it is none.
+pub(super) fn fence(headers: &HeaderMap) -> Result<Option<Fence>, Failure> {
+    const FIELD: &str = "Tidemill-Fence";
+    let mut fences = headers.get_all(FENCE).iter();
+    match (fences.next(), fences.next()) {
+        (None, _) => Ok(None),
+        // What is no text is no fence either.
+        (Some(fence), None) => parse_fence(FIELD, fence.to_str().unwrap_or_default()).map(Some),
+        (Some(_), Some(_)) => Err(Problem::field(FIELD, "is there twice").into()),
+    }
+}
+
 /// Checks that the headers do not say what the body has a place for.
 ///
 /// # Errors
@@ -421,6 +454,7 @@ pub(super) fn refuse_about(headers: &HeaderMap) -> Result<(), Failure> {
         (EXPECTED_LAST, "Tidemill-Expected-Last", "expected_last"),
         (ORDER_KEY, "Tidemill-Order-Key", "order_key"),
         (UNIQUE, "Tidemill-Unique", "unique"),
+        (FENCE, "Tidemill-Fence", "fence"),
     ] {
         if headers.contains_key(header) {
             let rule = format!("is for a body that is the payload itself; write `{field}` into this one");

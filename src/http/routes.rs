@@ -132,10 +132,11 @@ mod tests {
     use super::*;
     use crate::access::{Access, Audit, Caller, Rules, Sessions, TrustedHosts, WebRules, Who};
     use crate::clock::Clock;
+    use crate::features::{Feature, Features};
     use crate::http::HttpOptions;
     use crate::limits::{Entrance, Kept, Limits, TrustedProxies};
     use crate::metrics::Metrics;
-    use crate::relay::{Relay, RelayOptions, test_policy};
+    use crate::relay::{PresenceOptions, Relay, RelayOptions, TakesAway, test_policy};
     use crate::storage::test_storage;
 
     /// A request for each operation that would do something: its method and pattern, the query and body.
@@ -176,6 +177,19 @@ mod tests {
         ("post", "/api/v1/work/extend", "", RECEIPTS),
         ("post", "/api/v1/work/reject", "", RECEIPTS),
         ("post", "/api/v1/work/release", "", RECEIPTS),
+        ("post", "/api/v1/limits/{name}/take", "", POLICIES),
+        ("post", "/api/v1/limits/{name}/peek", "", POLICIES),
+        ("post", "/api/v1/limits/{name}/refund", "", POLICIES),
+        (
+            "post",
+            "/api/v1/limits/take",
+            "",
+            r#"{"takes":[{"name":"x","policies":[{"limit":1,"per":"1s"}]}]}"#,
+        ),
+        ("post", "/api/v1/series/{series}", "", r#"{"value":1}"#),
+        ("get", "/api/v1/series/{series}", "?last=5m", ""),
+        ("delete", "/api/v1/series/{series}", "", ""),
+        ("post", "/api/v1/series", "", r#"{"points":[{"name":"x","value":1}]}"#),
         ("get", "/api/v1/topics/{topic}/scheduled", "", ""),
         ("delete", "/api/v1/topics/{topic}/scheduled/{schedule_id}", "", ""),
         ("post", "/api/v1/topics/{topic}/scheduled/{schedule_id}/now", "", ""),
@@ -185,6 +199,36 @@ mod tests {
         ("delete", "/api/v1/topics/{topic}/recurring/{name}", "", ""),
         ("post", "/api/v1/topics/{topic}/close", "", ""),
         ("post", "/api/v1/topics/{topic}/cancel", "", r#"{"reason":"r"}"#),
+        ("get", "/api/v1/keys/{bucket}", "", ""),
+        ("post", "/api/v1/keys/{bucket}", "", r#"{"changes":[{"op":"delete","key":"k"}]}"#),
+        ("get", "/api/v1/keys/{bucket}/{key}", "", ""),
+        ("put", "/api/v1/keys/{bucket}/{key}", "", "1"),
+        ("delete", "/api/v1/keys/{bucket}/{key}", "", ""),
+        ("post", "/api/v1/keys/{bucket}/{key}/increment", "", ""),
+        ("post", "/api/v1/keys/{bucket}/{key}/touch", "", ""),
+        ("get", "/api/v1/buckets", "", ""),
+        ("get", "/api/v1/buckets/{bucket}", "", ""),
+        ("put", "/api/v1/buckets/{bucket}", "", "{}"),
+        ("delete", "/api/v1/buckets/{bucket}", "", ""),
+        ("post", "/api/v1/buckets/{bucket}/revoke", "", r#"{"owner":"ann"}"#),
+        ("get", "/api/v1/presence/{room}", "", ""),
+        ("put", "/api/v1/presence/{room}/{member}", "", ""),
+        ("delete", "/api/v1/presence/{room}/{member}", "", ""),
+        ("post", "/api/v1/locks/{lock}", "", r#"{"holder":"h","ttl":1}"#),
+        ("get", "/api/v1/locks/{lock}", "", ""),
+        ("delete", "/api/v1/locks/{lock}", "", ""),
+        ("post", "/api/v1/locks/{lock}/renew", "", r#"{"token":"00000000000000000000000000000000","ttl":1}"#),
+        ("post", "/api/v1/locks/{lock}/release", "", r#"{"token":"00000000000000000000000000000000"}"#),
+        (
+            "post",
+            "/api/v1/locks/renew",
+            "",
+            r#"{"renewals":[{"name":"n","token":"00000000000000000000000000000000","ttl":1}]}"#,
+        ),
+        ("post", "/api/v1/leases", "", r#"{"ttl":"30s"}"#),
+        ("get", "/api/v1/leases/{lease}", "", ""),
+        ("delete", "/api/v1/leases/{lease}", "", ""),
+        ("post", "/api/v1/leases/{lease}/renew", "", ""),
         ("post", "/api/v1/tokens", "", r#"{"name":"n","rules":[]}"#),
         ("post", "/api/v1/tickets", "", r#"{"topics":["t*"]}"#),
         ("get", "/api/v1/tokens", "", ""),
@@ -222,6 +266,8 @@ mod tests {
         ("get", "/openapi.json", "", ""),
     ];
 
+    const POLICIES: &str = r#"{"policies":[{"limit":1,"per":"1s"}]}"#;
+
     const RECEIPTS: &str = r#"{"receipts":["t/g/0000000000000001/1-1/1"]}"#;
 
     fn router(caller: Caller, change: impl FnOnce(&mut HttpOptions)) -> Router {
@@ -233,14 +279,16 @@ mod tests {
         let clock = Clock::manual(Timestamp::from_millis(1));
         let relay_options = RelayOptions {
             payload_bytes_max: 1_000,
+            value_bytes_max: 1_000,
             pending_bytes_max: 1 << 20,
             live_bytes_max: 1 << 20,
             live_topics_max: 100,
             topic_auto_create: true,
             policy: test_policy(),
             retention: None,
-            delays: true,
-            groups: true,
+            features: Features::all(),
+            presence: PresenceOptions::usual(NodeId::new(0)),
+            takes_away: TakesAway::CountAlone,
         };
         let relay = Relay::start(
             test_storage(),
@@ -287,8 +335,11 @@ mod tests {
                     REQUESTS.iter().find(asked).unwrap_or_else(|| panic!("no request for {method} {path}"));
                 let target = path.replace("{topic}", "t").replace("{message_id}", "1-0");
                 let target = target.replace("{token_id}", "x").replace("{name}", "x").replace("{role}", "x");
-                let target = target.replace("{user_id}", "x").replace("{group}", "g");
+                let target = target.replace("{user_id}", "x").replace("{group}", "g").replace("{lock}", "l");
                 let target = target.replace("{schedule_id}", "1-0");
+                let target = target.replace("{bucket}", "b").replace("{key}", "k");
+                let target = target.replace("{room}", "r").replace("{member}", "m");
+                let target = target.replace("{lease}", &"0".repeat(32)).replace("{series}", "s");
                 let target = target + query;
                 let (status, _) = send(&nobody, method, &target, body).await;
                 let needs = operation[PERMISSION].as_str().expect("a right");
@@ -311,17 +362,29 @@ mod tests {
         let off = router(Caller::anyone(), |options| options.serve_metrics = false);
         assert_eq!(send(&off, "get", "/metrics", "").await.0, StatusCode::NOT_FOUND);
         assert!(document(&off).await["paths"].get("/metrics").is_none());
-        let off = router(Caller::anyone(), |options| options.serve_delays = false);
+        let off =
+            router(Caller::anyone(), |options| options.features = Features::all().without(Feature::Delays));
         for path in ["/api/v1/topics/t/scheduled", "/api/v1/topics/t/recurring"] {
             assert_eq!(send(&off, "get", path, "").await.0, StatusCode::NOT_FOUND, "{path}");
         }
         assert!(document(&off).await["paths"].get("/api/v1/topics/{topic}/scheduled").is_none());
-        let off = router(Caller::anyone(), |options| options.serve_groups = false);
+        let off =
+            router(Caller::anyone(), |options| options.features = Features::all().without(Feature::Groups));
         for path in ["/api/v1/topics/t/groups", "/api/v1/topics/t/groups/g"] {
             assert_eq!(send(&off, "get", path, "").await.0, StatusCode::NOT_FOUND, "{path}");
         }
         assert_eq!(send(&off, "post", "/api/v1/work/ack", RECEIPTS).await.0, StatusCode::NOT_FOUND);
         assert!(document(&off).await["paths"].get("/api/v1/work/ack").is_none());
+        let off =
+            router(Caller::anyone(), |options| options.features = Features::all().without(Feature::Keys));
+        for path in ["/api/v1/buckets", "/api/v1/keys/b", "/api/v1/keys/b/k"] {
+            assert_eq!(send(&off, "get", path, "").await.0, StatusCode::NOT_FOUND, "{path}");
+        }
+        assert!(document(&off).await["paths"].get("/api/v1/keys/{bucket}").is_none());
+        let off =
+            router(Caller::anyone(), |options| options.features = Features::all().without(Feature::Limits));
+        assert_eq!(send(&off, "post", "/api/v1/limits/x/take", POLICIES).await.0, StatusCode::NOT_FOUND);
+        assert!(document(&off).await["paths"].get("/api/v1/limits/take").is_none());
         let off = router(Caller::anyone(), |options| options.serve_docs = false);
         for path in ["/openapi.json", "/docs", "/problems"] {
             assert_eq!(send(&off, "get", path, "").await.0, StatusCode::NOT_FOUND, "{path}");

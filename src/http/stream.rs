@@ -57,8 +57,8 @@ pub(super) trait Form: Send + 'static {
     /// same for all readers.
     fn frame(&mut self, message: &LiveMessage, front: &mut Vec<u8>) -> Bytes;
 
-    /// Returns the frame that shows that the relay is there.
-    fn ping(&mut self, now: Timestamp) -> Bytes;
+    /// Returns the frame that shows that the relay is there, to a reader that has come up to this place.
+    fn ping(&mut self, now: Timestamp, at: Option<MessageId>) -> Bytes;
 
     /// Returns the last frame, with the cursors to resume with.
     fn end(&mut self, reason: &str, cursors: &Cursors) -> Bytes;
@@ -94,9 +94,27 @@ pub(super) struct Stream {
     link: Link,
     outbox: Outbox,
     chunked: bool,
-    /// Whether it ends with its topic.
-    is_of_topic: bool,
+    until: Until,
     sent_at: Instant,
+}
+
+/// With what the messages of a reader end, beside its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// With nothing.
+    Ever,
+    /// With its topic.
+    Closed,
+    /// With a hole, of which whoever writes the stream tells.
+    Gap,
+}
+
+/// What the messages of a reader ended with.
+pub(super) enum Ended {
+    /// There is nothing more, for this reason.
+    Over(Cow<'static, str>),
+    /// There is a hole.
+    Gap,
 }
 
 /// What a stream does next.
@@ -114,7 +132,7 @@ pub(super) fn respond(
     form: impl Form,
     opening: Opening,
 ) -> Response {
-    respond_until(http, reader, form, opening, false)
+    respond_until(http, reader, form, opening, Until::Ever)
 }
 
 /// The same of a reader of one topic, with which the answer ends.
@@ -124,7 +142,7 @@ pub(super) fn respond_of_topic(
     form: impl Form,
     opening: Opening,
 ) -> Response {
-    respond_until(http, reader, form, opening, true)
+    respond_until(http, reader, form, opening, Until::Closed)
 }
 
 fn respond_until(
@@ -132,7 +150,21 @@ fn respond_until(
     reader: LiveReader<Stream>,
     form: impl Form,
     opening: Opening,
-    is_of_topic: bool,
+    until: Until,
+) -> Response {
+    hand_over(http, form, until, move |mut stream| {
+        let greeting = stream.form.greeting(&opening);
+        stream.put(greeting);
+        stream.serve(reader)
+    })
+}
+
+/// Answers with a stream that `serve` writes.
+pub(super) fn hand_over<F: Future<Output = ()> + Send + 'static>(
+    http: &Http,
+    form: impl Form,
+    until: Until,
+    serve: impl FnOnce(Stream) -> F + Send + 'static,
 ) -> Response {
     let headers = [
         (CONTENT_TYPE, form.content_type()),
@@ -151,10 +183,7 @@ fn respond_until(
         let mut outbox = Outbox::default();
         *outbox.own() = head;
         let sent_at = Instant::now();
-        let mut stream = Stream { http, form, link, outbox, chunked, is_of_topic, sent_at };
-        let greeting = stream.form.greeting(&opening);
-        stream.put(greeting);
-        stream.serve(reader)
+        serve(Stream { http, form, link, outbox, chunked, until, sent_at })
     }));
     response
 }
@@ -176,13 +205,25 @@ impl Stream {
         }
     }
 
-    /// Writes what the reader has until the node drains, and the last frame.
+    /// Writes what the reader has, and the last frame. From then on the reader's session is over, however long the client
+    /// keeps the connection.
     ///
     /// # Errors
     /// The client has hung up, or does not read.
-    async fn write_until_the_end(mut self, mut reader: LiveReader<Self>) -> io::Result<Link> {
+    async fn write_until_the_end(self, mut reader: LiveReader<Self>) -> io::Result<Link> {
         let http = self.http.clone();
         let _counted = http.0.metrics.readers().enter(self.form.transport());
+        let (stream, ended) = self.write_messages(&mut reader).await?;
+        let Ended::Over(reason) = ended else { return Ok(stream.link) };
+        stream.write_last(&reason, cursors_of(&reader)).await
+    }
+
+    /// Writes what the reader has until the node drains, or until what the stream ends with.
+    ///
+    /// # Errors
+    /// The client has hung up, or does not read.
+    pub(super) async fn write_messages(mut self, reader: &mut LiveReader<Self>) -> io::Result<(Self, Ended)> {
+        let http = self.http.clone();
         let options = &http.0.options;
         let limit = TakeLimit { items: CHUNK_ITEMS_MAX, bytes: self.bytes_max() };
         let mut farewell = pin!(reader.farewell(options.drain));
@@ -220,8 +261,12 @@ impl Stream {
                 if let Some(held) = reader.held() {
                     self.outbox.keep(held);
                 }
+                if let (Until::Gap, Some(at)) = (self.until, gap_among(&items)) {
+                    self.put_items(&items[..at]);
+                    return Ok((self, Ended::Gap));
+                }
                 self.put_items(&items);
-                if let Some(state) = closed(&items).filter(|_| self.is_of_topic) {
+                if let Some(state) = closed(&items).filter(|_| self.until == Until::Closed) {
                     break Cow::Borrowed(state.as_str());
                 }
                 farewell.as_mut().now_or_never().map(Turn::Farewell)
@@ -233,31 +278,41 @@ impl Stream {
                 Some(Turn::Ping) => {
                     let now = Instant::now();
                     if self.sent_at + options.ping_every <= now {
-                        let frame = self.form.ping(http.0.relay.clock().now());
+                        let at = if self.until == Until::Gap { reader.cursors().pop() } else { None };
+                        let at = at.map(|(_, at)| at);
+                        let frame = self.form.ping(http.0.relay.clock().now(), at);
                         self.put(frame);
                     }
                     ping.as_mut().reset(self.sent_at + options.ping_every);
                 }
             }
         };
-        let topics = reader.cursors().into_iter().map(|(topic, at)| (topic.into(), Cursor::Of(at)));
-        let patterns = reader.pattern_cursors().into_iter();
-        let patterns = patterns.map(|(pattern, at)| (pattern.into(), Cursor::OfPattern(at)));
-        let last = self.form.end(&reason, &topics.chain(patterns).collect());
+        Ok((self, Ended::Over(reason)))
+    }
+
+    /// Writes the last frame, with what the reader resumes with.
+    ///
+    /// # Errors
+    /// The client has hung up, or does not read.
+    pub(super) async fn write_last(mut self, reason: &str, cursors: Cursors) -> io::Result<Link> {
+        let last = self.form.end(reason, &cursors);
         self.put(last);
         if self.chunked {
             // A chunk without bytes is the last one.
             self.outbox.own().extend_from_slice(b"0\r\n\r\n");
         }
         self.flush().await?;
-        Ok(link)
+        Ok(self.link)
     }
 
-    async fn flush(&mut self) -> io::Result<()> {
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
         self.link.flush(&mut self.outbox).await.map(drop)
     }
 
     fn put_items(&mut self, items: &[Item]) {
+        if items.is_empty() {
+            return;
+        }
         let messages = items.iter().filter(|item| matches!(item, Item::Message(_))).count();
         self.http.0.metrics.messages().served(messages);
         if let [Item::Message(message)] = items
@@ -279,6 +334,9 @@ impl Stream {
         self.sent_at = Instant::now();
         let mut front = Vec::new();
         let rest = self.form.frame(message, &mut front);
+        if front.is_empty() && rest.is_empty() {
+            return;
+        }
         let own = self.outbox.own();
         if self.chunked {
             // Writing into a vector cannot fail.
@@ -292,11 +350,14 @@ impl Stream {
     }
 
     /// Returns how many bytes are taken at once.
-    fn bytes_max(&self) -> usize {
+    pub(super) fn bytes_max(&self) -> usize {
         self.http.0.options.subscriber_bytes_max / CHUNK_SHARE
     }
 
-    fn put(&mut self, frames: Bytes) {
+    pub(super) fn put(&mut self, frames: Bytes) {
+        if frames.is_empty() {
+            return;
+        }
         self.sent_at = Instant::now();
         let chunk = if self.chunked { chunk(&frames) } else { frames };
         self.outbox.push_shared(&chunk);
@@ -320,8 +381,10 @@ impl Outlet for Stream {
                 let form = &mut self.form;
                 let chunk = batch.encoded(name, |items| chunk(&form.frames(items)));
                 self.http.0.metrics.messages().served(batch.items().len());
-                self.sent_at = Instant::now();
-                self.outbox.push_shared(&chunk);
+                if !chunk.is_empty() {
+                    self.sent_at = Instant::now();
+                    self.outbox.push_shared(&chunk);
+                }
                 if let Some(held) = batch.held() {
                     self.outbox.keep(held);
                 }
@@ -342,8 +405,24 @@ fn closed(items: &[Item]) -> Option<RunState> {
     })
 }
 
-/// Returns bytes as one chunk (RFC 9112 section 7.1).
+/// Returns what a reader resumes with.
+pub(super) fn cursors_of(reader: &LiveReader<Stream>) -> Cursors {
+    let topics = reader.cursors().into_iter().map(|(topic, at)| (topic.into(), Cursor::Of(at)));
+    let patterns = reader.pattern_cursors().into_iter();
+    let patterns = patterns.map(|(pattern, at)| (pattern.into(), Cursor::OfPattern(at)));
+    topics.chain(patterns).collect()
+}
+
+/// Returns the place of the first hole.
+fn gap_among(items: &[Item]) -> Option<usize> {
+    items.iter().position(|item| matches!(item, Item::Gap(_)))
+}
+
+/// Returns bytes as one chunk (RFC 9112 section 7.1); nothing of none, which would be the last.
 fn chunk(bytes: &Bytes) -> Bytes {
+    if bytes.is_empty() {
+        return Bytes::new();
+    }
     let mut out = Vec::with_capacity(bytes.len() + 16);
     // Writing into a vector cannot fail.
     let _ = write!(out, "{:x}\r\n", bytes.len());

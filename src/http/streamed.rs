@@ -6,7 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::http::header::{AUTHORIZATION, HeaderName};
 use axum::http::request::Parts;
 use axum::http::{Method, Uri};
-use tidemill_proto::Problem;
+use tidemill_proto::{MemberName, Problem, RoomName};
 
 use super::Http;
 use super::accept::{self, Wanted};
@@ -14,6 +14,10 @@ use super::called::{Called, origin};
 use crate::access::Opens;
 use crate::limits::Asks;
 use crate::relay::{Failure, Gate};
+
+/// The parameters that name the room of which a stream is a member as long as it is open, and as whom.
+pub(super) const PRESENCE: &str = "presence";
+pub(super) const MEMBER: &str = "member";
 
 /// The parameter that holds a ticket.
 pub(super) const TICKET: &str = "ticket";
@@ -43,7 +47,7 @@ impl FromRequestParts<Http> for Streamed {
             // Of a head alone nothing is open.
             let opens = is_stream && parts.method == Method::GET;
             let place = if opens { http.0.entrance.limits().place(gate.caller()).await? } else { None };
-            return Ok(Self(gate.at(place)));
+            return Ok(Self(present(gate.at(place), parts, opens).await?));
         };
         if parts.headers.contains_key(AUTHORIZATION) {
             return Err(Problem::field(TICKET, "stands beside `Authorization`; send one of the two").into());
@@ -61,8 +65,22 @@ impl FromRequestParts<Http> for Streamed {
         let origin = origin(&parts.extensions);
         let (caller, meter) = http.0.entrance.admit(found, origin.address(), Asks::Other).await?;
         let place = http.0.entrance.limits().place(&caller).await?;
-        Ok(Self(http.0.relay.as_caller(caller).metered(meter).from(origin).at(place)))
+        let gate = http.0.relay.as_caller(caller).metered(meter).from(origin).at(place);
+        Ok(Self(present(gate, parts, true).await?))
     }
+}
+
+/// Returns the gate for a stream that is a member of a room, where it asks for that.
+async fn present(gate: Gate, parts: &Parts, opens: bool) -> Result<Gate, Failure> {
+    let room = parameter(&parts.uri, PRESENCE);
+    if room.is_none() && parameter(&parts.uri, MEMBER).is_some() {
+        return Err(Problem::field(MEMBER, "is of a room: name that in `presence`").into());
+    }
+    let Some(room) = room.filter(|_| opens) else { return Ok(gate) };
+    let room = RoomName::parse(&room).map_err(|error| Problem::field(PRESENCE, error))?;
+    let member = parameter(&parts.uri, MEMBER).map(|member| MemberName::parse(&member));
+    let member = member.transpose().map_err(|error| Problem::field(MEMBER, error))?;
+    gate.present_in(&room, member).await
 }
 
 /// Returns the value of a parameter, the first of that name.

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::bucket::Bucket;
+use super::quota::Quota;
 use super::{Inner, Over};
 
 /// What one caller is counted in. Cloning is cheap. `None` where nothing of it is limited.
@@ -14,13 +14,13 @@ pub struct Meter(Option<Arc<Metered>>);
 struct Metered {
     inner: Arc<Inner>,
     /// What every request counts in.
-    requests: [Option<Arc<Bucket>>; 2],
+    requests: [Option<Arc<Quota>>; 2],
     /// What those count in that do not publish.
-    others: Option<Arc<Bucket>>,
+    others: Option<Arc<Quota>>,
     /// What every message counts in.
-    messages: [Option<Arc<Bucket>>; 2],
+    messages: [Option<Arc<Quota>>; 2],
     /// What every topic counts in that is made.
-    topics: Option<Arc<Bucket>>,
+    topics: Option<Arc<Quota>>,
 }
 
 impl fmt::Debug for Meter {
@@ -47,10 +47,10 @@ impl Meter {
 
     pub(super) fn of(
         inner: Arc<Inner>,
-        requests: [Option<Arc<Bucket>>; 2],
-        others: Option<Arc<Bucket>>,
-        messages: [Option<Arc<Bucket>>; 2],
-        topics: Option<Arc<Bucket>>,
+        requests: [Option<Arc<Quota>>; 2],
+        others: Option<Arc<Quota>>,
+        messages: [Option<Arc<Quota>>; 2],
+        topics: Option<Arc<Quota>>,
     ) -> Self {
         let is_on = requests.iter().chain(&messages).chain([&others, &topics]).any(Option::is_some);
         Self(is_on.then(|| Arc::new(Metered { inner, requests, others, messages, topics })))
@@ -92,9 +92,9 @@ impl Meter {
 }
 
 impl Metered {
-    async fn take(&self, buckets: impl Iterator<Item = &Arc<Bucket>>) -> Result<(), Over> {
-        for bucket in buckets {
-            self.inner.take(bucket).await?;
+    async fn take(&self, quotas: impl Iterator<Item = &Arc<Quota>>) -> Result<(), Over> {
+        for quota in quotas {
+            self.inner.take(quota).await?;
         }
         Ok(())
     }

@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::storage::BucketId;
+use crate::storage::QuotaId;
 
 /// How long what a node tells holds.
 pub(super) const LEASE: Duration = Duration::from_secs(20);
 
 /// The places that a node has given away.
 #[derive(Debug, Default)]
-pub(super) struct Given(Mutex<HashMap<BucketId, Arc<Count>>>);
+pub(super) struct Given(Mutex<HashMap<QuotaId, Arc<Count>>>);
 
 /// How many places of one caller are given away.
 #[derive(Debug, Default)]
@@ -38,23 +38,23 @@ impl fmt::Debug for Place {
 }
 
 impl Given {
-    /// Returns how many are given away of this bucket, to be looked at and raised.
-    pub(super) fn of(&self, bucket: BucketId) -> Arc<Count> {
-        self.0.lock().entry(bucket).or_default().clone()
+    /// Returns how many are given away of this quota, to be looked at and raised.
+    pub(super) fn of(&self, quota: QuotaId) -> Arc<Count> {
+        self.0.lock().entry(quota).or_default().clone()
     }
 
     /// Returns what is given away now, and forgets callers who have nothing open.
-    pub(super) fn now(&self) -> Vec<(BucketId, Arc<Count>)> {
-        self.0.lock().iter().map(|(bucket, count)| (*bucket, count.clone())).collect()
+    pub(super) fn now(&self) -> Vec<(QuotaId, Arc<Count>)> {
+        self.0.lock().iter().map(|(quota, count)| (*quota, count.clone())).collect()
     }
 
     /// Forgets a caller who has nothing open, if nobody is about to open something.
-    pub(super) fn forget(&self, bucket: BucketId) {
+    pub(super) fn forget(&self, quota: QuotaId) {
         let mut given = self.0.lock();
         // One is the table's own, and one that of who asks for this.
         let is_idle = |count: &Arc<Count>| Arc::strong_count(count) <= 2 && count.open() == 0;
-        if given.get(&bucket).is_some_and(is_idle) {
-            given.remove(&bucket);
+        if given.get(&quota).is_some_and(is_idle) {
+            given.remove(&quota);
         }
     }
 }

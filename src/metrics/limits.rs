@@ -17,7 +17,7 @@ pub struct Limits {
     draws: Counter,
     failed: Counter,
     alone: Gauge,
-    buckets: Gauge,
+    quotas: Gauge,
 }
 
 impl Limits {
@@ -35,8 +35,8 @@ impl Limits {
                 None,
                 "1 where the storage does not tell what limits have left, else 0",
             ),
-            buckets: registry.gauge(
-                "tidemill_limits_buckets",
+            quotas: registry.gauge(
+                "tidemill_limits_quotas",
                 None,
                 "Callers and addresses whose allowances this node knows",
             ),
@@ -70,9 +70,9 @@ impl Limits {
         self.registry.gauge_of(name, vec![Label::new("topics", topics.to_owned())])
     }
 
-    /// Tells how many buckets are known now.
-    pub fn buckets(&self, known: usize) {
-        self.buckets.set(u32::try_from(known).unwrap_or(u32::MAX));
+    /// Tells how many quotas are known now.
+    pub fn quotas(&self, known: usize) {
+        self.quotas.set(u32::try_from(known).unwrap_or(u32::MAX));
     }
 }
 

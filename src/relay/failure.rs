@@ -4,11 +4,11 @@
 
 use std::fmt;
 
-use tidemill_proto::{Code, IDEMPOTENCY_KEY_FIELD, MessageId, Problem, TopicName};
+use tidemill_proto::{BucketName, Code, IDEMPOTENCY_KEY_FIELD, MessageId, Problem, TopicName};
 
 use crate::access::Refused;
 use crate::limits::{Exceeded, Over, Turned};
-use crate::storage::{GROUPS_MAX, StorageError};
+use crate::storage::{GROUPS_MAX, LIMIT_POLICIES_MAX, StorageError};
 
 /// Why the relay did not do what it was asked.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ enum Call {
     Read,
     /// A publish, with an idempotency key or without.
     Publish { keyed: bool },
+    /// Changes of keys, with an idempotency key or without.
+    Keys { keyed: bool },
     /// A change of something that is kept.
     Change,
 }
@@ -81,6 +83,62 @@ impl Failure {
         Self::from_storage(error, Call::Change, Some(topic))
     }
 
+    pub(super) fn read_bucket(error: StorageError, bucket: &BucketName) -> Self {
+        Self::of_bucket(error, Call::Read, bucket)
+    }
+
+    /// Returns the failure of changes of keys, with an idempotency key or without.
+    pub(super) fn change_keys(error: StorageError, keyed: bool, bucket: &BucketName) -> Self {
+        Self::of_bucket(error, Call::Keys { keyed }, bucket)
+    }
+
+    pub(super) fn change_bucket(error: StorageError, bucket: &BucketName) -> Self {
+        Self::of_bucket(error, Call::Change, bucket)
+    }
+
+    /// Returns the failure of a storage call on a bucket, which is told by its own name, and not by that of its log.
+    fn of_bucket(error: StorageError, call: Call, bucket: &BucketName) -> Self {
+        let problem = match &error {
+            StorageError::NoBucket => Problem::new(
+                Code::BucketNotFound,
+                match call {
+                    Call::Keys { .. } => format!(
+                        "bucket `{bucket}` does not exist, and this relay makes none when a key is put; make it with `PUT /api/v1/buckets/{bucket}`"
+                    ),
+                    Call::Read | Call::Change | Call::Publish { .. } => {
+                        format!("bucket `{bucket}` does not exist")
+                    }
+                },
+            ),
+            StorageError::BucketsLimit => Problem::new(
+                Code::BucketsLimit,
+                format!(
+                    "there are as many buckets as this relay allows, so `{bucket}` was not made; delete one that is not used, or raise `TIDEMILL_BUCKETS_MAX`"
+                ),
+            ),
+            StorageError::IdsUsedUp => Problem::new(
+                Code::Conflict,
+                format!(
+                    "bucket `{bucket}` has given the last revision there is, so it takes no more changes; delete it to begin anew"
+                ),
+            ),
+            StorageError::KeyReused => Problem::new(
+                Code::KeyReused,
+                format!(
+                    "the idempotency key was used for other changes of bucket `{bucket}`; use a new key for what is new"
+                ),
+            ),
+            StorageError::Fenced(against) => fenced(*against, "changed"),
+            _ => return Self::from_storage(error, call, None),
+        };
+        Self(Box::new(Inner { problem, cause: Some(error), exceeded: None }))
+    }
+
+    /// Returns the failure of a change of what is no topic.
+    pub(super) fn changed(error: StorageError) -> Self {
+        Self::from_storage(error, Call::Change, None)
+    }
+
     /// Returns the failure of a storage call.
     #[expect(clippy::too_many_lines, reason = "each error has its sentence, all in one place")]
     fn from_storage(error: StorageError, call: Call, topic: Option<&TopicName>) -> Self {
@@ -113,7 +171,9 @@ impl Failure {
                     Call::Publish { .. } => format!(
                         "topic `{name}` does not exist, and this relay creates no topics by publishing; create it with `POST /api/v1/topics`, or `tidemill topics create {name}`"
                     ),
-                    Call::Read | Call::Change => format!("topic `{name}` does not exist"),
+                    Call::Read | Call::Change | Call::Keys { .. } => {
+                        format!("topic `{name}` does not exist")
+                    }
                 },
             ),
             StorageError::TopicExists => {
@@ -143,6 +203,23 @@ impl Failure {
                     "there are as many topics as this relay allows, so `{name}` was not created; delete topics or raise `TIDEMILL_TOPICS_MAX`"
                 ),
             ),
+            StorageError::NoBucket => Problem::new(
+                Code::BucketNotFound,
+                "there is no such bucket; the first key that is put makes it (unless the relay is set otherwise), or `PUT /api/v1/buckets/{bucket}` does",
+            ),
+            StorageError::BucketsLimit => Problem::new(
+                Code::BucketsLimit,
+                "there are as many buckets as this relay allows, so none was made; delete one that is not used, or raise `TIDEMILL_BUCKETS_MAX`",
+            ),
+            StorageError::PoliciesLimit => Problem {
+                field: Some("policies".to_owned()),
+                ..Problem::new(
+                    Code::Conflict,
+                    format!(
+                        "the limit is counted by {LIMIT_POLICIES_MAX} policies, as many as it may; nothing was taken, use the same policies for the same limit, or another name"
+                    ),
+                )
+            },
             StorageError::NoGroup => {
                 let detail = format!(
                     "topic `{name}` has no group of the name in `unique`; `tidemill groups list {name}` tells which there are"
@@ -178,6 +255,7 @@ impl Failure {
                     },
                 )
             },
+            StorageError::Fenced(against) => fenced(*against, "kept"),
             StorageError::Closed => Problem::new(
                 Code::TopicClosed,
                 format!(
@@ -220,6 +298,18 @@ fn indeterminate(call: Call) -> Problem {
             let mut problem = Problem::new(
                 Code::OutcomeUnknown,
                 "the storage did not answer in time, so the message may have been kept or not; retry under the same key, it is then kept once",
+            );
+            problem.retryable = true;
+            problem
+        }
+        Call::Keys { keyed: false } => Problem::new(
+            Code::OutcomeUnknown,
+            "the storage did not answer in time, so the change may have been made or not; read the key, or, to be able to retry, send an `Idempotency-Key` or `If-Match`",
+        ),
+        Call::Keys { keyed: true } => {
+            let mut problem = Problem::new(
+                Code::OutcomeUnknown,
+                "the storage did not answer in time, so the change may have been made or not; retry under the same key, it is then made once",
             );
             problem.retryable = true;
             problem
@@ -324,6 +414,16 @@ impl fmt::Display for Chain<'_> {
         }
         Ok(())
     }
+}
+
+/// Returns the problem of a fence against which this one stands, if there is one; nothing was so.
+fn fenced(against: Option<MessageId>, nothing_was: &str) -> Problem {
+    let why = against.map_or_else(
+        || "the fence is of a lock that nobody holds now, or that guards something else".to_owned(),
+        |against| format!("the fence is not that of who holds the lock: fence `{against}` stands against it"),
+    );
+    let detail = format!("{why}; nothing was {nothing_was}, acquire the lock anew");
+    Problem { fence: against, ..Problem::new(Code::Fenced, detail) }
 }
 
 #[cfg(test)]

@@ -9,21 +9,90 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use memchr::memmem;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use tidemill_proto::{Delivery, TopicName};
+use tidemill_proto::{BucketName, Delivery, TopicName};
 
-use crate::storage::{Body, Unique};
+use crate::storage::{Body, KeyChange, KeyCondition, KeyEdit, Unique};
 
 /// The members of metadata that say which trace a message is part of.
 pub(crate) const TRACE: [&str; 2] = ["traceparent", "tracestate"];
 
+/// Parts on their way into a digest. Each is prefixed with its length, so that no two lists of parts have the same
+/// encoding.
+struct Parts(Sha256);
+
+impl Parts {
+    fn add(&mut self, bytes: Option<&[u8]>) {
+        // An absent part is told from an empty one.
+        self.0.update(bytes.map_or(u64::MAX, |bytes| bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes.unwrap_or_default());
+    }
+
+    fn digest(self) -> [u8; 16] {
+        let mut half = [0; 16];
+        half.copy_from_slice(&self.0.finalize()[..16]);
+        half
+    }
+}
+
+/// Returns a digest of everything that was sent to change keys. Of one that a lease keeps, that is told by a digest of the
+/// lease, and not by what that has left.
+pub(super) fn fingerprint_of_changes(
+    bucket: &BucketName,
+    changes: &[KeyChange],
+    lease: Option<&[u8; 8]>,
+) -> [u8; 16] {
+    let mut parts = Parts(Sha256::new());
+    parts.add(Some(b"keys"));
+    parts.add(Some(bucket.as_str().as_bytes()));
+    for KeyChange { key, condition, edit } in changes {
+        parts.add(Some(key.as_str().as_bytes()));
+        match condition {
+            KeyCondition::Anything => parts.add(None),
+            KeyCondition::Absent => parts.add(Some(b"absent")),
+            KeyCondition::Present => parts.add(Some(b"present")),
+            KeyCondition::Revision(revision) => parts.add(Some(revision.to_string().as_bytes())),
+            KeyCondition::Filling(token) => {
+                parts.add(Some(b"filling"));
+                parts.add(Some(&token.0));
+            }
+        }
+        let millis = |ttl: Option<Duration>| ttl.map(|ttl| ttl.as_millis().to_le_bytes());
+        match edit {
+            KeyEdit::Put { value, ttl, fresh, owner } => {
+                parts.add(Some(b"put"));
+                parts.add(Some(&value.bytes));
+                parts.add(value.content_type.as_ref().map(|text| text.as_bytes()));
+                match lease {
+                    None => parts.add(millis(*ttl).as_ref().map(<[u8; 16]>::as_slice)),
+                    Some(lease) => parts.add(Some(lease)),
+                }
+                parts.add(owner.as_ref().map(|owner| owner.as_str().as_bytes()));
+                // Of a value that is always fresh there is no such part.
+                if let Some(fresh) = fresh {
+                    parts.add(Some(b"fresh"));
+                    parts.add(Some(&fresh.as_millis().to_le_bytes()));
+                }
+            }
+            KeyEdit::Delete => parts.add(Some(b"delete")),
+            KeyEdit::Increment { by, min, max, ttl } => {
+                parts.add(Some(b"increment"));
+                for number in [Some(*by), *min, *max] {
+                    parts.add(number.map(i64::to_le_bytes).as_ref().map(<[u8; 8]>::as_slice));
+                }
+                parts.add(millis(*ttl).as_ref().map(<[u8; 16]>::as_slice));
+            }
+        }
+    }
+    parts.digest()
+}
+
 /// Returns a digest of everything the publisher sent, but for the trace.
-///
-/// Parts are prefixed with their lengths, so that no two messages have the same encoding.
 pub(super) fn fingerprint(
     topic: &TopicName,
     body: &Body,
@@ -31,12 +100,8 @@ pub(super) fn fingerprint(
     delivery: Option<Delivery>,
     unique: Option<&Unique>,
 ) -> [u8; 16] {
-    let mut hash = Sha256::new();
-    let mut part = |bytes: Option<&[u8]>| {
-        // An absent part is told from an empty one.
-        hash.update(bytes.map_or(u64::MAX, |bytes| bytes.len() as u64).to_le_bytes());
-        hash.update(bytes.unwrap_or_default());
-    };
+    let mut parts = Parts(Sha256::new());
+    let mut part = |bytes: Option<&[u8]>| parts.add(bytes);
     part(Some(topic.as_str().as_bytes()));
     part(Some(&body.payload));
     part(body.content_type.as_ref().map(|text| text.as_bytes()));
@@ -63,9 +128,7 @@ pub(super) fn fingerprint(
         part(Some(group.as_str().as_bytes()));
         part(Some(key.as_bytes()));
     }
-    let mut half = [0; 16];
-    half.copy_from_slice(&hash.finalize()[..16]);
-    half
+    parts.digest()
 }
 
 /// Returns metadata without the members of a trace; `None` if nothing is left.
@@ -90,13 +153,74 @@ fn without_trace(metadata: &[u8]) -> Option<Cow<'_, [u8]>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
     use tidemill_proto::work::GroupName;
-    use tidemill_proto::{OrderKey, Timestamp};
+    use tidemill_proto::{KeyName, MessageId, OrderKey, Timestamp};
 
     use super::*;
+    use crate::storage::{FillToken, KeyValue};
+
+    #[test]
+    fn everything_that_is_said_of_a_change_counts() {
+        let name = |text: &str| KeyName::parse(text).expect("a name");
+        let change = |condition, edit| KeyChange { key: name("k"), condition, edit };
+        let put = |bytes: &'static str, kind: Option<&str>, ttl: Option<u64>, owner: Option<&str>| {
+            let bytes = Bytes::from_static(bytes.as_bytes());
+            let value = KeyValue { bytes, content_type: kind.map(Box::from) };
+            KeyEdit::Put { value, ttl: ttl.map(Duration::from_millis), fresh: None, owner: owner.map(name) }
+        };
+        let fresh = |ms| {
+            let value = KeyValue { bytes: Bytes::from_static(b"1"), content_type: None };
+            KeyEdit::Put { value, ttl: None, fresh: Some(Duration::from_millis(ms)), owner: None }
+        };
+        let add = |by, min, max, ttl: Option<u64>| KeyEdit::Increment {
+            by,
+            min,
+            max,
+            ttl: ttl.map(Duration::from_millis),
+        };
+        let any = KeyCondition::Anything;
+        let one = change(any, put("1", None, None, None));
+        let all = [
+            vec![one.clone()],
+            vec![KeyChange { key: name("j"), ..one.clone() }],
+            vec![one.clone(), change(any, KeyEdit::Delete)],
+            vec![change(any, KeyEdit::Delete), one.clone()],
+            vec![change(KeyCondition::Absent, put("1", None, None, None))],
+            vec![change(KeyCondition::Present, put("1", None, None, None))],
+            vec![change(KeyCondition::Revision(MessageId::new(1, 0)), put("1", None, None, None))],
+            vec![change(KeyCondition::Filling(FillToken([0; 16])), put("1", None, None, None))],
+            vec![change(KeyCondition::Filling(FillToken([1; 16])), put("1", None, None, None))],
+            vec![change(any, fresh(1))],
+            vec![change(any, fresh(2))],
+            vec![change(any, put("2", None, None, None))],
+            vec![change(any, put("1", Some(""), None, None))],
+            vec![change(any, put("1", None, Some(1), None))],
+            vec![change(any, put("1", None, None, Some("ann")))],
+            vec![change(any, KeyEdit::Delete)],
+            vec![change(any, add(1, None, None, None))],
+            vec![change(any, add(2, None, None, None))],
+            vec![change(any, add(1, Some(1), None, None))],
+            vec![change(any, add(1, None, Some(1), None))],
+            vec![change(any, add(1, None, None, Some(1)))],
+        ];
+        let bucket = BucketName::parse("b").expect("a name");
+        let all: Vec<_> = all.iter().map(|changes| fingerprint_of_changes(&bucket, changes, None)).collect();
+        for (at, of) in all.iter().enumerate() {
+            assert!(!all[..at].contains(of), "{at}");
+        }
+        assert_eq!(all[0], fingerprint_of_changes(&bucket, std::slice::from_ref(&one), None));
+        let other = BucketName::parse("c").expect("a name");
+        assert_ne!(all[0], fingerprint_of_changes(&other, std::slice::from_ref(&one), None));
+        // What a lease has left is no part of it, and which lease it is.
+        let under = |ttl, lease: u8| {
+            let put = change(any, put("1", None, Some(ttl), None));
+            fingerprint_of_changes(&bucket, &[put], Some(&[lease; 8]))
+        };
+        assert_eq!(under(5, 1), under(4, 1));
+        assert_ne!(under(5, 1), under(5, 2));
+        assert!(!all.contains(&under(1, 1)));
+    }
 
     #[test]
     fn every_part_counts_and_none_runs_into_the_next() {

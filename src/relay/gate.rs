@@ -11,8 +11,9 @@ use tidemill_proto::{Problem, TopicName};
 
 use super::live::{LiveReader, Outlet};
 use super::owners::Owned;
+use super::presence::Present;
 use super::{Failure, Inner, Relay};
-use crate::access::{Caller, Origin, Ruling, Thing, Verb, Who, changed, explained};
+use crate::access::{Caller, NamedThing, Origin, Ruling, Thing, Verb, Who, changed, explained};
 use crate::limits::{Asks, Meter, Place};
 
 /// The relay as one caller may use it. Cloning is cheap.
@@ -25,11 +26,13 @@ pub struct Gate {
     origin: Origin,
     /// Its place among what it has open.
     place: Option<Arc<Place>>,
+    /// Its place in a room.
+    present: Option<Arc<Present>>,
 }
 
 impl Gate {
     pub(super) fn new(relay: Relay, caller: Caller) -> Self {
-        Self { relay, caller, meter: Meter::none(), origin: Origin::default(), place: None }
+        Self { relay, caller, meter: Meter::none(), origin: Origin::default(), place: None, present: None }
     }
 
     /// Returns the gate for a caller who is counted in these limits.
@@ -48,6 +51,11 @@ impl Gate {
     #[must_use]
     pub fn at(self, place: Option<Place>) -> Self {
         Self { place: place.map(Arc::new), ..self }
+    }
+
+    /// Returns the gate for a caller who is in a room as long as what it opens.
+    pub(super) fn present(self, present: Present) -> Self {
+        Self { present: Some(Arc::new(present)), ..self }
     }
 
     /// Returns where the caller calls from.
@@ -94,9 +102,9 @@ impl Gate {
     pub fn live_reader<O: Outlet>(&self) -> LiveReader<O> {
         let relay = self.relay();
         let session = relay.sessions.open(&self.caller);
-        let session = match &self.place {
-            Some(place) => session.keeping(place.clone()),
-            None => session,
+        let session = match (&self.place, &self.present) {
+            (None, None) => session,
+            (place, present) => session.keeping(Arc::new((place.clone(), present.clone()))),
         };
         LiveReader::new(relay.feeds.clone(), session)
     }
@@ -118,17 +126,23 @@ impl Gate {
         Ok(self.caller.check_some_topic(verb)?)
     }
 
-    /// Says what decides whether the caller may do this with a topic; `admin` is about the relay as a whole,
-    /// whatever the topic.
+    /// Says what decides whether the caller may do this with a topic, or with what is no topic, as rules name it;
+    /// `admin` is about the relay as a whole, whatever is named.
     ///
     /// # Errors
-    /// A topic has to be named, or the storage did not tell who owns it.
-    pub async fn explain(&self, verb: Verb, topic: Option<&TopicName>) -> Result<Explained, Failure> {
+    /// Something has to be named, what is named is nothing of the kind, or the storage did not tell who owns a topic.
+    pub async fn explain(&self, verb: Verb, named: Option<&str>) -> Result<Explained, Failure> {
+        const FIELD: &str = "topic";
         if verb == Verb::Admin {
             return Ok(explained(&self.caller, verb, Thing::Relay, false));
         }
-        let topic =
-            topic.ok_or_else(|| Problem::field("topic", "is missing: only `admin` is about no topic"))?;
+        let named =
+            named.ok_or_else(|| Problem::field(FIELD, "is missing: only `admin` is about no topic"))?;
+        if NamedThing::is_meant(named) {
+            let thing = NamedThing::parse(FIELD, named)?;
+            return Ok(explained(&self.caller, verb, thing.thing(), false));
+        }
+        let topic = &TopicName::parse(named).map_err(|error| Problem::field(FIELD, error))?;
         let thing = Thing::Topic(topic);
         let is_owner = match self.caller.rule_on(verb, thing) {
             Ruling::Unsaid => self.relay().feeds.owned(self.caller.owner(), topic).await? == Owned::Yes,
@@ -157,31 +171,37 @@ mod tests {
     use bytes::Bytes;
     use tidemill_proto::page::Order;
     use tidemill_proto::topics::TopicUpdate;
-    use tidemill_proto::{Code, Cursor, MessageId, RecurringName, ScheduleId, Since};
+    use tidemill_proto::{
+        BucketName, Code, Cursor, KeyName, MessageId, NodeId, RecurringName, ScheduleId, Since,
+    };
     use tokio_util::sync::CancellationToken;
     use tokio_util::task::TaskTracker;
 
     use super::*;
     use crate::access::{Rule, Rules, Sessions};
     use crate::clock::Clock;
+    use crate::features::Features;
     use crate::limits::Kept;
     use crate::relay::{
-        Absent, Answered, Draft, JsonText, NoOutlet, PageRequest, Payload, RecurringDraft, RelayOptions,
-        Start, TrimTo, test_policy,
+        Absent, Answered, BucketSettings, Draft, JsonText, KeyChangeDraft, KeyCondition, KeyDraft, NoOutlet,
+        PageRequest, Payload, PresenceOptions, RecurringDraft, RelayOptions, Start, TakesAway, TrimTo,
+        test_policy,
     };
     use crate::storage::test_storage;
 
     fn relay() -> Relay {
         let options = RelayOptions {
             payload_bytes_max: 1_000,
+            value_bytes_max: 1_000,
             pending_bytes_max: 1 << 20,
             live_bytes_max: 1 << 20,
             live_topics_max: 100,
             topic_auto_create: true,
             policy: test_policy(),
             retention: None,
-            delays: true,
-            groups: true,
+            features: Features::all(),
+            presence: PresenceOptions::usual(NodeId::new(0)),
+            takes_away: TakesAway::CountAlone,
         };
         let token = CancellationToken::new();
         let sessions = Sessions::new(token.child_token());
@@ -209,6 +229,7 @@ mod tests {
             expected_last: None,
             order_key: None,
             unique: None,
+            fence: None,
         }
     }
 
@@ -249,6 +270,11 @@ mod tests {
         let id = message.as_ref().copied().unwrap_or(MessageId::MIN);
         let about = TopicUpdate::default;
         let other = TopicName::parse("other").expect("a name");
+        let bucket = BucketName::parse("b").expect("a name");
+        let key = KeyName::parse("k").expect("a name");
+        let change = |edit| KeyChangeDraft { key: key.clone(), condition: KeyCondition::Anything, edit };
+        let put = || KeyDraft::Put { value: draft(&topic).payload, ttl: None, fresh: None, owner: None };
+        let add = KeyDraft::Increment { by: 1, min: None, max: None, ttl: None };
         vec![
             ("publish", code(message)),
             ("read", code(gate.read(&topic, reading).await)),
@@ -267,6 +293,21 @@ mod tests {
             ("put_recurring", code(gate.put_recurring(recurring(&topic)).await)),
             ("recurring", code(gate.recurring(&topic).await)),
             ("delete_recurring", code(gate.delete_recurring(&topic, &recurring(&topic).name).await)),
+            ("put_bucket", code(gate.put_bucket(&bucket, BucketSettings::default()).await)),
+            ("change_keys", code(gate.change_keys(&bucket, vec![change(put())], None, None, false).await)),
+            ("increment", code(gate.change_keys(&bucket, vec![change(add)], None, None, true).await)),
+            ("key", code(gate.key(&bucket, &key, true).await)),
+            ("key_history", code(gate.key_history(&bucket, &key).await)),
+            ("touch_key", code(gate.touch_key(&bucket, &key, None, true).await)),
+            ("list_keys", code(gate.list_keys(&bucket, "".into(), None, 1, false).await)),
+            ("bucket", code(gate.bucket(&bucket).await)),
+            ("list_buckets", code(gate.list_buckets(None, 1).await)),
+            ("revoke_keys", code(gate.revoke_keys(&bucket, &key).await)),
+            (
+                "delete_key",
+                code(gate.change_keys(&bucket, vec![change(KeyDraft::Delete)], None, None, false).await),
+            ),
+            ("delete_bucket", code(gate.delete_bucket(&bucket).await)),
             ("topics_stats", code(gate.topics_stats().await)),
             ("delete_topic", code(gate.delete_topic(&topic).await)),
         ]
@@ -280,6 +321,8 @@ mod tests {
         }
         let stats = relay.as_caller(Caller::anyone()).topics_stats().await.expect("the counts");
         assert_eq!((stats.total_topics, stats.total_messages), (0, 0));
+        let buckets = relay.as_caller(Caller::anyone()).list_buckets(None, 1).await.expect("a page");
+        assert!(buckets.buckets.is_empty(), "{buckets:?}");
         for (operation, code) in all_operations(&relay.as_caller(Caller::anyone())).await {
             assert_eq!(code, None, "{operation}");
         }
@@ -353,9 +396,63 @@ mod tests {
         }
         let denied = bob.create_topic(&topic("kept"), TopicUpdate::default()).await;
         assert_eq!(denied.err().map(|failure| failure.code()), Some(Code::Forbidden));
-        let told = ann.explain(Verb::Manage, Some(&hers)).await.expect("it is told");
+        let told = ann.explain(Verb::Manage, Some("hers")).await.expect("it is told");
         assert_eq!((told.allowed, told.rule.as_deref()), (true, Some("the topic is its own")));
-        assert!(!bob.explain(Verb::Manage, Some(&hers)).await.expect("it is told").allowed);
+        assert!(!bob.explain(Verb::Manage, Some("hers")).await.expect("it is told").allowed);
         assert!(ann.explain(Verb::Manage, None).await.is_err(), "a topic has to be named");
+    }
+
+    #[tokio::test]
+    async fn a_key_is_changed_and_read_by_whom_a_rule_lets() {
+        let relay = relay();
+        let token = |rules: &[&str]| {
+            let who = Who::Token { id: rules.concat().into(), name: "t".into() };
+            let rules: Vec<_> = rules.iter().map(|rule| Rule::parse(rule).expect(rule)).collect();
+            relay.as_caller(Caller::new(who, Rules::of(&rules, "t"), None, None))
+        };
+        let bucket = BucketName::parse("b").expect("a name");
+        let name = |text: &str| KeyName::parse(text).expect("a name");
+        let delete = |key| KeyChangeDraft {
+            key: name(key),
+            condition: KeyCondition::Anything,
+            edit: KeyDraft::Delete,
+        };
+        let code = |result: Result<(), Failure>| result.err().map(|failure| failure.code());
+        let some = token(&["allow publish,read keys/b/mine.*", "deny read keys/b/mine.secret"]);
+        assert_eq!(code(some.key(&bucket, &name("mine.a"), true).await.map(drop)), Some(Code::KeyNotFound));
+        assert_eq!(code(some.key(&bucket, &name("other"), true).await.map(drop)), Some(Code::Forbidden));
+        let both = vec![delete("mine.a"), delete("other")];
+        assert_eq!(
+            code(some.change_keys(&bucket, both, None, None, true).await.map(drop)),
+            Some(Code::Forbidden)
+        );
+        let list = async |gate: &Gate, prefix: &str| {
+            code(gate.list_keys(&bucket, prefix.into(), None, 1, true).await.map(drop))
+        };
+        assert_eq!(list(&some, "mine.").await, Some(Code::Forbidden), "one of them may not be read");
+        assert_eq!(list(&some, "mine.a").await, Some(Code::BucketNotFound));
+        assert_eq!(list(&some, "").await, Some(Code::Forbidden));
+        // What is to be had back must be readable.
+        let blind = token(&["allow publish keys/b/*"]);
+        let touched = async |value| code(blind.touch_key(&bucket, &name("k"), None, value).await.map(drop));
+        assert_eq!(
+            (touched(true).await, touched(false).await),
+            (Some(Code::Forbidden), Some(Code::KeyNotFound))
+        );
+        // Whoever may do anything with a key may not manage its bucket, and the other way round.
+        let all = token(&["allow publish,read keys/*"]);
+        assert_eq!(code(all.delete_bucket(&bucket).await), Some(Code::Forbidden));
+        assert_eq!(code(all.revoke_keys(&bucket, &name("ann")).await.map(drop)), Some(Code::Forbidden));
+        let manager = token(&["allow manage keys/b/*"]);
+        assert_eq!(code(manager.delete_bucket(&bucket).await), Some(Code::BucketNotFound));
+        assert_eq!(code(manager.bucket(&bucket).await.map(drop)), Some(Code::Forbidden));
+        // Rules on topics are about topics.
+        let reader = token(&["allow publish,read,manage *"]);
+        assert_eq!(code(reader.list_buckets(None, 1).await.map(drop)), Some(Code::Forbidden));
+        let told = async |named: &str| some.explain(Verb::Read, Some(named)).await.expect("it is told");
+        assert!(told("keys/b/mine.a").await.allowed);
+        assert_eq!(told("keys/b/mine.*").await.rule.as_deref(), Some("deny read keys/b/mine.secret"));
+        assert!(!told("keys/b").await.allowed);
+        assert!(some.explain(Verb::Read, Some("keys/")).await.is_err());
     }
 }

@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use tidemill_proto::limits::{
-    CONTENT_TYPE_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, METADATA_BYTES_MAX, TTL_SECONDS_MAX,
-};
+use tidemill_proto::limits::{IDEMPOTENCY_KEY_BYTES_MAX, METADATA_BYTES_MAX, TTL_SECONDS_MAX};
+use tidemill_proto::locks::Fence;
 use tidemill_proto::work::GroupName;
-use tidemill_proto::{
-    Code, Delivery, MessageId, OrderKey, Problem, Timestamp, TopicName, content_type, json,
-};
+use tidemill_proto::{Delivery, MessageId, OrderKey, Problem, Timestamp, TopicName};
 
 use super::fingerprint::fingerprint;
+use super::payload::{BytesRule, Payload, check_readable};
 use super::{Appended, Failure, Gate, JsonText, Scheduled};
 use crate::access::Verb;
+use crate::features::Feature;
 use crate::storage::{Body, Idempotency, NewMessage, NewSchedule, StorageError, Unique};
 
 /// A message as a publisher sent it: its parts are well-formed, the rules are not yet checked.
@@ -37,6 +35,8 @@ pub struct Draft {
     pub order_key: Option<OrderKey>,
     /// The key of which one message at a time may wait or be worked on in a group.
     pub unique: Option<UniqueKey>,
+    /// What shows that the publisher holds a lock.
+    pub fence: Option<Fence>,
 }
 
 /// A group, and a key of which one message at a time may wait or be worked on in it: as an [`IdempotencyKey`], 1 to
@@ -83,46 +83,6 @@ pub fn parse_order_key(field: &str, bytes: &[u8]) -> Result<OrderKey, Failure> {
     OrderKey::parse_bytes(bytes).map_err(|error| Problem::field(field, error).into())
 }
 
-/// A payload.
-#[derive(Debug)]
-pub enum Payload {
-    /// Any JSON value, with its content type where it has another than that of JSON.
-    Json(JsonText, Option<ContentType>),
-    /// Any bytes, with their content type. Where that is one of JSON, they must be JSON.
-    Bytes(Bytes, ContentType),
-}
-
-/// A content type: 1 to [`CONTENT_TYPE_BYTES_MAX`] visible ASCII characters and spaces.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ContentType(Box<str>);
-
-impl ContentType {
-    /// Parses a content type; `field` is what the publisher called it.
-    ///
-    /// # Errors
-    /// The text is empty, too long, or has other characters.
-    pub fn parse(field: &str, text: &str) -> Result<Self, Failure> {
-        let allowed = (1..=CONTENT_TYPE_BYTES_MAX).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
-        if allowed {
-            return Ok(Self(text.into()));
-        }
-        Err(Problem::field(
-            field,
-            format_args!("must be 1 to {CONTENT_TYPE_BYTES_MAX} visible ASCII characters and spaces"),
-        )
-        .into())
-    }
-
-    /// Parses the content type of a payload of JSON; `None` if it says nothing that is not known without it.
-    ///
-    /// # Errors
-    /// As [`parse`](Self::parse).
-    pub fn of_json(field: &str, text: &str) -> Result<Option<Self>, Failure> {
-        if content_type::is_plain_json(text) { Ok(None) } else { Self::parse(field, text).map(Some) }
-    }
-}
-
 /// How long a message is served, in seconds: 1 to [`TTL_SECONDS_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeToLive(u64);
@@ -154,7 +114,7 @@ impl TimeToLive {
 /// An idempotency key: 1 to [`IDEMPOTENCY_KEY_BYTES_MAX`] visible ASCII characters, with room for the
 /// index of a message in its request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdempotencyKey(Box<str>);
+pub struct IdempotencyKey(pub(super) Box<str>);
 
 impl IdempotencyKey {
     /// Parses a key; `field` is what the publisher called it.
@@ -172,6 +132,11 @@ impl IdempotencyKey {
             )
             .into()),
         }
+    }
+
+    /// Returns the text.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// Returns the key of the message at `index` of a request that has this key as a whole.
@@ -257,7 +222,8 @@ impl Gate {
         self.check_topic(Verb::Publish, &draft.topic).await?;
         let relay = self.relay();
         let now = relay.clock.now();
-        let (payload, content_type) = self.check_payload(draft.payload)?;
+        let rule = BytesRule::of_payload(relay.options.payload_bytes_max);
+        let (payload, content_type) = draft.payload.check(rule)?;
         if let Some(metadata) = &draft.metadata {
             check_metadata(metadata)?;
         }
@@ -276,12 +242,15 @@ impl Gate {
                 Some((delivery, draft.ttl.map(TimeToLive::duration)))
             }
         };
+        if draft.fence.is_some() {
+            self.check_fence(later.is_some(), draft.unique.is_some())?;
+        }
         let unique = match draft.unique {
             Some(_) if later.is_some() => {
                 let rule = "cannot stand beside `delay` and `deliver_at`: what waits for later waits in no group yet";
                 return Err(Problem::field("unique", rule).into());
             }
-            Some(_) if !relay.options.groups => {
+            Some(_) if !relay.options.features.has(Feature::Groups) => {
                 let rule = "is switched off on this relay (setting `TIDEMILL_FEATURES`, which does not name `groups`)";
                 return Err(Problem::field("unique", rule).into());
             }
@@ -299,6 +268,7 @@ impl Gate {
             idempotency,
             expected_last: draft.expected_last,
             unique,
+            fence: draft.fence,
             create_topic: relay.options.topic_auto_create,
             owner: self.caller().owner().map(Into::into),
             policy: relay.options.policy,
@@ -322,7 +292,7 @@ impl Gate {
     }
 
     /// Counts a topic that is about to be made, if it is not there.
-    async fn admit_topic(&self, topic: &TopicName) -> Result<(), Failure> {
+    pub(super) async fn admit_topic(&self, topic: &TopicName) -> Result<(), Failure> {
         let relay = self.relay();
         if relay.known.is_new(&relay.storage, topic).await? {
             self.meter().topic().await?;
@@ -416,53 +386,10 @@ impl Gate {
         };
         asked.into_iter().map(explain).collect()
     }
-
-    /// Checks a payload, and returns what is kept of it.
-    fn check_payload(&self, payload: Payload) -> Result<(Bytes, Option<Box<str>>), Failure> {
-        let (json, content_type) = match payload {
-            Payload::Json(json, content_type) => {
-                self.check_payload_len(json.as_bytes().len())?;
-                (json, content_type)
-            }
-            Payload::Bytes(bytes, ContentType(kind)) => {
-                self.check_payload_len(bytes.len())?;
-                if !content_type::is_json(&kind) {
-                    return Ok((bytes, Some(kind)));
-                }
-                let json = JsonText::parse(&bytes, &bytes).map_err(|error| {
-                    let rule = format_args!("is not JSON, which is what `{kind}` says that it is: {error}")
-                        .to_string();
-                    Problem::field("payload", rule)
-                })?;
-                (json, Some(ContentType(kind)).filter(|kind| !content_type::is_plain_json(&kind.0)))
-            }
-        };
-        check_readable("payload", &json)?;
-        Ok((json.into_bytes(), content_type.map(|kind| kind.0)))
-    }
-
-    fn check_payload_len(&self, len: usize) -> Result<(), Failure> {
-        let max = self.relay().options.payload_bytes_max;
-        if len <= max {
-            return Ok(());
-        }
-        let mut problem = Problem::new(
-            Code::TooLarge,
-            format!(
-                "`payload` has {len} bytes; a payload has at most {max} (setting `TIDEMILL_PAYLOAD_BYTES_MAX`)"
-            ),
-        );
-        problem.field = Some("payload".to_owned());
-        Err(problem.into())
-    }
 }
 
 fn expiry(now: Timestamp, ttl_seconds: u64) -> Timestamp {
     now.saturating_add(Duration::from_secs(ttl_seconds))
-}
-
-fn check_readable(field: &str, json: &JsonText) -> Result<(), Failure> {
-    json::check_readable(json.as_bytes()).map_err(|rule| Problem::field(field, rule).into())
 }
 
 fn check_metadata(metadata: &JsonText) -> Result<(), Failure> {

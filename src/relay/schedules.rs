@@ -9,6 +9,7 @@ use super::publish::Draft;
 use super::recurrence::Cron;
 use super::{Failure, Gate, Scheduled, StoredRecurring};
 use crate::access::Verb;
+use crate::features::Feature;
 use crate::storage::{
     DuePlace, NewRecurring, NewSchedule, RecurringRule, StorageError, WaitingPage, WaitingRange,
 };
@@ -80,7 +81,7 @@ impl Gate {
             Delivery::After(_) => "delay",
             Delivery::At(_) => "deliver_at",
         };
-        if !self.relay().options.delays {
+        if !self.relay().options.features.has(Feature::Delays) {
             let rule =
                 "is switched off on this relay (setting `TIDEMILL_FEATURES`, which does not name `delays`)";
             return Err(Problem::field(field, rule).into());

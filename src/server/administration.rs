@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tidemill_proto::access::{Explain, Explained};
-use tidemill_proto::{NodeId, Problem};
+use tidemill_proto::{NodeId, Problem, TopicName};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -16,7 +16,8 @@ use super::ServeError;
 use super::backends;
 use super::wiring::WiringError;
 use crate::access::{
-    Access, AccessOptions, Administration, Caller, Refused, Sessions, Thing, Verb, explained, random_secret,
+    Access, AccessOptions, Administration, Caller, NamedThing, Refused, Sessions, Thing, Verb, explained,
+    random_secret,
 };
 use crate::chance::random;
 use crate::clock::Clock;
@@ -99,7 +100,13 @@ impl StorageAdministration {
             return Ok(explained(&caller, verb, Thing::Relay, false));
         }
         let rule = "is missing: only `admin` is about no topic";
-        let topic = asked.topic.as_ref().ok_or_else(|| wrong("topic", rule))?;
+        let named = asked.topic.as_deref().ok_or_else(|| wrong("topic", rule))?;
+        if NamedThing::is_meant(named) {
+            let thing = NamedThing::parse("topic", named).map_err(NotDone::Problem)?;
+            return Ok(explained(&caller, verb, thing.thing(), false));
+        }
+        let topic = TopicName::parse(named).map_err(|error| Problem::field("topic", error));
+        let topic = &topic.map_err(|problem| NotDone::Problem(Box::new(problem)))?;
         let owner = match self.storage.topics.describe(topic).await {
             Ok(state) => state.topic.owner_id,
             Err(StorageError::NoTopic | StorageError::NotATopic) => None,

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{Access, Administration, FirstAdministrator, Refused};
 use crate::chance::jittered;
 use crate::metrics::{Metrics, WorkSwept};
-use crate::relay::{GroupsSwept, PromotionsReport, Relay, Swept};
+use crate::relay::{ExpiriesReport, GroupsSwept, PromotionsReport, Relay, Swept};
 
 /// Time between two folds: samples take 16 bytes each until they are folded.
 const FOLD_INTERVAL: Duration = Duration::from_secs(2);
@@ -16,7 +16,7 @@ const FOLD_INTERVAL: Duration = Duration::from_secs(2);
 /// Longest time between two counts of what waits for later.
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Time that a step of publishing what is due gets to end when the node stops.
+/// Time that a step of what is due gets to end when the node stops.
 const STEP_MAX: Duration = Duration::from_millis(200);
 
 /// Time between two tries to make the first administrator, at most.
@@ -152,6 +152,31 @@ pub(super) async fn promote(relay: Relay, node: NodeId, metrics: Metrics, stop: 
             failing = true;
         } else if failing && !late.is_empty() {
             tracing::info!(%node, "what is due is published again");
+            failing = false;
+        }
+    }
+}
+
+/// Has keys expire that are due until the node stops. What is under way then is finished.
+pub(super) async fn expire(relay: Relay, node: NodeId, metrics: Metrics, stop: CancellationToken) {
+    let mut expiries = relay.expiries();
+    let mut failing = false;
+    while !stop.is_cancelled() {
+        let ExpiriesReport { expired, failures } = tokio::select! {
+            report = expiries.step() => report,
+            () = stopped(&stop) => return,
+        };
+        metrics.keys().expired(expired);
+        if let Some(failure) = failures.first() {
+            metrics.keys().failed(failures.len());
+            // The first of a row tells all.
+            if !failing {
+                let (detail, cause) = (&failure.problem().detail, failure.chain());
+                tracing::warn!(%node, %detail, %cause, "keys that are due do not expire; it is tried again");
+            }
+            failing = true;
+        } else if failing && expired > 0 {
+            tracing::info!(%node, "keys that are due expire again");
             failing = false;
         }
     }

@@ -17,10 +17,11 @@ use crate::access::{
 };
 use crate::chance::random;
 use crate::clock::Clock;
-use crate::config::{ConfigError, Origins, Settings};
+use crate::config::{ApplicationLimitsAway, ConfigError, Origins, Settings};
+use crate::features::Feature;
 use crate::http::{HttpOptions, OwnUrl, STREAM_TOPICS_MAX};
 use crate::metrics::Metrics;
-use crate::relay::RelayOptions;
+use crate::relay::{PresenceOptions, RelayOptions, TakesAway};
 use crate::storage::{Backend, Opened, Storage, Unfit};
 use crate::ws::WsOptions;
 
@@ -92,7 +93,7 @@ impl Node {
         let decided = settings.access_because();
         let who = access.mode.as_str();
         let listen = listen(settings, certificate.as_ref());
-        let options = server_options(settings, listen, access, first);
+        let options = server_options(settings, node, listen, access, first);
         let server = Server::with_storage(node, options, storage, clock.clone()).await?;
         for bound in server.local_addrs() {
             let backend = settings.storage_backend.as_str();
@@ -269,6 +270,7 @@ fn listen(settings: &Settings, certificate: Option<&Certificate>) -> Vec<Arc<dyn
 
 fn server_options(
     settings: &Settings,
+    node: NodeId,
     listen: Vec<Arc<dyn Listen>>,
     access: AccessOptions,
     first_administrator: Option<FirstAdministrator>,
@@ -284,14 +286,20 @@ fn server_options(
         first_administrator,
         relay: RelayOptions {
             payload_bytes_max: settings.payload_bytes_max,
+            value_bytes_max: settings.beside.value_bytes_max,
             pending_bytes_max: settings.pending_bytes_max,
             live_bytes_max: settings.live_bytes_max,
             live_topics_max: settings.live_topics_max,
             topic_auto_create: settings.topic_auto_create,
             policy: settings.topic_policy(),
             retention: settings.storage_limits().retention,
-            delays: settings.beside.features.delays,
-            groups: settings.beside.features.groups,
+            features: settings.beside.features,
+            presence: PresenceOptions {
+                node,
+                ttl: Duration::from_millis(settings.beside.presence_ttl_ms),
+                grace: Duration::from_millis(settings.beside.presence_grace_ms),
+            },
+            takes_away: takes_away(settings),
         },
         web: web_rules(settings),
         http: HttpOptions {
@@ -305,8 +313,7 @@ fn server_options(
             drain: Duration::from_millis(settings.drain_ms),
             serve_docs: settings.docs,
             serve_metrics: settings.metrics,
-            serve_groups: settings.beside.features.groups,
-            serve_delays: settings.beside.features.delays,
+            features: settings.beside.features,
             own_url: own_url(settings),
         },
         ws: WsOptions {
@@ -317,7 +324,7 @@ fn server_options(
             ping_timeout: Duration::from_millis(settings.ws_ping_timeout_ms),
             message_timeout: Duration::from_millis(settings.ws_message_timeout_ms),
             drain: Duration::from_millis(settings.drain_ms),
-            groups: settings.beside.features.groups,
+            groups: settings.beside.features.has(Feature::Groups),
             serve_docs: settings.docs,
         },
         connections_max: settings.connections_max,
@@ -326,6 +333,14 @@ fn server_options(
         write_timeout: Duration::from_millis(settings.write_timeout_ms),
         drain: Duration::from_millis(settings.drain_ms),
         sweep_interval: Duration::from_millis(settings.sweep_interval_ms),
+    }
+}
+
+fn takes_away(settings: &Settings) -> TakesAway {
+    match settings.beside.application_limits_away {
+        ApplicationLimitsAway::Alone => TakesAway::CountAlone,
+        ApplicationLimitsAway::Refuse => TakesAway::Refuse,
+        ApplicationLimitsAway::Allow => TakesAway::Allow,
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    AccessStore, LimitStore, LiveStore, MessageStore, RecordStore, RunStore, ScheduleStore, TopicStore,
-    Upkeep, WorkStore,
+    AccessStore, BucketStore, LeaseStore, LimitStore, LiveStore, LockStore, MessageStore, RecordStore,
+    RunStore, ScheduleStore, SeriesStore, TakeStore, TopicStore, Upkeep, WorkStore,
 };
 
 /// What the process around a backend asks of it, besides its concerns.
@@ -65,8 +65,18 @@ pub struct Storage {
     pub records: Arc<dyn RecordStore>,
     /// Groups of consumers.
     pub work: Arc<dyn WorkStore>,
+    /// Buckets of keys.
+    pub buckets: Arc<dyn BucketStore>,
+    /// Locks.
+    pub locks: Arc<dyn LockStore>,
+    /// Leases.
+    pub leases: Arc<dyn LeaseStore>,
     /// Allowances.
     pub limits: Arc<dyn LimitStore>,
+    /// Limits of applications.
+    pub takes: Arc<dyn TakeStore>,
+    /// Series of measurements.
+    pub series: Arc<dyn SeriesStore>,
     /// Health and retention.
     pub upkeep: Arc<dyn Upkeep>,
 }
@@ -83,7 +93,12 @@ impl Storage {
             + AccessStore
             + RecordStore
             + LimitStore
+            + TakeStore
+            + SeriesStore
+            + LockStore
+            + LeaseStore
             + WorkStore
+            + BucketStore
             + Upkeep
             + 'static,
     {
@@ -96,7 +111,12 @@ impl Storage {
             access: backend.clone(),
             records: backend.clone(),
             work: backend.clone(),
+            buckets: backend.clone(),
+            locks: backend.clone(),
+            leases: backend.clone(),
             limits: backend.clone(),
+            takes: backend.clone(),
+            series: backend.clone(),
             upkeep: backend,
         }
     }
@@ -124,7 +144,12 @@ impl Opened {
             + AccessStore
             + RecordStore
             + LimitStore
+            + TakeStore
+            + SeriesStore
+            + LockStore
+            + LeaseStore
             + WorkStore
+            + BucketStore
             + Upkeep
             + 'static,
     {

@@ -41,6 +41,15 @@ pub enum StorageError {
     /// Certainly no effect: there are as many topics as there may be.
     #[error("topic limit is reached")]
     TopicsLimit,
+    /// Certainly no effect: there is no such bucket (and it was not to be made).
+    #[error("the bucket does not exist")]
+    NoBucket,
+    /// Certainly no effect: there are as many buckets as there may be.
+    #[error("bucket limit is reached")]
+    BucketsLimit,
+    /// Certainly no effect: the limit is counted by as many policies as it may.
+    #[error("policy limit is reached")]
+    PoliciesLimit,
     /// Certainly no effect: the topic has no such group.
     #[error("the topic has no such group")]
     NoGroup,
@@ -58,6 +67,9 @@ pub enum StorageError {
     /// [`MessageId::MIN`] where it was given none, or does not exist.
     #[error("the last message of the topic is {0}, and another was expected")]
     NotLast(MessageId),
+    /// Certainly no effect: the fence is not that of who holds the lock. This one stands against it, if there is one.
+    #[error("the fence is not that of who holds the lock")]
+    Fenced(Option<MessageId>),
     /// Certainly no effect, now and later: the topic was closed.
     #[error("topic is closed")]
     Closed,
@@ -90,11 +102,15 @@ impl StorageError {
             Self::ForeignKey(key) => Self::ForeignKey(key.clone()),
             Self::IdsUsedUp => Self::IdsUsedUp,
             Self::TopicsLimit => Self::TopicsLimit,
+            Self::NoBucket => Self::NoBucket,
+            Self::BucketsLimit => Self::BucketsLimit,
+            Self::PoliciesLimit => Self::PoliciesLimit,
             Self::NoGroup => Self::NoGroup,
             Self::GroupsLimit => Self::GroupsLimit,
             Self::GroupHolds => Self::GroupHolds,
             Self::SchedulesLimit => Self::SchedulesLimit,
             Self::NotLast(last) => Self::NotLast(*last),
+            Self::Fenced(fence) => Self::Fenced(*fence),
             Self::Closed => Self::Closed,
             Self::Cancelled(reason) => Self::Cancelled(reason.clone()),
             Self::KeyReused => Self::KeyReused,

@@ -24,13 +24,13 @@ pub struct Rate {
 }
 
 /// What is counted together: the digest of its name, so that no text of a client's is kept.
-pub type BucketId = [u8; 16];
+pub type QuotaId = [u8; 16];
 
-/// What a node asks of a bucket.
+/// What a node asks of a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Draw {
-    /// The bucket.
-    pub bucket: BucketId,
+    /// The quota.
+    pub quota: QuotaId,
     /// What it lets through, the same in each draw.
     pub rate: Rate,
     /// Parts of the rate's time in which is counted, at least 1, the same in each draw: what was granted counts
@@ -70,7 +70,7 @@ pub struct Drawn {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Places {
     /// What is held.
-    pub bucket: BucketId,
+    pub quota: QuotaId,
     /// Tells the node from others.
     pub node: u64,
     /// How many it holds from now on.
@@ -84,9 +84,9 @@ pub struct Places {
 /// Allowances that all nodes share.
 #[async_trait]
 pub trait LimitStore: std::fmt::Debug + Send + Sync {
-    /// Draws from a bucket, in one step and by one clock for all nodes. However many nodes draw, what is spent in
+    /// Draws from a quota, in one step and by one clock for all nodes. However many nodes draw, what is spent in
     /// time is never more than the rate allows, in whatever stretch of that length: what was granted counts for
-    /// as long as it may still be spent, and the time of the rate beyond it. A bucket that nobody draws from is
+    /// as long as it may still be spent, and the time of the rate beyond it. A quota that nobody draws from is
     /// forgotten when nothing of it counts any more.
     ///
     /// # Errors
@@ -119,7 +119,7 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The grants of a bucket that still count, for whoever counts in this process: one for each part of the time.
+/// The grants of a quota that still count, for whoever counts in this process: one for each part of the time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Grants(VecDeque<(u64, u32)>);
 
@@ -166,7 +166,7 @@ mod tests {
 
     fn draw(most: u32, back: Option<Unspent>) -> Draw {
         let rate = Rate { amount: 100, within: MINUTE };
-        Draw { bucket: [0; 16], rate, slices: 60, hold: Duration::from_secs(5), most, back }
+        Draw { quota: [0; 16], rate, slices: 60, hold: Duration::from_secs(5), most, back }
     }
 
     #[test]

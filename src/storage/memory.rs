@@ -11,15 +11,20 @@
 //! | `group`, `work` | a group of consumers; the groups of topics |
 //! | `access`, `tickets` | documents on who may do what, and tickets |
 //! | `limits`, `places` | allowances, and what nodes hold at one time |
+//! | `takes` | limits of applications |
+//! | `series` | series of measurements |
+//! | `locks` | locks, and who waits for them |
+//! | `leases` | what is kept alive together |
 //! | `schedules` | what waits for later in one topic |
+//! | `bucket`, `buckets` | a bucket of keys; buckets behind the lock |
 //! | `runs` | how a topic ends |
-//! | `topics` | all topics, and the two budgets of bytes: of messages, and of idempotency keys |
+//! | `topics` | all topics and buckets, and the two budgets of bytes: of messages, and of idempotency keys |
 //!
 //! # Cost
 //! A message costs 48 bytes beyond its body, with segments and what they waste about 55, and never
 //! more than 120 (a test measures it). An append copies the body into the open segment of its topic
 //! and is constant; a seek is a binary search over segments, then over entries. Pages share the bytes
-//! of sealed segments and copy at most one open one. What a request body or a page keeps alive is
+//! of sealed segments and copy at most one open one. A key of a bucket costs up to 250 bytes beyond its name and value. What a request body or a page keeps alive is
 //! never what storage keeps alive.
 //!
 //! **Invariant:** no lock is held across an `await`, nor while more than a bounded part of the data is
@@ -33,6 +38,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use tidemill_proto::health::{BackendHealth, HealthStatus};
+use tidemill_proto::locks::Guarded;
 use tidemill_proto::topics::{RunState, Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
@@ -49,9 +55,13 @@ use super::{
 use crate::clock::Clock;
 
 mod access;
+mod bucket;
+mod buckets;
 mod group;
 mod keys;
+mod leases;
 mod limits;
+mod locks;
 mod log;
 mod places;
 mod records;
@@ -59,6 +69,8 @@ mod runs;
 mod schedules;
 mod scheduling;
 mod segment;
+mod series;
+mod takes;
 #[cfg(test)]
 mod tests;
 mod tickets;
@@ -103,6 +115,10 @@ pub struct Memory {
     records: records::Records,
     limits: limits::Limits,
     places: places::AllPlaces,
+    takes: takes::Takes,
+    series: series::AllSeries,
+    locks: locks::Locks,
+    leases: leases::Leases,
     tickets: tickets::Tickets,
 }
 
@@ -119,6 +135,10 @@ impl Memory {
             records: records::Records::default(),
             limits: limits::Limits::default(),
             places: places::AllPlaces::default(),
+            takes: takes::Takes::default(),
+            series: series::AllSeries::default(),
+            locks: locks::Locks::default(),
+            leases: leases::Leases::default(),
             tickets: tickets::Tickets::default(),
         }
     }
@@ -162,7 +182,21 @@ impl MessageStore for Memory {
             let mut topics = self.topics.write();
             // Inside the lock, so that the times of appends are in the order of the appends.
             let now = self.clock.now();
-            batch.iter().map(|message| topics.append(message, now)).collect()
+            let append = |message: &NewMessage| match &message.fence {
+                None => topics.append(message, now),
+                // The locks stand still until the message is there.
+                Some(fence) => {
+                    let mut locks = self.locks.still();
+                    let written = Guarded::Topic(message.topic.clone());
+                    let may = || locks.check(&written, fence, now);
+                    let appended = topics.append_where(message, now, may)?;
+                    if !appended.replayed {
+                        locks.note(&written, fence, now);
+                    }
+                    Ok(appended)
+                }
+            };
+            batch.iter().map(append).collect()
         };
         let appended = batch.iter().zip(&results).filter(|(_, result)| result.is_ok());
         self.hints.tell_topics(appended.map(|(message, _)| &message.topic));
@@ -371,6 +405,9 @@ impl Upkeep for Memory {
 
     async fn sweep(&self) -> Result<Swept, StorageError> {
         let now = self.clock.now();
+        self.locks.clear(now);
+        self.leases.clear(now);
+        self.takes.clear(now);
         let mut total = Swept::default();
         let mut from = Bound::Unbounded;
         loop {
@@ -387,6 +424,20 @@ impl Upkeep for Memory {
             total.groups.add(swept.groups);
             total.dying.extend(swept.dying);
             total.dying.truncate(Swept::DYING_MAX);
+            let Some(next) = next else { break };
+            from = next;
+            tokio::task::yield_now().await;
+        }
+        let mut from = Bound::Unbounded;
+        loop {
+            let mut idle = Vec::new();
+            let next = self.topics.write().sweep_buckets(&from, SWEPT_TOPICS_PER_LOCK, now, &mut idle);
+            for room in idle {
+                let removed = self.topics.write().delete_idle_room(&room, now);
+                if removed.is_some() {
+                    self.hints.tell_topics([&TopicName::log_of(&room)]);
+                }
+            }
             let Some(next) = next else { return Ok(total) };
             from = next;
             tokio::task::yield_now().await;

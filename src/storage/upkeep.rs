@@ -23,6 +23,8 @@ pub struct StorageLimits {
     pub schedules_max: u64,
     /// Messages that may wait for later in one topic.
     pub topic_schedules_max: u64,
+    /// Most buckets.
+    pub buckets_max: u64,
 }
 
 /// What a sweep did.

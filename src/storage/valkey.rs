@@ -28,7 +28,10 @@
 //! | `records` | records of who is let in |
 //! | `calls` | scripts over a connection of our own, many at a time |
 //! | `work` | groups of consumers |
+//! | `locks` | locks, and who waits for them |
+//! | `leases` | what is kept alive together |
 //! | `limits`, `tickets` | allowances, and tickets |
+//! | `takes`, `series` | limits of applications, and series of measurements |
 //! | `scripts` | steps that must be one |
 //! | `failure` | the server's errors, turned into the contract's |
 //! | `health`, `check` | what the server tells of itself; the self-test |
@@ -61,6 +64,7 @@ use crate::clock::Clock;
 use crate::storage::{Backend, Condition, StorageLimits, Unfit};
 
 mod access;
+mod buckets;
 mod calls;
 pub mod check;
 mod connect;
@@ -76,8 +80,10 @@ mod health;
 mod kept;
 mod keys;
 mod lanes;
+mod leases;
 mod limits;
 mod live;
+mod locks;
 mod marker;
 mod messages;
 mod new_topic;
@@ -98,8 +104,10 @@ mod scheduling;
 mod scripted;
 mod scripts;
 mod sending;
+mod series;
 mod supervised;
 mod sweep;
+mod takes;
 pub mod target;
 mod tickets;
 mod topics;

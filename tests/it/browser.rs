@@ -4,6 +4,7 @@
 //! The browser is driven by a page of this test's own: it holds the example in a frame, tells what the
 //! frame shows, and loads the frame again when it is told to.
 
+mod board;
 mod closed;
 mod cookies;
 mod developer;

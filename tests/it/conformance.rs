@@ -6,16 +6,28 @@
 use crate::support::ground::Ground;
 
 mod access;
+mod buckets;
 mod conditional;
+mod digests;
+mod expiring;
 mod expiry;
+mod fences;
+mod filled;
 #[cfg(feature = "valkey")]
 mod foreign;
 mod gaps;
+#[cfg(feature = "valkey")]
+mod held;
 mod idempotency;
 mod kept;
+mod leases;
 mod limits;
+mod listed;
 mod live;
+mod locks;
+mod logged;
 mod messages;
+mod numbers;
 mod ordering;
 mod passed;
 mod reading;
@@ -26,13 +38,18 @@ mod retention;
 mod room;
 mod runs;
 mod schedules;
+mod series;
 mod taken;
+mod takes;
 mod tickets;
 mod topics;
 mod trimming;
 mod uniqueness;
 mod work;
 mod worked;
+
+#[cfg(feature = "valkey")]
+pub(crate) use digests::damage;
 
 /// Makes a test of every property on one kind of ground; without that ground it has said so.
 macro_rules! stamp {
@@ -95,10 +112,48 @@ conformance! {
             what_comes_back_is_granted_again_and_once,
             what_was_granted_counts_for_its_time_and_no_longer,
             places_are_held_by_nodes_and_never_more_than_there_are;
+        takes:
+            however_many_take_no_more_passes_than_a_burst,
+            of_several_policies_all_are_charged_or_none,
+            what_is_given_back_is_there_again_and_no_more_than_a_burst,
+            a_look_takes_nothing,
+            who_waits_as_long_as_it_is_told_passes,
+            what_is_owed_is_exact_to_the_part,
+            a_limit_has_a_bound_of_policies;
+        series:
+            points_are_in_their_minutes,
+            points_out_of_bounds_are_told_and_not_added,
+            however_many_add_every_point_is_there_once,
+            series_come_to_the_same_bits_as_the_model,
+            a_series_that_is_deleted_begins_anew;
         tickets:
             a_ticket_opens_one_thing_and_then_resumes_that,
             of_many_who_open_with_one_ticket_one_does,
             tickets_end_in_time_and_a_maker_s_oldest_goes;
+        locks:
+            a_lock_has_one_holder_until_it_is_released,
+            a_lock_is_held_for_its_time_and_no_longer,
+            who_came_first_has_it_next_in_the_step_that_gives_it_back,
+            who_waits_has_it_when_the_time_of_the_holder_is_over,
+            what_is_handed_to_somebody_who_has_gone_passes_on,
+            a_key_finds_what_was_granted_under_it,
+            a_lock_is_taken_away_from_who_holds_it,
+            of_many_who_ask_at_one_time_each_has_it_once_alone,
+            a_lock_that_guards_a_topic_lets_its_holder_alone_append,
+            of_a_lock_that_guards_nothing_the_greatest_fence_counts;
+        leases:
+            a_lease_lasts_until_it_is_ended_or_not_renewed_in_time,
+            a_thing_is_under_a_lease_once_and_leaves_it_as_it_is_named,
+            a_lease_keeps_so_many_things_and_no_more,
+            keys_are_given_time_where_they_have_their_revision;
+        fences:
+            a_lock_that_guards_a_bucket_lets_its_holder_alone_change_its_keys,
+            a_used_key_wins_over_a_fence,
+            of_a_lock_that_guards_nothing_the_greatest_fence_that_a_bucket_has_seen_counts,
+            what_is_refused_has_shown_no_fence,
+            fences_grow_whatever_ends_a_lock,
+            locks_of_one_name_that_guard_something_else_are_others,
+            as_many_wait_as_may_and_no_more;
         messages:
             ids_increase_in_the_order_of_appends,
             ids_increase_after_a_trim_to_nothing,
@@ -288,8 +343,73 @@ conformance! {
             of_many_who_publish_under_a_key_one_is_kept;
         worked:
             whatever_consumers_do_no_message_is_lost_or_with_two;
+        buckets:
+            what_is_put_comes_back_byte_for_byte,
+            of_what_is_not_there_nothing_is_read_and_nothing_made,
+            a_key_changes_only_under_its_condition,
+            of_many_changes_under_one_revision_one_is_made,
+            changes_are_made_all_or_none,
+            changes_of_one_step_are_seen_together,
+            a_repeat_of_changes_returns_the_first_answer,
+            a_refused_change_leaves_its_idempotency_key;
+        digests:
+            a_value_has_the_digest_of_its_bytes_and_of_the_one_before,
+            what_is_not_kept_or_added_to_has_no_digest;
+        filled:
+            of_all_who_ask_for_a_key_one_fills_it,
+            a_token_fills_a_key_once,
+            who_fills_too_late_has_no_effect,
+            what_changes_a_key_meanwhile_takes_its_fill_away,
+            a_stale_value_is_there_until_it_is_filled,
+            the_end_of_a_key_is_not_that_of_its_fill,
+            a_fill_makes_its_bucket_only_if_asked;
+        numbers:
+            increments_are_exact_to_the_last_number,
+            increments_keep_their_bounds,
+            what_is_no_number_is_not_added_to,
+            increments_of_many_add_up,
+            an_increment_leaves_a_key_what_it_has_besides;
+        expiring:
+            a_key_whose_time_is_over_is_not_there,
+            keys_expire_once_however_many_nodes_look,
+            those_that_were_due_first_expire_first,
+            buckets_in_which_a_key_expires_are_told,
+            a_touch_gives_time_and_tells_nobody,
+            the_times_of_a_bucket_hold_from_then_on,
+            what_has_expired_is_told_to_who_listens;
+        logged:
+            the_log_tells_at_every_moment_how_the_table_came_to_be,
+            whatever_becomes_of_keys_their_log_tells_it_once,
+            who_listens_is_told_of_changes_before_they_are_answered,
+            a_log_keeps_its_newest_changes_and_tells_who_is_behind,
+            who_reads_on_from_a_revision_that_is_gone_is_told,
+            a_bucket_that_is_made_again_is_another,
+            the_log_of_a_bucket_is_no_topic,
+            what_holds_for_topics_by_age_takes_nothing_from_a_bucket;
+        listed:
+            keys_are_listed_in_pages,
+            bytes_end_a_page_of_keys_but_never_before_the_first,
+            names_that_differ_little_are_kept_apart,
+            earlier_revisions_are_kept_as_far_as_the_bucket_says,
+            a_bucket_takes_no_more_than_it_may,
+            keys_whose_time_is_over_take_no_room,
+            all_keys_of_an_owner_are_revoked_and_no_others,
+            buckets_are_described_and_listed,
+            buckets_past_the_limit_are_refused,
+            the_longest_names_are_names_like_others;
     }
     backends with a server {
+        takes:
+            nothing_is_left_of_limits_that_are_over,
+            a_key_of_another_program_is_not_a_limit;
+        series:
+            minutes_that_are_over_are_trimmed_and_the_rest_expires,
+            a_key_of_another_program_is_not_a_series;
+        locks:
+            nothing_is_left_of_locks_and_limits_that_have_gone;
+        leases:
+            nothing_is_left_of_leases_that_have_gone,
+            a_key_of_another_program_is_not_a_lease;
         ordering:
             workers_of_other_programs_are_not_bound_and_hold_no_key_for_ever;
         uniqueness:
@@ -324,5 +444,16 @@ conformance! {
             what_is_no_name_in_the_index_ends_no_page_of_names,
             a_topic_whose_ids_are_used_up_says_so,
             the_counts_agree_after_a_set_over_a_stream;
+        logged:
+            the_changes_of_other_nodes_are_told_to_who_watches;
+        held:
+            foreign_keys_of_a_bucket_are_named_and_left_alone,
+            a_foreign_idempotency_key_of_a_bucket_is_named,
+            nothing_is_left_of_buckets_that_are_deleted;
+        digests:
+            a_value_that_was_damaged_or_replaced_is_not_sound;
+        filled:
+            a_foreign_key_in_the_place_of_fills_is_named,
+            nothing_is_left_of_fills_that_are_over;
     }
 }

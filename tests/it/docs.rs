@@ -15,7 +15,11 @@ use tidemill::config::{
 };
 use tidemill::proto::{Code, limits};
 
+mod leases;
+mod locks;
 mod page;
+mod series;
+mod takes;
 
 use crate::support::process::{Relay, run_line};
 use crate::support::server::{Kind, Server};
@@ -27,11 +31,18 @@ const PAGES: &[&str] = &[
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "examples/README.md",
+    "examples/langgraph/README.md",
     "docs/getting-started.md",
     "docs/http-api.md",
     "docs/websocket-api.md",
     "docs/work.md",
     "docs/delays.md",
+    "docs/keys.md",
+    "docs/presence.md",
+    "docs/leases.md",
+    "docs/limits.md",
+    "docs/series.md",
+    "docs/locks.md",
     "docs/client.md",
     "docs/access.md",
     "docs/cli.md",
@@ -163,6 +174,26 @@ async fn the_page_on_delays_does_what_it_says_with_valkey() {
 }
 
 #[tokio::test]
+async fn the_page_on_keys_does_what_it_says() {
+    run_page("docs/keys.md", &[]).await;
+}
+
+#[tokio::test]
+async fn the_page_on_keys_does_what_it_says_with_valkey() {
+    run_page_with_valkey("docs/keys.md").await;
+}
+
+#[tokio::test]
+async fn the_page_on_presence_does_what_it_says() {
+    run_page("docs/presence.md", &[]).await;
+}
+
+#[tokio::test]
+async fn the_page_on_presence_does_what_it_says_with_valkey() {
+    run_page_with_valkey("docs/presence.md").await;
+}
+
+#[tokio::test]
 async fn the_page_on_access_does_what_it_says() {
     run_page("docs/access.md", &[("TIDEMILL_ADMIN_PASSWORD", ADMIN_PASSWORD)]).await;
 }
@@ -177,7 +208,7 @@ async fn the_page_on_pulsar_relay_does_what_it_says() {
 #[test]
 fn every_page_is_looked_at() {
     let mut found = BTreeSet::new();
-    for folder in ["", "docs", "examples"] {
+    for folder in ["", "docs", "examples", "examples/langgraph"] {
         for entry in fs::read_dir(root().join(folder)).expect("the folder can be read") {
             let name = entry.expect("the folder can be read").file_name().to_string_lossy().into_owned();
             if Path::new(&name).extension().is_some_and(|extension| extension == "md") {
@@ -325,6 +356,7 @@ fn every_limit_stands_with_its_number() {
 
 const LIMITS: &[(&str, u64)] = &[
     ("TOPIC_NAME_BYTES_MAX", limits::TOPIC_NAME_BYTES_MAX as u64),
+    ("NAME_BYTES_MAX", limits::NAME_BYTES_MAX as u64),
     ("TOPIC_PATTERN_STARS_MAX", limits::TOPIC_PATTERN_STARS_MAX as u64),
     ("BULK_MESSAGES_MAX", limits::BULK_MESSAGES_MAX as u64),
     ("NDJSON_LINES_MAX", limits::NDJSON_LINES_MAX as u64),
@@ -343,6 +375,13 @@ const LIMITS: &[(&str, u64)] = &[
     ("TIME_ZONE_BYTES_MAX", limits::TIME_ZONE_BYTES_MAX as u64),
     ("TOPICS_PAGE_MAX", limits::TOPICS_PAGE_MAX as u64),
     ("TOPICS_PAGE_DEFAULT", limits::TOPICS_PAGE_DEFAULT as u64),
+    ("KEYS_PAGE_MAX", limits::KEYS_PAGE_MAX as u64),
+    ("KEYS_PAGE_DEFAULT", limits::KEYS_PAGE_DEFAULT as u64),
+    ("BUCKETS_PAGE_MAX", limits::BUCKETS_PAGE_MAX as u64),
+    ("KEY_CHANGES_MAX", limits::KEY_CHANGES_MAX as u64),
+    ("KEY_HISTORY_MAX", limits::KEY_HISTORY_MAX as u64),
+    ("PRESENCE_BYTES_MAX", limits::PRESENCE_BYTES_MAX as u64),
+    ("VALUE_BYTES_DEFAULT", limits::VALUE_BYTES_DEFAULT as u64),
     ("IDEMPOTENCY_KEY_BYTES_MAX", limits::IDEMPOTENCY_KEY_BYTES_MAX as u64),
     ("ORDER_KEY_BYTES_MAX", limits::ORDER_KEY_BYTES_MAX as u64),
     ("METADATA_BYTES_MAX", limits::METADATA_BYTES_MAX as u64),

@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use tidemill::access::{Caller, Sessions};
 use tidemill::clock::Clock;
+use tidemill::features::Features;
 use tidemill::limits::Kept;
 use tidemill::proto::{Cursor, GapReason, MessageId, Since, TopicName};
-use tidemill::relay::{Absent, Gate, Item, LiveReader, Relay, RelayOptions, TakeLimit};
+use tidemill::relay::{
+    Absent, Gate, Item, LiveReader, PresenceOptions, Relay, RelayOptions, TakeLimit, TakesAway,
+};
 use tidemill::storage::{Storage, TopicPolicy, Trim};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::support::eventually;
-use crate::support::ground::{Ground, Heard, POLICY, append_all, append_numbers, json, message};
+use crate::support::ground::{Ground, Heard, POLICY, append_all, append_numbers, json, message, node};
 
 #[cfg(feature = "valkey")]
 mod nodes;
@@ -42,14 +45,16 @@ impl Live {
         let (tracker, token) = (TaskTracker::new(), CancellationToken::new());
         let options = RelayOptions {
             payload_bytes_max: 1024 * 1024,
+            value_bytes_max: 1024 * 1024,
             pending_bytes_max: 1 << 25,
             live_bytes_max: 1 << 28,
             live_topics_max: 100_000,
             topic_auto_create: true,
             policy,
             retention: None,
-            delays: true,
-            groups: true,
+            features: Features::all(),
+            presence: PresenceOptions::usual(node()),
+            takes_away: TakesAway::CountAlone,
         };
         let sessions = Sessions::new(token.clone());
         let relay = Relay::start(

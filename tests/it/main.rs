@@ -16,20 +16,28 @@ mod docs;
 mod doors;
 #[cfg(feature = "valkey")]
 mod faults;
+#[cfg(feature = "valkey")]
+mod histories;
 mod http;
+mod keys;
+mod langgraph;
+mod leases;
 mod limits;
 mod live;
 mod model;
 mod oidc;
 mod openapi;
 mod packaging;
+mod presence;
 mod proxies;
 mod pulsar;
 mod rooms;
 mod seeded;
+mod series;
 mod soak;
 mod streams;
 mod support;
+mod takes;
 mod tls;
 mod transport;
 mod ws;

@@ -21,6 +21,7 @@ use tidemill::storage::{
 use crate::support::ground::{Ground, POLICY, json, keyed, message, read_all};
 use crate::support::length;
 
+mod buckets;
 mod gaps;
 
 /// When a message expires.

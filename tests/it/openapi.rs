@@ -191,6 +191,11 @@ async fn every_example_works_as_it_stands() {
         let unknown = [
             "{message_id}",
             "{schedule_id}",
+            "{bucket}",
+            "{lock}",
+            "{lease}",
+            "{series}",
+            "{room}",
             "{group}",
             "/recurring/{name}",
             "{token_id}",
@@ -201,7 +206,7 @@ async fn every_example_works_as_it_stands() {
     };
     assert!(
         left_out.iter().all(is_unknown),
-        "nobody knows which messages, schedules, groups, tokens and users there are, but of {left_out:?}"
+        "nobody knows which messages, schedules, keys, locks, groups, tokens and users there are, but of {left_out:?}"
     );
     assert!(sent.len() > 15, "the operations are found: {sent:?}");
     // What was accepted was kept, too.

@@ -22,6 +22,7 @@ pub(crate) mod relay;
 pub(crate) mod resp;
 pub(crate) mod server;
 pub(crate) mod tls;
+pub(crate) mod watcher;
 pub(crate) mod ws;
 
 /// How often [`eventually`] and [`always`] look.

@@ -6,7 +6,7 @@
 
 use tidemill_proto::pattern;
 
-use super::{Bound, Decision, Effect, Rule, Rules, Thing, Verbs};
+use super::{Bound, Decision, Effect, Kind, Rule, Rules, Thing, Verbs};
 use crate::access::Verb;
 
 impl Rules {
@@ -27,6 +27,14 @@ impl Rules {
         };
         let allowing = self.bounds.iter().filter(|bound| bound.rule.effect == Effect::Allow);
         allowing.filter_map(beyond).collect()
+    }
+
+    /// Returns whether the rules let this be done with anything at all of a kind.
+    pub(in crate::access) fn allow_some_named(&self, verb: Verb, kind: Kind) -> bool {
+        // The kind of a pattern is written out.
+        let is_of_kind = |pattern: &str| pattern.split_once('/').is_some_and(|(of, _)| of == kind.as_str());
+        self.bounds_of(verb, false)
+            .any(|bound| bound.rule.effect == Effect::Allow && is_of_kind(&bound.pattern))
     }
 
     /// Returns the rules about this verb, of topics or of other things.
@@ -53,8 +61,8 @@ impl Rules {
     }
 }
 
-/// Returns whether there is a text that both patterns match.
-fn meet(one: &str, other: &str) -> bool {
+/// Returns whether there may be a text that both patterns match.
+pub(super) fn meet(one: &str, other: &str) -> bool {
     let Some((one_start, one_rest)) = one.split_once('*') else { return pattern::matches(other, one) };
     let Some((other_start, other_rest)) = other.split_once('*') else { return pattern::matches(one, other) };
     let end = |rest: &str| rest.rsplit_once('*').map_or(rest.len(), |(_, end)| end.len());
@@ -110,6 +118,16 @@ mod tests {
         assert!(!Rules::let_some_topic(&[&rules(&["allow read payroll"]), &orders], Verb::Read));
         assert!(!Rules::let_some_topic(&[&rules(&["allow read a", "deny read *"])], Verb::Read));
         assert!(!Rules::let_some_topic(&[&rules(&["allow read keys/*"])], Verb::Read), "keys are no topics");
+    }
+
+    #[test]
+    fn what_is_no_topic_is_told_by_its_kind() {
+        let of = rules(&["allow work,read limits/mail.*", "allow read *", "deny read locks/*"]);
+        assert!(of.allow_some_named(Verb::Work, Kind::Limit) && of.allow_some_named(Verb::Read, Kind::Limit));
+        assert!(
+            !of.allow_some_named(Verb::Manage, Kind::Limit) && !of.allow_some_named(Verb::Read, Kind::Lock)
+        );
+        assert!(!of.allow_some_named(Verb::Read, Kind::Key), "topics are no keys");
     }
 
     proptest! {

@@ -26,14 +26,15 @@ pub(in crate::relay) struct FeedOptions {
 impl FeedOptions {
     /// Returns how the feeds of a relay are kept that is set to this.
     #[must_use]
-    pub(in crate::relay) const fn of(options: &RelayOptions) -> Self {
+    pub(in crate::relay) fn of(options: &RelayOptions) -> Self {
         Self {
             sweep_every: Duration::from_secs(1),
             linger: Duration::from_secs(10),
             topics_max: options.live_topics_max,
             pending_bytes_max: options.pending_bytes_max,
             ring_bytes_max: options.live_bytes_max,
-            payload_bytes_max: options.payload_bytes_max,
+            // In the log of a bucket its values are payloads.
+            payload_bytes_max: options.payload_bytes_max.max(options.value_bytes_max),
         }
     }
 }

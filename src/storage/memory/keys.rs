@@ -1,7 +1,7 @@
-//! Idempotency keys of one topic: which message a key stands for, for as long as the window lasts.
+//! Idempotency keys of one topic or bucket: which answer a key stands for, for as long as the window lasts.
 //!
-//! It owns their memory and their expiry. It must not know messages, topics, nor how much memory all keys
-//! together may take. They lie with their topic, and go with it.
+//! It owns their memory and their expiry. It must not know messages, topics, buckets, nor how much memory all keys
+//! together may take. They lie with what they belong to, and go with it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -9,70 +9,98 @@ use std::time::Duration;
 
 use tidemill_proto::{MessageId, Timestamp};
 
-use crate::storage::{Appended, Idempotency, StorageError};
+use crate::storage::{Idempotency, KeyChanged, StorageError};
+
+/// What a key stands for.
+pub(super) trait Answer: Clone {
+    /// Returns the bytes that it holds beside itself.
+    fn len_bytes(&self) -> usize;
+}
+
+/// A message.
+impl Answer for (MessageId, Timestamp) {
+    fn len_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// Changes of keys.
+impl Answer for Box<[KeyChanged]> {
+    fn len_bytes(&self) -> usize {
+        size_of_val::<[KeyChanged]>(self) + 16
+    }
+}
 
 #[derive(Debug)]
-struct Remembered {
+struct Remembered<A> {
     fingerprint: [u8; 16],
-    id: MessageId,
-    timestamp: Timestamp,
+    answer: A,
     until: Timestamp,
 }
 
 /// What a key costs besides its text: a slot of the table and one of the queue, both at the lowest
 /// filling that growth leaves behind (7/16 and 1/2), and the header and rounding of the text.
-const KEY_BYTES: usize =
-    (size_of::<(Arc<str>, Remembered)>() + 1) * 16 / 7 + size_of::<(Timestamp, Arc<str>)>() * 2 + 32;
-/// What the first key of a topic costs besides.
-const KEYS_BYTES: usize = size_of::<Keys>() + 48;
+const fn key_bytes<A>() -> usize {
+    (size_of::<(Arc<str>, Remembered<A>)>() + 1) * 16 / 7 + size_of::<(Timestamp, Arc<str>)>() * 2 + 32
+}
 
-/// The keys of a topic.
-#[derive(Debug, Default)]
-pub(super) struct Keys {
-    table: HashMap<Arc<str>, Remembered>,
+/// What the first key costs besides.
+const fn keys_bytes<A>() -> usize {
+    size_of::<Keys<A>>() + 48
+}
+
+/// The keys of a topic or a bucket.
+#[derive(Debug)]
+pub(super) struct Keys<A> {
+    table: HashMap<Arc<str>, Remembered<A>>,
     /// In the order in which they end.
     queue: VecDeque<(Timestamp, Arc<str>)>,
     texts_bytes: usize,
+    answers_bytes: usize,
 }
 
-impl Keys {
+impl<A> Default for Keys<A> {
+    fn default() -> Self {
+        Self { table: HashMap::new(), queue: VecDeque::new(), texts_bytes: 0, answers_bytes: 0 }
+    }
+}
+
+impl<A: Answer> Keys<A> {
     /// Returns the bytes that the keys hold.
     pub(super) fn bytes(&self) -> usize {
-        if self.queue.is_empty() { 0 } else { KEYS_BYTES + self.queue.len() * KEY_BYTES + self.texts_bytes }
+        if self.queue.is_empty() {
+            return 0;
+        }
+        keys_bytes::<A>() + self.queue.len() * key_bytes::<A>() + self.texts_bytes + self.answers_bytes
     }
 
-    /// Returns the bytes that one key more holds.
+    /// Returns the bytes that one key more holds, beside its answer.
     pub(super) fn growth(keys: Option<&Self>, key: &Idempotency) -> usize {
-        let first = if keys.is_none_or(|keys| keys.queue.is_empty()) { KEYS_BYTES } else { 0 };
-        first + KEY_BYTES + key.key.len()
+        let first = if keys.is_none_or(|keys| keys.queue.is_empty()) { keys_bytes::<A>() } else { 0 };
+        first + key_bytes::<A>() + key.key.len()
     }
 
     /// Returns the answer that the key stands for, `None` if it is new.
-    pub(super) fn find(&self, key: &Idempotency, now: Timestamp) -> Result<Option<Appended>, StorageError> {
+    pub(super) fn find(&self, key: &Idempotency, now: Timestamp) -> Result<Option<A>, StorageError> {
         match self.table.get(&*key.key) {
             Some(found) if found.until <= now => Ok(None),
             Some(found) if found.fingerprint != key.fingerprint => Err(StorageError::KeyReused),
-            Some(found) => Ok(Some(Appended { id: found.id, timestamp: found.timestamp, replayed: true })),
+            Some(found) => Ok(Some(found.answer.clone())),
             None => Ok(None),
         }
     }
 
     /// Remembers for the time of `window` what a key stands for.
-    pub(super) fn remember(
-        &mut self,
-        key: &Idempotency,
-        appended: Appended,
-        now: Timestamp,
-        window: Duration,
-    ) {
+    pub(super) fn remember(&mut self, key: &Idempotency, answer: A, now: Timestamp, window: Duration) {
         let newest = self.queue.back().map_or(now, |(until, _)| *until);
         // Never before the one in front, also when the clock went back: the queue stays sorted.
         let until = now.saturating_add(window).max(newest);
         let text: Arc<str> = Arc::from(&*key.key);
         self.texts_bytes += text.len();
         self.queue.push_back((until, text.clone()));
-        let Appended { id, timestamp, .. } = appended;
-        self.table.insert(text, Remembered { fingerprint: key.fingerprint, id, timestamp, until });
+        self.answers_bytes += answer.len_bytes();
+        let before = self.table.insert(text, Remembered { fingerprint: key.fingerprint, answer, until });
+        self.answers_bytes -= before.map_or(0, |before| before.answer.len_bytes());
     }
 
     /// Forgets up to `count` keys whose window has passed, and returns how many that were.
@@ -84,8 +112,10 @@ impl Keys {
             };
             self.texts_bytes -= text.len();
             // The key may have been used again since; then a later place in the queue ends it.
-            if self.table.get(&text).is_some_and(|found| found.until <= now) {
-                self.table.remove(&text);
+            if self.table.get(&text).is_some_and(|found| found.until <= now)
+                && let Some(ended) = self.table.remove(&text)
+            {
+                self.answers_bytes -= ended.answer.len_bytes();
             }
         }
         count
@@ -114,8 +144,8 @@ mod tests {
         Timestamp::from_millis(1_000_000 + seconds * 1_000)
     }
 
-    fn appended(ms: u64) -> Appended {
-        Appended { id: MessageId::new(ms, 0), timestamp: at(0), replayed: false }
+    fn appended(ms: u64) -> (MessageId, Timestamp) {
+        (MessageId::new(ms, 0), at(0))
     }
 
     fn key(text: &str, print: u8) -> Idempotency {
@@ -147,7 +177,7 @@ mod tests {
         assert!(matches!(keys.find(&key("key", 1), at(10)), Ok(None)));
         keys.remember(&key("key", 2), appended(2), at(10), WINDOW);
         keys.purge(at(11), usize::MAX);
-        assert!(matches!(keys.find(&key("key", 2), at(11)), Ok(Some(found)) if found.id.ms == 2));
+        assert!(matches!(keys.find(&key("key", 2), at(11)), Ok(Some((found, _))) if found.ms == 2));
         assert!(matches!(keys.find(&key("key", 1), at(11)), Err(StorageError::KeyReused)));
     }
 

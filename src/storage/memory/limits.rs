@@ -5,19 +5,19 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 use tidemill_proto::Timestamp;
 
-use crate::storage::limits::{BucketId, Draw, Drawn, Grants};
+use crate::storage::limits::{Draw, Drawn, Grants, QuotaId};
 
-/// Buckets that are there before it is looked for some that are over.
+/// Quotas that are there before it is looked for some that are over.
 const CLEARED_AT_MIN: usize = 1_024;
 
-/// The buckets from which something counts.
+/// The quotas from which something counts.
 #[derive(Debug, Default)]
-pub(super) struct Limits(Mutex<Buckets>);
+pub(super) struct Limits(Mutex<Quotas>);
 
 #[derive(Debug, Default)]
-struct Buckets {
+struct Quotas {
     /// Each with the time when nothing of it counts any more, in milliseconds.
-    grants: HashMap<BucketId, (Grants, u64)>,
+    grants: HashMap<QuotaId, (Grants, u64)>,
     /// How many there may be before it is looked again: twice as many as were left.
     cleared_at: usize,
 }
@@ -25,12 +25,12 @@ struct Buckets {
 impl Limits {
     pub(super) fn draw(&self, draw: &Draw, now: Timestamp) -> Drawn {
         let now_ms = now.as_millis();
-        let Buckets { grants, cleared_at } = &mut *self.0.lock();
-        let (of_it, over_ms) = grants.entry(draw.bucket).or_default();
+        let Quotas { grants, cleared_at } = &mut *self.0.lock();
+        let (of_it, over_ms) = grants.entry(draw.quota).or_default();
         let drawn = of_it.draw(draw, now_ms);
         *over_ms = of_it.over_ms(draw);
         if *over_ms == 0 {
-            grants.remove(&draw.bucket);
+            grants.remove(&draw.quota);
         }
         if grants.len() > (*cleared_at).max(CLEARED_AT_MIN) {
             grants.retain(|_, (_, over_ms)| *over_ms > now_ms);
@@ -48,13 +48,13 @@ mod tests {
     use crate::storage::limits::Rate;
 
     #[test]
-    fn buckets_that_are_over_are_forgotten() {
+    fn quotas_that_are_over_are_forgotten() {
         let limits = Limits::default();
         let draw = |number: u32| {
-            let mut bucket = [0; 16];
-            bucket[..4].copy_from_slice(&number.to_be_bytes());
+            let mut quota = [0; 16];
+            quota[..4].copy_from_slice(&number.to_be_bytes());
             let rate = Rate { amount: 10, within: Duration::from_mins(1) };
-            Draw { bucket, rate, slices: 60, hold: Duration::ZERO, most: 1, back: None }
+            Draw { quota, rate, slices: 60, hold: Duration::ZERO, most: 1, back: None }
         };
         for number in 0..100_000 {
             limits.draw(&draw(number), Timestamp::from_millis(u64::from(number) * 100));

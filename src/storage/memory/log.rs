@@ -144,6 +144,33 @@ impl Log {
         })
     }
 
+    /// Returns by how much [`bytes`](Self::bytes) grows at most when messages with these bodies are appended, whatever is
+    /// removed before.
+    pub(super) fn growth_of(&self, bodies: &[usize], policy: &TopicPolicy) -> usize {
+        match bodies {
+            [] => 0,
+            [body_bytes] => self.growth(*body_bytes, policy),
+            bodies => {
+                let open = self.segments.back().map_or(0, Segment::bytes);
+                let slots = self.segments.capacity() / 4 * size_of::<Segment>();
+                Self::bytes_of(bodies) + open / 4 + slots
+            }
+        }
+    }
+
+    /// Returns the bytes that messages with these bodies hold at most in an empty log.
+    pub(super) fn bytes_of(bodies: &[usize]) -> usize {
+        match bodies {
+            [] => 0,
+            [body_bytes] => Self::bytes_of_one(*body_bytes),
+            bodies => {
+                let alone: usize = bodies.iter().map(|body_bytes| Self::bytes_of_one(*body_bytes)).sum();
+                // Capacity grows by a quarter, and by four slots at the least.
+                alone + alone / 4 + 4 * Self::bytes_of_one(0)
+            }
+        }
+    }
+
     /// Appends a message, and returns its id: the time, or where that is not later, the next id. Then
     /// removes what its policy does not keep; the message itself stays.
     pub(super) fn append(

@@ -5,19 +5,19 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 use tidemill_proto::Timestamp;
 
-use crate::storage::limits::{BucketId, Places};
+use crate::storage::limits::{Places, QuotaId};
 
-/// What each node holds of a bucket, and until when that counts.
+/// What each node holds of a quota, and until when that counts.
 type Held = HashMap<u64, (u32, Timestamp)>;
 
 /// The places of the backend.
 #[derive(Debug, Default)]
-pub(super) struct AllPlaces(Mutex<HashMap<BucketId, Held>>);
+pub(super) struct AllPlaces(Mutex<HashMap<QuotaId, Held>>);
 
 impl AllPlaces {
     pub(super) fn hold(&self, places: &Places, now: Timestamp) -> bool {
         let mut all = self.0.lock();
-        let held = all.entry(places.bucket).or_default();
+        let held = all.entry(places.quota).or_default();
         held.retain(|_, (_, until)| *until > now);
         let before = held.get(&places.node).map_or(0, |(count, _)| *count);
         let of_others: u64 = held
@@ -33,7 +33,7 @@ impl AllPlaces {
             held.remove(&places.node);
         }
         if held.is_empty() {
-            all.remove(&places.bucket);
+            all.remove(&places.quota);
         }
         may
     }

@@ -15,6 +15,8 @@ use crate::storage::{
     Body, Existing, GapCheck, GroupStart, Idempotency, Selection, TopicPolicy, WorkStore as _, group_defaults,
 };
 
+mod concurrent;
+
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const MIB: u64 = 1024 * 1024;
 
@@ -31,6 +33,7 @@ fn setup(bytes_max: u64, when_full: WhenFull) -> Setup {
         idempotency_window: Duration::from_mins(10),
         schedules_max: 100_000,
         topic_schedules_max: 100_000,
+        buckets_max: 100_000,
     };
     let memory = Memory::new(MemoryOptions {
         limits,
@@ -55,6 +58,7 @@ fn message(name: &str, payload: impl Into<Bytes>) -> NewMessage {
         idempotency: None,
         expected_last: None,
         unique: None,
+        fence: None,
         create_topic: true,
         owner: None,
         policy: TopicPolicy::newest(100_000_000),
@@ -187,8 +191,7 @@ async fn at_the_budget_an_append_is_refused_without_effect() {
 async fn a_message_larger_than_the_budget_costs_no_other_message() {
     let setup = setup(MIB, WhenFull::TrimLargest);
     setup.append(message("t", "1")).await.unwrap();
-    let too_large = message("t", vec![b'1'; 1024 * 1024]);
-    assert!(matches!(setup.append(too_large).await, Err(StorageError::Full(_))));
+    assert!(matches!(setup.append(message("t", vec![b'1'; 1024 * 1024])).await, Err(StorageError::Full(_))));
     assert_eq!(setup.length("t").await, 1);
     // One that just fits in the place of the other displaces it.
     let largest = usize::try_from(MIB - setup.memory.bytes()).unwrap() + 1;
@@ -411,6 +414,7 @@ async fn a_sweep_removes_by_age_and_a_topics_own_retention_wins() {
         idempotency_window: Duration::from_mins(10),
         schedules_max: 100_000,
         topic_schedules_max: 100_000,
+        buckets_max: 100_000,
     };
     let options = MemoryOptions {
         limits,
@@ -467,33 +471,4 @@ async fn many_small_topics_stay_small() {
     }
     let each = setup.memory.bytes() / 10_000;
     assert!(each < 1_000, "a topic with a message of 100 bytes holds {each}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn concurrent_work_keeps_the_books_straight() {
-    let setup = Arc::new(setup(MIB, WhenFull::TrimLargest));
-    let mut tasks = tokio::task::JoinSet::new();
-    for worker in 0..8_usize {
-        let setup = setup.clone();
-        tasks.spawn(async move {
-            for round in 0..500_usize {
-                let name = format!("t{}", (worker + round) % 5);
-                match round % 50 {
-                    7 => drop(setup.memory.delete(&topic(&name)).await),
-                    13 => drop(setup.memory.trim(&topic(&name), Trim::Keep(20)).await),
-                    19 | 37 => drop(setup.append(keyed(&name, round)).await),
-                    _ => drop(setup.append(message(&name, vec![b'1'; 700])).await),
-                }
-            }
-        });
-    }
-    while let Some(done) = tasks.join_next().await {
-        done.unwrap();
-    }
-    assert!(setup.memory.bytes() <= MIB);
-    for topic in setup.memory.list(Selection::default(), None, 10).await.unwrap().topics {
-        setup.memory.delete(&topic.topic_name).await.unwrap();
-    }
-    assert_eq!((setup.memory.bytes(), setup.memory.keys_bytes()), (0, 0));
-    assert_eq!(setup.memory.stats().await.unwrap(), TopicsStats { total_topics: 0, total_messages: 0 });
 }

@@ -1,16 +1,16 @@
-//! All topics of the backend, and the budget of bytes that they share.
+//! All topics and buckets of the backend, and the budget of bytes that they share.
 //!
 //! It owns what exists, what it weighs, and what gives way when the budget is used up. Idempotency keys
 //! have a budget of their own, so that no number of them takes the place of a message. It must not know
 //! locks or futures.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 
 use tidemill_proto::topics::{self, RunState, Topic, TopicUpdate};
 use tidemill_proto::work::GroupName;
-use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
+use tidemill_proto::{BucketName, MessageId, Timestamp, TopicName};
 
+use super::bucket::Bucket;
 use super::group::Group;
 use super::keys::Keys;
 use super::log::Log;
@@ -23,10 +23,12 @@ use crate::storage::{
     TopicChange, Trim,
 };
 
+mod buckets;
 mod keeping;
 mod listing;
 mod remembering;
 mod schedules;
+mod weighing;
 
 /// What a topic costs besides its name, its description and its messages: itself, its slot in a tree
 /// whose nodes are half full at worst, and the headers and rounding of the two allocations.
@@ -68,11 +70,14 @@ struct StoredTopic {
     ended: Option<Box<RunEnd>>,
     log: Log,
     /// In a box of their own: most topics have none.
-    keys: Option<Box<Keys>>,
+    keys: Option<Box<OfMessages>>,
     groups: Option<Box<Groups>>,
     /// What waits for later; in a box, too.
     schedules: Option<Box<Schedules>>,
 }
+
+/// The idempotency keys of a topic.
+type OfMessages = Keys<(MessageId, Timestamp)>;
 
 /// The groups of a topic.
 pub(super) type Groups = BTreeMap<GroupName, Group>;
@@ -149,6 +154,11 @@ pub(super) struct Topics {
     waiting: u64,
     /// When something is due next, by topic.
     due: BTreeSet<(Timestamp, TopicName)>,
+    buckets: BTreeMap<BucketName, Box<Bucket>>,
+    /// Bytes of buckets without their logs. They give way to nothing.
+    buckets_bytes: usize,
+    /// When the next key of a bucket is over, by bucket.
+    keys_due: BTreeSet<(Timestamp, BucketName)>,
 }
 
 impl Topics {
@@ -167,12 +177,20 @@ impl Topics {
             last_schedule: MessageId::MIN,
             waiting: 0,
             due: BTreeSet::new(),
+            buckets: BTreeMap::new(),
+            buckets_bytes: 0,
+            keys_due: BTreeSet::new(),
         }
     }
 
-    /// Returns the bytes that topics and messages hold.
+    /// Returns the bytes that topics, messages and buckets hold.
     pub(super) fn bytes(&self) -> usize {
-        self.topics_bytes + self.logs_bytes + self.schedules_bytes
+        self.logs_bytes + self.bytes_without_logs()
+    }
+
+    /// Returns the bytes that give way to nothing.
+    fn bytes_without_logs(&self) -> usize {
+        self.topics_bytes + self.schedules_bytes + self.buckets_bytes
     }
 
     /// Returns the bytes that idempotency keys hold.
@@ -181,15 +199,27 @@ impl Topics {
     }
 
     pub(super) fn append(&mut self, message: &NewMessage, now: Timestamp) -> Result<Appended, StorageError> {
+        self.append_where(message, now, || Ok(()))
+    }
+
+    /// Appends a message where `may` says so, which is asked unless its idempotency key was used.
+    pub(super) fn append_where(
+        &mut self,
+        message: &NewMessage,
+        now: Timestamp,
+        may: impl FnOnce() -> Result<(), StorageError>,
+    ) -> Result<Appended, StorageError> {
         if let Some(topic) = self.topics.get_mut(&message.topic) {
             let (_, freed) = topic.purge_keys(now, PURGED_PER_APPEND_MAX);
             self.keys_bytes -= freed;
             if let (Some(key), Some(keys)) = (&message.idempotency, &topic.keys)
-                && let Some(first) = keys.find(key, now)?
+                && let Some((id, timestamp)) = keys.find(key, now)?
             {
-                return Ok(first);
+                return Ok(Appended { id, timestamp, replayed: true });
             }
-        } else if message.unique.is_none() && !message.create_topic {
+        }
+        may()?;
+        if !self.topics.contains_key(&message.topic) && message.unique.is_none() && !message.create_topic {
             return Err(StorageError::NoTopic);
         }
         if let Some(first) = self.find_unique(message, now)? {
@@ -259,7 +289,7 @@ impl Topics {
                 return Ok(());
             }
             // What stays when all messages are gone decides before the first one goes.
-            let can_fit = self.topics_bytes + self.schedules_bytes + alone <= max;
+            let can_fit = self.bytes_without_logs() + alone <= max;
             if self.options.when_full == WhenFull::Refuse || !can_fit {
                 return Err(StorageError::Full(Shortage::Budget { used: self.bytes(), needed, max }.into()));
             }
@@ -374,14 +404,16 @@ impl Topics {
     }
 
     pub(super) fn read(&self, name: &TopicName, range: Range, now: Timestamp) -> Result<Batch, StorageError> {
-        let topic = self.topic(name)?;
+        let Some(topic) = self.topics.get(name) else {
+            return Ok(self.bucket_log(name)?.read(name, range, now));
+        };
         let mut batch = topic.log.read(name, range, now);
         batch.state = topic.ended.as_ref().map_or(RunState::Open, |ended| ended.state);
         Ok(batch)
     }
 
     pub(super) fn tail(&self, name: &TopicName) -> Result<Tail, StorageError> {
-        let topic = self.topic(name)?;
+        let Some(topic) = self.topics.get(name) else { return Ok(self.bucket_log(name)?.tail()) };
         Ok(Tail { ended: topic.ended.as_deref().cloned(), ..topic.log.tail() })
     }
 
@@ -391,11 +423,12 @@ impl Topics {
         id: MessageId,
         now: Timestamp,
     ) -> Result<Option<StoredMessage>, StorageError> {
-        self.topic(name).map(|topic| topic.log.get(id, now))
+        let log = self.topics.get(name).map_or_else(|| self.bucket_log(name), |topic| Ok(&topic.log));
+        Ok(log?.get(id, now))
     }
 
     pub(super) fn trim(&mut self, name: &TopicName, trim: Trim) -> Result<u64, StorageError> {
-        let topic = self.topics.get_mut(name).ok_or(StorageError::NoTopic)?;
+        let Some(topic) = self.topics.get_mut(name) else { return self.trim_bucket_log(name, trim) };
         let bytes = topic.log.bytes();
         let removed = topic.log.trim(trim);
         self.messages -= removed;
@@ -446,23 +479,5 @@ impl Topics {
     /// Returns the groups of a topic, if it has any, and its messages.
     pub(super) fn groups(&self, name: &TopicName) -> Result<(Option<&Groups>, &Log), StorageError> {
         self.topic(name).map(|topic| (topic.groups.as_deref(), &topic.log))
-    }
-
-    /// Adds what up to `count` topics keep to what each selector has, and returns where the next begin.
-    pub(super) fn weigh(
-        &self,
-        from: &Bound<TopicName>,
-        count: usize,
-        selectors: &[TopicSelector],
-        kept: &mut [u64],
-    ) -> Option<Bound<TopicName>> {
-        let bounds = (from.as_ref(), Bound::Unbounded);
-        let (mut weighed, mut last) = (0, None);
-        for (name, topic) in self.topics.range::<TopicName, _>(bounds).take(count) {
-            (weighed, last) = (weighed + 1, Some(name));
-            let of_it = selectors.iter().zip(&mut *kept).filter(|(selector, _)| selector.matches(name));
-            of_it.for_each(|(_, bytes)| *bytes += (topic.empty_bytes(name) + topic.log.bytes()) as u64);
-        }
-        last.filter(|_| weighed == count).cloned().map(Bound::Excluded)
     }
 }

@@ -140,13 +140,17 @@ pub(super) fn same(error: &StorageError) -> StorageError {
         StorageError::TopicsLimit => StorageError::TopicsLimit,
         StorageError::SchedulesLimit => StorageError::SchedulesLimit,
         StorageError::NotLast(last) => StorageError::NotLast(*last),
+        StorageError::Fenced(fence) => StorageError::Fenced(*fence),
         StorageError::Closed => StorageError::Closed,
         StorageError::Cancelled(reason) => StorageError::Cancelled(reason.clone()),
         StorageError::TopicFull => StorageError::TopicFull,
         StorageError::KeyReused => StorageError::KeyReused,
         StorageError::NoGroup => StorageError::NoGroup,
+        StorageError::PoliciesLimit => StorageError::PoliciesLimit,
         StorageError::GroupsLimit => StorageError::GroupsLimit,
         StorageError::GroupHolds => StorageError::GroupHolds,
+        StorageError::NoBucket => StorageError::NoBucket,
+        StorageError::BucketsLimit => StorageError::BucketsLimit,
     }
 }
 

@@ -5,18 +5,23 @@
 //! | a topic's stream | `stream:topic:orders` | `stream:topic:{orders}` |
 //! | its description | `meta:topic:orders` | `meta:topic:{orders}` |
 //! | its last id, once it was deleted | `last:topic:orders` | `last:topic:{orders}` |
+//! | locks that guard a topic: `held`, `queue`, `last` | `lock:{orders}:held:nightly` | the same |
+//! | locks that guard a bucket, and those that guard nothing | `lock:{keys/flows}:held:nightly`, `lock:{locks/7}:held:nightly` | the same |
 //! | what is beside it: `deleted`, `idem`, `group`, `groups`, `schedule` | `kind:{orders}:rest` | the same |
+//! | the log of a bucket | `stream:topic:keys/flows` | `stream:topic:{keys/flows}` |
+//! | what is beside that: `bucket`, `idem` | `kind:{keys/flows}:rest` | the same |
 //!
 //! Topic names hold no brace and nothing else that could leave its place in a key (see `TopicName`), so
 //! the name of a topic ends where it seems to end, whatever stands behind it: no two things share a
 //! key. Every key starts with a prefix, so none can be read as an option of a command. In a cluster, what
 //! stands in the first braces decides where a key lives; with braces, a topic's keys live together.
 
+use tidemill_proto::locks::Guarded;
 use tidemill_proto::work::{ClaimId, ConsumerName, GroupName};
-use tidemill_proto::{MessageId, TopicName};
+use tidemill_proto::{BucketName, LimitName, LockName, MessageId, SeriesName, TopicName};
 
 use super::options::KeyForm;
-use crate::storage::BucketId;
+use crate::storage::{LeaseSecret, LockId, QuotaId};
 
 /// What every stream's key starts with.
 const STREAM_PREFIX: &str = "stream:topic:";
@@ -28,6 +33,14 @@ pub(super) const TOPIC_INDEX: &str = "tidemill:topics";
 /// Sorted set of the names of topics in which something waits for later, by when the next is due (ms). It is a hint: the
 /// topics are the truth, and a sweep mends it.
 pub(super) const SCHEDULES: &str = "tidemill:schedules";
+
+/// Sorted set of the names of buckets, all with score 0. It can lag behind the buckets, which are the truth: a sweep mends
+/// it.
+pub(super) const BUCKETS: &str = "tidemill:buckets";
+
+/// Sorted set of the names of buckets in which a key has a time, by when the first is over (ms). It is a hint: the buckets
+/// are the truth, and a sweep mends it.
+pub(super) const EXPIRING: &str = "tidemill:expiring";
 
 /// Hash of the documents on who may do what, and their revision.
 pub(super) const ACCESS: &str = "tidemill:access";
@@ -51,14 +64,29 @@ pub(super) fn tickets_of(maker: [u8; 16]) -> String {
     format!("tidemill:{{ticket}}:of:{:032x}", u128::from_be_bytes(maker))
 }
 
-/// Returns the key of the hash of the grants of a bucket.
-pub(super) fn bucket(id: BucketId) -> String {
+/// Returns the key of the hash of the grants of a quota.
+pub(super) fn quota(id: QuotaId) -> String {
     format!("tidemill:limit:{:032x}", u128::from_be_bytes(id))
 }
 
-/// Returns the key of the hash of what nodes hold of a bucket.
-pub(super) fn places(id: BucketId) -> String {
+/// Returns the key of the hash of what nodes hold of a quota.
+pub(super) fn places(id: QuotaId) -> String {
     format!("tidemill:open:{:032x}", u128::from_be_bytes(id))
+}
+
+/// Returns the key of what is owed of a limit of an application.
+pub(super) fn taken(name: &LimitName) -> String {
+    format!("tidemill:taken:{name}")
+}
+
+/// Returns the key of the hash of a series of measurements.
+pub(super) fn series(name: &SeriesName) -> String {
+    format!("tidemill:series:{name}")
+}
+
+/// Returns the key of the hash of a lease. Nothing else has a key that begins so.
+pub(super) fn lease(secret: LeaseSecret) -> String {
+    format!("tidemill:lease:{:032x}", u128::from_be_bytes(secret))
 }
 
 /// Held by the node that swept last, until the next sweep is due.
@@ -67,6 +95,17 @@ pub(super) const SWEEP_LOCK: &str = "tidemill:sweep";
 /// Returns the key of what topics keep, as it was found last, for nodes that ask for the same: by the digest of that.
 pub(super) fn kept(digest: [u8; 16]) -> String {
     format!("tidemill:kept:{:032x}", u128::from_be_bytes(digest))
+}
+
+/// Returns the keys by which a topic or a bucket knows fences: who holds the lock of this name that guards it, and the
+/// greatest fences that it has seen of locks that do not.
+pub(super) fn fences(written: Guarded, name: &LockName) -> [String; 2] {
+    let seen = match &written {
+        Guarded::Topic(topic) => format!("lock:{{{topic}}}:seen"),
+        Guarded::Bucket(bucket) => format!("lock:{{{}}}:seen", TopicName::log_of(bucket)),
+    };
+    let [held, ..] = lock(&LockId { name: name.clone(), guards: Some(written) });
+    [held, seen]
 }
 
 /// Written by every look at the publishing connection, to learn whether the server takes writes.
@@ -81,6 +120,30 @@ pub(super) const REASON: &str = "reason";
 
 /// The channel on which nodes give each other notice of changes.
 pub(super) const DOORBELL: &str = "tidemill:doorbell";
+
+/// Into how many parts the locks are divided that guard nothing: each has a last fence of its own, and in a cluster a
+/// place of its own.
+const LOCK_PARTS: u8 = 16;
+
+/// Returns the keys of a lock: who holds it, who waits, and the last fence of all locks beside it. What stands in braces
+/// is that of what it guards. Nothing else has a key that begins so, and `/` is in no name of a topic.
+pub(super) fn lock(lock: &LockId) -> [String; 3] {
+    let name = &lock.name;
+    let of = match &lock.guards {
+        Some(Guarded::Topic(topic)) => topic.to_string(),
+        Some(Guarded::Bucket(bucket)) => TopicName::log_of(bucket).to_string(),
+        None => {
+            // A number that is the same on every node.
+            let sum = name.as_str().bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
+            format!("locks/{}", sum % LOCK_PARTS)
+        }
+    };
+    [
+        format!("lock:{{{of}}}:held:{name}"),
+        format!("lock:{{{of}}}:queue:{name}"),
+        format!("lock:{{{of}}}:last"),
+    ]
+}
 
 /// What is known of a group, each under a key of its own: behind the group's name, which has no colon.
 const OF_GROUP: [&str; 10] =
@@ -135,11 +198,11 @@ impl Keys {
         format!("{STREAM_PREFIX}{open}*{close}")
     }
 
-    /// Returns the topic whose stream has this key, if it is one.
+    /// Returns the topic whose stream has this key, if it is one, or the log of a bucket.
     pub(super) fn topic_of_stream(self, key: &[u8]) -> Option<TopicName> {
         let [open, close] = self.around();
         let name = std::str::from_utf8(key).ok()?.strip_prefix(STREAM_PREFIX)?;
-        TopicName::parse(name.strip_prefix(open)?.strip_suffix(close)?).ok()
+        TopicName::parse_kept(name.strip_prefix(open)?.strip_suffix(close)?)
     }
 
     /// Returns the channel on which the server tells of changes of a topic's stream, if it does.
@@ -219,6 +282,16 @@ impl Keys {
     #[expect(clippy::unused_self, reason = "every key is made by the maker, also where both forms agree")]
     pub(super) fn schedules(self, topic: &TopicName) -> [String; 3] {
         ["due", "bodies", "recurring"].map(|rest| beside("schedule", topic, rest))
+    }
+
+    /// Returns the keys of a bucket, in the order in which the scripts take them: its log, facts, values, names, what is
+    /// due, what is past, what is owned, and what is being filled.
+    pub(super) fn bucket(self, bucket: &BucketName) -> [String; 8] {
+        let log = TopicName::log_of(bucket);
+        let [facts, values, names, due, past, owned, fills] =
+            ["facts", "values", "names", "due", "past", "owned", "fills"]
+                .map(|rest| beside("bucket", &log, rest));
+        [self.stream(&log), facts, values, names, due, past, owned, fills]
     }
 
     /// Returns the key that remembers a publisher's idempotency key.

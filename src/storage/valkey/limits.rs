@@ -1,4 +1,4 @@
-//! Allowances: for each bucket the grants that still count, as the fields of a hash, by the server's clock; and what
+//! Allowances: for each quota the grants that still count, as the fields of a hash, by the server's clock; and what
 //! each node holds of one, as the fields of another.
 
 use glide::ValkeyValue;
@@ -10,9 +10,9 @@ use crate::storage::StorageError;
 use crate::storage::limits::{Draw, Drawn, Places};
 
 impl Shard {
-    /// Draws from a bucket.
+    /// Draws from a quota.
     pub(super) async fn draw(&self, draw: &Draw) -> Result<Drawn, StorageError> {
-        let key = keys::bucket(draw.bucket);
+        let key = keys::quota(draw.quota);
         let (slice, amount) = draw.back.map_or((0, 0), |back| (back.slice, back.amount));
         let numbers = [
             u128::from(draw.rate.amount),
@@ -34,7 +34,7 @@ impl Shard {
 
     /// Tells how many places a node holds from now on, and returns whether it may.
     pub(super) async fn hold(&self, places: &Places) -> Result<bool, StorageError> {
-        let key = keys::places(places.bucket);
+        let key = keys::places(places.quota);
         let mut pipeline = glide::pipe();
         pipeline.cmd("EVAL").arg(scripts::HOLD_PLACES).arg("1").arg(&*key).arg(places.node.to_string());
         pipeline.arg(places.count.to_string()).arg(places.most.to_string());

@@ -34,7 +34,7 @@ pub(super) fn notices<'a>(signature: &str, topics: impl Iterator<Item = &'a Topi
 /// words are names.
 pub(super) fn read(text: &str) -> (&str, impl Iterator<Item = TopicName>) {
     let words = text.split(' ');
-    (words.clone().next().unwrap_or_default(), words.filter_map(|word| TopicName::parse(word).ok()))
+    (words.clone().next().unwrap_or_default(), words.filter_map(TopicName::parse_kept))
 }
 
 #[cfg(test)]
@@ -67,6 +67,14 @@ mod tests {
             let (_, named) = read(&text);
             named.for_each(drop);
         }
+    }
+
+    #[test]
+    fn logs_of_buckets_are_named_as_topics_are() {
+        let bucket = tidemill_proto::BucketName::parse("flows").expect("a name");
+        let log = TopicName::log_of(&bucket);
+        let notice = notices("$node:1", [&log].into_iter()).remove(0);
+        assert_eq!(read(&notice).1.collect::<Vec<_>>(), [log]);
     }
 
     #[test]

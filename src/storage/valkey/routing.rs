@@ -10,16 +10,17 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::work::{GroupDetail, GroupName, GroupSettings};
-use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
+use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp, TopicName, TopicSelector};
 
 use super::{Shard, Valkey};
 use crate::storage::{
-    AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Claim, Claimed, Condition,
-    DeadLetter, Draw, Drawn, Dying, Existing, Fate, Followed, GroupChange, GroupStart, HintListener,
-    LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Outcome, Places, Range, RecordChanges,
-    RecordEdit, RecordStore, Revived, RunEnd, RunEnding, RunStore, Selection, Settlement, StorageError,
-    StoredMessage, Swept, Tail, Tended, TicketClaim, TopicChange, TopicList, TopicState, TopicStore, Trim,
-    Upkeep, WorkStore,
+    AccessDocuments, AccessEdit, AccessStore, Appended, Batch, BucketSettings, BucketState, BucketStore,
+    Changes, Claim, Claimed, Condition, DeadLetter, Draw, Drawn, Dying, Existing, Fate, FillAsked, Followed,
+    GroupChange, GroupStart, HintListener, KeyChanges, KeyEntry, KeyFill, KeyPage, KeyRange, KeysChanged,
+    KeysExpired, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Outcome, Places, Range,
+    RecordChanges, RecordEdit, RecordStore, Revived, RunEnd, RunEnding, RunStore, Selection, Settlement,
+    StorageError, StoredMessage, Swept, Tail, Tended, TicketClaim, TopicChange, TopicList, TopicState,
+    TopicStore, Trim, Upkeep, WorkStore,
 };
 
 #[async_trait]
@@ -345,5 +346,111 @@ impl WorkStore for Valkey {
         id: MessageId,
     ) -> Result<Option<Fate>, StorageError> {
         self.shard_of(topic).fate(topic, group, id).await
+    }
+}
+
+#[async_trait]
+impl BucketStore for Valkey {
+    async fn change_keys(&self, changes: KeyChanges) -> Result<KeysChanged, StorageError> {
+        let [shard] = &self.shards;
+        shard.change_keys(&changes).await
+    }
+
+    async fn key(
+        &self,
+        bucket: &BucketName,
+        key: &KeyName,
+        value: bool,
+    ) -> Result<Option<KeyEntry>, StorageError> {
+        let [shard] = &self.shards;
+        shard.key(bucket, key, value).await
+    }
+
+    async fn key_history(&self, bucket: &BucketName, key: &KeyName) -> Result<Vec<KeyEntry>, StorageError> {
+        let [shard] = &self.shards;
+        shard.key_history(bucket, key).await
+    }
+
+    async fn touch_key(
+        &self,
+        bucket: &BucketName,
+        key: &KeyName,
+        ttl: Option<Duration>,
+        value: bool,
+    ) -> Result<Option<KeyEntry>, StorageError> {
+        let [shard] = &self.shards;
+        shard.touch_key(bucket, key, ttl, value).await
+    }
+
+    async fn fill_key(&self, asked: &FillAsked) -> Result<KeyFill, StorageError> {
+        let [shard] = &self.shards;
+        shard.fill_key(asked).await
+    }
+
+    async fn touch_revisions(
+        &self,
+        bucket: &BucketName,
+        keys: &[(KeyName, MessageId)],
+        ttl: Duration,
+    ) -> Result<Vec<bool>, StorageError> {
+        let [shard] = &self.shards;
+        shard.touch_revisions(bucket, keys, ttl).await
+    }
+
+    async fn list_keys(&self, bucket: &BucketName, range: KeyRange) -> Result<KeyPage, StorageError> {
+        let [shard] = &self.shards;
+        shard.list_keys(bucket, range).await
+    }
+
+    async fn revoke_keys(
+        &self,
+        bucket: &BucketName,
+        owner: &KeyName,
+        timestamp: Timestamp,
+    ) -> Result<u64, StorageError> {
+        let [shard] = &self.shards;
+        shard.revoke_keys(bucket, owner, timestamp).await
+    }
+
+    async fn expire_keys(&self, buckets: &[BucketName]) -> Vec<Result<KeysExpired, StorageError>> {
+        let [shard] = &self.shards;
+        shard.expire_keys(buckets).await
+    }
+
+    async fn expiring_within(
+        &self,
+        within: Duration,
+        limit: usize,
+    ) -> Result<Vec<(BucketName, Duration)>, StorageError> {
+        let [shard] = &self.shards;
+        shard.expiring_within(within, limit).await
+    }
+
+    async fn put_bucket(
+        &self,
+        bucket: &BucketName,
+        settings: BucketSettings,
+    ) -> Result<(BucketState, bool), StorageError> {
+        let [shard] = &self.shards;
+        shard.make_bucket(bucket, &settings, false).await
+    }
+
+    async fn bucket(&self, bucket: &BucketName) -> Result<BucketState, StorageError> {
+        let [shard] = &self.shards;
+        shard.bucket(bucket).await
+    }
+
+    async fn bucket_names(
+        &self,
+        after: Option<&BucketName>,
+        limit: usize,
+    ) -> Result<Vec<BucketName>, StorageError> {
+        let [shard] = &self.shards;
+        shard.bucket_names(after, limit).await
+    }
+
+    async fn delete_bucket(&self, bucket: &BucketName) -> Result<(), StorageError> {
+        let [shard] = &self.shards;
+        shard.delete_bucket(bucket).await
     }
 }

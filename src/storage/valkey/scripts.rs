@@ -3,17 +3,25 @@
 
 mod script;
 
-pub(super) use appending::{APPEND_BOUNDED, APPEND_IF, APPEND_ONCE, APPEND_UNIQUE};
+pub(super) use appending::{APPEND_BOUNDED, APPEND_FENCED, APPEND_IF, APPEND_ONCE, APPEND_UNIQUE};
+pub(super) use buckets::{
+    CHANGE_KEYS, DELETE_BUCKET, DESCRIBE_BUCKET, EXPIRE_KEYS, FILL_KEY, KEY_HISTORY, LIST_KEYS, PUT_BUCKET,
+    READ_KEY, REVOKE_KEYS, TOUCH_KEY, TOUCH_REVISIONS,
+};
 pub(super) use deleting::{DELETE_IDLE, DELETE_TOPIC};
+pub(super) use leases::{END_LEASE, LET_GO, MAKE_LEASE, PUT_UNDER, RENEW_LEASE, SEE_LEASE};
+pub(super) use locks::{ACQUIRE_LOCK, RELEASE_LOCK, RENEW_LOCK, SEE_LOCK, TAKE_LOCK};
 pub(super) use runs::END_RUN;
 pub(super) use schedules::{
     CANCEL, COUNT_IN, DUE_TOPICS, NEXT_DUE, PROMOTE, PUBLISH_NOW, PUT_RECURRING, RECURRING, REMOVE_RECURRING,
     SCHEDULE, WAITING_PAGE,
 };
 pub(super) use script::Script;
+pub(super) use series::{ADD_POINTS, DELETE_SERIES, READ_SERIES};
 pub(super) use shared::{
     CHANGE_ACCESS, CHANGE_RECORDS, CLAIM_TICKET, DRAW, HOLD_PLACES, PUT_TICKET, READ_RECORDS,
 };
+pub(super) use takes::TAKE;
 pub(super) use trimming::TRIM_TOPIC;
 pub(super) use work::{
     BURY, CLAIM, CLAIM_NEW, DEAD, DELETE_GROUP, DESCRIBE_GROUP, DYING, FATE, GROUP_NAMES, GROUPS_SWEPT,
@@ -38,6 +46,16 @@ macro_rules! of_a_topic {
         r"
 if kind == 'none' then return 1 end
 if kind ~= 'stream' then return 2 end
+"
+    };
+}
+
+/// Defines `now`, in ms.
+macro_rules! now {
+    () => {
+        r"
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 "
     };
 }
@@ -229,8 +247,11 @@ end
 }
 
 #[macro_use]
+mod fencing;
+#[macro_use]
 mod trimming;
 mod appending;
+mod buckets;
 mod deleting;
 mod runs;
 
@@ -452,6 +473,10 @@ return {first and first[1] or '', last, known['length'], known['entries-added'] 
 "
 );
 
+mod leases;
+mod locks;
 mod schedules;
+mod series;
 mod shared;
+mod takes;
 mod work;

@@ -83,7 +83,13 @@ impl Shard {
         }
         let mut cursor = "0".to_owned();
         loop {
-            let (next, topics) = self.scan(self.keys, &cursor).await?;
+            let (next, streams) = self.scan(self.keys, &cursor).await?;
+            let buckets: Vec<_> = streams.iter().filter_map(TopicName::bucket).collect();
+            let topics: Vec<_> = streams.into_iter().filter(|topic| topic.bucket().is_none()).collect();
+            for buckets in buckets.chunks(STEP_TOPICS) {
+                self.index_buckets(buckets).await;
+                sleep(REST).await;
+            }
             for topics in topics.chunks(STEP_TOPICS) {
                 swept.topics += topics.len() as u64;
                 swept.removed += self.sweep_topics(topics).await?;
@@ -99,12 +105,16 @@ impl Shard {
             cursor = next;
         }
         self.mend_index().await?;
+        self.mend_buckets().await?;
         Ok(swept)
     }
 
     /// Sweeps one topic, whoever else does.
     pub(super) async fn sweep_one(&self, topic: &TopicName) -> Result<(), StorageError> {
-        self.sweep_topics(std::slice::from_ref(topic)).await?;
+        // A log has its epoch from the beginning.
+        if topic.bucket().is_none() {
+            self.sweep_topics(std::slice::from_ref(topic)).await?;
+        }
         Ok(())
     }
 

@@ -2,28 +2,28 @@
 
 use std::time::Duration;
 
-use tidemill::storage::{BucketId, Draw, Places, Rate, Unspent};
+use tidemill::storage::{Draw, Places, QuotaId, Rate, Unspent};
 use tokio::task::JoinSet;
 
 use crate::support::always;
 use crate::support::eventually;
 use crate::support::ground::Ground;
 
-/// Returns a bucket of its own.
-fn bucket() -> BucketId {
+/// Returns a quota of its own.
+fn quota() -> QuotaId {
     let [one, two] = [(); 2].map(|()| tidemill::chance::random().to_be_bytes());
     [one, two].concat().try_into().expect("sixteen bytes")
 }
 
-fn draw(bucket: BucketId, amount: u32, within: Duration) -> Draw {
+fn draw(quota: QuotaId, amount: u32, within: Duration) -> Draw {
     let rate = Rate { amount, within };
-    Draw { bucket, rate, slices: 10, hold: Duration::ZERO, most: amount, back: None }
+    Draw { quota, rate, slices: 10, hold: Duration::ZERO, most: amount, back: None }
 }
 
 const MINUTE: Duration = Duration::from_mins(1);
 
 pub(super) async fn however_many_draw_no_more_is_granted_than_the_rate(ground: &Ground) {
-    let of_all = draw(bucket(), 500, MINUTE);
+    let of_all = draw(quota(), 500, MINUTE);
     let mut drawing = JoinSet::new();
     for _ in 0..20 {
         let limits = ground.storage.limits.clone();
@@ -43,13 +43,13 @@ pub(super) async fn however_many_draw_no_more_is_granted_than_the_rate(ground: &
     let granted = drawing.join_all().await.concat();
     assert_eq!(granted.iter().sum::<u32>(), 500);
     assert!(granted.iter().all(|one| *one <= 50), "nobody gets more than a tenth at one time: {granted:?}");
-    let other = draw(bucket(), 500, MINUTE);
+    let other = draw(quota(), 500, MINUTE);
     assert_eq!(ground.storage.limits.draw(&other).await.expect("it answers").granted, 50);
 }
 
 pub(super) async fn what_comes_back_is_granted_again_and_once(ground: &Ground) {
     let limits = &ground.storage.limits;
-    let asked = draw(bucket(), 10, MINUTE);
+    let asked = draw(quota(), 10, MINUTE);
     let first = limits.draw(&Draw { most: 1, ..asked }).await.expect("it answers");
     assert_eq!((first.granted, first.left), (1, 9));
     let back = Draw { most: 0, back: Some(Unspent { slice: first.slice, amount: 1 }), ..asked };
@@ -62,7 +62,7 @@ pub(super) async fn what_comes_back_is_granted_again_and_once(ground: &Ground) {
 pub(super) async fn what_was_granted_counts_for_its_time_and_no_longer(ground: &Ground) {
     let limits = &ground.storage.limits;
     let within = Duration::from_secs(1);
-    let asked = Draw { most: 1, hold: Duration::from_millis(500), ..draw(bucket(), 3, within) };
+    let asked = Draw { most: 1, hold: Duration::from_millis(500), ..draw(quota(), 3, within) };
     let began = tokio::time::Instant::now();
     for _ in 0..3 {
         assert_eq!(limits.draw(&asked).await.expect("it answers").granted, 1);
@@ -75,9 +75,9 @@ pub(super) async fn what_was_granted_counts_for_its_time_and_no_longer(ground: &
 }
 
 pub(super) async fn places_are_held_by_nodes_and_never_more_than_there_are(ground: &Ground) {
-    let bucket = bucket();
+    let quota = quota();
     let hold = async |node: u64, count: u32, lease: Duration| {
-        let places = Places { bucket, node, count, most: 3, lease };
+        let places = Places { quota, node, count, most: 3, lease };
         ground.storage.limits.hold(&places).await.expect("it answers")
     };
     assert!(hold(1, 2, MINUTE).await);

@@ -7,6 +7,8 @@ use tidemill::proto::{Code, Timestamp};
 use tidemill::storage::{Storage, StorageLimits};
 
 use super::on_both_backends;
+use tidemill::features::{Feature, Features};
+
 use crate::support::eventually;
 use crate::support::ground::SOON;
 use crate::support::relay::{TestRelay, memory_with};
@@ -283,8 +285,9 @@ async fn what_is_wrong_with_a_recurring_message_is_named(storage: Storage) {
 #[tokio::test]
 async fn where_delays_are_switched_off_they_are_refused_and_their_paths_are_not_there() {
     let relay = TestRelay::start_with(memory_with(|_| {}), |options| {
-        options.relay.delays = false;
-        options.http.serve_delays = false;
+        let features = Features::all().without(Feature::Delays);
+        options.relay.features = features;
+        options.http.features = features;
     })
     .await;
     relay.publish("t", "1").await;

@@ -5,6 +5,7 @@ use tidemill::proto::{Code, TopicSelector};
 
 use crate::support::relay::{TestRelay, memory};
 
+#[expect(clippy::too_many_lines, reason = "it has a line for each operation")]
 #[tokio::test]
 async fn the_document_lists_every_path() {
     let relay = TestRelay::start(memory()).await;
@@ -22,7 +23,13 @@ async fn the_document_lists_every_path() {
     assert_eq!(
         operations,
         [
+            "delete /api/v1/buckets/{bucket}",
+            "delete /api/v1/keys/{bucket}/{key}",
+            "delete /api/v1/leases/{lease}",
+            "delete /api/v1/locks/{lock}",
+            "delete /api/v1/presence/{room}/{member}",
             "delete /api/v1/roles/{role}",
+            "delete /api/v1/series/{series}",
             "delete /api/v1/tokens/{token_id}",
             "delete /api/v1/topics/{topic}",
             "delete /api/v1/topics/{topic}/groups/{group}",
@@ -31,7 +38,15 @@ async fn the_document_lists_every_path() {
             "delete /api/v1/topics/{topic}/scheduled/{schedule_id}",
             "delete /api/v1/users/{name}",
             "delete /auth/users/{user_id}",
+            "get /api/v1/buckets",
+            "get /api/v1/buckets/{bucket}",
+            "get /api/v1/keys/{bucket}",
+            "get /api/v1/keys/{bucket}/{key}",
+            "get /api/v1/leases/{lease}",
+            "get /api/v1/locks/{lock}",
+            "get /api/v1/presence/{room}",
             "get /api/v1/roles",
+            "get /api/v1/series/{series}",
             "get /api/v1/stream",
             "get /api/v1/tokens",
             "get /api/v1/topics",
@@ -61,8 +76,24 @@ async fn the_document_lists_every_path() {
             "patch /api/v1/topics/{topic}/groups/{group}",
             "patch /auth/users/{user_id}",
             "post /api/v1/access/explain",
+            "post /api/v1/buckets/{bucket}/revoke",
+            "post /api/v1/keys/{bucket}",
+            "post /api/v1/keys/{bucket}/{key}/increment",
+            "post /api/v1/keys/{bucket}/{key}/touch",
+            "post /api/v1/leases",
+            "post /api/v1/leases/{lease}/renew",
+            "post /api/v1/limits/take",
+            "post /api/v1/limits/{name}/peek",
+            "post /api/v1/limits/{name}/refund",
+            "post /api/v1/limits/{name}/take",
+            "post /api/v1/locks/renew",
+            "post /api/v1/locks/{lock}",
+            "post /api/v1/locks/{lock}/release",
+            "post /api/v1/locks/{lock}/renew",
             "post /api/v1/messages",
             "post /api/v1/messages/bulk",
+            "post /api/v1/series",
+            "post /api/v1/series/{series}",
             "post /api/v1/tickets",
             "post /api/v1/tokens",
             "post /api/v1/topics",
@@ -92,6 +123,9 @@ async fn the_document_lists_every_path() {
             "post /auth/token/refresh",
             "post /auth/token/revoke",
             "post /messages/poll",
+            "put /api/v1/buckets/{bucket}",
+            "put /api/v1/keys/{bucket}/{key}",
+            "put /api/v1/presence/{room}/{member}",
             "put /api/v1/roles/{role}",
             "put /api/v1/topics/{topic}",
             "put /api/v1/topics/{topic}/groups/{group}",

@@ -55,7 +55,7 @@ async fn behind_a_proxy_each_client_has_its_own_and_none_can_take_another_s() {
 #[tokio::test]
 async fn where_too_many_are_counted_those_that_come_later_share_one_limit() {
     let relay = TestRelay::start_with(memory(), |options| {
-        limit(options, LimitOptions { buckets_max: 3, ..limits() });
+        limit(options, LimitOptions { quotas_max: 3, ..limits() });
     })
     .await;
     let send = async |from: u8| send_from(&relay, &format!("192.0.2.{from}"), None, LIST, &Value::Null).await;

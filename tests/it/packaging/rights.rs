@@ -9,13 +9,14 @@ use tidemill::config::Settings;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::{TopicUpdate, WhenFull};
 use tidemill::proto::work::{ClaimId, ConsumerName, GroupName, GroupSettings, Ordering};
-use tidemill::proto::{OrderKey, Timestamp, TopicName};
+use tidemill::proto::{LimitName, OrderKey, SeriesName, Timestamp, TopicName};
 use tidemill::storage::valkey::check::{Outcome, RIGHTS};
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
 use tidemill::storage::{
     AccessEdit, Backend as _, Body, Claim, DeadLetter, Draw, Existing, Expected, GapCheck, GroupStart, Hint,
-    Idempotency, NewMessage, NewTicket, Places, Range, Rate, RecordEdit, RunEnding, Selection, Settlement,
-    Storage, StorageError, TicketClaim, TopicPolicy, Trim, Unique, Unspent, Verdict, group_defaults,
+    Idempotency, LimitPolicy, NewMessage, NewTicket, Places, Point, Range, Rate, RecordEdit, RunEnding,
+    Selection, Settlement, Storage, StorageError, Take, TakeKind, TicketClaim, TopicPolicy, Trim, Unique,
+    Unspent, Verdict, group_defaults,
 };
 
 use crate::support::ground::{Heard, followed, node};
@@ -47,6 +48,7 @@ fn message(topic: &TopicName, key: Option<&str>) -> NewMessage {
         idempotency,
         expected_last: None,
         unique: None,
+        fence: None,
         create_topic: true,
         owner: None,
         policy: TopicPolicy { age: Some(Duration::from_hours(1)), ..TopicPolicy::newest(1_000) },
@@ -218,14 +220,26 @@ async fn who_may_do_what(storage: &Storage) {
 
 async fn limits_and_tickets(storage: &Storage) {
     let rate = Rate { amount: 10, within: Duration::from_mins(1) };
-    let draw = Draw { bucket: [1; 16], rate, slices: 60, hold: Duration::ZERO, most: 1, back: None };
+    let draw = Draw { quota: [1; 16], rate, slices: 60, hold: Duration::ZERO, most: 1, back: None };
     let drawn = storage.limits.draw(&draw).await.expect("an allowance is drawn");
     let back = Some(Unspent { slice: drawn.slice, amount: drawn.granted });
     storage.limits.draw(&Draw { most: 0, back, ..draw }).await.expect("an allowance comes back");
     for count in [1, 0] {
-        let places = Places { bucket: [1; 16], node: 1, count, most: 1, lease: Duration::from_secs(1) };
+        let places = Places { quota: [1; 16], node: 1, count, most: 1, lease: Duration::from_secs(1) };
         assert!(storage.limits.hold(&places).await.expect("a place is held, and left"));
     }
+    for kind in [TakeKind::Take, TakeKind::Peek, TakeKind::Refund] {
+        let policies = vec![LimitPolicy::new(1, Duration::from_mins(1), 1).expect("a policy")];
+        let take = Take { name: LimitName::parse("rights").expect("a name"), policies, cost: 1, kind };
+        let taken = storage.takes.take(&take).await.expect("a limit is taken, looked at, and given back");
+        assert_eq!(taken.allowed, kind != TakeKind::Peek);
+    }
+    let series = SeriesName::parse("rights").expect("a name");
+    let point = Point::new(1.0, 1, None).expect("a point");
+    let added = storage.series.add_points(&series, &[point]).await.expect("a point is added");
+    let read = storage.series.read_series(&series, Duration::from_mins(5)).await.expect("a series is read");
+    assert_eq!(added, [Some(read[0])]);
+    storage.series.delete_series(&series).await.expect("a series is forgotten");
     // One more than a maker may have, so that its oldest goes.
     for at in 0..=1_000 {
         let ticket = NewTicket {
@@ -329,6 +343,12 @@ async fn check_finds_every_right_that_is_missing() {
         "+hlen",
         "+hkeys",
         "+hscan",
+        "+hexists",
+        "+hrandfield",
+        "+pttl",
+        "+pexpire",
+        "+pexpireat",
+        "+zrank",
         "+sadd",
         "+srem",
         "+smembers",

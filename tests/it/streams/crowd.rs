@@ -113,7 +113,12 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
         access: inner.access,
         records: inner.records,
         work: inner.work,
+        buckets: inner.buckets,
+        locks: inner.locks,
+        leases: inner.leases,
         limits: inner.limits,
+        takes: inner.takes,
+        series: inner.series,
         upkeep: inner.upkeep,
     };
     let (tracker, token) = (TaskTracker::new(), CancellationToken::new());

@@ -27,9 +27,14 @@ use super::dice::Dice;
 pub(crate) use self::fate::Rates;
 
 mod access;
+mod buckets;
 mod fate;
+mod leases;
+mod locks;
 mod runs;
 mod schedules;
+mod series;
+mod takes;
 mod work;
 
 /// What the storage behind did, in order.

@@ -27,6 +27,7 @@ pub(crate) const LIMITS: StorageLimits = StorageLimits {
     idempotency_window: Duration::from_mins(10),
     schedules_max: 100_000,
     topic_schedules_max: 100_000,
+    buckets_max: 100_000,
 };
 
 /// A policy whose bounds no test reaches by chance.
@@ -156,6 +157,7 @@ pub(crate) fn message(topic: &TopicName, body: Body) -> NewMessage {
         idempotency: None,
         expected_last: None,
         unique: None,
+        fence: None,
         create_topic: true,
         owner: None,
         policy: POLICY,

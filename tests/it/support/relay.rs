@@ -9,9 +9,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tidemill::access::{AccessOptions, Sessions, TrustedHosts, WebRules};
 use tidemill::clock::Clock;
+use tidemill::features::Features;
 use tidemill::http::{HttpOptions, OwnUrl};
 use tidemill::limits::{LimitOptions, TrustedProxies};
-use tidemill::relay::RelayOptions;
+use tidemill::relay::{PresenceOptions, RelayOptions, TakesAway};
 use tidemill::server::{Bound, Server, ServerOptions, TcpListen};
 use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
 use tidemill::storage::{Storage, StorageLimits, TopicPolicy};
@@ -61,6 +62,7 @@ pub(crate) fn memory_with(change: impl FnOnce(&mut MemoryOptions)) -> Storage {
             idempotency_window: Duration::from_mins(10),
             schedules_max: 100_000,
             topic_schedules_max: 100_000,
+            buckets_max: 100_000,
         },
         bytes_max: 256 * 1024 * 1024,
         keys_bytes_max: 64 * 1024 * 1024,
@@ -79,14 +81,16 @@ pub(crate) fn options() -> ServerOptions {
         fast_path: fast_path(),
         relay: RelayOptions {
             payload_bytes_max: 1024 * 1024,
+            value_bytes_max: 1024 * 1024,
             pending_bytes_max: 32 * 1024 * 1024,
             live_bytes_max: 256 * 1024 * 1024,
             live_topics_max: 100_000,
             topic_auto_create: true,
             policy: TopicPolicy::newest(1_000_000),
             retention: None,
-            delays: true,
-            groups: true,
+            features: Features::all(),
+            presence: PresenceOptions::usual(node()),
+            takes_away: TakesAway::CountAlone,
         },
         access: AccessOptions::open(),
         limits: LimitOptions::none(),
@@ -105,8 +109,7 @@ pub(crate) fn options() -> ServerOptions {
             drain: Duration::from_secs(10),
             serve_docs: true,
             serve_metrics: true,
-            serve_groups: true,
-            serve_delays: true,
+            features: Features::all(),
             own_url: OwnUrl::AsAsked { tls: false },
         },
         ws: WsOptions {
@@ -217,7 +220,7 @@ impl TestRelay {
 }
 
 /// Returns the bytes of a request that is alone on its connection.
-fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut head = format!(
         "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n",
         body.len()

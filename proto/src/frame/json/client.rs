@@ -457,7 +457,7 @@ fn write_publish(publish: &Publish<'_>, out: &mut Vec<u8>) {
 fn write_payload(payload: PayloadRef<'_>, out: &mut Vec<u8>) {
     out.push(b',');
     if !payload.is_json() || payload.bytes.trim_ascii() == payload.bytes {
-        return payload.write_json(out);
+        return payload.write_json("payload", out);
     }
     out.extend_from_slice(br#""payload_base64":""#);
     out.extend_from_slice(BASE64.encode(payload.bytes).as_bytes());

@@ -95,7 +95,7 @@ impl Topics {
         if is_idle { self.remove(name).ok() } else { None }
     }
 
-    /// Removes the oldest messages of whichever topic is the largest, until `target` bytes are free or no message is left:
+    /// Removes the oldest messages of whichever topic, or log of a bucket, is the largest, until `target` bytes are free or no message is left:
     /// first what no group holds, and of topics that refuse what has no room nothing. There is at least one message when this is called.
     pub(super) fn evict(&mut self, target: usize) {
         let mut freed = self.evict_from(target, |topic| match topic.when_full {
@@ -110,17 +110,20 @@ impl Topics {
 
     fn evict_from(&mut self, target: usize, held_from: impl Fn(&StoredTopic) -> Option<MessageId>) -> usize {
         let topics = self.topics.values_mut().filter(|topic| topic.log.length() > 0);
-        let mut logs: Vec<(Option<MessageId>, &mut Log)> =
-            topics.map(|topic| (held_from(topic), &mut topic.log)).collect();
+        let topics = topics.map(|topic| (true, held_from(topic), &mut topic.log));
+        let buckets = self.buckets.values_mut().map(|bucket| (false, None, bucket.log_mut()));
+        let mut logs: Vec<(bool, Option<MessageId>, &mut Log)> =
+            topics.chain(buckets.filter(|(.., log)| log.length() > 0)).collect();
         let mut largest: BinaryHeap<(usize, usize)> =
-            logs.iter().enumerate().map(|(at, (_, log))| (log.bytes(), at)).collect();
+            logs.iter().enumerate().map(|(at, (.., log))| (log.bytes(), at)).collect();
         let mut freed = 0;
         while freed < target
             && let Some((bytes, at)) = largest.pop()
         {
-            let (held_from, log) = &mut logs[at];
+            let (is_topic, held_from, log) = &mut logs[at];
             let count = log.evict(*held_from);
-            self.messages -= count;
+            // What is in the log of a bucket is no message to those who count them.
+            self.messages -= if *is_topic { count } else { 0 };
             freed += bytes - log.bytes();
             if count > 0 && log.length() > 0 {
                 largest.push((log.bytes(), at));

@@ -1,11 +1,10 @@
-//! What publishes are remembered by: idempotency keys of all topics, and the room that they have together; and keys that
-//! are unique in groups.
+//! What publishes are remembered by: idempotency keys of all topics and buckets, and the room that they have together; and
+//! keys that are unique in groups.
 
 use tidemill_proto::{Timestamp, TopicName};
 
-use super::{Shortage, Topics};
+use super::{OfMessages, Shortage, Topics};
 use crate::storage::memory::group::UNIQUE_BYTES;
-use crate::storage::memory::keys::Keys;
 use crate::storage::memory::work::Kept;
 use crate::storage::{Appended, Idempotency, NewMessage, StorageError};
 
@@ -18,9 +17,20 @@ impl Topics {
         key: &Idempotency,
         now: Timestamp,
     ) -> Result<(), StorageError> {
+        let keys = |all: &Self| {
+            let keys = all.topics.get(topic).and_then(|topic| topic.keys.as_deref());
+            OfMessages::growth(keys, key)
+        };
+        self.check_room_for_growth(keys, now)
+    }
+
+    /// The same, of what this many bytes are needed for.
+    pub(super) fn check_room_for_growth(
+        &mut self,
+        growth: impl Fn(&Self) -> usize,
+        now: Timestamp,
+    ) -> Result<(), StorageError> {
         let max = usize::try_from(self.options.keys_bytes_max).unwrap_or(usize::MAX);
-        let growth =
-            |all: &Self| Keys::growth(all.topics.get(topic).and_then(|topic| topic.keys.as_deref()), key);
         // A look at every topic, so not before it can be of use.
         if self.keys_bytes + growth(self) > max && self.keys_end <= now {
             self.purge_all_keys(now);
@@ -43,6 +53,11 @@ impl Topics {
                 .and_then(|keys| keys.next_end())
                 .map_or(next_end, |end| next_end.min(end));
         }
+        for bucket in self.buckets.values_mut() {
+            let (_, freed) = bucket.purge_answers(now, usize::MAX);
+            self.keys_bytes -= freed;
+            next_end = bucket.next_answer_end().map_or(next_end, |end| next_end.min(end));
+        }
         self.keys_end = next_end;
     }
 
@@ -56,7 +71,7 @@ impl Topics {
         let topic = self.topics.get_mut(topic).expect("an append has found or made its topic");
         let keys = topic.keys.get_or_insert_default();
         let before = keys.bytes();
-        keys.remember(key, appended, now, self.options.limits.idempotency_window);
+        keys.remember(key, (appended.id, appended.timestamp), now, self.options.limits.idempotency_window);
         self.keys_bytes += keys.bytes() - before;
     }
 

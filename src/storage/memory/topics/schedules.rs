@@ -34,7 +34,7 @@ impl Topics {
             let (_, freed) = topic.purge_keys(now, PURGED_PER_APPEND_MAX);
             self.keys_bytes -= freed;
             if let (Some(key), Some(keys)) = (&message.idempotency, &topic.keys)
-                && let Some(Appended { id, timestamp, .. }) = keys.find(key, now)?
+                && let Some((id, timestamp)) = keys.find(key, now)?
             {
                 let due_in = Duration::ZERO;
                 return Ok(Scheduled { id: id_of(id), due: timestamp, due_in, replayed: true });
@@ -317,6 +317,7 @@ fn message_of(
         idempotency: None,
         expected_last: None,
         unique: None,
+        fence: None,
         create_topic: false,
         owner: None,
         policy,

@@ -27,16 +27,6 @@ end
     };
 }
 
-/// Defines `now`, in ms.
-macro_rules! now {
-    () => {
-        r"
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-"
-    };
-}
-
 /// Defines `publish(body, oldest, own, keep, times, times_bytes)`, behind `now` and `trim`: appends what waited as an append does, as it stands in `entry`,
 /// and answers the id, an error as a table, or nothing where there is nothing to publish.
 macro_rules! publish {

@@ -96,9 +96,9 @@ return 1
 "
 );
 
-/// Draws from a bucket, which is what `storage::limits` does in a process.
+/// Draws from a quota, which is what `storage::limits` does in a process.
 ///
-/// KEYS: the bucket's hash. ARGV: the amount of its rate, the length of a part of its time, how long after its part
+/// KEYS: the quota's hash. ARGV: the amount of its rate, the length of a part of its time, how long after its part
 /// a grant counts (both in ms), how much is of use, and what comes back: its part and its amount.
 /// Answers how much is granted, in which part, how much is left, and after how many ms there is something.
 pub(in crate::storage::valkey) const DRAW: &str = r"

@@ -1,4 +1,4 @@
-//! What this node holds of one bucket: an allowance, or that there is none.
+//! What this node holds of one quota: an allowance, or that there is none.
 //!
 //! It must not know where allowances come from.
 
@@ -9,23 +9,23 @@ use tokio::time::Instant;
 
 use super::{Exceeded, Limit, Over};
 use crate::storage::limits::{Draw, Drawn, Grants, Unspent};
-use crate::storage::{BucketId, Rate};
+use crate::storage::{QuotaId, Rate};
 
 /// The part of a rate that is of use to a node at one time.
 const SHARE: u32 = 10;
 /// Parts of a rate's time in which is counted.
 const SLICES: u32 = 60;
-/// The same where a node counts by itself, for many buckets at one time.
+/// The same where a node counts by itself, for many quotas at one time.
 const SLICES_ALONE: u32 = 6;
 /// How long it is remembered that there is nothing, at most: others may give something back.
 const NOTHING_FOR: Duration = Duration::from_secs(1);
 
-/// One bucket, as this node knows it.
+/// One quota, as this node knows it.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(super) struct Quota {
     pub(super) limit: Limit,
     rate: Rate,
-    id: BucketId,
+    id: QuotaId,
     state: Mutex<State>,
     /// Held by who asks the storage for it.
     pub(super) asking: tokio::sync::Mutex<()>,
@@ -45,8 +45,8 @@ struct State {
     alone: Grants,
 }
 
-impl Bucket {
-    pub(super) fn new(limit: Limit, rate: Rate, id: BucketId, now: Instant) -> Self {
+impl Quota {
+    pub(super) fn new(limit: Limit, rate: Rate, id: QuotaId, now: Instant) -> Self {
         let alone = Grants::default();
         let state = State { left: 0, until: now, slice: 0, nothing: None, used_at: now, alone };
         Self { limit, rate, id, state: Mutex::new(state), asking: tokio::sync::Mutex::default() }
@@ -115,8 +115,8 @@ impl Bucket {
     }
 
     fn asks(&self, most: u32, back: Option<Unspent>) -> Draw {
-        let (bucket, rate, hold) = (self.id, self.rate, self.limit.hold());
-        Draw { bucket, rate, slices: SLICES, hold, most, back }
+        let (quota, rate, hold) = (self.id, self.rate, self.limit.hold());
+        Draw { quota, rate, slices: SLICES, hold, most, back }
     }
 
     fn exceeded(&self, wait: Duration) -> Over {

@@ -1,0 +1,28 @@
+//! Headers of every request, as they are written on the command line.
+
+use reqwest::header::{HeaderName, HeaderValue};
+
+/// A header of every request.
+#[derive(Clone, Debug)]
+pub(super) struct Header {
+    /// Its name.
+    pub(super) name: HeaderName,
+    /// What it says, which may be a secret.
+    pub(super) value: HeaderValue,
+    /// The file that it was read from.
+    pub(super) file: Option<String>,
+}
+
+/// Reads a header as it is written on the command line, or in a file.
+pub(super) fn parse_header(text: &str) -> Result<Header, String> {
+    let file = text.strip_prefix('@').map(str::to_owned);
+    let read = file.as_ref().map(std::fs::read_to_string).transpose();
+    let line = read.map_err(|cause| format!("the file cannot be read: {cause}"))?;
+    let line = line.as_deref().unwrap_or(text).trim();
+    let (name, value) = line.split_once(':').ok_or("write a name and a value, as in `X-Team: tides`")?;
+    let name = HeaderName::try_from(name.trim()).map_err(|_| "the name is none of a header")?;
+    let mut value = HeaderValue::try_from(value.trim())
+        .map_err(|_| "the value has characters that a header cannot have")?;
+    value.set_sensitive(true);
+    Ok(Header { name, value, file })
+}

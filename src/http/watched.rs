@@ -1,0 +1,379 @@
+//! How keys and their changes are written: as events, or as lines.
+//!
+//! An event's type is what became of the key (`put`, `deleted`, `expired`); its id stands on the last change of a step, so
+//! that whoever resumes has steps whole. Who watches a part of the bucket gets a `bookmark` with the id where the last
+//! change of a step is none of its own. Lines have the same in `type` and `id`. Of members of rooms the types are `joined`
+//! and `left`.
+
+use std::borrow::Cow;
+use std::io::Write as _;
+
+use axum::body::Bytes;
+use axum::http::HeaderValue;
+use serde::Serialize;
+use tidemill_proto::{MessageEncoding, MessageId, MessageRef, PayloadRef, Problem, Timestamp, frame};
+
+use super::events::{put_data, retry};
+use super::stream::{Cursor, Cursors, Form, Opening};
+use crate::metrics::Transport;
+use crate::relay::{Item, KeyEntry, LiveMessage, LoggedKind, LoggedRef, WatchScope, change_of};
+
+/// Changes as those get them who watch the whole bucket: a [`MessageEncoding`] for each way to write them.
+macro_rules! encodings {
+    ($($name:ident = $text:literal, $encoding:expr;)+) => {$(
+        static $name: MessageEncoding = MessageEncoding {
+            name: $text,
+            write: |message, out| {
+                if let Some(logged) = message.metadata.and_then(LoggedRef::read) {
+                    let id = (!logged.more).then_some(message.message_id);
+                    $encoding.write(&Written::of(message, &logged), id, out);
+                }
+            },
+        };
+    )+};
+}
+
+encodings! {
+    KEY_EVENT = "key event", Encoding { form: Frames::Events, of: Of::Keys };
+    KEY_LINE = "key line", Encoding { form: Frames::Lines, of: Of::Keys };
+    MEMBER_EVENT = "member event", Encoding { form: Frames::Events, of: Of::Members };
+    MEMBER_LINE = "member line", Encoding { form: Frames::Lines, of: Of::Members };
+}
+
+/// How frames are written, and what of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Encoding {
+    form: Frames,
+    of: Of,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Frames {
+    Events,
+    Lines,
+}
+
+/// What is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    /// Keys of a bucket.
+    Keys,
+    /// Members of a room.
+    Members,
+}
+
+/// What is written of a key, or of a member.
+struct Written<'a> {
+    change: LoggedKind,
+    key: &'a str,
+    revision: MessageId,
+    /// `None` where it is damaged, and not shown.
+    value: Option<PayloadRef<'a>>,
+}
+
+impl<'a> Written<'a> {
+    fn of(message: &MessageRef<'a>, logged: &LoggedRef<'a>) -> Self {
+        let (revision, value) = (message.message_id, Some(message.payload));
+        Self { change: logged.change, key: logged.key, revision, value }
+    }
+
+    /// Returns the type of the frame.
+    const fn kind(&self, of: Of) -> &'static str {
+        match (of, self.change) {
+            (Of::Keys, LoggedKind::Put) => "put",
+            (Of::Keys, LoggedKind::Deleted) => "deleted",
+            (Of::Keys, LoggedKind::Expired) => "expired",
+            (Of::Members, LoggedKind::Put) => "joined",
+            (Of::Members, LoggedKind::Deleted | LoggedKind::Expired) => "left",
+        }
+    }
+
+    /// Appends the members of its object.
+    fn write_members(&self, of: Of, out: &mut Vec<u8>) {
+        let name = match of {
+            Of::Keys => "key",
+            Of::Members => "member",
+        };
+        // Names and ids hold nothing that JSON escapes.
+        put(out, format_args!(r#""{name}":"{}","revision":"{}""#, self.key, self.revision));
+        match (of, self.change) {
+            (Of::Keys, LoggedKind::Put) => match &self.value {
+                Some(value) => {
+                    out.push(b',');
+                    value.write_json("value", out);
+                }
+                None => put(out, format_args!(r#","damaged":true"#)),
+            },
+            // What is kept of a member is an object that says what there is to say.
+            (Of::Members, LoggedKind::Put) => {
+                let kept = self.value.as_ref().and_then(|value| value.bytes.strip_prefix(b"{"));
+                let kept = kept.and_then(|kept| kept.strip_suffix(b"}"));
+                if let Some(kept) = kept.filter(|kept| !kept.is_empty()) {
+                    out.push(b',');
+                    out.extend_from_slice(kept);
+                }
+            }
+            (Of::Members, LoggedKind::Expired) => put(out, format_args!(r#","reason":"expired""#)),
+            (Of::Members, LoggedKind::Deleted) => put(out, format_args!(r#","reason":"left""#)),
+            (Of::Keys, LoggedKind::Deleted | LoggedKind::Expired) => {}
+        }
+    }
+}
+
+/// What a frame says that is of no key.
+#[derive(Serialize)]
+struct At {
+    revision: MessageId,
+}
+
+/// What a frame says of where its client resumes.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// Nothing: it is where it was.
+    Unsaid,
+    /// Behind this change.
+    Behind(MessageId),
+    /// Nowhere: it begins anew.
+    Nowhere,
+}
+
+impl Encoding {
+    /// Returns events of something.
+    pub(super) const fn events(of: Of) -> Self {
+        Self { form: Frames::Events, of }
+    }
+
+    /// Returns lines of something.
+    pub(super) const fn lines(of: Of) -> Self {
+        Self { form: Frames::Lines, of }
+    }
+
+    pub(super) const fn transport(self) -> Transport {
+        match self.form {
+            Frames::Events => Transport::Events,
+            Frames::Lines => Transport::Lines,
+        }
+    }
+
+    const fn message(self) -> &'static MessageEncoding {
+        match (self.form, self.of) {
+            (Frames::Events, Of::Keys) => &KEY_EVENT,
+            (Frames::Lines, Of::Keys) => &KEY_LINE,
+            (Frames::Events, Of::Members) => &MEMBER_EVENT,
+            (Frames::Lines, Of::Members) => &MEMBER_LINE,
+        }
+    }
+
+    fn message_of(self, message: &LiveMessage) -> &Bytes {
+        message.encoded(self.message())
+    }
+
+    /// Appends a key, with the id that resumes behind it where there is one.
+    fn write(self, written: &Written<'_>, id: Option<MessageId>, out: &mut Vec<u8>) {
+        match self.form {
+            Frames::Events => {
+                put(out, format_args!("event: {}\n", written.kind(self.of)));
+                if let Some(id) = id {
+                    put(out, format_args!("id: {id}\n"));
+                }
+                put_data(out, |out| {
+                    out.push(b'{');
+                    written.write_members(self.of, out);
+                    out.push(b'}');
+                });
+                out.push(b'\n');
+            }
+            Frames::Lines => {
+                let start = out.len();
+                put(out, format_args!(r#"{{"type":"{}","#, written.kind(self.of)));
+                written.write_members(self.of, out);
+                if let Some(id) = id {
+                    put(out, format_args!(r#","id":"{id}""#));
+                }
+                out.push(b'}');
+                frame::json::flatten_lines(&mut out[start..]);
+                out.push(b'\n');
+            }
+        }
+    }
+
+    /// Appends a frame of this type that is of no key.
+    fn write_other(self, kind: &str, place: Place, data: &impl Serialize, out: &mut Vec<u8>) {
+        // Plain structures cannot fail to be written.
+        let data = serde_json::to_string(data).unwrap_or_default();
+        match self.form {
+            Frames::Events => {
+                put(out, format_args!("event: {kind}\n"));
+                match place {
+                    Place::Behind(id) => put(out, format_args!("id: {id}\n")),
+                    // A browser has none from here on.
+                    Place::Nowhere => out.extend_from_slice(b"id\n"),
+                    Place::Unsaid => {}
+                }
+                put(out, format_args!("data: {data}\n\n"));
+            }
+            Frames::Lines => {
+                put(out, format_args!(r#"{{"type":"{kind}""#));
+                if let Place::Behind(id) = place {
+                    put(out, format_args!(r#","id":"{id}""#));
+                }
+                match data.strip_prefix('{').filter(|rest| *rest != "}") {
+                    Some(rest) => put(out, format_args!(",{rest}\n")),
+                    None => out.extend_from_slice(b"}\n"),
+                }
+            }
+        }
+    }
+
+    /// Returns what a stream begins with.
+    pub(super) fn greeting(self) -> Bytes {
+        match self.form {
+            Frames::Events => retry().into(),
+            Frames::Lines => Bytes::new(),
+        }
+    }
+
+    /// Appends a key of a snapshot.
+    pub(super) fn entry(self, entry: &KeyEntry, out: &mut Vec<u8>) {
+        let Some(value) = &entry.value else { return };
+        let value = PayloadRef { bytes: &value.bytes, content_type: value.content_type.as_deref() };
+        let value = entry.is_sound().then_some(value);
+        let (key, revision) = (entry.key.as_str(), entry.revision);
+        self.write(&Written { change: LoggedKind::Put, key, revision, value }, None, out);
+    }
+
+    /// Appends a change that comes before the snapshot is whole, if it is one of those that are watched.
+    pub(super) fn change(self, message: &LiveMessage, scope: &WatchScope, out: &mut Vec<u8>) {
+        if let Some(logged) = change_of(message).filter(|logged| scope.has(logged.key)) {
+            let wire = crate::relay::as_wire(message.topic(), message.stored());
+            self.write(&Written::of(&wire, &logged), None, out);
+        }
+    }
+
+    /// Returns that everything came that there was at this revision.
+    pub(super) fn synced(self, revision: MessageId) -> Bytes {
+        let mut out = Vec::new();
+        self.write_other("synced", Place::Behind(revision), &At { revision }, &mut out);
+        out.into()
+    }
+
+    /// Returns that what came before counts no more, and a snapshot follows.
+    pub(super) fn reset(self) -> Bytes {
+        #[derive(Serialize)]
+        struct Nothing {}
+        let mut out = Vec::new();
+        self.write_other("reset", Place::Nowhere, &Nothing {}, &mut out);
+        out.into()
+    }
+
+    fn bookmark(self, revision: MessageId, out: &mut Vec<u8>) {
+        self.write_other("bookmark", Place::Behind(revision), &At { revision }, out);
+    }
+}
+
+/// The changes of keys that are watched.
+pub(super) struct Watched {
+    encoding: Encoding,
+    scope: WatchScope,
+    /// Whether a change of a step was written whose end was not.
+    is_open: bool,
+}
+
+impl Watched {
+    pub(super) const fn new(encoding: Encoding, scope: WatchScope) -> Self {
+        Self { encoding, scope, is_open: false }
+    }
+
+    /// Appends a change, if it is one of those that are watched.
+    fn write(&mut self, message: &LiveMessage, out: &mut Vec<u8>) {
+        let Some(logged) = change_of(message) else { return };
+        if self.scope.has(logged.key) {
+            out.extend_from_slice(self.encoding.message_of(message));
+            self.is_open = logged.more;
+        } else if !logged.more && std::mem::take(&mut self.is_open) {
+            self.encoding.bookmark(message.id(), out);
+        }
+    }
+}
+
+impl Form for Watched {
+    fn content_type(&self) -> HeaderValue {
+        HeaderValue::from_static(match self.encoding.form {
+            Frames::Events => "text/event-stream",
+            Frames::Lines => "application/x-ndjson",
+        })
+    }
+
+    fn transport(&self) -> Transport {
+        self.encoding.transport()
+    }
+
+    fn shared_as(&self) -> Option<&'static str> {
+        self.scope.is_everything().then_some(self.encoding.message().name)
+    }
+
+    fn greeting(&mut self, _: &Opening) -> Bytes {
+        self.encoding.greeting()
+    }
+
+    fn frames(&mut self, items: &[Item]) -> Bytes {
+        let mut out = Vec::new();
+        for item in items {
+            match item {
+                Item::Message(message) => self.write(message, &mut out),
+                // Whoever writes the stream sees to holes, and a log does not end.
+                Item::Gap(_) | Item::Closed(_) | Item::Bookmark(..) => {}
+            }
+        }
+        out.into()
+    }
+
+    fn frame(&mut self, message: &LiveMessage, front: &mut Vec<u8>) -> Bytes {
+        match change_of(message) {
+            Some(logged) if self.scope.has(logged.key) => {
+                self.is_open = logged.more;
+                self.encoding.message_of(message).clone()
+            }
+            Some(_) | None => {
+                self.write(message, front);
+                Bytes::new()
+            }
+        }
+    }
+
+    fn ping(&mut self, now: Timestamp, at: Option<MessageId>) -> Bytes {
+        let mut out = Vec::new();
+        match at {
+            Some(at) => self.encoding.bookmark(at, &mut out),
+            None => put(&mut out, format_args!(": {now}\n")),
+        }
+        out.into()
+    }
+
+    fn end(&mut self, reason: &str, cursors: &Cursors) -> Bytes {
+        #[derive(Serialize)]
+        struct End<'a> {
+            reason: Cow<'a, str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            revision: Option<MessageId>,
+        }
+        let revision = cursors.values().find_map(|cursor| match cursor {
+            Cursor::Of(id) => Some(*id),
+            Cursor::OfPattern(_) => None,
+        });
+        let mut out = self.encoding.greeting().to_vec();
+        self.encoding.write_other("end", Place::Unsaid, &End { reason: reason.into(), revision }, &mut out);
+        out.into()
+    }
+
+    fn problem(&mut self, problem: &Problem) -> Bytes {
+        let mut out = Vec::new();
+        self.encoding.write_other("problem", Place::Unsaid, problem, &mut out);
+        out.into()
+    }
+}
+
+fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    // Writing into a vector cannot fail.
+    let _ = out.write_fmt(text);
+}

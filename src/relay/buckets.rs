@@ -1,0 +1,146 @@
+//! Buckets: what they keep, and what concerns all keys of one.
+
+use futures_util::{StreamExt as _, stream};
+use tidemill_proto::{BucketName, KeyName, Problem, TopicName};
+
+use super::{Failure, Gate};
+use crate::access::{Kind, Verb, Who, changed};
+use crate::storage::{BucketSettings, BucketState, StorageError};
+
+/// Names that are looked through in one step.
+const STEP_NAMES: usize = 1_000;
+/// Steps in which a page looks for buckets that a caller may read.
+const STEPS_MAX: usize = 10;
+/// Buckets that are described at the same time.
+const DESCRIBED_AT_ONCE: usize = 16;
+
+/// A page of buckets.
+#[derive(Clone, Debug)]
+pub struct BucketList {
+    /// The buckets, in the order of their names.
+    pub buckets: Vec<BucketState>,
+    /// Behind which the next page begins; `None` where this one is the last.
+    pub next: Option<BucketName>,
+}
+
+impl Gate {
+    fn check_bucket(&self, verb: Verb, bucket: &BucketName) -> Result<(), Failure> {
+        Ok(self.caller().check_each(verb, Kind::Key, &[bucket.as_str(), ""])?)
+    }
+
+    /// Tells the log what was done with a bucket, as with a topic.
+    fn tell_bucket(&self, what: &'static str, bucket: &BucketName) {
+        if *self.caller().who() != Who::Anyone {
+            let bucket = bucket.as_str();
+            changed!(self.caller().who(), self.origin(), "bucket changed", change = what, bucket);
+        }
+    }
+
+    /// Checks that the caller may manage a bucket: asked before a body is read.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn check_manages_bucket(&self, bucket: &BucketName) -> Result<(), Failure> {
+        self.check_bucket(Verb::Manage, bucket)
+    }
+
+    /// Makes a bucket with these settings, or gives them to the one that is there; returns it, and whether it is new.
+    ///
+    /// # Errors
+    /// The caller may not, there are too many, or the storage did not answer.
+    pub async fn put_bucket(
+        &self,
+        bucket: &BucketName,
+        settings: BucketSettings,
+    ) -> Result<(BucketState, bool), Failure> {
+        self.check_bucket(Verb::Manage, bucket)?;
+        if self.meter().counts_topics() {
+            self.admit_topic(&TopicName::log_of(bucket)).await?;
+        }
+        let put = self.relay().storage.buckets.put_bucket(bucket, settings).await;
+        let put = put.map_err(|error| Failure::change_bucket(error, bucket))?;
+        self.tell_bucket(if put.1 { "made" } else { "described" }, bucket);
+        Ok(put)
+    }
+
+    /// Describes a bucket.
+    ///
+    /// # Errors
+    /// The caller may not read all its keys, it does not exist, or the storage did not answer.
+    pub async fn bucket(&self, bucket: &BucketName) -> Result<BucketState, Failure> {
+        self.check_bucket(Verb::Read, bucket)?;
+        let state = self.relay().storage.buckets.bucket(bucket).await;
+        state.map_err(|error| Failure::read_bucket(error, bucket))
+    }
+
+    /// Returns up to `limit` buckets all of whose keys the caller may read, whose names come after `after`.
+    ///
+    /// # Errors
+    /// The caller may read no key, too many buckets that it may not read lie in between, or the storage did not answer.
+    pub async fn list_buckets(
+        &self,
+        after: Option<&BucketName>,
+        limit: usize,
+    ) -> Result<BucketList, Failure> {
+        self.check_some_key(Verb::Read)?;
+        let (mut found, mut after, mut is_last) = (Vec::new(), after.cloned(), false);
+        for _ in 0..STEPS_MAX {
+            let names = self.relay().storage.buckets.bucket_names(after.as_ref(), STEP_NAMES).await;
+            let names = names.map_err(|error| Failure::read(error, None))?;
+            is_last = names.len() < STEP_NAMES;
+            after = names.last().cloned();
+            // Those of rooms are nobody's to name.
+            let is_shown =
+                |name: &BucketName| name.room().is_none() && self.check_bucket(Verb::Read, name).is_ok();
+            found.extend(names.into_iter().filter(is_shown));
+            // One more than fits, so that it is known whether another page follows.
+            if is_last || found.len() > limit {
+                break;
+            }
+        }
+        if found.is_empty() && !is_last {
+            let detail = "too many buckets lie between those that this caller may read; begin elsewhere";
+            return Err(Problem::field("after", detail).into());
+        }
+        let next = (found.len() > limit || !is_last).then(|| found[found.len().min(limit) - 1].clone());
+        found.truncate(limit);
+        let store = &self.relay().storage.buckets;
+        let described = found.into_iter().map(|name| async move { store.bucket(&name).await });
+        let described: Vec<_> = stream::iter(described).buffered(DESCRIBED_AT_ONCE).collect().await;
+        let mut buckets = Vec::with_capacity(described.len());
+        for state in described {
+            match state {
+                Ok(state) => buckets.push(state),
+                // It has gone meanwhile.
+                Err(StorageError::NoBucket) => {}
+                Err(error) => return Err(Failure::read(error, None)),
+            }
+        }
+        Ok(BucketList { buckets, next })
+    }
+
+    /// Deletes a bucket with all its keys.
+    ///
+    /// # Errors
+    /// The caller may not, it does not exist, or the storage did not answer.
+    pub async fn delete_bucket(&self, bucket: &BucketName) -> Result<(), Failure> {
+        self.check_bucket(Verb::Manage, bucket)?;
+        let deleted = self.relay().storage.buckets.delete_bucket(bucket).await;
+        deleted.map_err(|error| Failure::change_bucket(error, bucket))?;
+        self.tell_bucket("deleted", bucket);
+        Ok(())
+    }
+
+    /// Deletes all keys of an owner, and returns how many there were.
+    ///
+    /// # Errors
+    /// The caller may not manage the bucket, it does not exist, or the storage did not answer; some may be deleted.
+    pub async fn revoke_keys(&self, bucket: &BucketName, owner: &KeyName) -> Result<u64, Failure> {
+        self.check_bucket(Verb::Manage, bucket)?;
+        let now = self.relay().clock.now();
+        let revoked = self.relay().storage.buckets.revoke_keys(bucket, owner, now).await;
+        let revoked = revoked.map_err(|error| Failure::change_bucket(error, bucket))?;
+        self.tell_bucket("keys of an owner revoked", bucket);
+        Ok(revoked)
+    }
+}

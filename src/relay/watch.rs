@@ -1,0 +1,254 @@
+//! Watching keys: a snapshot of what there is, and every change from there on.
+//!
+//! Whoever watches stands in the log of the bucket before the snapshot is taken, page by page, and reads on from there
+//! behind it. A change that a page had already is passed over: each key's newest revision in the pages is remembered, if it
+//! is later than the place in the log, and nothing else has to be. At the end of the log as it was when the last page was
+//! taken, what was given out is what the bucket had at that moment.
+//!
+//! It must not know how keys and changes are written.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tidemill_proto::{BucketName, Cursor, KeyName, MessageId, Problem, Since, TopicName};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::live::{Begun, Item, LiveMessage, LiveReader, Outlet};
+use super::{Failure, Gate};
+use crate::access::{Kind, Verb};
+use crate::features::Feature;
+use crate::storage::{KeyEntry, KeyRange, LoggedRef, StorageError};
+
+/// Keys of one page of a snapshot.
+const PAGE_KEYS: usize = 500;
+/// Bytes of values of one page, about.
+const PAGE_BYTES: usize = 128 * 1024;
+/// Pages that are on their way to clients at one time, over a node: what a page holds lies in memory until it is written.
+const PAGES_MAX: usize = 64;
+
+/// The pages that are on their way to clients.
+#[derive(Debug)]
+pub(super) struct Snapshots(Arc<Semaphore>);
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(PAGES_MAX)))
+    }
+}
+
+/// Which keys of a bucket are watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchScope {
+    /// One.
+    Key(KeyName),
+    /// Those whose names begin so; all where that is empty.
+    Prefix(Box<str>),
+}
+
+impl WatchScope {
+    /// Returns whether a key is one of them.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        match self {
+            Self::Key(only) => only.as_str() == key,
+            Self::Prefix(prefix) => key.starts_with(&**prefix),
+        }
+    }
+
+    /// Returns whether every key is.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        matches!(self, Self::Prefix(prefix) if prefix.is_empty())
+    }
+}
+
+/// Keys that are watched by one reader.
+pub struct KeyWatch<O: Outlet> {
+    gate: Gate,
+    bucket: BucketName,
+    log: TopicName,
+    scope: WatchScope,
+    reader: LiveReader<O>,
+    /// The newest revisions that pages had, of keys that have changed since the reader stood in the log.
+    seen: HashMap<KeyName, MessageId>,
+    /// Where the reader stood in the log before the first page.
+    from: MessageId,
+    /// Behind which the next page begins.
+    after: Option<KeyName>,
+}
+
+impl<O: Outlet> std::fmt::Debug for KeyWatch<O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyWatch")
+            .field("bucket", &self.bucket)
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A page of a snapshot.
+#[derive(Debug)]
+pub struct SnapshotPage {
+    /// The keys, with their values.
+    pub entries: Vec<KeyEntry>,
+    /// Whether it is the last page.
+    pub is_last: bool,
+    /// Its place among those that are on their way, kept until it is written.
+    _turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Gate {
+    /// Watches keys of a bucket, which need not exist.
+    ///
+    /// # Errors
+    /// The caller may not read all of them, or keys are switched off.
+    pub fn watch_keys<O: Outlet>(
+        &self,
+        bucket: &BucketName,
+        scope: WatchScope,
+    ) -> Result<KeyWatch<O>, Failure> {
+        if !self.relay().options.features.has(Feature::Keys) {
+            let rule = "is of buckets, which are switched off on this relay (setting `TIDEMILL_FEATURES`, which does not name `keys`)";
+            return Err(Problem::field("bucket", rule).into());
+        }
+        match &scope {
+            WatchScope::Key(key) => {
+                self.caller().check_named(Verb::Read, Kind::Key, &[bucket.as_str(), key.as_str()])?;
+            }
+            WatchScope::Prefix(prefix) => {
+                self.caller().check_each(Verb::Read, Kind::Key, &[bucket.as_str(), prefix])?;
+            }
+        }
+        Ok(KeyWatch::new(self, bucket, scope))
+    }
+}
+
+impl<O: Outlet> KeyWatch<O> {
+    /// Returns a watch of keys that the caller may read.
+    pub(super) fn new(gate: &Gate, bucket: &BucketName, scope: WatchScope) -> Self {
+        Self {
+            gate: gate.clone(),
+            bucket: bucket.clone(),
+            log: TopicName::log_of(bucket),
+            scope,
+            reader: gate.live_reader(),
+            seen: HashMap::new(),
+            from: MessageId::MIN,
+            after: None,
+        }
+    }
+
+    /// Returns which keys are watched.
+    #[must_use]
+    pub const fn scope(&self) -> &WatchScope {
+        &self.scope
+    }
+
+    /// Returns what reads the log.
+    pub const fn reader(&mut self) -> &mut LiveReader<O> {
+        &mut self.reader
+    }
+
+    /// Returns up to where the log was read.
+    #[must_use]
+    pub fn cursor(&self) -> MessageId {
+        self.reader.cursor(&self.log).unwrap_or(MessageId::MIN)
+    }
+
+    /// Goes on behind a change that the client has dealt with, without a snapshot.
+    ///
+    /// # Errors
+    /// As many topics are read live as may be, or the storage did not answer.
+    pub async fn resume(&mut self, after: MessageId) -> Result<(), Failure> {
+        self.seen.clear();
+        self.reader.add_log(&self.bucket, Since::Cursor(Cursor::After(after))).await.map(drop)
+    }
+
+    /// Begins a snapshot: from here on no change is missed.
+    ///
+    /// # Errors
+    /// As many topics are read live as may be, or the storage did not answer.
+    pub async fn begin(&mut self) -> Result<(), Failure> {
+        self.seen.clear();
+        self.after = None;
+        let Begun { cursor, .. } = self.reader.add_log(&self.bucket, Since::Cursor(Cursor::Latest)).await?;
+        self.from = cursor;
+        Ok(())
+    }
+
+    /// Returns the next page of the snapshot, when it has its turn.
+    ///
+    /// # Errors
+    /// The storage did not answer.
+    pub async fn page(&mut self) -> Result<SnapshotPage, Failure> {
+        let turns = self.gate.relay().snapshots.0.clone();
+        // It is never closed.
+        let turn = turns.acquire_owned().await.ok();
+        let buckets = &self.gate.relay().storage.buckets;
+        let (entries, next) = match &self.scope {
+            WatchScope::Key(key) => {
+                let entry = buckets.key(&self.bucket, key, true).await;
+                (entry.map_err(|error| Failure::read(error, None))?.into_iter().collect(), None)
+            }
+            WatchScope::Prefix(prefix) => {
+                let range = KeyRange {
+                    prefix: prefix.clone(),
+                    after: self.after.clone(),
+                    limit: PAGE_KEYS,
+                    bytes_max: PAGE_BYTES,
+                    values: true,
+                };
+                match buckets.list_keys(&self.bucket, range).await {
+                    Ok(page) => (page.entries, page.next),
+                    Err(StorageError::NoBucket) => (Vec::new(), None),
+                    Err(error) => return Err(Failure::read(error, None)),
+                }
+            }
+        };
+        for entry in entries.iter().filter(|entry| entry.revision > self.from) {
+            self.seen.insert(entry.key.clone(), entry.revision);
+        }
+        let is_last = next.is_none();
+        self.after = next;
+        Ok(SnapshotPage { entries, is_last, _turn: turn })
+    }
+
+    /// Returns the end of the log as it is now: up to there the snapshot is whole.
+    ///
+    /// # Errors
+    /// The storage did not answer.
+    pub async fn end(&mut self) -> Result<MessageId, Failure> {
+        match self.gate.relay().storage.live.tail(&self.log).await {
+            Ok(tail) => Ok(tail.last.unwrap_or(MessageId::MIN)),
+            Err(StorageError::NoTopic) => Ok(MessageId::MIN),
+            Err(error) => Err(Failure::read(error, None)),
+        }
+    }
+
+    /// Returns whether a page had this change already, or a later one of its key.
+    #[must_use]
+    pub fn has_seen(&self, message: &LiveMessage) -> bool {
+        let key = change_of(message).map(|logged| logged.key);
+        key.and_then(|key| self.seen.get(key)).is_some_and(|seen| message.id() <= *seen)
+    }
+
+    /// Forgets what pages had: all of it was passed.
+    pub fn forget_seen(&mut self) {
+        self.seen = HashMap::new();
+    }
+}
+
+/// Returns the change that a message of a log tells; `None` of what another program has put there.
+#[must_use]
+pub fn change_of(message: &LiveMessage) -> Option<LoggedRef<'_>> {
+    LoggedRef::read(message.stored().body.metadata.as_deref()?)
+}
+
+/// Returns whether more changes of the same step follow behind these items.
+#[must_use]
+pub fn is_within_a_step(items: &[Item]) -> bool {
+    match items.last() {
+        Some(Item::Message(message)) => change_of(message).is_some_and(|logged| logged.more),
+        Some(Item::Gap(_) | Item::Closed(_) | Item::Bookmark(..)) | None => false,
+    }
+}
