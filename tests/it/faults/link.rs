@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use tidemill::proto::page::Order;
-use tidemill::storage::{GapCheck, Range};
 use tokio::time::Instant;
 
 use super::{DEADLINE, Node};
 use crate::support::eventually;
-use crate::support::ground::{SOON, length, topic};
+use crate::support::ground::{SOON, length, topic, try_page};
 use crate::support::load::{Load, assert_kept};
 use crate::support::proxy::{Flow, Proxy};
 use crate::support::server::{Kind, Server};
@@ -54,10 +53,8 @@ async fn publishes_into_a_black_hole_end_in_time_and_work_again_after_it() {
     eprintln!("black hole: noticed after {noticed:?}, works {:?} after it", began.elapsed());
     let told = load.stop().await;
     // Reading and pages have connections of their own, which nobody used: each is found dead a little later.
-    let range =
-        Range { order: Order::Asc, after: None, gap_check: GapCheck::None, limit: 1, bytes_max: usize::MAX };
     let hole = topic("hole");
-    let read = async || node.storage.messages.read(&hole, range).await.is_ok();
+    let read = async || try_page(&node.storage, &hole, Order::Asc, None, 1).await.is_ok();
     eventually(REBUILT_WITHIN, read).await;
     eventually(REBUILT_WITHIN, async || node.storage.topics.stats().await.is_ok()).await;
     assert_kept(&node.storage, &told, DEADLINE).await;

@@ -266,8 +266,19 @@ pub(crate) async fn page(
     after: Option<MessageId>,
     limit: usize,
 ) -> Batch {
+    try_page(storage, topic, order, after, limit).await.expect("the topic can be read")
+}
+
+/// The same where the topic may not be there to be read.
+pub(crate) async fn try_page(
+    storage: &Storage,
+    topic: &TopicName,
+    order: Order,
+    after: Option<MessageId>,
+    limit: usize,
+) -> Result<Batch, StorageError> {
     let range = Range { order, after, gap_check: GapCheck::None, limit, bytes_max: usize::MAX };
-    storage.messages.read(topic, range).await.expect("the topic can be read")
+    storage.messages.read(topic, range).await
 }
 
 /// Reads a topic page by page to its end.
