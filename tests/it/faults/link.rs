@@ -53,7 +53,7 @@ async fn publishes_into_a_black_hole_end_in_time_and_work_again_after_it() {
     eprintln!("black hole: noticed after {noticed:?}, works {:?} after it", began.elapsed());
     let told = load.stop().await;
     // Reading and pages have connections of their own, which nobody used: each is found dead a little later.
-    let hole = topic("hole");
+    let hole = topic(&told[0].topic);
     let read = async || try_page(&node.storage, &hole, Order::Asc, None, 1).await.is_ok();
     eventually(REBUILT_WITHIN, read).await;
     eventually(REBUILT_WITHIN, async || node.storage.topics.stats().await.is_ok()).await;
