@@ -188,8 +188,7 @@ async fn at_the_budget_an_append_is_refused_without_effect() {
 async fn a_message_larger_than_the_budget_costs_no_other_message() {
     let setup = setup(MIB, WhenFull::TrimLargest);
     setup.append(message("t", "1")).await.unwrap();
-    let too_large = message("t", vec![b'1'; 1024 * 1024]);
-    assert!(matches!(setup.append(too_large).await, Err(StorageError::Full(_))));
+    assert!(matches!(setup.append(message("t", vec![b'1'; 1024 * 1024])).await, Err(StorageError::Full(_))));
     assert_eq!(setup.length("t").await, 1);
     // One that just fits in the place of the other displaces it.
     let largest = usize::try_from(MIB - setup.memory.bytes()).unwrap() + 1;
