@@ -29,6 +29,7 @@ mod foreign;
 mod groups;
 mod health;
 mod keys;
+mod limits;
 mod logs;
 mod open_files;
 mod output;
@@ -125,6 +126,8 @@ pub enum Command {
     Buckets(buckets::Buckets),
     /// List and watch who is in rooms, and be in one
     Presence(presence::Presence),
+    /// Take of limits of applications, look at them, and give back
+    Limits(limits::Limits),
     /// Run a command for each message of a group
     ///
     /// The message is its standard input, and its exit status says what becomes of the message.
@@ -198,6 +201,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Keys(keys) => block_on(keys.run(environment)),
         Command::Buckets(buckets) => block_on(buckets.run(environment)),
         Command::Presence(presence) => block_on(presence.run(environment)),
+        Command::Limits(limits) => block_on(limits.run(environment)),
         Command::Work(work) => block_on(work.run(environment)),
         Command::Groups(groups) => block_on(groups.run(environment)),
         Command::Claim(claim) => block_on(claim.run(environment)),

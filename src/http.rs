@@ -55,6 +55,7 @@ mod source;
 mod stream;
 mod streamed;
 pub(crate) mod surroundings;
+mod takes;
 mod tickets;
 mod topics;
 mod waiting;
@@ -248,6 +249,7 @@ impl Http {
             schedules::routes(options.features.has(Feature::Delays)),
             keys::routes(options.features.has(Feature::Keys)),
             buckets::routes(options.features.has(Feature::Keys)),
+            takes::routes(options.features.has(Feature::Limits)),
             runs::routes(),
             presence::routes(options.features.has(Feature::Presence)),
             log_ins::routes(),

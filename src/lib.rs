@@ -28,7 +28,9 @@
 //!
 //! Of limits: **rate** (how much may be done in a time), **quota** (what is counted together, as the requests of
 //! one caller), **allowance** (a part of what a quota has left, which a node draws in advance and spends), **meter**
-//! (the quotas of one caller), **entrance** (where a transport learns who calls, counted from then on).
+//! (the quotas of one caller), **entrance** (where a transport learns who calls, counted from then on); and of limits
+//! of applications, which have nothing to do with those: **policy** (so much in a time, and so much at once), **take** (to
+//! ask whether something may be done, and to count it), **burst** (how much may be done at once).
 //!
 //! Of storage: **epoch** (which of the topics that have had a name), **gap check** (what a read is to tell of
 //! what is missing), **sweep** (one pass over all topics: of age retention, or for changes), **hint** (what a

@@ -14,6 +14,7 @@
 //! | `readers` | live readers, by what carries them |
 //! | `auth` | log-ins, and what was refused for who asked |
 //! | `limits` | what limits refuse |
+//! | `takes` | limits of applications |
 //! | `node` | readiness, and how the backend is |
 //! | `work` | what consumers claim and settle |
 //! | `registry` | how counts are described and registered |
@@ -32,6 +33,7 @@ mod registry;
 mod requests;
 mod schedules;
 mod sockets;
+mod takes;
 mod work;
 
 use std::fmt;
@@ -52,6 +54,7 @@ pub use readers::{CountedReader, Readers, Transport};
 pub use requests::Requests;
 pub use schedules::Schedules;
 pub use sockets::{Ending, Sockets};
+pub use takes::Takes;
 pub use work::Work;
 
 /// The counts of one node. Cloning is cheap.
@@ -70,6 +73,7 @@ struct Inner {
     readers: Readers,
     node: Node,
     limits: Limits,
+    takes: Takes,
     auth: Auth,
     work: Work,
 }
@@ -95,6 +99,7 @@ impl Metrics {
             readers: Readers::new(&registry),
             node: Node::new(registry.clone()),
             limits: Limits::new(registry.clone()),
+            takes: Takes::new(registry.clone()),
             auth: Auth::new(registry.clone()),
             requests: Requests::new(registry),
             handle: recorder.handle(),
@@ -171,6 +176,12 @@ impl Metrics {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// Returns the counts of limits of applications.
+    #[must_use]
+    pub fn takes(&self) -> &Takes {
+        &self.0.takes
     }
 
     /// Returns the counts of work.

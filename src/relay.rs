@@ -31,6 +31,7 @@ mod recurrence;
 mod runs;
 mod schedules;
 mod timers;
+mod takes;
 mod topics;
 mod watch;
 mod watching;
@@ -68,6 +69,7 @@ pub use publish::{
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use runs::parse_reason;
 pub use schedules::{DueCursor, RecurringDraft, parse_recurring_name, parse_schedule_id};
+pub use takes::{TAKE_PER, TakeDraft, TakesAway, parse_limit};
 pub use topics::{
     TrimTo, parse_description, parse_idle, parse_max_bytes, parse_max_messages, parse_retention,
     parse_when_full,
@@ -81,8 +83,8 @@ pub use work::{
 pub use crate::storage::{
     Appended, Batch, BucketSettings, BucketState, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart,
     GroupsSwept, KeyChanged, KeyCondition, KeyEntry, KeyPage, KeyValue, LoggedKind, LoggedRef, Outcome, Part,
-    Refusal, Scheduled, Settlement, StoredMessage, StoredRecurring, Swept, TopicChange, TopicList, Verdict,
-    WaitingMessage,
+    Refusal, Scheduled, Settlement, StoredMessage, StoredRecurring, Swept, TakeKind, TopicChange, TopicList,
+    Verdict, WaitingMessage,
 };
 
 use crate::access::{Caller, Sessions};
@@ -124,6 +126,8 @@ pub struct RelayOptions {
     pub features: Features,
     /// Connections that are members of rooms.
     pub presence: PresenceOptions,
+    /// What becomes of limits of applications while the storage cannot be asked.
+    pub takes_away: TakesAway,
 }
 
 /// The relay: a storage with the rules in front of it. Cloning is cheap.
@@ -154,6 +158,8 @@ struct Inner {
     snapshots: Snapshots,
     /// What this node keeps in rooms.
     presences: Arc<Presences>,
+    /// What this node counts of limits of applications by itself.
+    takes: takes::Takes,
 }
 
 impl Relay {
@@ -198,6 +204,7 @@ impl Relay {
             expiries: Timers::default(),
             snapshots: Snapshots::default(),
             presences,
+            takes: takes::Takes::new(),
         }))
     }
 

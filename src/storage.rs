@@ -45,6 +45,8 @@
 //! - A ticket opens one thing, is good for nothing but that from then on, and one holds it at a time.
 //! - Of what is limited no more is granted than the rate allows, and no more is held at one time than may be,
 //!   however many nodes ask.
+//! - Of a limit of an application passes to the unit what the algorithm says, by the backend's clock, over any number of
+//!   nodes; of several policies all are charged or none. It goes by itself once nothing of it is owed.
 //!
 //! What is told of everything that can happen to a topic stands as a table in `storage::reading`.
 
@@ -69,6 +71,7 @@ pub use schedules::{
     DuePlace, NewRecurring, NewSchedule, Promoted, Recurrence, RecurringRule, ScheduleStore, Scheduled,
     StoredRecurring, WaitingMessage, WaitingPage, WaitingRange,
 };
+pub use takes::{BURST_TIME_MAX, LIMIT_POLICIES_MAX, LimitPolicy, Owed, Take, TakeKind, TakeStore, Taken};
 pub use tickets::{NewTicket, TicketClaim};
 pub use topics::{Part, TopicChange, TopicState, TopicStore};
 pub use upkeep::{Condition, GroupsSwept, StorageLimits, Swept, Upkeep};
@@ -94,6 +97,7 @@ mod reading;
 mod records;
 mod runs;
 mod schedules;
+pub(crate) mod takes;
 pub(crate) mod tickets;
 mod topics;
 mod upkeep;

@@ -25,6 +25,7 @@
 //! | [`access`] | users, tokens and roles, and why somebody may do something |
 //! | [`names`] | names of what is no topic: buckets, keys, locks, limits, rooms, members, series |
 //! | [`keys`] | buckets of keys: values, changes, histories, settings |
+//! | [`takes`] | limits of applications: what is taken of them |
 //! | [`work`] | groups, claims, receipts, and how messages are settled |
 //! | [`presence`] | who is present in rooms |
 //! | [`topics`] | descriptions of topics, trimming, statistics |
@@ -64,6 +65,7 @@ pub mod problem;
 pub mod quoted;
 pub mod schedule;
 pub mod selector;
+pub mod takes;
 pub mod time;
 pub mod topic;
 pub mod topics;

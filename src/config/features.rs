@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::form::{parse_bytes, whole};
+use super::form::{ApplicationLimitsAway, parse_bytes, whole};
 use super::limits::LIMITS;
 use super::{PROCESS, Settings};
 use crate::features::{Feature, Features, NONE};
@@ -50,6 +50,11 @@ pub struct FeatureSettings {
     #[arg(long, value_name = "BYTES", default_value = "1MiB", help_heading = LIMITS)]
     #[arg(value_parser = parse_bytes)]
     pub value_bytes_max: usize,
+
+    /// What becomes of limits of applications while the storage cannot be asked: each node counts by itself, nothing
+    /// passes, or everything does. The answer says that it is so
+    #[arg(long, value_name = "WHAT", default_value = "alone", help_heading = LIMITS, ignore_case = true)]
+    pub application_limits_away: ApplicationLimitsAway,
 }
 
 /// A text does not name features.

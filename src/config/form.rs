@@ -73,6 +73,17 @@ pub enum LimitsAway {
     Refuse,
 }
 
+/// What becomes of limits of applications while the storage cannot be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ApplicationLimitsAway {
+    /// Each node counts by itself, as if it were the only one
+    Alone,
+    /// Nothing passes
+    Refuse,
+    /// Everything passes
+    Allow,
+}
+
 /// How much is logged. Python's names for the levels are taken too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogLevel {

@@ -12,6 +12,7 @@ use tidemill_proto::limits::{
     BUCKETS_PAGE_MAX, CONTENT_TYPE_BYTES_MAX, DESCRIPTION_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX,
     PAGE_MESSAGES_MAX, POLL_SECONDS_MAX, TOPICS_PAGE_MAX, TTL_SECONDS_MAX,
 };
+use tidemill_proto::takes::{LIMIT_MAX, POLICIES_MAX, TAKES_MAX};
 use tidemill_proto::work::RECEIPTS_MAX;
 use utoipa::PartialSchema as _;
 use utoipa::openapi::OpenApi;
@@ -186,6 +187,7 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         (_, "ticket") => text("tk_[0-9a-hjkmnp-tv-z]{16}_[0-9A-Za-z]{49}"),
         (_, "schedule_id") => text(SCHEDULE),
         (_, "group") | ("read_recurring" | "put_recurring" | "delete_recurring", "name") => text(SHORT_NAME),
+        ("take" | "peek" | "refund", "name") => text(TOPIC_NAME),
         (_, "name" | "role" | "user_id") => text(NAME),
         _ => return None,
     })
@@ -225,6 +227,7 @@ fn example_of_parameter(operation: &str, method: &str, name: &str) -> Option<&'s
         ("increment_key", _, "key") => Some("visits"),
         (_, "put" | "post", "key") => Some("flow-7"),
         ("put_recurring", _, "name") => Some("heartbeat"),
+        ("take" | "peek" | "refund", _, "name") => Some("mail"),
         (_, "put", "name") => Some("ann"),
         (_, "put", "role") => Some("crew"),
         // It is ready-made, and gets back the rules that it has.
@@ -274,6 +277,10 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
         ("touch_key", "application/json") => json!({ "ttl": "30m" }),
         ("put_bucket", "application/json") => json!({ "history": 8, "ttl": "30d" }),
         ("revoke_keys", "application/json") => json!({ "owner": "ann" }),
+        ("take" | "peek" | "refund", "application/json") => json!({ "cost": 1, "policies": policies() }),
+        ("take_all", "application/json") => json!({
+            "takes": [{ "name": "mail", "policies": policies() }, { "name": "sms", "cost": 2, "policies": policies() }],
+        }),
         ("put_group", "application/json") => {
             json!({ "start": "earliest", "ack_wait": "1m", "max_deliveries": 5 })
         }
@@ -315,6 +322,11 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
     })
 }
 
+/// Returns policies as an application has them.
+fn policies() -> Value {
+    json!([{ "limit": 10, "per": "1m", "burst": 20 }, { "limit": 100, "per": "1h" }])
+}
+
 /// Says what a status means, where the handler says nothing more.
 fn reason(status: &str) -> &'static str {
     let status = status.parse().ok().and_then(|status| axum::http::StatusCode::from_u16(status).ok());
@@ -340,6 +352,7 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
     // Whoever logs in may say what it likes, and is told that it is wrong.
     let is_cookie = fields.len() == 2 && fields.contains_key("username");
     let is_log_in = is_cookie || fields.contains_key("grant_type");
+    let is_limit = fields.contains_key("policies");
     let is_device = fields.contains_key("device_code");
     for (name, field) in &mut *fields {
         if matches!(name.as_str(), "ack_wait" | "max_run" | "result_ttl" | "wait" | "delay") {
@@ -361,6 +374,11 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
                     { "type": "null" },
                 ] })
             }
+            "per" => duration(),
+            "limit" | "burst" | "cost" => json!({ "minimum": 1, "maximum": LIMIT_MAX }),
+            "policies" => json!({ "minItems": 1, "maxItems": POLICIES_MAX }),
+            "takes" => json!({ "minItems": 1, "maxItems": TAKES_MAX }),
+            "name" if is_limit => json!({ "pattern": format!("^{TOPIC_NAME}$") }),
             "max_in_flight" | "per_consumer_max" => json!({ "minimum": 1, "maximum": HELD_MAX }),
             "rate" => json!({ "minimum": 1, "maximum": RATE_MAX }),
             "max" => json!({ "minimum": 1, "maximum": CLAIM_MESSAGES_MAX }),

@@ -1,14 +1,14 @@
-//! Parts of paths: topics, groups, message ids, buckets, keys, and names of users, tokens and roles.
+//! Parts of paths: topics, groups, message ids, buckets, keys, limits, and names of users, tokens and roles.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{
-    BucketName, KeyName, MemberName, MessageId, Problem, RecurringName, RoomName, ScheduleId, TopicName,
+    BucketName, KeyName, LimitName, MemberName, MessageId, Problem, RecurringName, RoomName, ScheduleId, TopicName,
 };
 
 use crate::relay::{
-    Failure, parse_bucket, parse_group, parse_id, parse_key, parse_recurring_name, parse_schedule_id,
+    Failure, parse_bucket, parse_group, parse_id, parse_key, parse_limit, parse_recurring_name, parse_schedule_id,
     parse_topic,
 };
 
@@ -55,6 +55,10 @@ pub(super) struct BucketPath(pub(super) BucketName);
 /// The key that a path names, with its bucket.
 #[derive(Debug)]
 pub(super) struct KeyPath(pub(super) BucketName, pub(super) KeyName);
+
+/// The limit that a path names.
+#[derive(Debug)]
+pub(super) struct LimitPath(pub(super) LimitName);
 
 /// Returns the parameters of a path; where one is no text, the problem names this field.
 async fn parameters<S: Send + Sync>(
@@ -166,6 +170,15 @@ impl<S: Send + Sync> FromRequestParts<S> for KeyPath {
         let parameters = parameters(parts, state, "key").await?;
         let bucket = parse_bucket("bucket", parameter(&parameters, "bucket"))?;
         Ok(Self(bucket, parse_key("key", parameter(&parameters, "key"))?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for LimitPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let parameters = parameters(parts, state, "name").await?;
+        parse_limit("name", parameter(&parameters, "name")).map(Self)
     }
 }
 

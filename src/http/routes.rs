@@ -136,7 +136,7 @@ mod tests {
     use crate::http::HttpOptions;
     use crate::limits::{Entrance, Kept, Limits, TrustedProxies};
     use crate::metrics::Metrics;
-    use crate::relay::{PresenceOptions, Relay, RelayOptions, test_policy};
+    use crate::relay::{PresenceOptions, Relay, RelayOptions, TakesAway, test_policy};
     use crate::storage::test_storage;
 
     /// A request for each operation that would do something: its method and pattern, the query and body.
@@ -177,6 +177,15 @@ mod tests {
         ("post", "/api/v1/work/extend", "", RECEIPTS),
         ("post", "/api/v1/work/reject", "", RECEIPTS),
         ("post", "/api/v1/work/release", "", RECEIPTS),
+        ("post", "/api/v1/limits/{name}/take", "", POLICIES),
+        ("post", "/api/v1/limits/{name}/peek", "", POLICIES),
+        ("post", "/api/v1/limits/{name}/refund", "", POLICIES),
+        (
+            "post",
+            "/api/v1/limits/take",
+            "",
+            r#"{"takes":[{"name":"x","policies":[{"limit":1,"per":"1s"}]}]}"#,
+        ),
         ("get", "/api/v1/topics/{topic}/scheduled", "", ""),
         ("delete", "/api/v1/topics/{topic}/scheduled/{schedule_id}", "", ""),
         ("post", "/api/v1/topics/{topic}/scheduled/{schedule_id}/now", "", ""),
@@ -238,6 +247,8 @@ mod tests {
         ("get", "/openapi.json", "", ""),
     ];
 
+    const POLICIES: &str = r#"{"policies":[{"limit":1,"per":"1s"}]}"#;
+
     const RECEIPTS: &str = r#"{"receipts":["t/g/0000000000000001/1-1/1"]}"#;
 
     fn router(caller: Caller, change: impl FnOnce(&mut HttpOptions)) -> Router {
@@ -258,6 +269,7 @@ mod tests {
             retention: None,
             features: Features::all(),
             presence: PresenceOptions::usual(NodeId::new(0)),
+            takes_away: TakesAway::CountAlone,
         };
         let relay = Relay::start(
             test_storage(),
@@ -349,6 +361,10 @@ mod tests {
             assert_eq!(send(&off, "get", path, "").await.0, StatusCode::NOT_FOUND, "{path}");
         }
         assert!(document(&off).await["paths"].get("/api/v1/keys/{bucket}").is_none());
+        let off =
+            router(Caller::anyone(), |options| options.features = Features::all().without(Feature::Limits));
+        assert_eq!(send(&off, "post", "/api/v1/limits/x/take", POLICIES).await.0, StatusCode::NOT_FOUND);
+        assert!(document(&off).await["paths"].get("/api/v1/limits/take").is_none());
         let off = router(Caller::anyone(), |options| options.serve_docs = false);
         for path in ["/openapi.json", "/docs", "/problems"] {
             assert_eq!(send(&off, "get", path, "").await.0, StatusCode::NOT_FOUND, "{path}");

@@ -8,7 +8,7 @@ use tidemill_proto::{BucketName, Code, IDEMPOTENCY_KEY_FIELD, MessageId, Problem
 
 use crate::access::Refused;
 use crate::limits::{Exceeded, Over, Turned};
-use crate::storage::{GROUPS_MAX, StorageError};
+use crate::storage::{GROUPS_MAX, LIMIT_POLICIES_MAX, StorageError};
 
 /// Why the relay did not do what it was asked.
 #[derive(Debug)]
@@ -133,6 +133,11 @@ impl Failure {
         Self(Box::new(Inner { problem, cause: Some(error), exceeded: None }))
     }
 
+    /// Returns the failure of a change of something that is no topic.
+    pub(super) fn changed(error: StorageError) -> Self {
+        Self::from_storage(error, Call::Change, None)
+    }
+
     /// Returns the failure of a storage call.
     #[expect(clippy::too_many_lines, reason = "each error has its sentence, all in one place")]
     fn from_storage(error: StorageError, call: Call, topic: Option<&TopicName>) -> Self {
@@ -205,6 +210,15 @@ impl Failure {
                 Code::BucketsLimit,
                 "there are as many buckets as this relay allows, so none was made; delete one that is not used, or raise `TIDEMILL_BUCKETS_MAX`",
             ),
+            StorageError::PoliciesLimit => Problem {
+                field: Some("policies".to_owned()),
+                ..Problem::new(
+                    Code::Conflict,
+                    format!(
+                        "the limit is counted by {LIMIT_POLICIES_MAX} policies, as many as it may; nothing was taken, use the same policies for the same limit, or another name"
+                    ),
+                )
+            },
             StorageError::NoGroup => {
                 let detail = format!(
                     "topic `{name}` has no group of the name in `unique`; `tidemill groups list {name}` tells which there are"

@@ -184,7 +184,7 @@ mod tests {
     use crate::limits::Kept;
     use crate::relay::{
         Absent, Answered, BucketSettings, Draft, JsonText, KeyChangeDraft, KeyCondition, KeyDraft, NoOutlet,
-        PageRequest, Payload, PresenceOptions, RecurringDraft, RelayOptions, Start, TrimTo, test_policy,
+        PageRequest, Payload, PresenceOptions, RecurringDraft, RelayOptions, Start, TakesAway, TrimTo, test_policy,
     };
     use crate::storage::test_storage;
 
@@ -200,6 +200,7 @@ mod tests {
             retention: None,
             features: Features::all(),
             presence: PresenceOptions::usual(NodeId::new(0)),
+            takes_away: TakesAway::CountAlone,
         };
         let token = CancellationToken::new();
         let sessions = Sessions::new(token.child_token());

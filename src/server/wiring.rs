@@ -17,11 +17,11 @@ use crate::access::{
 };
 use crate::chance::random;
 use crate::clock::Clock;
-use crate::config::{ConfigError, Origins, Settings};
+use crate::config::{ApplicationLimitsAway, ConfigError, Origins, Settings};
 use crate::features::Feature;
 use crate::http::{HttpOptions, OwnUrl, STREAM_TOPICS_MAX};
 use crate::metrics::Metrics;
-use crate::relay::{PresenceOptions, RelayOptions};
+use crate::relay::{PresenceOptions, RelayOptions, TakesAway};
 use crate::storage::{Backend, Opened, Storage, Unfit};
 use crate::ws::WsOptions;
 
@@ -299,6 +299,7 @@ fn server_options(
                 ttl: Duration::from_millis(settings.beside.presence_ttl_ms),
                 grace: Duration::from_millis(settings.beside.presence_grace_ms),
             },
+            takes_away: takes_away(settings),
         },
         web: web_rules(settings),
         http: HttpOptions {
@@ -332,6 +333,14 @@ fn server_options(
         write_timeout: Duration::from_millis(settings.write_timeout_ms),
         drain: Duration::from_millis(settings.drain_ms),
         sweep_interval: Duration::from_millis(settings.sweep_interval_ms),
+    }
+}
+
+fn takes_away(settings: &Settings) -> TakesAway {
+    match settings.beside.application_limits_away {
+        ApplicationLimitsAway::Alone => TakesAway::CountAlone,
+        ApplicationLimitsAway::Refuse => TakesAway::Refuse,
+        ApplicationLimitsAway::Allow => TakesAway::Allow,
     }
 }
 

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use super::{
     AccessStore, BucketStore, LimitStore, LiveStore, MessageStore, RecordStore, RunStore, ScheduleStore,
-    TopicStore, Upkeep, WorkStore,
+    TakeStore, TopicStore, Upkeep, WorkStore,
 };
 
 /// What the process around a backend asks of it, besides its concerns.
@@ -69,6 +69,8 @@ pub struct Storage {
     pub buckets: Arc<dyn BucketStore>,
     /// Allowances.
     pub limits: Arc<dyn LimitStore>,
+    /// Limits of applications.
+    pub takes: Arc<dyn TakeStore>,
     /// Health and retention.
     pub upkeep: Arc<dyn Upkeep>,
 }
@@ -85,6 +87,7 @@ impl Storage {
             + AccessStore
             + RecordStore
             + LimitStore
+            + TakeStore
             + WorkStore
             + BucketStore
             + Upkeep
@@ -101,6 +104,7 @@ impl Storage {
             work: backend.clone(),
             buckets: backend.clone(),
             limits: backend.clone(),
+            takes: backend.clone(),
             upkeep: backend,
         }
     }
@@ -128,6 +132,7 @@ impl Opened {
             + AccessStore
             + RecordStore
             + LimitStore
+            + TakeStore
             + WorkStore
             + BucketStore
             + Upkeep

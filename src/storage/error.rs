@@ -47,6 +47,9 @@ pub enum StorageError {
     /// Certainly no effect: there are as many buckets as there may be.
     #[error("bucket limit is reached")]
     BucketsLimit,
+    /// Certainly no effect: the limit is counted by as many policies as it may.
+    #[error("policy limit is reached")]
+    PoliciesLimit,
     /// Certainly no effect: the topic has no such group.
     #[error("the topic has no such group")]
     NoGroup,
@@ -98,6 +101,7 @@ impl StorageError {
             Self::TopicsLimit => Self::TopicsLimit,
             Self::NoBucket => Self::NoBucket,
             Self::BucketsLimit => Self::BucketsLimit,
+            Self::PoliciesLimit => Self::PoliciesLimit,
             Self::NoGroup => Self::NoGroup,
             Self::GroupsLimit => Self::GroupsLimit,
             Self::GroupHolds => Self::GroupHolds,

@@ -11,6 +11,7 @@
 //! | `group`, `work` | a group of consumers; the groups of topics |
 //! | `access`, `tickets` | documents on who may do what, and tickets |
 //! | `limits`, `places` | allowances, and what nodes hold at one time |
+//! | `takes` | limits of applications |
 //! | `schedules` | what waits for later in one topic |
 //! | `bucket`, `buckets` | a bucket of keys; buckets behind the lock |
 //! | `runs` | how a topic ends |
@@ -62,6 +63,7 @@ mod runs;
 mod schedules;
 mod scheduling;
 mod segment;
+mod takes;
 #[cfg(test)]
 mod tests;
 mod tickets;
@@ -106,6 +108,7 @@ pub struct Memory {
     records: records::Records,
     limits: limits::Limits,
     places: places::AllPlaces,
+    takes: takes::Takes,
     tickets: tickets::Tickets,
 }
 
@@ -122,6 +125,7 @@ impl Memory {
             records: records::Records::default(),
             limits: limits::Limits::default(),
             places: places::AllPlaces::default(),
+            takes: takes::Takes::default(),
             tickets: tickets::Tickets::default(),
         }
     }

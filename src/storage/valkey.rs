@@ -29,6 +29,7 @@
 //! | `calls` | scripts over a connection of our own, many at a time |
 //! | `work` | groups of consumers |
 //! | `limits`, `tickets` | allowances, and tickets |
+//! | `takes` | limits of applications |
 //! | `scripts` | steps that must be one |
 //! | `failure` | the server's errors, turned into the contract's |
 //! | `health`, `check` | what the server tells of itself; the self-test |
@@ -101,6 +102,7 @@ mod scripts;
 mod sending;
 mod supervised;
 mod sweep;
+mod takes;
 pub mod target;
 mod tickets;
 mod topics;

@@ -34,6 +34,7 @@ mod room;
 mod runs;
 mod schedules;
 mod taken;
+mod takes;
 mod tickets;
 mod topics;
 mod trimming;
@@ -102,6 +103,14 @@ conformance! {
             what_comes_back_is_granted_again_and_once,
             what_was_granted_counts_for_its_time_and_no_longer,
             places_are_held_by_nodes_and_never_more_than_there_are;
+        takes:
+            however_many_take_no_more_passes_than_a_burst,
+            of_several_policies_all_are_charged_or_none,
+            what_is_given_back_is_there_again_and_no_more_than_a_burst,
+            a_look_takes_nothing,
+            who_waits_as_long_as_it_is_told_passes,
+            what_is_owed_is_exact_to_the_part,
+            a_limit_has_a_bound_of_policies;
         tickets:
             a_ticket_opens_one_thing_and_then_resumes_that,
             of_many_who_open_with_one_ticket_one_does,
@@ -340,6 +349,9 @@ conformance! {
             the_longest_names_are_names_like_others;
     }
     backends with a server {
+        takes:
+            nothing_is_left_of_limits_that_are_over,
+            a_key_of_another_program_is_not_a_limit;
         ordering:
             workers_of_other_programs_are_not_bound_and_hold_no_key_for_ever;
         uniqueness:

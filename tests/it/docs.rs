@@ -34,6 +34,7 @@ const PAGES: &[&str] = &[
     "docs/delays.md",
     "docs/keys.md",
     "docs/presence.md",
+    "docs/limits.md",
     "docs/client.md",
     "docs/access.md",
     "docs/cli.md",
@@ -182,6 +183,16 @@ async fn the_page_on_presence_does_what_it_says() {
 #[tokio::test]
 async fn the_page_on_presence_does_what_it_says_with_valkey() {
     run_page_with_valkey("docs/presence.md").await;
+}
+
+#[tokio::test]
+async fn the_page_on_limits_does_what_it_says() {
+    run_page("docs/limits.md", &[]).await;
+}
+
+#[tokio::test]
+async fn the_page_on_limits_does_what_it_says_with_valkey() {
+    run_page_with_valkey("docs/limits.md").await;
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use tidemill::clock::Clock;
 use tidemill::features::Features;
 use tidemill::limits::Kept;
 use tidemill::proto::{Cursor, GapReason, MessageId, Since, TopicName};
-use tidemill::relay::{Absent, Gate, Item, LiveReader, PresenceOptions, Relay, RelayOptions, TakeLimit};
+use tidemill::relay::{Absent, Gate, Item, LiveReader, PresenceOptions, Relay, RelayOptions, TakeLimit, TakesAway};
 use tidemill::storage::{Storage, TopicPolicy, Trim};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -52,6 +52,7 @@ impl Live {
             retention: None,
             features: Features::all(),
             presence: PresenceOptions::usual(node()),
+            takes_away: TakesAway::CountAlone,
         };
         let sessions = Sessions::new(token.clone());
         let relay = Relay::start(

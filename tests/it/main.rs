@@ -32,6 +32,7 @@ mod seeded;
 mod soak;
 mod streams;
 mod support;
+mod takes;
 mod tls;
 mod transport;
 mod ws;

@@ -120,6 +120,14 @@ mod tests {
         assert!(!Rules::let_some_topic(&[&rules(&["allow read keys/*"])], Verb::Read), "keys are no topics");
     }
 
+    #[test]
+    fn what_is_no_topic_is_told_by_its_kind() {
+        let of = rules(&["allow work,read limits/mail.*", "allow read *", "deny read locks/*"]);
+        assert!(of.allow_some_named(Verb::Work, Kind::Limit) && of.allow_some_named(Verb::Read, Kind::Limit));
+        assert!(!of.allow_some_named(Verb::Manage, Kind::Limit) && !of.allow_some_named(Verb::Read, Kind::Lock));
+        assert!(!of.allow_some_named(Verb::Read, Kind::Key), "topics are no keys");
+    }
+
     proptest! {
         #[test]
         fn what_is_told_to_be_nothing_is_nothing(

@@ -145,6 +145,7 @@ pub(super) fn same(error: &StorageError) -> StorageError {
         StorageError::TopicFull => StorageError::TopicFull,
         StorageError::KeyReused => StorageError::KeyReused,
         StorageError::NoGroup => StorageError::NoGroup,
+        StorageError::PoliciesLimit => StorageError::PoliciesLimit,
         StorageError::GroupsLimit => StorageError::GroupsLimit,
         StorageError::GroupHolds => StorageError::GroupHolds,
         StorageError::NoBucket => StorageError::NoBucket,

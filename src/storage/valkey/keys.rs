@@ -15,7 +15,7 @@
 //! stands in the first braces decides where a key lives; with braces, a topic's keys live together.
 
 use tidemill_proto::work::{ClaimId, ConsumerName, GroupName};
-use tidemill_proto::{BucketName, MessageId, TopicName};
+use tidemill_proto::{BucketName, LimitName, MessageId, TopicName};
 
 use super::options::KeyForm;
 use crate::storage::QuotaId;
@@ -69,6 +69,11 @@ pub(super) fn quota(id: QuotaId) -> String {
 /// Returns the key of the hash of what nodes hold of a quota.
 pub(super) fn places(id: QuotaId) -> String {
     format!("tidemill:open:{:032x}", u128::from_be_bytes(id))
+}
+
+/// Returns the key of what is owed of a limit of an application.
+pub(super) fn taken(name: &LimitName) -> String {
+    format!("tidemill:taken:{name}")
 }
 
 /// Held by the node that swept last, until the next sweep is due.

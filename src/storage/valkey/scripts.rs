@@ -18,6 +18,7 @@ pub(super) use script::Script;
 pub(super) use shared::{
     CHANGE_ACCESS, CHANGE_RECORDS, CLAIM_TICKET, DRAW, HOLD_PLACES, PUT_TICKET, READ_RECORDS,
 };
+pub(super) use takes::TAKE;
 pub(super) use trimming::TRIM_TOPIC;
 pub(super) use work::{
     BURY, CLAIM, CLAIM_NEW, DEAD, DELETE_GROUP, DESCRIBE_GROUP, DYING, FATE, GROUP_NAMES, GROUPS_SWEPT,
@@ -469,4 +470,5 @@ return {first and first[1] or '', last, known['length'], known['entries-added'] 
 
 mod schedules;
 mod shared;
+mod takes;
 mod work;

@@ -456,6 +456,7 @@ pub(super) fn not_created(error: &StorageError) -> StorageError {
         | StorageError::KeyReused
         | StorageError::SchedulesLimit
         | StorageError::NoGroup
+        | StorageError::PoliciesLimit
         | StorageError::GroupsLimit
         | StorageError::GroupHolds
         | StorageError::NoBucket

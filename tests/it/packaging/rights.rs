@@ -9,13 +9,14 @@ use tidemill::config::Settings;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::{TopicUpdate, WhenFull};
 use tidemill::proto::work::{ClaimId, ConsumerName, GroupName, GroupSettings, Ordering};
-use tidemill::proto::{OrderKey, Timestamp, TopicName};
+use tidemill::proto::{LimitName, OrderKey, Timestamp, TopicName};
 use tidemill::storage::valkey::check::{Outcome, RIGHTS};
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
 use tidemill::storage::{
     AccessEdit, Backend as _, Body, Claim, DeadLetter, Draw, Existing, Expected, GapCheck, GroupStart, Hint,
-    Idempotency, NewMessage, NewTicket, Places, Range, Rate, RecordEdit, RunEnding, Selection, Settlement,
-    Storage, StorageError, TicketClaim, TopicPolicy, Trim, Unique, Unspent, Verdict, group_defaults,
+    Idempotency, LimitPolicy, NewMessage, NewTicket, Places, Range, Rate, RecordEdit, RunEnding, Selection,
+    Settlement, Storage, StorageError, Take, TakeKind, TicketClaim, TopicPolicy, Trim, Unique, Unspent,
+    Verdict, group_defaults,
 };
 
 use crate::support::ground::{Heard, followed, node};
@@ -225,6 +226,12 @@ async fn limits_and_tickets(storage: &Storage) {
     for count in [1, 0] {
         let places = Places { quota: [1; 16], node: 1, count, most: 1, lease: Duration::from_secs(1) };
         assert!(storage.limits.hold(&places).await.expect("a place is held, and left"));
+    }
+    for kind in [TakeKind::Take, TakeKind::Peek, TakeKind::Refund] {
+        let policies = vec![LimitPolicy::new(1, Duration::from_mins(1), 1).expect("a policy")];
+        let take = Take { name: LimitName::parse("rights").expect("a name"), policies, cost: 1, kind };
+        let taken = storage.takes.take(&take).await.expect("a limit is taken, looked at, and given back");
+        assert_eq!(taken.allowed, kind != TakeKind::Peek);
     }
     // One more than a maker may have, so that its oldest goes.
     for at in 0..=1_000 {

@@ -115,6 +115,7 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
         work: inner.work,
         buckets: inner.buckets,
         limits: inner.limits,
+        takes: inner.takes,
         upkeep: inner.upkeep,
     };
     let (tracker, token) = (TaskTracker::new(), CancellationToken::new());

@@ -31,6 +31,7 @@ mod buckets;
 mod fate;
 mod runs;
 mod schedules;
+mod takes;
 mod work;
 
 /// What the storage behind did, in order.

@@ -12,7 +12,7 @@ use tidemill::clock::Clock;
 use tidemill::features::Features;
 use tidemill::http::{HttpOptions, OwnUrl};
 use tidemill::limits::{LimitOptions, TrustedProxies};
-use tidemill::relay::{PresenceOptions, RelayOptions};
+use tidemill::relay::{PresenceOptions, RelayOptions, TakesAway};
 use tidemill::server::{Bound, Server, ServerOptions, TcpListen};
 use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
 use tidemill::storage::{Storage, StorageLimits, TopicPolicy};
@@ -90,6 +90,7 @@ pub(crate) fn options() -> ServerOptions {
             retention: None,
             features: Features::all(),
             presence: PresenceOptions::usual(node()),
+            takes_away: TakesAway::CountAlone,
         },
         access: AccessOptions::open(),
         limits: LimitOptions::none(),

@@ -88,6 +88,7 @@ pub(super) enum Call {
     ChangeRecords,
     Draw,
     Hold,
+    Take,
     PutTicket,
     ClaimTicket,
     TicketHolders,
