@@ -69,7 +69,7 @@ pub use audit::{Asked, Audit, Origin};
 pub use bearer::{basic, bearer, unauthenticated};
 pub use caller::{Caller, Permit, Ruling, Who};
 pub use documents::owner_name;
-pub use entropy::random_secret;
+pub use entropy::{random_secret, secret_id};
 pub use fetch::{FetchError, FetchUrl, Fetched, Fetcher};
 pub use jwt::{
     Algorithm, Claims, Issuer, IssuerId, IssuerRule, Issuers, IssuersError, JWT_BYTES_MAX, KeyError,

@@ -26,11 +26,13 @@ mod failure;
 pub(crate) mod fast_path;
 mod form;
 mod groups;
+mod handed;
 pub(crate) mod head;
 mod json;
 mod keys;
 mod lines;
 mod live;
+mod locks;
 mod log_ins;
 mod media;
 mod messages;
@@ -252,6 +254,7 @@ impl Http {
             takes::routes(options.features.has(Feature::Limits)),
             runs::routes(),
             presence::routes(options.features.has(Feature::Presence)),
+            locks::routes(options.features.has(Feature::Locks)),
             log_ins::routes(),
             devices::routes(),
             sign_ins::routes(),

@@ -26,6 +26,7 @@ mod auth;
 mod devices;
 mod keys;
 mod limits;
+mod locks;
 mod messages;
 mod node;
 mod readers;
@@ -48,6 +49,7 @@ pub use auth::Auth;
 pub use devices::{DeviceStep, Devices};
 pub use keys::Keys;
 pub use limits::Limits;
+pub use locks::Locks;
 pub use messages::Messages;
 pub use node::{Node, WorkSwept};
 pub use readers::{CountedReader, Readers, Transport};
@@ -76,6 +78,7 @@ struct Inner {
     takes: Takes,
     auth: Auth,
     work: Work,
+    locks: Locks,
 }
 
 impl Metrics {
@@ -95,6 +98,7 @@ impl Metrics {
             keys: Keys::new(&registry),
             sockets: Sockets::new(&registry),
             work: Work::new(&registry),
+            locks: Locks::new(&registry),
             devices: Devices::new(&registry),
             readers: Readers::new(&registry),
             node: Node::new(registry.clone()),
@@ -188,6 +192,12 @@ impl Metrics {
     #[must_use]
     pub fn work(&self) -> &Work {
         &self.0.work
+    }
+
+    /// Returns the counts of locks.
+    #[must_use]
+    pub fn locks(&self) -> &Locks {
+        &self.0.locks
     }
 
     /// Returns the counts of WebSockets.

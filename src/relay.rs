@@ -19,6 +19,7 @@ mod json;
 mod keys;
 mod known;
 mod live;
+mod locks;
 mod log;
 mod message;
 mod owners;
@@ -30,8 +31,8 @@ mod read;
 mod recurrence;
 mod runs;
 mod schedules;
-mod timers;
 mod takes;
+mod timers;
 mod topics;
 mod watch;
 mod watching;
@@ -58,6 +59,7 @@ pub use keys::{
 pub use live::{
     Absent, Begun, Held, Item, LiveMessage, LiveReader, NoOutlet, Outlet, SharedBatch, StartAt, TakeLimit,
 };
+pub use locks::{GiveBackLock, HeldLock, LockDraft, parse_fence};
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
 pub use payload::{ContentType, Payload};
@@ -82,9 +84,9 @@ pub use work::{
 
 pub use crate::storage::{
     Appended, Batch, BucketSettings, BucketState, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart,
-    GroupsSwept, KeyChanged, KeyCondition, KeyEntry, KeyPage, KeyValue, LoggedKind, LoggedRef, Outcome, Part,
-    Refusal, Scheduled, Settlement, StoredMessage, StoredRecurring, Swept, TakeKind, TopicChange, TopicList,
-    Verdict, WaitingMessage,
+    GroupsSwept, KeyChanged, KeyCondition, KeyEntry, KeyPage, KeyValue, LockId, LockKept, LockRenewal,
+    LockSeen, LoggedKind, LoggedRef, Outcome, Part, Refusal, Scheduled, Settlement, StoredMessage,
+    StoredRecurring, Swept, TakeKind, TopicChange, TopicList, Verdict, WaitingMessage,
 };
 
 use crate::access::{Caller, Sessions};
@@ -95,6 +97,7 @@ use crate::storage::{Storage, TopicPolicy};
 use ears::Ears;
 use known::KnownTopics;
 use live::{FeedOptions, Feeds, run_pattern};
+use locks::LockWaiters;
 use presence::Presences;
 use timers::Timers;
 use watch::Snapshots;
@@ -144,6 +147,8 @@ struct Inner {
     feeds: Arc<Feeds>,
     /// Where claims wait for work.
     stations: Arc<Stations>,
+    /// Who waits for locks.
+    locks: Arc<LockWaiters>,
     /// Told of hints as long as it is there.
     _ears: Arc<Ears>,
     sessions: Sessions,
@@ -181,7 +186,8 @@ impl Relay {
         let feeds =
             Feeds::start(storage.clone(), watching.clone(), feed_options, run_pattern, tracker, token);
         let stations = Stations::new(storage.clone(), watching, &options, tracker, token);
-        let ears = Ears::of(&feeds, &stations);
+        let locks = LockWaiters::new(storage.clone(), tracker, token);
+        let ears = Ears::of(&feeds, &stations, &locks);
         storage.live.listen(ears.weak());
         let presences = Presences::new(options.presence);
         if options.features.has(Feature::Presence) {
@@ -196,6 +202,7 @@ impl Relay {
             kept,
             feeds,
             stations,
+            locks,
             _ears: ears,
             sessions,
             failure_log,
@@ -271,6 +278,12 @@ impl Relay {
     #[must_use]
     pub fn work_dead(&self) -> u64 {
         self.0.stations.letters().written()
+    }
+
+    /// Returns how many wait for locks on this node.
+    #[must_use]
+    pub fn lock_waiters(&self) -> usize {
+        self.0.locks.count()
     }
 
     /// Returns the time by the clock that makes ids.
@@ -369,6 +382,7 @@ pub(crate) fn test_message(topic: &tidemill_proto::TopicName) -> crate::storage:
         idempotency: None,
         expected_last: None,
         unique: None,
+        fence: None,
         create_topic: true,
         owner: None,
         policy: test_policy(),

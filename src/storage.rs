@@ -41,6 +41,9 @@
 //! - Changes of keys of a bucket are made all together or not at all, each by what is there then, and each has its place
 //!   in the log of the bucket: who reads that has every change, once, in order, up to its old end.
 //! - A key whose time is over is not there, and its expiry is a change: once, over any number of nodes.
+//! - A lock has one holder at a time, by the clock of the backend; those who wait get it in the order in which they came,
+//!   each in the step in which the one before gave it back or its time was found to be over. Each grant has a greater
+//!   fence than every one before.
 //! - Documents on who may do what change all together, and only for who knows what is there now.
 //! - A ticket opens one thing, is good for nothing but that from then on, and one holds it at a time.
 //! - Of what is limited no more is granted than the rate allows, and no more is held at one time than may be,
@@ -62,6 +65,10 @@ pub use hints::{Hint, HintListener};
 pub use limits::{Draw, Drawn, LimitStore, Places, QuotaId, Rate, Unspent};
 pub use listing::{LISTED_NAMES_MAX, Selection, TopicList};
 pub use live::{Changes, Followed, LiveStore};
+pub use locks::{
+    FENCE_KEPT, HANDED_KEPT, LockAnswer, LockAsked, LockHeld, LockId, LockKept, LockKey, LockRenewal,
+    LockSecret, LockSeen, LockStore, PLACE_KEPT,
+};
 pub use message::{Appended, Body, Idempotency, NewMessage, StoredMessage, TopicPolicy, Unique};
 pub use messages::{DELETED_MAX, HELD_TIMES, MessageStore, Trim};
 pub use reading::{Batch, Epoch, GapCheck, Range, Tail, TakenOut, end_of};
@@ -90,6 +97,7 @@ mod history;
 pub(crate) mod limits;
 mod listing;
 mod live;
+mod locks;
 pub mod memory;
 mod message;
 mod messages;

@@ -26,6 +26,7 @@
 //! | [`names`] | names of what is no topic: buckets, keys, locks, limits, rooms, members, series |
 //! | [`keys`] | buckets of keys: values, changes, histories, settings |
 //! | [`takes`] | limits of applications: what is taken of them |
+//! | [`locks`] | locks: who holds one, for how long, and who waits |
 //! | [`work`] | groups, claims, receipts, and how messages are settled |
 //! | [`presence`] | who is present in rooms |
 //! | [`topics`] | descriptions of topics, trimming, statistics |
@@ -52,6 +53,7 @@ pub mod id;
 pub mod json;
 pub mod keys;
 pub mod limits;
+pub mod locks;
 pub mod message;
 pub mod names;
 pub mod node;

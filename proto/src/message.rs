@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::locks::Fence;
 use crate::work::GroupName;
 use crate::{Code, MessageId, OrderKey, PayloadRef, ScheduleId, Timestamp, TopicName};
 
@@ -72,6 +73,11 @@ pub struct Publish {
     /// Keeps the message only where none of its key waits or is worked on in a group; else the answer is that one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unique: Option<Unique>,
+    /// What shows that the publisher holds a lock: its name, `=`, and the fence. The message is not kept once another holds
+    /// it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^[^=]+=[0-9]{1,19}-[0-9]{1,19}$"))]
+    pub fence: Option<Fence>,
     /// The idempotency key, in items of a bulk publish only; a single publish has a header for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_length = 255))]

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::MessageId;
+use crate::work::ConsumerName;
+use crate::{MessageId, Timestamp};
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $status:literal, $retryable:literal, $title:literal;)+) => {
@@ -95,6 +96,8 @@ codes! {
     KeyNotFound = "key_not_found", 404, false, "The key does not exist";
     /// No message waits under this id, or no recurring message has this name: it was never there, was cancelled, or was published when it was due.
     ScheduleNotFound = "schedule_not_found", 404, false, "Nothing waits under this name";
+    /// Nobody holds the lock, so there is nothing to take away.
+    LockNotHeld = "lock_not_held", 404, false, "Nobody holds the lock";
     /// The path exists, but not with this method. The header `Allow` lists the methods.
     MethodNotAllowed = "method_not_allowed", 405, false, "The method is not allowed here";
     /// The body did not arrive in time, and the connection is closed. Send it faster, or raise `TIDEMILL_BODY_TIMEOUT_MS`.
@@ -115,10 +118,16 @@ codes! {
     AlreadySettled = "already_settled", 409, false, "The message was settled already";
     /// The consumer has had the message for as long as its group allows (`max_run`), so that its time was not extended. When its deadline passes the message comes back.
     MaxRunReached = "max_run_reached", 409, false, "The message was held for as long as it may";
+    /// Another holds the lock, and still did at the end of the wait. `holder` says who, `expires_at` until when, unless it is renewed. Try again, or wait with `wait`.
+    Locked = "locked", 409, true, "Another holds the lock";
+    /// The token is not that of who holds the lock: the lock was released, its time was over, it was taken away, or it is another lock. Whatever was done under it since may not count; acquire it anew.
+    LockLost = "lock_lost", 409, false, "The lock is held no more";
     /// What is there does not fit the request: somebody else has changed it meanwhile, what is to be incremented is no number or would leave its bounds, another program keeps something under a key of the relay's, a topic has given the last id there is, or a group's `ordering` is to change while messages of it are not settled. The detail says which. Look at it, and decide anew.
     Conflict = "conflict", 409, false, "The request does not fit what is there";
     /// The message was to follow another one than the last of the topic (`expected_last`). Nothing was kept; `last_id` has the id of the last message, `0-0` where there was none. Look at what came between, and decide anew.
     LastMismatch = "expected_last_mismatch", 412, false, "Another message is the last of the topic";
+    /// The fence is not that of who holds the lock now, or a greater one was seen. Nothing was kept: who has sent this holds the lock no more. `fence` is the one that stands against it, where there is one.
+    Fenced = "fenced", 412, false, "The fence is not that of the holder";
     /// A condition of the request, such as `If-Match`, does not hold. Nothing was changed. The detail says what is there instead; of a key, `revision` has its revision, and is absent where there is no such key. Look at it, and decide anew.
     PreconditionFailed = "precondition_failed", 412, false, "A condition does not hold";
     /// The body or a payload is larger than allowed. The detail names the limit and its setting.
@@ -217,6 +226,18 @@ pub struct Problem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub reason: Option<String>,
+    /// Who holds the lock, where another does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, nullable = false))]
+    pub holder: Option<ConsumerName>,
+    /// Until when, unless it is renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub expires_at: Option<Timestamp>,
+    /// The fence that stands against the one that was shown, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub fence: Option<MessageId>,
     /// The id of the request, as in the log and in the header `X-Request-Id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
@@ -242,6 +263,9 @@ impl Problem {
             last_id: None,
             revision: None,
             reason: None,
+            holder: None,
+            expires_at: None,
+            fence: None,
             request_id: None,
         }
     }
@@ -287,6 +311,7 @@ mod tests {
         ("bucket_not_found", 404, false),
         ("key_not_found", 404, false),
         ("schedule_not_found", 404, false),
+        ("lock_not_held", 404, false),
         ("method_not_allowed", 405, false),
         ("request_timeout", 408, true),
         ("topic_exists", 409, false),
@@ -297,8 +322,11 @@ mod tests {
         ("delivered_again", 409, false),
         ("already_settled", 409, false),
         ("max_run_reached", 409, false),
+        ("locked", 409, true),
+        ("lock_lost", 409, false),
         ("conflict", 409, false),
         ("expected_last_mismatch", 412, false),
+        ("fenced", 412, false),
         ("precondition_failed", 412, false),
         ("too_large", 413, false),
         ("unsupported_media_type", 415, false),

@@ -2,7 +2,6 @@
 //!
 //! It must not know how callers show who they are, nor what an operation does.
 
-
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;

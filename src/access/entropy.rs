@@ -14,6 +14,12 @@ pub(super) fn secret_bytes<const COUNT: usize>() -> [u8; COUNT] {
     bytes
 }
 
+/// Returns 128 bits of chance, for what somebody holds.
+#[must_use]
+pub fn secret_id() -> [u8; 16] {
+    secret_bytes()
+}
+
 /// Returns the text of a secret for operators: 256 bits of chance, as 64 hexadecimal digits.
 #[must_use]
 pub fn random_secret() -> SecretString {

@@ -13,6 +13,7 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, RequestBuilder};
 use serde_json::value::RawValue;
 use tidemill_proto::duration::Seconds;
+use tidemill_proto::locks::Fence;
 use tidemill_proto::message::{Publish as Body, Unique};
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{
@@ -44,6 +45,9 @@ const ORDER_KEY: &str = "Tidemill-Order-Key";
 
 /// The header that carries a group and a unique key.
 const UNIQUE: &str = "Tidemill-Unique";
+
+/// The header that shows that the publisher holds a lock.
+const FENCE: &str = "Tidemill-Fence";
 
 /// Most times that a request is sent.
 const ATTEMPTS_MAX: u32 = 6;
@@ -147,6 +151,11 @@ pub struct Publish {
     #[arg(long, value_name = "GROUP/KEY", value_parser = unique, conflicts_with_all = ["delay", "at"])]
     unique: Option<Unique>,
 
+    /// Publish only as long as this is the fence of who holds the lock, as in `nightly=1517363399650-0`: in a command of
+    /// `tidemill lock`, "$TIDEMILL_LOCK=$TIDEMILL_FENCE". For one payload
+    #[arg(long, value_name = "LOCK=FENCE", value_parser = Fence::parse, conflicts_with_all = ["delay", "at", "unique"])]
+    fence: Option<Fence>,
+
     /// End at the first failure, also at one that may pass, as where the topic is full. For one payload
     #[arg(long)]
     no_retry: bool,
@@ -196,6 +205,10 @@ impl Publish {
                 let rule = "--unique is for one payload; give it as an argument or with --file";
                 return Err(CliError::Usage(rule.to_owned()));
             }
+            (None, None) if self.fence.is_some() => {
+                let rule = "--fence is for one payload; give it as an argument or with --file";
+                return Err(CliError::Usage(rule.to_owned()));
+            }
             (None, None) if self.no_retry => {
                 let rule = "--no-retry is for one payload; give it as an argument or with --file";
                 return Err(CliError::Usage(rule.to_owned()));
@@ -235,9 +248,10 @@ impl Publish {
             let last = self.expected_last.map(|last| (EXPECTED_LAST, last.to_string()));
             let order = self.order_key.as_ref().map(|key| (ORDER_KEY, key.to_string()));
             let unique = self.unique.as_ref().map(|Unique { group, key }| (UNIQUE, format!("{group}/{key}")));
+            let fence = self.fence.as_ref().map(|fence| (FENCE, fence.to_string()));
             Box::new(move || {
                 let request = request().header(CONTENT_TYPE, kind).body(payload.clone());
-                let headers = last.iter().chain(&order).chain(&unique);
+                let headers = last.iter().chain(&order).chain(&unique).chain(&fence);
                 headers.fold(request, |request, (name, value)| request.header(*name, value.as_bytes()))
             })
         } else {
@@ -255,6 +269,7 @@ impl Publish {
                 expected_last: self.expected_last,
                 order_key: self.order_key.clone(),
                 unique: self.unique.clone(),
+                fence: self.fence.clone(),
                 key: None,
             };
             Box::new(move || client.request(Method::POST, &["api", "v1", "messages"]).json(&body))

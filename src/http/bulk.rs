@@ -130,6 +130,7 @@ impl Lines {
             expected_last: self.expected_last.filter(|_| index == 0),
             order_key: self.about.order_key.clone(),
             unique: self.about.unique.as_ref().map(|unique| unique.derive(index)),
+            fence: self.about.fence.clone(),
         })
     }
 }

@@ -1,22 +1,19 @@
 //! Claims: work for a consumer, and what it says of it then.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
-use hyper::body::{Frame, SizeHint};
 use serde_json::value::RawValue;
+use tidemill_proto::Problem;
 use tidemill_proto::work::{
     ClaimFromRequest, ClaimId, ClaimRequest, ConsumerName, DeliveredRef, RECEIPTS_MAX, Receipt,
     SettleRequest, SettledAll, Work,
 };
-use tidemill_proto::{Code, Problem};
 use utoipa_axum::routes;
 
 use super::body::Received;
@@ -24,6 +21,7 @@ use super::called::Called;
 use super::counted::Counted;
 use super::failure::Problems;
 use super::groups::{WAIT_MAX, duration_of, number_of};
+use super::handed::{Handed, while_there};
 use super::media::APPLICATION_JSON;
 use super::path::GroupPath;
 use super::routes::{Concern, Needs};
@@ -298,25 +296,6 @@ fn read_sources(raw: &RawValue) -> Result<Vec<Source>, Failure> {
     Ok(sources)
 }
 
-/// Claims as long as the client is there: one that has hung up gets nothing.
-async fn while_there(
-    hangup: Option<&Hangup>,
-    claim: impl Future<Output = Result<Deliveries, Failure>>,
-) -> Result<Deliveries, Failure> {
-    let left = async {
-        match hangup {
-            Some(hangup) => hangup.wait().await,
-            // Over HTTP/2 a request that is given up is dropped.
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        biased;
-        () = left => Err(Problem::new(Code::RequestTimeout, "the client has hung up").into()),
-        claimed = claim => claimed,
-    }
-}
-
 /// Writes what was claimed. What does not get to the client is given back.
 fn answer(http: &Http, claimed: Deliveries, hangup: Option<Hangup>) -> Result<Response, Failure> {
     http.0.metrics.messages().served(claimed.count());
@@ -324,7 +303,7 @@ fn answer(http: &Http, claimed: Deliveries, hangup: Option<Hangup>) -> Result<Re
         http.0.metrics.work().claimed(delivery.delivery);
     }
     let text = http.0.budget.charge(claimed.len_bytes(), || write(&claimed))?;
-    let body = Body::new(Handed { text: Some(text), claimed: Some(claimed), hangup });
+    let body = Body::new(Handed::new(text, claimed, hangup));
     Ok((StatusCode::OK, [(CONTENT_TYPE, APPLICATION_JSON)], Extension(Counted), body).into_response())
 }
 
@@ -345,39 +324,4 @@ fn write(claimed: &Deliveries) -> Vec<u8> {
     }
     out.extend_from_slice(b"]}");
     out
-}
-
-/// An answer with messages that are given back unless it was written.
-struct Handed {
-    text: Option<Bytes>,
-    claimed: Option<Deliveries>,
-    hangup: Option<Hangup>,
-}
-
-impl HttpBody for Handed {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        // Whoever takes it writes it, and only the end of the connection shows that the client did not get it.
-        let text = self.text.take();
-        if let (Some(_), Some(claimed)) = (&text, self.claimed.take()) {
-            let back = claimed.taken();
-            if let Some(hangup) = &self.hangup {
-                hangup.unless_got(move || back.give());
-            }
-        }
-        Poll::Ready(text.map(|text| Ok(Frame::data(text))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.text.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.text.as_ref().map_or(0, |text| text.len() as u64))
-    }
 }

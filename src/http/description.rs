@@ -31,6 +31,8 @@ const SCHEMAS: &str = "#/components/schemas/";
 const TOPIC: &str = "earthquakes";
 /// A receipt as a claim gives one; it settles nothing.
 const RECEIPT: &str = "earthquakes/archive/0000000000000001/1517363399650-0/1";
+/// A token of a lock as an acquire gives one; nobody holds anything with it.
+const LOCK_TOKEN: &str = "00000000000000000000000000000000";
 /// A topic that one example makes and another deletes.
 const SCRATCH: &str = "scratch";
 
@@ -182,6 +184,9 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         (_, "after") => since(),
         (_, "topics") => text(&format!("{TOPIC_NAME}(,{TOPIC_NAME}){{0,9}}")),
         (_, "Idempotency-Key") => key(),
+        (_, "lock") => text(TOPIC_NAME),
+        (_, "guards") => text(&format!("(topic|bucket):{TOPIC_NAME}")),
+        (_, "Tidemill-Fence") => text(&format!("{TOPIC_NAME}={ID}")),
         (_, "Tidemill-Unique") => text("[A-Za-z0-9_-]{1,64}/[!-~]{1,255}"),
         (_, "Tidemill-Order-Key") => text("[!-~]([ -~]{0,254}[!-~])?"),
         (_, "ticket") => text("tk_[0-9a-hjkmnp-tv-z]{16}_[0-9A-Za-z]{49}"),
@@ -235,6 +240,7 @@ fn example_of_parameter(operation: &str, method: &str, name: &str) -> Option<&'s
         // The first of the page makes it.
         (_, "put" | "post", "group") => Some("archive"),
         (_, _, "topic" | "topics") => Some(TOPIC),
+        (_, _, "lock") => Some("nightly"),
         // Nobody knows which messages, schedules, tokens and users there are.
         _ => None,
     }
@@ -299,6 +305,12 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
         ("extend", "application/json") => json!({ "receipts": [RECEIPT], "ack_wait": "2m" }),
         ("reject", "application/json") => json!({ "receipts": [RECEIPT], "reason": "no earthquake" }),
         ("release", "application/json") => json!({ "receipts": [RECEIPT] }),
+        ("acquire_lock", "application/json") => json!({ "holder": "archiver-1", "ttl": "30s", "wait": "5s" }),
+        ("renew_lock", "application/json") => json!({ "token": LOCK_TOKEN, "ttl": "30s" }),
+        ("renew_locks", "application/json") => {
+            json!({ "renewals": [{ "name": "nightly", "token": LOCK_TOKEN, "ttl": "30s" }] })
+        }
+        ("release_lock", "application/json") => json!({ "token": LOCK_TOKEN }),
         ("create_token", "application/json") => {
             json!({ "name": "till-7", "rules": ["allow publish,read orders.*"], "expires_in": 2_592_000 })
         }

@@ -16,7 +16,7 @@ use super::failure::PublishProblems;
 use super::media::{self, APPLICATION_JSON, Media};
 use super::path::TopicPath;
 use super::publishing::{
-    About, Form, Head, delivery, expected_last, idempotency_key, mark_replayed, order_key, published,
+    About, Form, Head, delivery, expected_last, fence, idempotency_key, mark_replayed, order_key, published,
     read_message, refuse_about, scheduled, unique,
 };
 use super::routes::{Concern, Needs};
@@ -79,6 +79,7 @@ pub(super) async fn publish(
         ("Tidemill-Expected-Last" = Option<MessageId>, Header, description = "The id of the last message of the topic, `0-0` for none: only behind that one the message is kept, or with lines the first of them, and the others with it"),
         ("Tidemill-Order-Key" = Option<OrderKey>, Header, description = "The order key, with lines that of each"),
         ("Tidemill-Unique" = Option<String>, Header, description = "A group and a key, as in `workers/invoice-7`: kept only where no message of the key waits or is worked on in the group, else the answer is that of that one. With lines each has the key with its place"),
+        ("Tidemill-Fence" = Option<String>, Header, description = "The name of a lock and the fence of who holds it, as in `nightly=1517363399650-0`: refused with 412 once another holds the lock. With lines each is checked"),
         ("Prefer" = Option<String>, Header, description = "With lines: `return=minimal` leaves out the results of accepted ones"),
     ),
     request_body(
@@ -107,7 +108,8 @@ pub(super) async fn publish_body(
     let media = media::of(&head.headers)?;
     let order_key = order_key(&head.headers)?;
     let unique = unique(&head.headers)?;
-    let about = About { ttl, metadata: metadata::of(&head.headers)?, delivery, order_key, unique };
+    let fence = fence(&head.headers)?;
+    let about = About { ttl, metadata: metadata::of(&head.headers)?, delivery, order_key, unique, fence };
     http.counted(gate.check_some_topic(Verb::Publish))?;
     if matches!(media, Media::Ndjson) {
         let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;

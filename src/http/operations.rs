@@ -114,6 +114,7 @@ async fn tell_metrics(http: &Http, uri: &Uri) -> Result<Response, Failure> {
     let is_ready = !http.0.draining.is_cancelled() && relay.is_ready() && http.0.access.can_tell();
     http.0.metrics.node().tell(is_ready, &backend, relay.feeds(), relay.patterns());
     http.0.metrics.work().tell(relay.work_gone(), relay.work_dead());
+    http.0.metrics.locks().waiting(relay.lock_waiters());
     let text = http.0.metrics.render();
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

@@ -4,12 +4,13 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{
-    BucketName, KeyName, LimitName, MemberName, MessageId, Problem, RecurringName, RoomName, ScheduleId, TopicName,
+    BucketName, KeyName, LimitName, LockName, MemberName, MessageId, Problem, RecurringName, RoomName,
+    ScheduleId, TopicName,
 };
 
 use crate::relay::{
-    Failure, parse_bucket, parse_group, parse_id, parse_key, parse_limit, parse_recurring_name, parse_schedule_id,
-    parse_topic,
+    Failure, parse_bucket, parse_group, parse_id, parse_key, parse_limit, parse_recurring_name,
+    parse_schedule_id, parse_topic,
 };
 
 /// The topic that a path names.
@@ -59,6 +60,10 @@ pub(super) struct KeyPath(pub(super) BucketName, pub(super) KeyName);
 /// The limit that a path names.
 #[derive(Debug)]
 pub(super) struct LimitPath(pub(super) LimitName);
+
+/// The lock that a path names, without what it guards.
+#[derive(Debug)]
+pub(super) struct LockPath(pub(super) LockName);
 
 /// Returns the parameters of a path; where one is no text, the problem names this field.
 async fn parameters<S: Send + Sync>(
@@ -179,6 +184,16 @@ impl<S: Send + Sync> FromRequestParts<S> for LimitPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
         let parameters = parameters(parts, state, "name").await?;
         parse_limit("name", parameter(&parameters, "name")).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for LockPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let parameters = parameters(parts, state, "name").await?;
+        let name = LockName::parse(parameter(&parameters, "lock"));
+        name.map(Self).map_err(|error| Problem::field("lock", error).into())
     }
 }
 

@@ -8,6 +8,7 @@ use axum::http::header::HeaderValue;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
 use serde_json::value::RawValue;
+use tidemill_proto::locks::Fence;
 use tidemill_proto::payload::{MemberNames, NewPayload, PayloadMembers};
 use tidemill_proto::{
     Code, Delivery, MessageId, OrderKey, Problem, Published, RecurringName, TopicName, content_type,
@@ -18,7 +19,7 @@ use super::media::Media;
 use super::{Http, json};
 use crate::relay::{
     Answered, Appended, Checked, ContentType, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload,
-    RecurringDraft, Scheduled, TimeToLive, UniqueKey, parse_last, parse_order_key, parse_topic,
+    RecurringDraft, Scheduled, TimeToLive, UniqueKey, parse_fence, parse_last, parse_order_key, parse_topic,
 };
 
 /// The header that carries an idempotency key.
@@ -29,6 +30,8 @@ const EXPECTED_LAST: HeaderName = HeaderName::from_static("tidemill-expected-las
 const ORDER_KEY: HeaderName = HeaderName::from_static("tidemill-order-key");
 /// The header that carries a group and a unique key.
 const UNIQUE: HeaderName = HeaderName::from_static("tidemill-unique");
+/// The header that shows that the publisher holds a lock.
+const FENCE: HeaderName = HeaderName::from_static("tidemill-fence");
 /// The header that says that an answer is the first answer again.
 pub(super) const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
 
@@ -65,10 +68,12 @@ pub(super) struct About {
     pub(super) order_key: Option<OrderKey>,
     /// The key of which one message at a time may wait or be worked on in a group.
     pub(super) unique: Option<UniqueKey>,
+    /// What shows that the publisher holds a lock.
+    pub(super) fence: Option<Fence>,
 }
 
 /// The fields of a message that is published as JSON.
-pub(super) const FIELDS: [&str; 12] = [
+pub(super) const FIELDS: [&str; 13] = [
     "topic",
     "payload",
     "payload_text",
@@ -81,6 +86,7 @@ pub(super) const FIELDS: [&str; 12] = [
     "expected_last",
     "order_key",
     "unique",
+    "fence",
 ];
 
 /// Returns the message that a head and a body make, if `gate` lets its caller publish it.
@@ -95,7 +101,7 @@ pub(super) async fn read_message(
 ) -> Result<Checked, Failure> {
     let draft = match head.form {
         Form::Described => described(budget, body, head.key),
-        Form::Payload(topic, media, About { ttl, metadata, delivery, order_key, unique }) => {
+        Form::Payload(topic, media, About { ttl, metadata, delivery, order_key, unique, fence }) => {
             let (key, expected_last) = (head.key, head.expected_last);
             payload(media, body).map(|payload| Draft {
                 topic,
@@ -107,6 +113,7 @@ pub(super) async fn read_message(
                 expected_last,
                 order_key,
                 unique,
+                fence,
             })
         }
     };
@@ -226,8 +233,8 @@ fn described(budget: &BodyBudget, body: &Bytes, key: Option<IdempotencyKey>) -> 
 pub(super) fn draft(
     budget: &BodyBudget,
     body: &Bytes,
-    [topic, payload, text, base64, kind, metadata, ttl, delay, at, last, order_key, unique]: [Option<&RawValue>;
-        12],
+    [topic, payload, text, base64, kind, metadata, ttl, delay, at, last, order_key, unique, fence]: [Option<&RawValue>;
+        13],
     key: Option<IdempotencyKey>,
 ) -> Result<Draft, Failure> {
     let topic = json::string("topic", topic.ok_or_else(|| json::missing("topic"))?)?;
@@ -246,6 +253,7 @@ pub(super) fn draft(
         delivery: described_delivery(json::optional(delay), json::optional(at))?,
         order_key: json::optional(order_key).map(read_order_key).transpose()?,
         unique: json::optional(unique).map(read_unique).transpose()?,
+        fence: json::optional(fence).map(read_fence).transpose()?,
     })
 }
 
@@ -300,6 +308,7 @@ pub(super) fn recurring_draft(
         expected_last: None,
         order_key: json::optional(order_key).map(read_order_key).transpose()?,
         unique: None,
+        fence: None,
     };
     Ok(RecurringDraft { name, cron, timezone, draft })
 }
@@ -310,6 +319,10 @@ fn read_last(raw: &RawValue) -> Result<MessageId, Failure> {
 
 fn read_order_key(raw: &RawValue) -> Result<OrderKey, Failure> {
     parse_order_key("order_key", json::string("order_key", raw)?.as_bytes())
+}
+
+fn read_fence(raw: &RawValue) -> Result<Fence, Failure> {
+    parse_fence("fence", &json::string("fence", raw)?)
 }
 
 fn read_unique(raw: &RawValue) -> Result<UniqueKey, Failure> {
@@ -417,6 +430,21 @@ pub(super) fn unique(headers: &HeaderMap) -> Result<Option<UniqueKey>, Failure> 
     }
 }
 
+/// Returns the fence that the headers have.
+///
+/// # Errors
+/// There are two, or it is none.
+pub(super) fn fence(headers: &HeaderMap) -> Result<Option<Fence>, Failure> {
+    const FIELD: &str = "Tidemill-Fence";
+    let mut fences = headers.get_all(FENCE).iter();
+    match (fences.next(), fences.next()) {
+        (None, _) => Ok(None),
+        // What is no text is no fence either.
+        (Some(fence), None) => parse_fence(FIELD, fence.to_str().unwrap_or_default()).map(Some),
+        (Some(_), Some(_)) => Err(Problem::field(FIELD, "is there twice").into()),
+    }
+}
+
 /// Checks that the headers do not say what the body has a place for.
 ///
 /// # Errors
@@ -426,6 +454,7 @@ pub(super) fn refuse_about(headers: &HeaderMap) -> Result<(), Failure> {
         (EXPECTED_LAST, "Tidemill-Expected-Last", "expected_last"),
         (ORDER_KEY, "Tidemill-Order-Key", "order_key"),
         (UNIQUE, "Tidemill-Unique", "unique"),
+        (FENCE, "Tidemill-Fence", "fence"),
     ] {
         if headers.contains_key(header) {
             let rule = format!("is for a body that is the payload itself; write `{field}` into this one");

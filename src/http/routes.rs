@@ -210,6 +210,17 @@ mod tests {
         ("get", "/api/v1/presence/{room}", "", ""),
         ("put", "/api/v1/presence/{room}/{member}", "", ""),
         ("delete", "/api/v1/presence/{room}/{member}", "", ""),
+        ("post", "/api/v1/locks/{lock}", "", r#"{"holder":"h","ttl":1}"#),
+        ("get", "/api/v1/locks/{lock}", "", ""),
+        ("delete", "/api/v1/locks/{lock}", "", ""),
+        ("post", "/api/v1/locks/{lock}/renew", "", r#"{"token":"00000000000000000000000000000000","ttl":1}"#),
+        ("post", "/api/v1/locks/{lock}/release", "", r#"{"token":"00000000000000000000000000000000"}"#),
+        (
+            "post",
+            "/api/v1/locks/renew",
+            "",
+            r#"{"renewals":[{"name":"n","token":"00000000000000000000000000000000","ttl":1}]}"#,
+        ),
         ("post", "/api/v1/tokens", "", r#"{"name":"n","rules":[]}"#),
         ("post", "/api/v1/tickets", "", r#"{"topics":["t*"]}"#),
         ("get", "/api/v1/tokens", "", ""),
@@ -316,7 +327,7 @@ mod tests {
                     REQUESTS.iter().find(asked).unwrap_or_else(|| panic!("no request for {method} {path}"));
                 let target = path.replace("{topic}", "t").replace("{message_id}", "1-0");
                 let target = target.replace("{token_id}", "x").replace("{name}", "x").replace("{role}", "x");
-                let target = target.replace("{user_id}", "x").replace("{group}", "g");
+                let target = target.replace("{user_id}", "x").replace("{group}", "g").replace("{lock}", "l");
                 let target = target.replace("{schedule_id}", "1-0");
                 let target = target.replace("{bucket}", "b").replace("{key}", "k");
                 let target = target.replace("{room}", "r").replace("{member}", "m");

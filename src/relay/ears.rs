@@ -5,6 +5,7 @@
 use std::sync::{Arc, Weak};
 
 use super::live::Feeds;
+use super::locks::LockWaiters;
 use super::work::Stations;
 use crate::storage::{Hint, HintListener};
 
@@ -13,11 +14,12 @@ use crate::storage::{Hint, HintListener};
 pub(super) struct Ears {
     feeds: Arc<Feeds>,
     stations: Arc<Stations>,
+    locks: Arc<LockWaiters>,
 }
 
 impl Ears {
-    pub(super) fn of(feeds: &Arc<Feeds>, stations: &Arc<Stations>) -> Arc<Self> {
-        Arc::new(Self { feeds: feeds.clone(), stations: stations.clone() })
+    pub(super) fn of(feeds: &Arc<Feeds>, stations: &Arc<Stations>, locks: &Arc<LockWaiters>) -> Arc<Self> {
+        Arc::new(Self { feeds: feeds.clone(), stations: stations.clone(), locks: locks.clone() })
     }
 
     pub(super) fn weak(self: &Arc<Self>) -> Weak<dyn HintListener> {
@@ -31,7 +33,12 @@ impl HintListener for Ears {
         match &hint {
             Hint::Topic(topic) => self.stations.hear(topic),
             Hint::Watched(topics) => topics.iter().for_each(|topic| self.stations.hear(topic)),
-            Hint::Everything => self.stations.hear_everything(),
+            Hint::Lock(secret) => return self.locks.hear(secret),
+            Hint::WatchedLocks => return self.locks.hear_everything(),
+            Hint::Everything => {
+                self.stations.hear_everything();
+                self.locks.hear_everything();
+            }
             Hint::WatchedAll => {}
         }
         self.feeds.hear(hint);

@@ -138,6 +138,11 @@ impl Failure {
         Self::from_storage(error, Call::Change, None)
     }
 
+    /// Returns the failure of a change of what is no topic.
+    pub(super) fn changed(error: StorageError) -> Self {
+        Self::from_storage(error, Call::Change, None)
+    }
+
     /// Returns the failure of a storage call.
     #[expect(clippy::too_many_lines, reason = "each error has its sentence, all in one place")]
     fn from_storage(error: StorageError, call: Call, topic: Option<&TopicName>) -> Self {
@@ -251,6 +256,18 @@ impl Failure {
                         format!(
                             "the last message of topic `{name}` is `{last}`, and another was expected, so the message was not kept; look at what came between"
                         )
+                    },
+                )
+            },
+            StorageError::Fenced(fence) => Problem {
+                fence: *fence,
+                ..Problem::new(
+                    Code::Fenced,
+                    match fence {
+                        Some(fence) => format!(
+                            "the fence is not that of who holds the lock: fence `{fence}` stands against it; nothing was kept, acquire the lock anew"
+                        ),
+                        None => "the fence is of a lock that nobody holds now, or that guards something else; nothing was kept, acquire the lock anew".to_owned(),
                     },
                 )
             },

@@ -184,7 +184,8 @@ mod tests {
     use crate::limits::Kept;
     use crate::relay::{
         Absent, Answered, BucketSettings, Draft, JsonText, KeyChangeDraft, KeyCondition, KeyDraft, NoOutlet,
-        PageRequest, Payload, PresenceOptions, RecurringDraft, RelayOptions, Start, TakesAway, TrimTo, test_policy,
+        PageRequest, Payload, PresenceOptions, RecurringDraft, RelayOptions, Start, TakesAway, TrimTo,
+        test_policy,
     };
     use crate::storage::test_storage;
 
@@ -228,6 +229,7 @@ mod tests {
             expected_last: None,
             order_key: None,
             unique: None,
+            fence: None,
         }
     }
 

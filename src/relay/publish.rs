@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidemill_proto::limits::{IDEMPOTENCY_KEY_BYTES_MAX, METADATA_BYTES_MAX, TTL_SECONDS_MAX};
+use tidemill_proto::locks::Fence;
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{Delivery, MessageId, OrderKey, Problem, Timestamp, TopicName};
 
@@ -34,6 +35,8 @@ pub struct Draft {
     pub order_key: Option<OrderKey>,
     /// The key of which one message at a time may wait or be worked on in a group.
     pub unique: Option<UniqueKey>,
+    /// What shows that the publisher holds a lock.
+    pub fence: Option<Fence>,
 }
 
 /// A group, and a key of which one message at a time may wait or be worked on in it: as an [`IdempotencyKey`], 1 to
@@ -129,6 +132,11 @@ impl IdempotencyKey {
             )
             .into()),
         }
+    }
+
+    /// Returns the text.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// Returns the key of the message at `index` of a request that has this key as a whole.
@@ -234,6 +242,9 @@ impl Gate {
                 Some((delivery, draft.ttl.map(TimeToLive::duration)))
             }
         };
+        if draft.fence.is_some() {
+            self.check_fence(later.is_some(), draft.unique.is_some())?;
+        }
         let unique = match draft.unique {
             Some(_) if later.is_some() => {
                 let rule = "cannot stand beside `delay` and `deliver_at`: what waits for later waits in no group yet";
@@ -257,6 +268,7 @@ impl Gate {
             idempotency,
             expected_last: draft.expected_last,
             unique,
+            fence: draft.fence,
             create_topic: relay.options.topic_auto_create,
             owner: self.caller().owner().map(Into::into),
             policy: relay.options.policy,

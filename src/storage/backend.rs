@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    AccessStore, BucketStore, LimitStore, LiveStore, MessageStore, RecordStore, RunStore, ScheduleStore,
-    TakeStore, TopicStore, Upkeep, WorkStore,
+    AccessStore, BucketStore, LimitStore, LiveStore, LockStore, MessageStore, RecordStore, RunStore,
+    ScheduleStore, TakeStore, TopicStore, Upkeep, WorkStore,
 };
 
 /// What the process around a backend asks of it, besides its concerns.
@@ -67,6 +67,8 @@ pub struct Storage {
     pub work: Arc<dyn WorkStore>,
     /// Buckets of keys.
     pub buckets: Arc<dyn BucketStore>,
+    /// Locks.
+    pub locks: Arc<dyn LockStore>,
     /// Allowances.
     pub limits: Arc<dyn LimitStore>,
     /// Limits of applications.
@@ -88,6 +90,7 @@ impl Storage {
             + RecordStore
             + LimitStore
             + TakeStore
+            + LockStore
             + WorkStore
             + BucketStore
             + Upkeep
@@ -103,6 +106,7 @@ impl Storage {
             records: backend.clone(),
             work: backend.clone(),
             buckets: backend.clone(),
+            locks: backend.clone(),
             limits: backend.clone(),
             takes: backend.clone(),
             upkeep: backend,
@@ -133,6 +137,7 @@ impl Opened {
             + RecordStore
             + LimitStore
             + TakeStore
+            + LockStore
             + WorkStore
             + BucketStore
             + Upkeep

@@ -67,6 +67,9 @@ pub enum StorageError {
     /// [`MessageId::MIN`] where it was given none, or does not exist.
     #[error("the last message of the topic is {0}, and another was expected")]
     NotLast(MessageId),
+    /// Certainly no effect: the fence is not that of who holds the lock. This one stands against it, if there is one.
+    #[error("the fence is not that of who holds the lock")]
+    Fenced(Option<MessageId>),
     /// Certainly no effect, now and later: the topic was closed.
     #[error("topic is closed")]
     Closed,
@@ -107,6 +110,7 @@ impl StorageError {
             Self::GroupHolds => Self::GroupHolds,
             Self::SchedulesLimit => Self::SchedulesLimit,
             Self::NotLast(last) => Self::NotLast(*last),
+            Self::Fenced(fence) => Self::Fenced(*fence),
             Self::Closed => Self::Closed,
             Self::Cancelled(reason) => Self::Cancelled(reason.clone()),
             Self::KeyReused => Self::KeyReused,

@@ -6,6 +6,8 @@ use std::sync::Weak;
 use parking_lot::RwLock;
 use tidemill_proto::TopicName;
 
+use super::locks::LockSecret;
+
 /// What a backend tells of topics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
@@ -16,7 +18,11 @@ pub enum Hint {
     Watched(Vec<TopicName>),
     /// From now on hints of what relays do come of all topics. What they did before was not hinted at.
     WatchedAll,
-    /// Hints were lost: any topic may have changed.
+    /// A lock was handed to who waits for it under this secret.
+    Lock(LockSecret),
+    /// From now on hints of locks come. What was handed before was not hinted at.
+    WatchedLocks,
+    /// Hints were lost: any topic may have changed, and any lock may have been handed over.
     Everything,
 }
 

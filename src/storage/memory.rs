@@ -12,6 +12,7 @@
 //! | `access`, `tickets` | documents on who may do what, and tickets |
 //! | `limits`, `places` | allowances, and what nodes hold at one time |
 //! | `takes` | limits of applications |
+//! | `locks` | locks, and who waits for them |
 //! | `schedules` | what waits for later in one topic |
 //! | `bucket`, `buckets` | a bucket of keys; buckets behind the lock |
 //! | `runs` | how a topic ends |
@@ -56,6 +57,7 @@ mod buckets;
 mod group;
 mod keys;
 mod limits;
+mod locks;
 mod log;
 mod places;
 mod records;
@@ -109,6 +111,7 @@ pub struct Memory {
     limits: limits::Limits,
     places: places::AllPlaces,
     takes: takes::Takes,
+    locks: locks::Locks,
     tickets: tickets::Tickets,
 }
 
@@ -126,6 +129,7 @@ impl Memory {
             limits: limits::Limits::default(),
             places: places::AllPlaces::default(),
             takes: takes::Takes::default(),
+            locks: locks::Locks::default(),
             tickets: tickets::Tickets::default(),
         }
     }
@@ -169,7 +173,15 @@ impl MessageStore for Memory {
             let mut topics = self.topics.write();
             // Inside the lock, so that the times of appends are in the order of the appends.
             let now = self.clock.now();
-            batch.iter().map(|message| topics.append(message, now)).collect()
+            let append = |message: &NewMessage| match &message.fence {
+                None => topics.append(message, now),
+                // The locks stand still until the message is there.
+                Some(fence) => {
+                    let mut locks = self.locks.still();
+                    topics.append_where(message, now, || locks.check(&message.topic, fence, now))
+                }
+            };
+            batch.iter().map(append).collect()
         };
         let appended = batch.iter().zip(&results).filter(|(_, result)| result.is_ok());
         self.hints.tell_topics(appended.map(|(message, _)| &message.topic));
@@ -378,6 +390,7 @@ impl Upkeep for Memory {
 
     async fn sweep(&self) -> Result<Swept, StorageError> {
         let now = self.clock.now();
+        self.locks.clear(now);
         let mut total = Swept::default();
         let mut from = Bound::Unbounded;
         loop {

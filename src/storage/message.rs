@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tidemill_proto::locks::Fence;
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{MessageId, OrderKey, Timestamp, TopicName};
 
@@ -92,6 +93,10 @@ pub struct NewMessage {
     /// While a message of this key waits or is worked on in the group, that one is the answer. An idempotency key that was
     /// used wins over it, and it wins over `expected_last`.
     pub unique: Option<Unique>,
+    /// What shows that the publisher holds a lock: it is not appended where that is not so. A lock that guards the topic is
+    /// looked at in the same step; of another one the greatest fence counts that the topic has seen. An idempotency key that
+    /// was used wins over it, and it wins over all else; it does not stand beside `unique`.
+    pub fence: Option<Fence>,
     /// Whether to create the topic when it does not exist.
     pub create_topic: bool,
     /// Who owns the topic if this message creates it.

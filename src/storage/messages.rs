@@ -41,7 +41,7 @@ pub trait MessageStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// Per message: `Unavailable`, `Indeterminate`, `Overloaded`, `Full`, `KeysFull` (only under a key),
     /// `NoTopic` (only without `create_topic`), `NotATopic`, `TopicsLimit`, `KeyReused`, `NotLast` (only with
-    /// `expected_last`), `NoGroup` (only with `unique`, also where there is no such topic), `Closed`, `Cancelled`.
+    /// `expected_last`), `Fenced` (only with `fence`), `NoGroup` (only with `unique`, also where there is no such topic), `Closed`, `Cancelled`.
     ///
     /// # Cancel safety
     /// Not cancel-safe: when the future is dropped, any of the messages may have been appended.

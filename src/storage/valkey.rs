@@ -28,6 +28,7 @@
 //! | `records` | records of who is let in |
 //! | `calls` | scripts over a connection of our own, many at a time |
 //! | `work` | groups of consumers |
+//! | `locks` | locks, and who waits for them |
 //! | `limits`, `tickets` | allowances, and tickets |
 //! | `takes` | limits of applications |
 //! | `scripts` | steps that must be one |
@@ -80,6 +81,7 @@ mod keys;
 mod lanes;
 mod limits;
 mod live;
+mod locks;
 mod marker;
 mod messages;
 mod new_topic;

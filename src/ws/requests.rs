@@ -330,6 +330,7 @@ fn draft(encoding: Encoding, body: &Bytes, frame: &Publish<'_>) -> Result<Draft,
             .as_deref()
             .map(|key| parse_order_key("order_key", key.as_bytes()))
             .transpose()?,
+        fence: None,
         unique: frame
             .unique
             .as_ref()

@@ -20,6 +20,7 @@ mod kept;
 mod limits;
 mod listed;
 mod live;
+mod locks;
 mod logged;
 mod messages;
 mod numbers;
@@ -115,6 +116,17 @@ conformance! {
             a_ticket_opens_one_thing_and_then_resumes_that,
             of_many_who_open_with_one_ticket_one_does,
             tickets_end_in_time_and_a_maker_s_oldest_goes;
+        locks:
+            a_lock_has_one_holder_until_it_is_released,
+            a_lock_is_held_for_its_time_and_no_longer,
+            who_came_first_has_it_next_in_the_step_that_gives_it_back,
+            who_waits_has_it_when_the_time_of_the_holder_is_over,
+            what_is_handed_to_somebody_who_has_gone_passes_on,
+            a_key_finds_what_was_granted_under_it,
+            a_lock_is_taken_away_from_who_holds_it,
+            of_many_who_ask_at_one_time_each_has_it_once_alone,
+            a_lock_that_guards_a_topic_lets_its_holder_alone_append,
+            of_a_lock_that_guards_nothing_the_greatest_fence_counts;
         messages:
             ids_increase_in_the_order_of_appends,
             ids_increase_after_a_trim_to_nothing,
@@ -352,6 +364,8 @@ conformance! {
         takes:
             nothing_is_left_of_limits_that_are_over,
             a_key_of_another_program_is_not_a_limit;
+        locks:
+            nothing_is_left_of_locks_that_have_gone;
         ordering:
             workers_of_other_programs_are_not_bound_and_hold_no_key_for_ever;
         uniqueness:

@@ -11,6 +11,7 @@ mod fast_path;
 mod framing;
 mod half_close;
 mod letters;
+mod locks;
 mod operations;
 mod ordering;
 mod pages;

@@ -124,7 +124,9 @@ mod tests {
     fn what_is_no_topic_is_told_by_its_kind() {
         let of = rules(&["allow work,read limits/mail.*", "allow read *", "deny read locks/*"]);
         assert!(of.allow_some_named(Verb::Work, Kind::Limit) && of.allow_some_named(Verb::Read, Kind::Limit));
-        assert!(!of.allow_some_named(Verb::Manage, Kind::Limit) && !of.allow_some_named(Verb::Read, Kind::Lock));
+        assert!(
+            !of.allow_some_named(Verb::Manage, Kind::Limit) && !of.allow_some_named(Verb::Read, Kind::Lock)
+        );
         assert!(!of.allow_some_named(Verb::Read, Kind::Key), "topics are no keys");
     }
 

@@ -396,6 +396,8 @@ impl HintListener for Feeds {
                 };
                 self.running.look_soon(feeds);
             }
+            // They are nothing that is read.
+            Hint::Lock(_) | Hint::WatchedLocks => {}
             // Feeds watch their own topics.
             Hint::Everything => {
                 self.patterns.list_soon();

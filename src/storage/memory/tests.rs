@@ -56,6 +56,7 @@ fn message(name: &str, payload: impl Into<Bytes>) -> NewMessage {
         idempotency: None,
         expected_last: None,
         unique: None,
+        fence: None,
         create_topic: true,
         owner: None,
         policy: TopicPolicy::newest(100_000_000),

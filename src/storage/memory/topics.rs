@@ -199,6 +199,16 @@ impl Topics {
     }
 
     pub(super) fn append(&mut self, message: &NewMessage, now: Timestamp) -> Result<Appended, StorageError> {
+        self.append_where(message, now, || Ok(()))
+    }
+
+    /// Appends a message where `may` says so, which is asked unless its idempotency key was used.
+    pub(super) fn append_where(
+        &mut self,
+        message: &NewMessage,
+        now: Timestamp,
+        may: impl FnOnce() -> Result<(), StorageError>,
+    ) -> Result<Appended, StorageError> {
         if let Some(topic) = self.topics.get_mut(&message.topic) {
             let (_, freed) = topic.purge_keys(now, PURGED_PER_APPEND_MAX);
             self.keys_bytes -= freed;
@@ -207,7 +217,9 @@ impl Topics {
             {
                 return Ok(Appended { id, timestamp, replayed: true });
             }
-        } else if message.unique.is_none() && !message.create_topic {
+        }
+        may()?;
+        if !self.topics.contains_key(&message.topic) && message.unique.is_none() && !message.create_topic {
             return Err(StorageError::NoTopic);
         }
         if let Some(first) = self.find_unique(message, now)? {

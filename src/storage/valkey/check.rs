@@ -296,6 +296,7 @@ impl Probe {
             idempotency: None,
             expected_last: None,
             unique: None,
+            fence: None,
             create_topic: false,
             owner: None,
             policy: TopicPolicy::newest(PROBE_ENTRIES),

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::keys::Keys;
+use super::locks::read_secret;
 use super::options::ValkeyOptions;
 use super::resp::{Parts, Request, RespConnection};
 use super::{keys, notice};
@@ -38,6 +39,9 @@ const ECHO_WITHIN: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(500);
 /// What the payload of an echo starts with; no topic can have this name.
 const ECHO: &str = "$echo:";
+/// What a notice of a lock that was handed over starts with, which the scripts spell, too: behind it stands the secret of
+/// who waits. No topic can have this name.
+const LOCK: &str = "$lock:";
 /// How long a node heeds its own notices after a change that was not answered: the server may get to it when
 /// nobody waits for it any more.
 const HEARS_ITSELF: Duration = Duration::from_mins(1);
@@ -53,6 +57,9 @@ struct Watched {
     all: bool,
     /// Whether it is still to be told that it does.
     is_all_untold: bool,
+    /// Whether it wants to hear of locks that are handed over, and whether it is still to be told that it does.
+    locks: bool,
+    are_locks_untold: bool,
 }
 
 /// What the connection listens to.
@@ -143,6 +150,17 @@ impl Doorbell {
         }
     }
 
+    /// Begins or ends listening for locks that are handed over.
+    pub(super) fn watch_locks(&self, watch: bool) {
+        let mut watched = self.watched.lock();
+        if watched.locks != watch {
+            watched.locks = watch;
+            watched.are_locks_untold = watch;
+            // A full channel already says what this would say.
+            let _ = self.changes.try_send(());
+        }
+    }
+
     /// Returns what tells that this node has changed topics as soon as that is answered, or nobody waits for
     /// it any more.
     pub(super) fn changing<'a>(&'a self, topics: impl IntoIterator<Item = &'a TopicName>) -> Changing<'a> {
@@ -180,9 +198,10 @@ impl Doorbell {
         let mut subscribed = Subscribed::default();
         self.hints.tell(Hint::Everything);
         {
-            let Watched { topics, changed, all, is_all_untold } = &mut *self.watched.lock();
+            let Watched { topics, changed, all, is_all_untold, locks, are_locks_untold } =
+                &mut *self.watched.lock();
             changed.clone_from(topics);
-            *is_all_untold = *all;
+            (*is_all_untold, *are_locks_untold) = (*all, *locks);
         }
         if let Err(error) = self.follow_watched(connection, &mut subscribed).await {
             return error;
@@ -235,6 +254,12 @@ impl Doorbell {
         if text.starts_with(ECHO) {
             return echo.hear(text);
         }
+        if let Some(secret) = text.strip_prefix(LOCK) {
+            if let Some(secret) = read_secret(secret) {
+                self.hints.tell(Hint::Lock(secret));
+            }
+            return;
+        }
         let (signature, topics) = notice::read(text);
         if !self.is_known(signature) {
             topics.for_each(|topic| self.hints.tell(Hint::Topic(topic)));
@@ -252,22 +277,25 @@ impl Doorbell {
         connection: &RespConnection,
         subscribed: &mut Subscribed,
     ) -> Result<(), String> {
-        let (doorbell, tells_all, (more, less)): (bool, bool, (Vec<TopicName>, Vec<TopicName>)) = {
+        let (doorbell, tells, (more, less)): (bool, [bool; 2], (Vec<TopicName>, Vec<TopicName>)) = {
             let mut watched = self.watched.lock();
             let changed = std::mem::take(&mut watched.changed).into_iter();
             let changed = changed
                 .filter(|topic| watched.topics.contains(topic) != subscribed.topics.contains(topic))
                 .partition(|topic| watched.topics.contains(topic));
             let tells_all = std::mem::take(&mut watched.is_all_untold);
-            (watched.all || !watched.topics.is_empty(), tells_all, changed)
+            let tells = [tells_all, std::mem::take(&mut watched.are_locks_untold)];
+            (watched.all || watched.locks || !watched.topics.is_empty(), tells, changed)
         };
         if doorbell != subscribed.doorbell {
             let command = if doorbell { "SUBSCRIBE" } else { "UNSUBSCRIBE" };
             connection.subscribe(command, &[keys::DOORBELL], ECHO_WITHIN).await?;
             subscribed.doorbell = doorbell;
         }
-        if tells_all {
-            self.hints.tell(Hint::WatchedAll);
+        for (is_told, hint) in tells.into_iter().zip([Hint::WatchedAll, Hint::WatchedLocks]) {
+            if is_told {
+                self.hints.tell(hint);
+            }
         }
         for chunk in more.chunks(TOPICS_CHUNK) {
             connection.subscribe("SUBSCRIBE", &self.channels(chunk), ECHO_WITHIN).await?;

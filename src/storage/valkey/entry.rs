@@ -20,12 +20,15 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 use tidemill_proto::limits::CONTENT_TYPE_BYTES_MAX;
+use tidemill_proto::locks::Fence;
 use tidemill_proto::{MessageId, OrderKey, Timestamp, content_type, json};
 
-use super::keys::Keys;
+use super::keys::{Keys, fences};
 use super::resp::{Command, Item, Reply, Request, Walk};
-use super::scripts::APPEND_BOUNDED;
-use crate::storage::{Body, HELD_TIMES, Idempotency, NewMessage, StoredMessage, TopicPolicy, Unique};
+use super::scripts::{APPEND_BOUNDED, APPEND_FENCED};
+use crate::storage::{
+    Body, FENCE_KEPT, HELD_TIMES, Idempotency, NewMessage, StoredMessage, TopicPolicy, Unique,
+};
 
 /// What stands before the name of a field that is told in base64.
 const NAME_MARK: &str = "base64:";
@@ -101,6 +104,29 @@ pub(super) fn append_bounded(request: &mut Request, keys: Keys, message: &NewMes
     behind_key(&mut command, message);
 }
 
+/// Adds the command that appends a message by who holds a lock, with all that [`append_bounded`] says.
+pub(super) fn append_fenced(
+    request: &mut Request,
+    keys: Keys,
+    message: &NewMessage,
+    fence: &Fence,
+    window_ms: u64,
+) {
+    let names = 4 + usize::from(message.idempotency.is_some());
+    let mut command = request.begin(14 + names + arguments_behind_key(message));
+    command.arg(b"EVALSHA").arg(APPEND_FENCED.digest().as_bytes()).number(names as u64);
+    command.joined(&keys.stream_parts(&message.topic));
+    command.arg(keys.description(&message.topic).as_bytes());
+    for key in fences(&message.topic, &fence.lock) {
+        command.arg(key.as_bytes());
+    }
+    conditions(&mut command, keys, message, window_ms);
+    kept(&mut command, &message.policy);
+    command.arg(fence.lock.as_str().as_bytes()).arg(fence.fence.text().as_bytes());
+    command.number(u64::try_from(FENCE_KEPT.as_millis()).unwrap_or(u64::MAX));
+    behind_key(&mut command, message);
+}
+
 /// Adds the remembered key, if there is an idempotency key, with what is remembered; the timestamp; and the id behind
 /// which alone the message is kept, empty where that is any.
 fn conditions(command: &mut Command<'_>, keys: Keys, message: &NewMessage, window_ms: u64) {
@@ -157,10 +183,12 @@ pub(super) fn append_bytes(message: &NewMessage) -> usize {
     const FIXED: usize = 192;
     const ONCE: usize = 320;
     const UNIQUE: usize = 1_536;
+    const FENCED: usize = 1_024;
     let once = message.idempotency.as_ref().map_or(0, |once| ONCE + once.key.len());
     let conditional = message.expected_last.map_or(0, |_| MessageId::TEXT_BYTES_MAX + 64);
     let unique = message.unique.as_ref().map_or(0, |unique| UNIQUE + unique.key.len());
-    FIXED + conditional + unique + 2 * message.topic.as_str().len() + message.body.len_bytes() + once
+    let fenced = message.fence.as_ref().map_or(0, |fence| FENCED + 2 * fence.lock.as_str().len());
+    FIXED + conditional + unique + fenced + 2 * message.topic.as_str().len() + message.body.len_bytes() + once
 }
 
 fn arguments_behind_key(message: &NewMessage) -> usize {

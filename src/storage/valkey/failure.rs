@@ -140,6 +140,7 @@ pub(super) fn same(error: &StorageError) -> StorageError {
         StorageError::TopicsLimit => StorageError::TopicsLimit,
         StorageError::SchedulesLimit => StorageError::SchedulesLimit,
         StorageError::NotLast(last) => StorageError::NotLast(*last),
+        StorageError::Fenced(fence) => StorageError::Fenced(*fence),
         StorageError::Closed => StorageError::Closed,
         StorageError::Cancelled(reason) => StorageError::Cancelled(reason.clone()),
         StorageError::TopicFull => StorageError::TopicFull,

@@ -5,6 +5,8 @@
 //! | a topic's stream | `stream:topic:orders` | `stream:topic:{orders}` |
 //! | its description | `meta:topic:orders` | `meta:topic:{orders}` |
 //! | its last id, once it was deleted | `last:topic:orders` | `last:topic:{orders}` |
+//! | locks that guard a topic: `held`, `queue`, `last` | `lock:{orders}:held:nightly` | the same |
+//! | locks that guard a bucket, and those that guard nothing | `lock:{keys/flows}:held:nightly`, `lock:{locks/7}:held:nightly` | the same |
 //! | what is beside it: `deleted`, `idem`, `group`, `groups`, `schedule` | `kind:{orders}:rest` | the same |
 //! | the log of a bucket | `stream:topic:keys/flows` | `stream:topic:{keys/flows}` |
 //! | what is beside that: `bucket`, `idem` | `kind:{keys/flows}:rest` | the same |
@@ -14,11 +16,12 @@
 //! key. Every key starts with a prefix, so none can be read as an option of a command. In a cluster, what
 //! stands in the first braces decides where a key lives; with braces, a topic's keys live together.
 
+use tidemill_proto::locks::Guarded;
 use tidemill_proto::work::{ClaimId, ConsumerName, GroupName};
-use tidemill_proto::{BucketName, LimitName, MessageId, TopicName};
+use tidemill_proto::{BucketName, LimitName, LockName, MessageId, TopicName};
 
 use super::options::KeyForm;
-use crate::storage::QuotaId;
+use crate::storage::{LockId, QuotaId};
 
 /// What every stream's key starts with.
 const STREAM_PREFIX: &str = "stream:topic:";
@@ -84,6 +87,14 @@ pub(super) fn kept(digest: [u8; 16]) -> String {
     format!("tidemill:kept:{:032x}", u128::from_be_bytes(digest))
 }
 
+/// Returns the keys by which a topic knows fences: who holds the lock of this name that guards it, and the greatest fences
+/// that it has seen of locks that do not.
+pub(super) fn fences(topic: &TopicName, name: &LockName) -> [String; 2] {
+    let guards = Some(Guarded::Topic(topic.clone()));
+    let [held, ..] = lock(&LockId { name: name.clone(), guards });
+    [held, format!("lock:{{{topic}}}:seen")]
+}
+
 /// Written by every look at the publishing connection, to learn whether the server takes writes.
 pub(super) const LOOK: &str = "tidemill:look";
 
@@ -96,6 +107,30 @@ pub(super) const REASON: &str = "reason";
 
 /// The channel on which nodes give each other notice of changes.
 pub(super) const DOORBELL: &str = "tidemill:doorbell";
+
+/// Into how many parts the locks are divided that guard nothing: each has a last fence of its own, and in a cluster a
+/// place of its own.
+const LOCK_PARTS: u8 = 16;
+
+/// Returns the keys of a lock: who holds it, who waits, and the last fence of all locks beside it. What stands in braces
+/// is that of what it guards. Nothing else has a key that begins so, and `/` is in no name of a topic.
+pub(super) fn lock(lock: &LockId) -> [String; 3] {
+    let name = &lock.name;
+    let of = match &lock.guards {
+        Some(Guarded::Topic(topic)) => topic.to_string(),
+        Some(Guarded::Bucket(bucket)) => TopicName::log_of(bucket).to_string(),
+        None => {
+            // A number that is the same on every node.
+            let sum = name.as_str().bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
+            format!("locks/{}", sum % LOCK_PARTS)
+        }
+    };
+    [
+        format!("lock:{{{of}}}:held:{name}"),
+        format!("lock:{{{of}}}:queue:{name}"),
+        format!("lock:{{{of}}}:last"),
+    ]
+}
 
 /// What is known of a group, each under a key of its own: behind the group's name, which has no colon.
 const OF_GROUP: [&str; 10] =

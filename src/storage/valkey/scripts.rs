@@ -3,12 +3,13 @@
 
 mod script;
 
-pub(super) use appending::{APPEND_BOUNDED, APPEND_IF, APPEND_ONCE, APPEND_UNIQUE};
+pub(super) use appending::{APPEND_BOUNDED, APPEND_FENCED, APPEND_IF, APPEND_ONCE, APPEND_UNIQUE};
 pub(super) use buckets::{
     CHANGE_KEYS, DELETE_BUCKET, DESCRIBE_BUCKET, EXPIRE_KEYS, KEY_HISTORY, LIST_KEYS, PUT_BUCKET, READ_KEY,
     REVOKE_KEYS, TOUCH_KEY,
 };
 pub(super) use deleting::{DELETE_IDLE, DELETE_TOPIC};
+pub(super) use locks::{ACQUIRE_LOCK, RELEASE_LOCK, RENEW_LOCK, SEE_LOCK, TAKE_LOCK};
 pub(super) use runs::END_RUN;
 pub(super) use schedules::{
     CANCEL, COUNT_IN, DUE_TOPICS, NEXT_DUE, PROMOTE, PUBLISH_NOW, PUT_RECURRING, RECURRING, REMOVE_RECURRING,
@@ -244,6 +245,8 @@ end
 }
 
 #[macro_use]
+mod fencing;
+#[macro_use]
 mod trimming;
 mod appending;
 mod buckets;
@@ -468,6 +471,7 @@ return {first and first[1] or '', last, known['length'], known['entries-added'] 
 "
 );
 
+mod locks;
 mod schedules;
 mod shared;
 mod takes;

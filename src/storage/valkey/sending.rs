@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use sha1::{Digest as _, Sha1};
 use tidemill_proto::topics::TopicUpdate;
-use tidemill_proto::{MessageId, Timestamp, TopicName};
+use tidemill_proto::{MessageId, TopicName};
 use tokio::sync::watch;
 
 use super::doorbell::Doorbell;
@@ -23,13 +23,16 @@ use super::new_topic::NewTopic;
 use super::notice::notices;
 use super::pipeline::{Outcome, Pipeline, PipelineResult};
 use super::refusing::Refusing;
-use super::resp::{Parts, Reply, Request, RespConnection};
+use super::resp::{Reply, Request, RespConnection};
 use super::supervised::Supervised;
 use super::topics::Creator;
 use super::trimming::{self, Countdowns};
 use super::{keys, runs, scripts};
 use crate::clock::Clock;
 use crate::storage::{Appended, NewMessage, StorageError, TopicPolicy};
+use replies::{AppendReply, read_id, read_script_reply};
+
+mod replies;
 
 /// How often a message is sent again after something was mended. A topic that is deleted as fast as
 /// it is created must not hold the lane for ever.
@@ -56,12 +59,6 @@ pub(super) struct Sender {
     refusing: Arc<Refusing>,
     /// Whether the server knows the script that trims.
     knows_trim: AtomicBool,
-}
-
-/// What a reply means for its message.
-enum AppendReply {
-    Done(Outcome),
-    NoTopic,
 }
 
 impl Sender {
@@ -124,6 +121,9 @@ impl Sender {
         let due = self.due(&open);
         let bounded: HashSet<TopicName> = self.bounded(&open);
         let mut loads = scripts_of(&open);
+        if open.iter().any(|(_, message)| message.fence.is_some()) {
+            loads.push(scripts::APPEND_FENCED.text());
+        }
         if !bounded.is_empty() {
             loads.push(scripts::APPEND_BOUNDED.text());
         }
@@ -266,6 +266,10 @@ impl Sender {
                 entry::append_unique(&mut request, self.keys, message, unique, script);
                 continue;
             }
+            if let Some(fence) = &message.fence {
+                entry::append_fenced(&mut request, self.keys, message, fence, self.window_ms);
+                continue;
+            }
             if !bounded.is_empty() && bounded.contains(&message.topic) {
                 entry::append_bounded(&mut request, self.keys, message, self.window_ms);
                 continue;
@@ -331,7 +335,13 @@ impl Sender {
             }
             Some(Reply::Array(parts)) => {
                 let key = message.idempotency.as_ref().map_or("", |once| &once.key);
-                read_script_reply(parts, || self.keys.idempotency(&message.topic, key))
+                read_script_reply(parts, |code| match (code, &message.fence) {
+                    (9 | 10, Some(fence)) => {
+                        let [held, seen] = keys::fences(&message.topic, &fence.lock);
+                        if code == 9 { held } else { seen }
+                    }
+                    _ => self.keys.idempotency(&message.topic, key),
+                })
             }
             reply => AppendReply::Done(match reply.as_ref().and_then(read_id) {
                 Some(id) => Ok(Appended { id, timestamp: message.timestamp, replayed: false }),
@@ -450,6 +460,7 @@ pub(super) fn not_created(error: &StorageError) -> StorageError {
         StorageError::NoTopic
         | StorageError::TopicExists
         | StorageError::NotLast(_)
+        | StorageError::Fenced(_)
         | StorageError::Closed
         | StorageError::Cancelled(_)
         | StorageError::TopicFull
@@ -462,34 +473,4 @@ pub(super) fn not_created(error: &StorageError) -> StorageError {
         | StorageError::NoBucket
         | StorageError::BucketsLimit => StorageError::NoTopic,
     }
-}
-
-fn read_script_reply(mut parts: Parts<'_>, key: impl FnOnce() -> String) -> AppendReply {
-    let replayed = match parts.next() {
-        Some(Reply::Integer(0)) => false,
-        Some(Reply::Integer(1)) => true,
-        Some(Reply::Integer(2)) => return AppendReply::Done(Err(StorageError::KeyReused)),
-        Some(Reply::Integer(3)) => return AppendReply::NoTopic,
-        Some(Reply::Integer(5)) if let Some(last) = parts.next().as_ref().and_then(read_id) => {
-            return AppendReply::Done(Err(StorageError::NotLast(last)));
-        }
-        Some(Reply::Integer(6)) => return AppendReply::Done(Err(StorageError::TopicFull)),
-        Some(Reply::Integer(7)) => return AppendReply::Done(Err(StorageError::NoGroup)),
-        Some(Reply::Integer(4)) => return AppendReply::Done(Err(StorageError::ForeignKey(key().into()))),
-        _ => return AppendReply::Done(Err(unexpected("EVALSHA", Effect::Write))),
-    };
-    let id = parts.next().as_ref().and_then(read_id);
-    let timestamp = parts.next().as_ref().and_then(text_of).and_then(|text| Timestamp::parse(text).ok());
-    AppendReply::Done(match (id, timestamp) {
-        (Some(id), Some(timestamp)) => Ok(Appended { id, timestamp, replayed }),
-        _ => Err(unexpected("EVALSHA", Effect::Write)),
-    })
-}
-
-fn read_id(reply: &Reply<'_>) -> Option<MessageId> {
-    MessageId::parse(text_of(reply)?).ok()
-}
-
-fn text_of<'a>(reply: &Reply<'a>) -> Option<&'a str> {
-    std::str::from_utf8(reply.bytes()?).ok()
 }

@@ -151,7 +151,7 @@ pub(super) async fn what_a_node_changes_itself_is_told_before_it_is_answered(gro
     let topic = loop {
         match heard.next().await {
             Hint::Topic(topic) => break topic,
-            Hint::Watched(_) | Hint::WatchedAll | Hint::Everything => {}
+            Hint::Watched(_) | Hint::WatchedAll | Hint::Lock(_) | Hint::WatchedLocks | Hint::Everything => {}
         }
     };
     assert_eq!(topic, one);

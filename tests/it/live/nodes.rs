@@ -202,7 +202,7 @@ async fn next_topic(heard: &mut Heard) -> TopicName {
     loop {
         match heard.next().await {
             Hint::Topic(topic) => return topic,
-            Hint::Watched(_) | Hint::WatchedAll | Hint::Everything => {}
+            Hint::Watched(_) | Hint::WatchedAll | Hint::Lock(_) | Hint::WatchedLocks | Hint::Everything => {}
         }
     }
 }

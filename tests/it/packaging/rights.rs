@@ -48,6 +48,7 @@ fn message(topic: &TopicName, key: Option<&str>) -> NewMessage {
         idempotency,
         expected_last: None,
         unique: None,
+        fence: None,
         create_topic: true,
         owner: None,
         policy: TopicPolicy { age: Some(Duration::from_hours(1)), ..TopicPolicy::newest(1_000) },

@@ -49,6 +49,7 @@ impl Inside {
                 expected_last: None,
                 order_key: None,
                 unique: None,
+                fence: None,
             }
         };
         let mut checked = Vec::new();

@@ -114,6 +114,7 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
         records: inner.records,
         work: inner.work,
         buckets: inner.buckets,
+        locks: inner.locks,
         limits: inner.limits,
         takes: inner.takes,
         upkeep: inner.upkeep,

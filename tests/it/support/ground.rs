@@ -157,6 +157,7 @@ pub(crate) fn message(topic: &TopicName, body: Body) -> NewMessage {
         idempotency: None,
         expected_last: None,
         unique: None,
+        fence: None,
         create_topic: true,
         owner: None,
         policy: POLICY,

@@ -317,6 +317,7 @@ fn message_of(
         idempotency: None,
         expected_last: None,
         unique: None,
+        fence: None,
         create_topic: false,
         owner: None,
         policy,

@@ -93,6 +93,7 @@ fn messages(name: &str, range: std::ops::Range<u64>) -> Vec<NewMessage> {
         idempotency: None,
         expected_last: None,
         unique: None,
+        fence: None,
         create_topic: true,
         owner: None,
         policy: TopicPolicy::newest(1),

@@ -1,5 +1,5 @@
 //! The scripts that append a message: under an idempotency key, behind a certain message, under a unique key, only where
-//! there is room, or all of that.
+//! there is room, by who holds a lock, or all of that.
 
 use super::Script;
 
@@ -154,3 +154,45 @@ if redis.call('HLEN', KEYS[4]) > 16 and redis.call('TIME')[2] % 16 == 0 then for
 return {0, id, ARGV[3]}
 "
 );
+
+/// Appends a message by who holds a lock, with all that [`APPEND_BOUNDED`] asks for. A key that was used wins; the fence
+/// wins over all else.
+///
+/// KEYS: stream, description, who holds the lock that guards the topic, the greatest fences that were seen, and the
+/// remembered key, if there is one. ARGV: as those of that one, with the name of the lock, the fence, and for how many ms it
+/// is remembered, in front of what follows the key in `XADD`. Answers as that one, `{8, fence}` where another fence stands
+/// against this one, which is empty where nobody holds the lock, and `{9}` and `{10}` where the third or the fourth key is
+/// another program's.
+pub(in super::super) static APPEND_FENCED: Script = Script::new(concat!(
+    marker_of!(),
+    sortable!(),
+    is_foreign!(),
+    info_of!(),
+    last_of!(),
+    first_answer!(),
+    fence_check!(),
+    trim!(),
+    r"
+local first = KEYS[5] and first_answer(KEYS[5], ARGV[1])
+if first then return first end
+if is_foreign(KEYS[3], 'hash') then return {9} end
+if is_foreign(KEYS[4], 'hash') then return {10} end
+local against = fenced(KEYS[3], KEYS[4], ARGV[9], ARGV[10])
+if against then return {8, against} end
+if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end
+local last = last_of(KEYS[1])
+local is_over = last == '18446744073709551615-18446744073709551615'
+if ARGV[4] ~= '' and last ~= ARGV[4] and not is_over then return {5, last} end
+local own = own_of(KEYS[2])
+if not is_over and refuses(KEYS[1], own, ARGV[5], ARGV[6], ARGV[7], ARGV[8]) then return {6} end
+if KEYS[5] then redis.call('SET', KEYS[5], ARGV[1], 'PX', ARGV[2]) end
+local id = redis.pcall('XADD', KEYS[1], unpack(ARGV, 12))
+if not id or type(id) == 'table' then
+  if KEYS[5] then redis.call('DEL', KEYS[5]) end
+  return id or {3}
+end
+note_fence(KEYS[4], ARGV[9], ARGV[10], ARGV[11])
+if KEYS[5] then redis.call('SET', KEYS[5], ARGV[1] .. ' ' .. id .. ' ' .. ARGV[3], 'PX', ARGV[2]) end
+return {0, id, ARGV[3]}
+"
+));
