@@ -133,11 +133,6 @@ impl Failure {
         Self(Box::new(Inner { problem, cause: Some(error), exceeded: None }))
     }
 
-    /// Returns the failure of a change of something that is no topic.
-    pub(super) fn changed(error: StorageError) -> Self {
-        Self::from_storage(error, Call::Change, None)
-    }
-
     /// Returns the failure of a change of what is no topic.
     pub(super) fn changed(error: StorageError) -> Self {
         Self::from_storage(error, Call::Change, None)

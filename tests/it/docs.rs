@@ -27,6 +27,7 @@ const PAGES: &[&str] = &[
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "examples/README.md",
+    "examples/langgraph/README.md",
     "docs/getting-started.md",
     "docs/http-api.md",
     "docs/websocket-api.md",
@@ -210,7 +211,7 @@ async fn the_page_on_pulsar_relay_does_what_it_says() {
 #[test]
 fn every_page_is_looked_at() {
     let mut found = BTreeSet::new();
-    for folder in ["", "docs", "examples"] {
+    for folder in ["", "docs", "examples", "examples/langgraph"] {
         for entry in fs::read_dir(root().join(folder)).expect("the folder can be read") {
             let name = entry.expect("the folder can be read").file_name().to_string_lossy().into_owned();
             if Path::new(&name).extension().is_some_and(|extension| extension == "md") {

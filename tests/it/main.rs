@@ -18,6 +18,7 @@ mod doors;
 mod faults;
 mod http;
 mod keys;
+mod langgraph;
 mod limits;
 mod live;
 mod model;

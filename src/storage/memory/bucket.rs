@@ -410,6 +410,7 @@ fn logged(
         idempotency: None,
         expected_last: None,
         unique: None,
+        fence: None,
         create_topic: false,
         owner: None,
         policy: LOG_POLICY,
