@@ -15,7 +15,7 @@ use crate::{BucketName, Code, LockName, MessageId, Timestamp, TopicName};
 /// The shortest and the longest time for which a lock is held without being renewed.
 pub const TTL: [Duration; 2] = [Duration::from_millis(100), Duration::from_hours(24)];
 /// The longest wait for a lock: proxies cut requests that are silent for longer.
-pub const WAIT_MAX: Duration = Duration::from_secs(60);
+pub const WAIT_MAX: Duration = Duration::from_mins(1);
 /// Most who wait for one lock.
 pub const WAITERS_MAX: usize = 10_000;
 /// Most locks that one request renews.

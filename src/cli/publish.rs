@@ -152,7 +152,7 @@ pub struct Publish {
     unique: Option<Unique>,
 
     /// Publish only as long as this is the fence of who holds the lock, as in `nightly=1517363399650-0`: in a command of
-    /// `tidemill lock`, "$TIDEMILL_LOCK=$TIDEMILL_FENCE". For one payload
+    /// `tidemill lock`, `"$TIDEMILL_LOCK=$TIDEMILL_FENCE"`. For one payload
     #[arg(long, value_name = "LOCK=FENCE", value_parser = Fence::parse, conflicts_with_all = ["delay", "at", "unique"])]
     fence: Option<Fence>,
 

@@ -166,7 +166,9 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         ("list_topics", "cursor") | (_, "topic") => json!({ "$ref": "#/components/schemas/TopicName" }),
         ("list_scheduled", "cursor") => text(&format!("[0-9]{{1,19}}\\.{SCHEDULE}")),
         (_, "cursor" | "message_id" | "revision") => text(ID),
-        ("list_keys" | "list_buckets", "after") | (_, "bucket" | "key" | "owner") => text(TOPIC_NAME),
+        ("list_keys" | "list_buckets", "after")
+        | (_, "bucket" | "key" | "owner" | "lock")
+        | ("take" | "peek" | "refund", "name") => text(TOPIC_NAME),
         ("list_keys", "prefix") => text("([A-Za-z0-9_-][A-Za-z0-9_.:-]{0,253})?"),
         ("read_key", "view") => json!({ "type": "string", "enum": ["history"] }),
         ("put_key", "ttl") => text("[1-9][0-9]{0,7}(ms|s|m)?"),
@@ -184,7 +186,6 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         (_, "after") => since(),
         (_, "topics") => text(&format!("{TOPIC_NAME}(,{TOPIC_NAME}){{0,9}}")),
         (_, "Idempotency-Key") => key(),
-        (_, "lock") => text(TOPIC_NAME),
         (_, "guards") => text(&format!("(topic|bucket):{TOPIC_NAME}")),
         (_, "Tidemill-Fence") => text(&format!("{TOPIC_NAME}={ID}")),
         (_, "Tidemill-Unique") => text("[A-Za-z0-9_-]{1,64}/[!-~]{1,255}"),
@@ -192,7 +193,6 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         (_, "ticket") => text("tk_[0-9a-hjkmnp-tv-z]{16}_[0-9A-Za-z]{49}"),
         (_, "schedule_id") => text(SCHEDULE),
         (_, "group") | ("read_recurring" | "put_recurring" | "delete_recurring", "name") => text(SHORT_NAME),
-        ("take" | "peek" | "refund", "name") => text(TOPIC_NAME),
         (_, "name" | "role" | "user_id") => text(NAME),
         _ => return None,
     })

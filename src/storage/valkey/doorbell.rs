@@ -53,13 +53,29 @@ struct Watched {
     /// Those that came or went since the connection followed last: there may be very many topics, and most
     /// stay.
     changed: HashSet<TopicName>,
-    /// Whether it watches all topics, as far as nodes give notice of them.
-    all: bool,
-    /// Whether it is still to be told that it does.
-    is_all_untold: bool,
-    /// Whether it wants to hear of locks that are handed over, and whether it is still to be told that it does.
-    locks: bool,
-    are_locks_untold: bool,
+    /// All topics, as far as nodes give notice of them.
+    all: Wish,
+    /// Locks that are handed over.
+    locks: Wish,
+}
+
+/// Whether the node wants to hear of something.
+#[derive(Debug, Default)]
+struct Wish {
+    is_there: bool,
+    /// Whether it is still to be told that it hears of it.
+    is_untold: bool,
+}
+
+impl Wish {
+    /// Begins or ends it, and returns whether that is a change.
+    fn set(&mut self, is_there: bool) -> bool {
+        let is_changed = self.is_there != is_there;
+        if is_changed {
+            *self = Self { is_there, is_untold: is_there };
+        }
+        is_changed
+    }
 }
 
 /// What the connection listens to.
@@ -141,10 +157,7 @@ impl Doorbell {
 
     /// Begins or ends watching all topics.
     pub(super) fn watch_all(&self, watch: bool) {
-        let mut watched = self.watched.lock();
-        if watched.all != watch {
-            watched.all = watch;
-            watched.is_all_untold = watch;
+        if self.watched.lock().all.set(watch) {
             // A full channel already says what this would say.
             let _ = self.changes.try_send(());
         }
@@ -152,10 +165,7 @@ impl Doorbell {
 
     /// Begins or ends listening for locks that are handed over.
     pub(super) fn watch_locks(&self, watch: bool) {
-        let mut watched = self.watched.lock();
-        if watched.locks != watch {
-            watched.locks = watch;
-            watched.are_locks_untold = watch;
+        if self.watched.lock().locks.set(watch) {
             // A full channel already says what this would say.
             let _ = self.changes.try_send(());
         }
@@ -198,10 +208,9 @@ impl Doorbell {
         let mut subscribed = Subscribed::default();
         self.hints.tell(Hint::Everything);
         {
-            let Watched { topics, changed, all, is_all_untold, locks, are_locks_untold } =
-                &mut *self.watched.lock();
+            let Watched { topics, changed, all, locks } = &mut *self.watched.lock();
             changed.clone_from(topics);
-            (*is_all_untold, *are_locks_untold) = (*all, *locks);
+            (all.is_untold, locks.is_untold) = (all.is_there, locks.is_there);
         }
         if let Err(error) = self.follow_watched(connection, &mut subscribed).await {
             return error;
@@ -283,9 +292,9 @@ impl Doorbell {
             let changed = changed
                 .filter(|topic| watched.topics.contains(topic) != subscribed.topics.contains(topic))
                 .partition(|topic| watched.topics.contains(topic));
-            let tells_all = std::mem::take(&mut watched.is_all_untold);
-            let tells = [tells_all, std::mem::take(&mut watched.are_locks_untold)];
-            (watched.all || watched.locks || !watched.topics.is_empty(), tells, changed)
+            let tells_all = std::mem::take(&mut watched.all.is_untold);
+            let tells = [tells_all, std::mem::take(&mut watched.locks.is_untold)];
+            (watched.all.is_there || watched.locks.is_there || !watched.topics.is_empty(), tells, changed)
         };
         if doorbell != subscribed.doorbell {
             let command = if doorbell { "SUBSCRIBE" } else { "UNSUBSCRIBE" };

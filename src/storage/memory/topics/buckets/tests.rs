@@ -66,6 +66,7 @@ fn message(name: &str, payload: Vec<u8>) -> NewMessage {
         idempotency: None,
         expected_last: None,
         unique: None,
+        fence: None,
         create_topic: true,
         owner: None,
         policy: TopicPolicy::newest(100_000_000),
