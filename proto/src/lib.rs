@@ -42,6 +42,8 @@
 #[macro_use]
 mod text;
 
+mod alphabet;
+
 pub mod access;
 pub mod content_type;
 pub mod cursor;

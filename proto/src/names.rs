@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+use crate::alphabet::{INSIDE_ONLY, is_allowed};
 use crate::limits::NAME_BYTES_MAX;
-use crate::topic::{INSIDE_ONLY, is_allowed};
 
 /// Why a text is not such a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

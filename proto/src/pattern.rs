@@ -9,8 +9,8 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use crate::TopicName;
+use crate::alphabet::{INSIDE_ONLY, is_allowed};
 use crate::limits::{TOPIC_NAME_BYTES_MAX, TOPIC_PATTERN_STARS_MAX};
-use crate::topic::{INSIDE_ONLY, is_allowed};
 
 /// A topic name in which 1 to 8 `*` stand for any run of characters each, also for none: `orders.*`.
 ///

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+use crate::alphabet::{INSIDE_ONLY, is_allowed};
 use crate::limits::TOPIC_NAME_BYTES_MAX;
 use crate::names::BucketName;
 
@@ -42,14 +43,6 @@ pub enum TopicNameError {
 
 /// What the name of a bucket's log has in front: no name of another topic can hold the slash.
 const LOG_PREFIX: &str = "keys/";
-
-/// Characters that stand only inside a topic name.
-pub(crate) const INSIDE_ONLY: [char; 2] = ['.', ':'];
-
-/// Returns whether topic names have this character.
-pub(crate) fn is_allowed(character: char) -> bool {
-    character.is_ascii_alphanumeric() || matches!(character, '_' | '-') || INSIDE_ONLY.contains(&character)
-}
 
 impl TopicName {
     /// Parses a topic name.

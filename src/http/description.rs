@@ -5,6 +5,7 @@
 //! It must not know how a request is read; tests send what is described here to a relay.
 
 mod keys;
+mod locks;
 
 use serde_json::{Map, Value, json};
 use tidemill_proto::TopicPattern;
@@ -95,6 +96,7 @@ pub(super) fn complete(openapi: &OpenApi, cookie: &str) -> Value {
     }
     if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
         keys::complete(schemas);
+        locks::complete(schemas);
     }
     document["components"]["securitySchemes"] = json!({
         "bearer": { "type": "http", "scheme": "bearer", "description": "A token of the relay, the access token of a log-in, or a JWT of an issuer" },
@@ -123,6 +125,10 @@ fn describe(method: &str, operation: &mut Value, bodies: &mut Vec<String>) {
     for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
         if response.get("description").is_none() {
             response["description"] = reason(status).into();
+        }
+        // Bytes as they were sent, which may be JSON.
+        if let Some(any) = response.pointer_mut("/content/*~1*") {
+            any["schema"] = json!({});
         }
     }
     if operation[PERMISSION] != "nothing" {
@@ -166,12 +172,13 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         ("list_topics", "cursor") | (_, "topic") => json!({ "$ref": "#/components/schemas/TopicName" }),
         ("list_scheduled", "cursor") => text(&format!("[0-9]{{1,19}}\\.{SCHEDULE}")),
         (_, "cursor" | "message_id" | "revision") => text(ID),
-        ("list_keys" | "list_buckets", "after")
-        | (_, "bucket" | "key" | "owner" | "lock")
+        ("list_keys" | "list_buckets" | "list_members", "after")
+        | (_, "bucket" | "key" | "owner" | "lock" | "room" | "member" | "presence")
         | ("take" | "peek" | "refund", "name") => text(TOPIC_NAME),
         ("list_keys", "prefix") => text("([A-Za-z0-9_-][A-Za-z0-9_.:-]{0,253})?"),
         ("read_key", "view") => json!({ "type": "string", "enum": ["history"] }),
         ("put_key", "ttl") => text("[1-9][0-9]{0,7}(ms|s|m)?"),
+        ("join_room", "ttl") => text("([1-9][0-9]{0,3}s?|[1-9][0-9]{0,2}m|1[0-9]h)"),
         (_, "If-Match") => text(&format!("(\\*|\"{ID}\")")),
         ("put_key" | "increment_key", "If-None-Match") => json!({ "type": "string", "enum": ["*"] }),
         ("list_buckets", "limit") => number(BUCKETS_PAGE_MAX as u64),
@@ -240,7 +247,7 @@ fn example_of_parameter(operation: &str, method: &str, name: &str) -> Option<&'s
         // The first of the page makes it.
         (_, "put" | "post", "group") => Some("archive"),
         (_, _, "topic" | "topics") => Some(TOPIC),
-        (_, _, "lock") => Some("nightly"),
+        ("acquire_lock" | "show_lock", _, "lock") => Some("nightly"),
         // Nobody knows which messages, schedules, tokens and users there are.
         _ => None,
     }

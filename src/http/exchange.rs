@@ -245,7 +245,7 @@ fn check_head(request: &Request, headers_bytes_max: usize) -> Result<(), Failure
         return Err(Problem::new(Code::InvalidRequest, detail).into());
     }
     // RFC 9110 section 13.1: who says it must not have its change made where it does not hold.
-    let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let changes = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
     let is_heeded = |name: &HeaderName| *name == IF_MATCH && keys::heed_conditions(request);
     let named = [IF_MATCH, IF_UNMODIFIED_SINCE];
     if let Some(name) = named.iter().find(|name| headers.contains_key(*name) && !is_heeded(name))

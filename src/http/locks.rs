@@ -39,7 +39,7 @@ pub(super) fn routes(is_on: bool) -> Concern {
         .route(Needs::Right(Verb::Manage), routes!(take))
         .route(Needs::Right(Verb::Work), routes!(renew))
         .route(Needs::Right(Verb::Work), routes!(release))
-        .route(Needs::Caller, routes!(renew_all))
+        .route(Needs::Right(Verb::Work), routes!(renew_all))
 }
 
 /// Acquire a lock
@@ -174,6 +174,7 @@ pub(super) async fn renew_all(
     Called(gate): Called,
     request: Request,
 ) -> Result<Json<RenewedAll>, Failure> {
+    gate.check_some_lock()?;
     let body = receive(&http, request).await?;
     let [renewals]: [Option<&RawValue>; 1] = json::fields(&body.bytes, ["renewals"])?;
     let renewals = json::optional(renewals).ok_or_else(|| json::missing("renewals"))?;

@@ -102,7 +102,7 @@ pub(super) async fn members(
         ("member" = String, Path, description = "The name of the member"),
         ("ttl" = Option<String>, Query, description = "For how long: a number of seconds, or with a unit, as in `30s`; 1 s to 24 h, 30 s if absent"),
     ),
-    request_body(content = serde_json::Value, description = "What the member says of itself, at most 4 KiB of JSON"),
+    request_body(content = Option<serde_json::Value>, description = "What the member says of itself, at most 4 KiB of JSON"),
     responses(
         (status = 201, description = "It has joined", body = Member),
         (status = 200, description = "It was there, and stays", body = Member),

@@ -86,9 +86,10 @@ mod storage_read;
 mod subscribers;
 mod subscription;
 mod topic_map;
+mod turn;
 mod withheld;
 
-pub use begin::Absent;
+pub use begin::{Absent, Begun};
 pub(super) use feeds::Feeds;
 pub use item::{Item, TakeLimit};
 pub use message::LiveMessage;
@@ -97,5 +98,5 @@ pub use outlet::{NoOutlet, Outlet};
 pub(super) use pattern_task::run as run_pattern;
 pub use patterned::StartAt;
 pub use pending::Held;
-pub use reader::{Begun, LiveReader};
+pub use reader::LiveReader;
 pub use shared_batch::SharedBatch;

@@ -185,6 +185,14 @@ impl Gate {
         results.into_iter().map(result).collect()
     }
 
+    /// Checks that there may be a lock that the caller may hold: asked before a body is read.
+    ///
+    /// # Errors
+    /// There can be none.
+    pub fn check_some_lock(&self) -> Result<(), Failure> {
+        Ok(self.caller().check_some_named(Verb::Work, Kind::Lock)?)
+    }
+
     /// Gives a lock back.
     ///
     /// # Errors

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp};
 
@@ -273,8 +272,7 @@ pub struct KeysExpired {
 }
 
 /// How a key has changed, as its log tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoggedKind {
     /// It has the value of the message.
     Put,
@@ -286,23 +284,30 @@ pub enum LoggedKind {
 
 /// What a message of a log says of its change, as its metadata. Its payload is the value, and `null` where there is
 /// none any more.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Logged {
     /// The key.
     pub key: KeyName,
     /// How it has changed.
     pub change: LoggedKind,
     /// Whether more changes of the same step follow.
-    #[serde(default, skip_serializing_if = "is_false")]
     pub more: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
-const fn is_false(flag: &bool) -> bool {
-    !*flag
-}
-
 impl Logged {
+    /// Returns it in its one form, in JSON: no name of a key has a character with an escape.
+    #[must_use]
+    pub fn metadata(&self) -> Bytes {
+        let Self { key, change, more } = self;
+        let change = match change {
+            LoggedKind::Put => "put",
+            LoggedKind::Deleted => "deleted",
+            LoggedKind::Expired => "expired",
+        };
+        let more = if *more { ",\"more\":true" } else { "" };
+        format!("{{\"key\":\"{key}\",\"change\":\"{change}\"{more}}}").into()
+    }
+
     /// Returns what a message of a log says; `None` of one that another program has put there.
     #[must_use]
     pub fn of(message: &StoredMessage) -> Option<Self> {
@@ -469,7 +474,7 @@ mod tests {
             ("-", LoggedKind::Expired, false),
         ] {
             let logged = Logged { key: KeyName::parse(key).expect("a name"), change, more };
-            let text = serde_json::to_vec(&logged).expect("it can be written");
+            let text = logged.metadata();
             assert_eq!(LoggedRef::read(&text), Some(LoggedRef { key, change, more }));
         }
         for text in [

@@ -192,6 +192,7 @@ async fn every_example_works_as_it_stands() {
             "{message_id}",
             "{schedule_id}",
             "{bucket}",
+            "{lock}",
             "{room}",
             "{group}",
             "/recurring/{name}",
@@ -203,7 +204,7 @@ async fn every_example_works_as_it_stands() {
     };
     assert!(
         left_out.iter().all(is_unknown),
-        "nobody knows which messages, schedules, keys, groups, tokens and users there are, but of {left_out:?}"
+        "nobody knows which messages, schedules, keys, locks, groups, tokens and users there are, but of {left_out:?}"
     );
     assert!(sent.len() > 15, "the operations are found: {sent:?}");
     // What was accepted was kept, too.

@@ -373,7 +373,7 @@ const ROOMS: &[Room] = &[
         name: "tidemill::storage",
         rooms: &["tidemill_proto"],
         tests: &["tidemill::clock", "tidemill::storage::memory"],
-        crates: &["async_trait", "bytes", "parking_lot", "thiserror"],
+        crates: &["async_trait", "bytes", "parking_lot", "sha2", "thiserror"],
         because: "the contract knows no backend, and nobody who uses it",
     },
     Room {

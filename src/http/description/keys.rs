@@ -25,9 +25,10 @@ pub(super) fn complete(schemas: &mut Map<String, Value>) {
     for name in BODIES {
         let fields = schemas.get_mut(name).and_then(|schema| schema["properties"].as_object_mut());
         for (name, field) in fields.into_iter().flatten() {
-            let description = field["description"].clone();
             let Some(mut schema) = grammar(name) else { continue };
-            schema["description"] = description;
+            if let Some(description) = field.get("description") {
+                schema["description"] = description.clone();
+            }
             *field = schema;
         }
     }

@@ -209,7 +209,7 @@ pub(in crate::http) async fn increment(
         ("bucket" = String, Path, description = "The name of the bucket"),
         ("key" = String, Path, description = "The name of the key"),
     ),
-    request_body = KeyTouch,
+    request_body = Option<KeyTouch>,
     responses(
         (status = 200, description = "It lives on", content((Key = "application/json"), (Vec<u8> = "*/*"))),
         Problems,

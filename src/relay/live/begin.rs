@@ -13,6 +13,17 @@ pub enum Absent {
     Refuse,
 }
 
+/// Where a reader of a topic starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// The cursor. Who comes back with it is told what is missing behind it.
+    pub cursor: MessageId,
+    /// Whether there is such a topic, as far as is known: else the reader waits for it.
+    pub exists: bool,
+    /// Whether the topic takes no messages any more: what it has comes, and nothing else.
+    pub has_ended: bool,
+}
+
 /// Where a reader begins.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Begin {

@@ -18,8 +18,9 @@ use super::following::{At, Origin};
 use super::item::{Item, Taken};
 use super::outlet::Outlet;
 use super::pattern_feed::Covered;
-use super::reader::{LiveReader, Turn};
+use super::reader::LiveReader;
 use super::subscription::Subscription;
+use super::turn::Turn;
 
 /// How often such a reader is told how far it has come.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(1);

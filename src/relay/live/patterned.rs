@@ -7,7 +7,8 @@ use super::bookmark::{Bookmark, Gathering};
 use super::following::{At, Following, Origin};
 use super::outlet::Outlet;
 use super::pattern_reader::PatternReader;
-use super::reader::{LiveReader, Turn};
+use super::reader::LiveReader;
+use super::turn::Turn;
 use crate::access::Verb;
 use crate::relay::Failure;
 

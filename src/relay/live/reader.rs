@@ -10,9 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidemill_proto::{BucketName, Cursor, MessageId, Since, TopicName};
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::begin::Absent;
+use super::begin::{Absent, Begun};
 use super::doubt::{Doubt, Owned};
 use super::feed::Mark;
 use super::feeds::{Feeds, Joined};
@@ -24,6 +23,7 @@ use super::parking::{Parking, Waker};
 use super::pending::{Held, Pending};
 use super::storage_read::StorageRead;
 use super::subscription::{Parked, Standing, Subscription};
+use super::turn::Turn;
 use crate::access::{Farewell, Permit, Session, Verb};
 use crate::budget::{FREE_BYTES, Hold};
 use crate::relay::Failure;
@@ -63,27 +63,6 @@ pub struct LiveReader<O: Outlet = NoOutlet> {
     /// The subscription to look at first, so that a busy topic does not starve the others.
     turn: usize,
     retry: Duration,
-}
-
-/// Room to read the topics of a pattern one by one, of which there is so much for all readers.
-pub(super) enum Turn {
-    /// None is needed.
-    None,
-    /// There is some.
-    Granted(OwnedSemaphorePermit),
-    /// It is waited for.
-    Awaited(Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>),
-}
-
-/// Where a reader of a topic starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Begun {
-    /// The cursor. Who comes back with it is told what is missing behind it.
-    pub cursor: MessageId,
-    /// Whether there is such a topic, as far as is known: else the reader waits for it.
-    pub exists: bool,
-    /// Whether the topic takes no messages any more: what it has comes, and nothing else.
-    pub has_ended: bool,
 }
 
 /// The part of the budget that a reader has waited for.

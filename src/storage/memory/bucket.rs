@@ -395,14 +395,14 @@ fn logged(
     value: Option<KeyValue>,
     at: Timestamp,
 ) -> NewMessage {
-    let metadata = serde_json::to_vec(&Logged { key: key.clone(), change, more });
+    let metadata = Logged { key: key.clone(), change, more }.metadata();
     let value = value.unwrap_or(KeyValue { bytes: Bytes::from_static(b"null"), content_type: None });
     NewMessage {
         topic: log.clone(),
         body: Body {
             payload: value.bytes,
             content_type: value.content_type,
-            metadata: Some(metadata.expect("a change has a form in JSON").into()),
+            metadata: Some(metadata),
             order_key: None,
         },
         timestamp: at,

@@ -104,7 +104,7 @@ fn read_digest(text: &str) -> Option<KeyDigest> {
 
 /// Reads a record, whose value is left out where it was not wanted.
 fn read_record(key: KeyName, due: Option<u64>, wants: bool, record: &[u8]) -> Option<KeyEntry> {
-    let end = memchr::memchr(b'\n', record)?;
+    let end = record.iter().position(|byte| *byte == b'\n')?;
     let mut words = std::str::from_utf8(&record[..end]).ok()?.splitn(6, ' ');
     let revision: MessageId = read_id(words.next()?.as_bytes())?;
     let created_at = Timestamp::from_millis(words.next()?.parse().ok()?);

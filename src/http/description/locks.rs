@@ -1,0 +1,56 @@
+//! What the types of locks cannot say: which values the fields of their requests take.
+
+use serde_json::{Map, Value, json};
+
+use super::{CONSUMER, TOPIC_NAME};
+
+/// The bodies of requests about locks.
+const BODIES: [&str; 4] = ["LockRequest", "RenewRequest", "RenewalItem", "ReleaseRequest"];
+
+/// Completes the schemas of requests about locks.
+pub(super) fn complete(schemas: &mut Map<String, Value>) {
+    for name in BODIES {
+        let fields = schemas.get_mut(name).and_then(|schema| schema["properties"].as_object_mut());
+        for (name, field) in fields.into_iter().flatten() {
+            let (Some(field), Some(Value::Object(grammar))) = (field.as_object_mut(), grammar(name)) else {
+                continue;
+            };
+            let description = field.remove("description");
+            field.clear();
+            field.extend(grammar);
+            field.extend(description.map(|text| ("description".to_owned(), text)));
+        }
+    }
+}
+
+/// Returns which values a field takes.
+fn grammar(name: &str) -> Option<Value> {
+    Some(match name {
+        "name" => json!({ "type": "string", "pattern": format!("^{TOPIC_NAME}$") }),
+        "holder" => json!({ "type": "string", "pattern": CONSUMER }),
+        "ttl" => json!({ "anyOf": [
+            { "type": "number", "minimum": 0.1, "maximum": 86_400 },
+            { "type": "string", "pattern": "^([1-9][0-9]{2,6}ms|[1-9][0-9]{0,3}s?|[1-9][0-9]{0,2}m|([1-9]|1[0-9]|2[0-4])h)$" },
+        ] }),
+        "wait" => json!({ "anyOf": [
+            { "type": "number", "minimum": 0, "maximum": 60 },
+            { "type": "string", "pattern": "^([0-9]{1,4}ms|([0-9]|[1-5][0-9]|60)s?|[01]m)$" },
+            { "type": "null" },
+        ] }),
+        "token" => {
+            json!({ "type": "string", "pattern": format!("^[0-9a-f]{{32}}(@(topic|bucket):{TOPIC_NAME})?$") })
+        }
+        "guards" => json!({ "oneOf": [
+            {
+                "type": "object", "required": ["topic"], "additionalProperties": false,
+                "properties": { "topic": { "type": "string", "pattern": format!("^{TOPIC_NAME}$") } },
+            },
+            {
+                "type": "object", "required": ["bucket"], "additionalProperties": false,
+                "properties": { "bucket": { "type": "string", "pattern": format!("^{TOPIC_NAME}$") } },
+            },
+            { "type": "null" },
+        ] }),
+        _ => return None,
+    })
+}
