@@ -62,6 +62,7 @@ pub(super) async fn acquire(
     LockPath(name): LockPath,
     request: Request,
 ) -> Result<Response, Failure> {
+    gate.check_lock(Verb::Work, &name)?;
     let hangup = request.extensions().get::<Hangup>().cloned();
     let key = idempotency_key(request.headers())?;
     let body = receive(&http, request).await?;
@@ -152,6 +153,7 @@ pub(super) async fn renew(
     LockPath(name): LockPath,
     request: Request,
 ) -> Result<Json<LockRenewed>, Failure> {
+    gate.check_lock(Verb::Work, &name)?;
     let body = receive(&http, request).await?;
     let [token, ttl]: [Option<&RawValue>; 2] = json::fields(&body.bytes, ["token", "ttl"])?;
     let renewal = renewal_of(name.clone(), token, ttl)?;
@@ -225,6 +227,7 @@ pub(super) async fn release(
     LockPath(name): LockPath,
     request: Request,
 ) -> Result<StatusCode, Failure> {
+    gate.check_lock(Verb::Work, &name)?;
     let body = receive(&http, request).await?;
     let [token]: [Option<&RawValue>; 1] = json::fields(&body.bytes, ["token"])?;
     let LockToken { id, guards } = read_token(token)?;

@@ -73,7 +73,11 @@ impl Gate {
         Err(Problem::field("fence", rule).into())
     }
 
-    fn check_lock(&self, verb: Verb, name: &LockName) -> Result<(), Failure> {
+    /// Checks that the caller may do this with a lock: asked before a body is read.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn check_lock(&self, verb: Verb, name: &LockName) -> Result<(), Failure> {
         Ok(self.caller().check_named(verb, Kind::Lock, &[name.as_str()])?)
     }
 

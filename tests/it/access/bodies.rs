@@ -44,6 +44,7 @@ async fn with_bodies(relay: &TestRelay) -> Vec<(String, String, String)> {
                     path.replace("{topic}", "t").replace("{message_id}", "1-1").replace("{group}", "g");
                 let path = path.replace("{bucket}", "b").replace("{key}", "k");
                 let path = path.replace("{room}", "r").replace("{member}", "m");
+                let path = path.replace("{lock}", "l").replace("limits/{name}", "limits/n");
                 let path = path
                     .split('{')
                     .next()
@@ -69,6 +70,8 @@ async fn nothing_is_decoded_for_who_may_do_nothing_with_it() {
         "allow publish,read,manage,work *",
         "allow publish,read,manage keys/*",
         "allow publish presence/*",
+        "allow work,read locks/*",
+        "allow work,read limits/*",
         "allow admin *",
     ];
     let (_, all) = token(&relay, ROOT, &rules).await;
