@@ -8,17 +8,19 @@ use crate::error::BenchError;
 use crate::flags::rate;
 use crate::live::{self, Live};
 use crate::load::{CONNECTIONS_MAX, Load};
-use crate::mark::PUBLISHERS_MAX;
+use crate::mark::{PUBLISHERS_MAX, Topics};
 use crate::process::cores;
 use crate::publish::{Messages, word};
-use crate::reader::Transport;
+use crate::reader::{BUCKET, Transport};
 use crate::report::Run;
 use crate::sender::{Extra, Mode, Shape};
+use crate::target::Kind;
 
 const FANOUT_EXAMPLES: &str = "\
 Examples:
   tidemill bench fanout --subscribers 100 --connections 4
   tidemill bench fanout --subscribers 1000 --transport sse
+  tidemill bench fanout --keys --transport sse              what is put, to many who watch
   tidemill bench fanout --url redis://127.0.0.1:6379        XREAD BLOCK, on a bare server
 
 Every subscriber must get every message once and in order; what is lost, repeated or out of order is
@@ -108,6 +110,10 @@ struct How {
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
     window: usize,
 
+    /// Put what is sent as a key of a bucket that the subscribers watch, with http, and sse or ndjson
+    #[arg(long)]
+    keys: bool,
+
     #[command(flatten)]
     #[serde(flatten)]
     each: Messages,
@@ -160,18 +166,29 @@ impl How {
         [received, published]: [String; 2],
         run: &mut Run,
     ) -> Result<(), BenchError> {
-        let topics = self.each.topics(1);
-        load.create(&topics).await?;
+        let is_lines = matches!(self.transport, Transport::Sse | Transport::Ndjson);
+        if self.keys && !(self.mode == Mode::Http && is_lines && load.target.kind == Kind::Relay) {
+            let rule = "--keys goes with --mode http and --transport sse or ndjson, to a relay";
+            return Err(BenchError::Usage(rule.to_owned()));
+        }
+        // Nobody's topic: it is deleted as a bucket.
+        let topics = if self.keys { Topics::new(Topics::of_run(1).name(0), 1) } else { self.each.topics(1) };
+        if self.keys {
+            load.create_bucket(&topics.name(0)).await?;
+        } else {
+            load.create(&topics).await?;
+        }
         let shape = Shape {
             mode: self.mode,
             batch: self.batch,
             payload_bytes: self.each.payload_bytes,
             topics: topics.clone(),
             keep: self.each.keep,
-            extra: Extra::default(),
+            extra: Extra { put: self.keys, ..Extra::default() },
         };
         let messages = u32::try_from(shape.messages()).map_or(1.0, f64::from);
-        let subscribed = vec![vec![topics.name(0)]; size.subscribers];
+        let place = if self.keys { format!("{BUCKET}{}", topics.name(0)) } else { topics.name(0) };
+        let subscribed = vec![vec![place]; size.subscribers];
         let live = Live {
             readers: live::readers(load, self.transport, subscribed).await?,
             publishers: live::publishers(load, &shape, self.window, size.connections).await?,

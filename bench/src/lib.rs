@@ -23,6 +23,7 @@ mod flow;
 mod html;
 mod http;
 mod idle;
+mod keys;
 mod live;
 mod load;
 mod mark;

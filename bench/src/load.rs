@@ -39,6 +39,8 @@ pub(crate) struct Load {
     pub(crate) open_files_max: Option<u64>,
     /// Topics that are to be deleted.
     pub(crate) own: Arc<Mutex<Vec<Topics>>>,
+    /// Buckets that are to be deleted, and how many keys a bare server has in place of each.
+    pub(crate) own_buckets: Arc<Mutex<Vec<(String, u64)>>>,
 }
 
 impl Load {
@@ -111,6 +113,23 @@ impl Load {
         create.await.map_err(|why| self.unreachable(why))
     }
 
+    /// Makes a bucket, which must be there before it is watched.
+    pub(crate) async fn create_bucket(&self, bucket: &str) -> Result<(), BenchError> {
+        let create = async {
+            let mut connection = http::Connection::open(&self.target).await?;
+            self.own_bucket(bucket, 0);
+            let headers = format!("Content-Type: application/json\r\nContent-Length: 2\r\n{}", self.headers);
+            let path = format!("/api/v1/buckets/{bucket}");
+            let mut request = http::request(&self.target, &headers, "PUT", &path);
+            request.extend_from_slice(b"{}");
+            match connection.exchange(&request).await?.status {
+                200..300 => Ok(()),
+                status => Err(format!("the bucket {bucket} cannot be made: status {status}")),
+            }
+        };
+        create.await.map_err(|why| self.unreachable(why))
+    }
+
     /// Notes topics that may be there from now on, to delete them later if they are the run's own.
     pub(crate) fn own(&self, topics: &Topics) {
         let mut own = self.own.lock();
@@ -119,10 +138,22 @@ impl Load {
         }
     }
 
-    /// Deletes the load's own topics. What cannot be deleted is told: it is left behind.
+    /// Notes a bucket that may be there from now on, to delete it later.
+    pub(crate) fn own_bucket(&self, bucket: &str, keys: u64) {
+        self.own_buckets.lock().push((bucket.to_owned(), keys));
+    }
+
+    /// Deletes the load's own topics and buckets. What cannot be deleted is told: it is left behind.
     pub(crate) async fn clean(&self) {
         let own = self.own.lock().clone();
-        let _busy = busy("deleting topics");
+        let _busy = busy("deleting what the run has made");
+        let buckets = self.own_buckets.lock().clone();
+        for (bucket, keys) in buckets {
+            if let Err(why) = self.delete_bucket(&bucket, keys).await {
+                return self.tell_left(&why);
+            }
+            self.own_buckets.lock().retain(|(own, _)| *own != bucket);
+        }
         for topics in own {
             let deleted = match self.target.kind {
                 Kind::Relay => self.delete_from_relay(&topics).await,
@@ -142,6 +173,41 @@ impl Load {
         for topics in std::mem::take(&mut *self.own.lock()) {
             eprintln!("the topics of the run, {}…, are left behind: {why}", topics.name(0));
         }
+        for (bucket, _) in std::mem::take(&mut *self.own_buckets.lock()) {
+            eprintln!("the bucket of the run, {bucket}, is left behind: {why}");
+        }
+    }
+
+    async fn delete_bucket(&self, bucket: &str, keys: u64) -> Result<(), String> {
+        const KEYS_AT_ONCE: u64 = 1_000;
+        match self.target.kind {
+            Kind::Relay => {
+                let mut connection = http::Connection::open(&self.target).await?;
+                let path = format!("/api/v1/buckets/{bucket}");
+                let request = http::request(&self.target, &self.headers, "DELETE", &path);
+                let answer =
+                    timeout(GRACE, connection.exchange(&request)).await.map_err(|_| "no answer")??;
+                if !matches!(answer.status, 200..300 | 404) {
+                    return Err(format!("status {}", answer.status));
+                }
+            }
+            Kind::Server => {
+                let mut connection = resp::Connection::open(&self.target, 0).await?;
+                let mut from = 0;
+                while from < keys {
+                    let to = (from + KEYS_AT_ONCE).min(keys);
+                    let names: Vec<String> = (from..to).map(|key| bare_key(bucket, key)).collect();
+                    let command: Vec<&str> =
+                        std::iter::once("UNLINK").chain(names.iter().map(String::as_str)).collect();
+                    let command = resp::command(&command);
+                    timeout(GRACE, connection.ask(&command)).await.map_err(|_| "no answer")??;
+                    from = to;
+                }
+            }
+            // It has none.
+            Kind::Plain => {}
+        }
+        Ok(())
     }
 
     async fn delete_from_relay(&self, topics: &Topics) -> Result<(), String> {
@@ -165,4 +231,9 @@ impl Load {
         }
         Ok(())
     }
+}
+
+/// Returns the name that a bare server has a key of a bucket under.
+pub(crate) fn bare_key(bucket: &str, key: u64) -> String {
+    format!("{bucket}:k{key}")
 }

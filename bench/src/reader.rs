@@ -40,6 +40,9 @@ pub(crate) fn reads() -> u64 {
     READS.get()
 }
 
+/// What stands in front of the name of a bucket that is watched, in place of a topic that is read.
+pub(crate) const BUCKET: &str = "keys/";
+
 /// How a subscriber reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -190,6 +193,7 @@ impl Reader {
         number: usize,
     ) -> Result<Self, String> {
         let path = match topics {
+            [topic] if let Some(bucket) = topic.strip_prefix(BUCKET) => format!("/api/v1/keys/{bucket}"),
             [topic] => format!("/api/v1/topics/{topic}/messages"),
             topics => format!("/api/v1/stream?topics={}", topics.join(",")),
         };

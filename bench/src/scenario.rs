@@ -6,7 +6,7 @@ use tokio::time::sleep;
 use crate::error::BenchError;
 use crate::load::{Load, SETTLE};
 use crate::report::Run;
-use crate::{fanout, idle, page, publish, topics, work};
+use crate::{fanout, idle, keys, page, publish, topics, work};
 
 /// A scenario.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -23,6 +23,8 @@ pub(crate) enum Scenario {
     Idle(idle::Idle),
     /// Measure how latency grows with the number of live topics
     Topics(topics::Topics),
+    /// Put, read and count keys, take of limits, hand over locks
+    Keys(keys::Keys),
     /// Claim and acknowledge the messages of a topic
     Work(work::Work),
 }
@@ -57,6 +59,7 @@ impl Scenario {
             Self::Page(page) => page.run(load).await,
             Self::Idle(idle) => idle.run(load).await,
             Self::Topics(topics) => topics.run(load).await,
+            Self::Keys(keys) => keys.run(load).await,
             Self::Work(work) => work.run(load).await,
         }
     }

@@ -16,9 +16,9 @@ use crate::target::{Kind, TOPIC_PLACE, Target};
 use crate::{http, resp};
 
 /// How long a sender waits before it connects again.
-const PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 /// Failures in a row after which a sender gives up.
-const FAILURES_MAX: u32 = 100;
+pub(crate) const FAILURES_MAX: u32 = 100;
 /// Failed requests that are remembered, so that their messages are not missed.
 const REMEMBERED_MAX: usize = 10_000;
 
@@ -65,6 +65,8 @@ pub(crate) struct Extra {
     pub(crate) delay: Option<Duration>,
     /// Whether it has an idempotency key of its own.
     pub(crate) keyed: bool,
+    /// Whether it is put as a key of a bucket, which has the name of the topic.
+    pub(crate) put: bool,
 }
 
 impl Shape {
@@ -306,6 +308,13 @@ fn http_request(target: &Target, headers: &str, shape: &Shape) -> Template {
             body.text("]}");
             "application/json"
         }
+        Mode::Http | Mode::Ws | Mode::WsBinary if shape.extra.put => {
+            path.text("/api/v1/keys/");
+            path.topic(&shape.topics);
+            path.text("/state");
+            body.payload(shape.payload_bytes);
+            "application/json"
+        }
         Mode::Http | Mode::Ws | Mode::WsBinary => {
             path.text("/api/v1/messages");
             message(&mut body, shape);
@@ -313,7 +322,8 @@ fn http_request(target: &Target, headers: &str, shape: &Shape) -> Template {
         }
     };
     let keyed = shape.extra.keyed && shape.mode == Mode::Http;
-    post(target, headers, (&path, media, keyed), &body)
+    let method = if shape.extra.put { "PUT" } else { "POST" };
+    send(method, target, headers, (&path, media, keyed), &body)
 }
 
 /// Returns the request that publishes to a plain server: the payload as it is.
@@ -328,13 +338,19 @@ fn plain_request(target: &Target, headers: &str, shape: &Shape) -> Template {
     }
     let mut body = Template::default();
     body.payload(shape.payload_bytes);
-    post(target, headers, (&path, "application/json", false), &body)
+    send("POST", target, headers, (&path, "application/json", false), &body)
 }
 
-fn post(target: &Target, headers: &str, what: (&Template, &str, bool), body: &Template) -> Template {
+fn send(
+    method: &str,
+    target: &Target,
+    headers: &str,
+    what: (&Template, &str, bool),
+    body: &Template,
+) -> Template {
     let (path, media, keyed) = what;
     let mut request = Template::default();
-    request.text(&format!("POST {}", target.base));
+    request.text(&format!("{method} {}", target.base));
     request.append(path);
     let (host, length) = (&target.host, body.bytes.len());
     request.text(&format!(

@@ -236,7 +236,7 @@ impl Work {
 
     fn shape(&self, topics: &Topics, mode: Mode, batch: usize) -> Shape {
         let (payload_bytes, topics, keep) = (self.payload_bytes, topics.clone(), u64::MAX >> 1);
-        let extra = Extra { delay: self.delay, keyed: false };
+        let extra = Extra { delay: self.delay, ..Extra::default() };
         Shape { mode, batch, payload_bytes, topics, keep, extra }
     }
 
