@@ -95,8 +95,8 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Failure> {
     match of(headers)? {
         Media::Json(_) => Ok(()),
         Media::Ndjson | Media::Other(_) | Media::Unnamed => {
-            Err(Problem::new(Code::UnsupportedMediaType, "this path takes `Content-Type: application/json`")
-                .into())
+            let detail = "this path takes `Content-Type: application/json`, which `curl --json` says, and `curl -d` does not";
+            Err(Problem::new(Code::UnsupportedMediaType, detail).into())
         }
     }
 }

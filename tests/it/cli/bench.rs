@@ -143,6 +143,27 @@ fn every_subscriber_is_checked_over_every_transport() {
 }
 
 #[test]
+fn keys_limits_and_locks_are_measured() {
+    let relay = Relay::start(&[], &[]);
+    for workload in ["put", "get", "increment", "take", "basic", "checkpoint", "session", "lock"] {
+        let keys = format!("keys --workload {workload} -c 3 --keys 20 --operations 300 --duration 20s");
+        let rows = rows(&relay.url, &keys);
+        // The first who gets a lock has it from nobody.
+        let is_whole = (298..=300).contains(&rows[0]["count"].as_u64().expect("a number"));
+        assert!(rows.len() == 1 && is_whole, "{workload}: {}", rows[0]);
+    }
+    for transport in ["sse", "ndjson"] {
+        let fanout =
+            format!("fanout --keys --subscribers 3 --connections 2 --messages 300 --transport {transport}");
+        let rows = rows(&relay.url, &fanout);
+        for found in ["lost", "repeated", "disordered", "gaps"] {
+            assert_eq!(rows[0][found], 0, "{transport}: {found}");
+        }
+    }
+    assert_eq!(relay.run(&["buckets", "list"], "").lines().count(), 1, "the heading alone: nothing is left");
+}
+
+#[test]
 fn pages_idle_subscribers_and_topics_are_measured() {
     let relay = Relay::start(&[], &[]);
     assert_eq!(rows(&relay.url, "page --limit 10 --fill 2000 --connections 2").len(), 3);
@@ -190,6 +211,10 @@ async fn bare_servers_are_measured_with_the_same_scenarios() {
         let fanout = rows(&url, "fanout --subscribers 3 --connections 2 --messages 300");
         assert_eq!((fanout[0]["lost"].as_u64(), fanout[0]["disordered"].as_u64()), (Some(0), Some(0)));
         rows(&url, "latency --rate 200");
+        for workload in ["basic", "checkpoint", "session"] {
+            rows(&url, &format!("keys --workload {workload} --connections 2 --keys 20"));
+        }
+        assert_eq!(bench(&url, "keys --workload lock").code, Some(2), "a bare server has no locks");
         assert_eq!(rows(&url, "page --limit 10 --fill 2000").len(), 3);
         assert_eq!(bench(&url, "topics").code, Some(2), "a bare server has no topics");
     }
