@@ -15,6 +15,7 @@
 //! | `auth` | log-ins, and what was refused for who asked |
 //! | `limits` | what limits refuse |
 //! | `takes` | limits of applications |
+//! | `presence` | members of rooms |
 //! | `node` | readiness, and how the backend is |
 //! | `work` | what consumers claim and settle |
 //! | `registry` | how counts are described and registered |
@@ -29,6 +30,7 @@ mod limits;
 mod locks;
 mod messages;
 mod node;
+mod presence;
 mod readers;
 mod registry;
 mod requests;
@@ -52,6 +54,7 @@ pub use limits::Limits;
 pub use locks::Locks;
 pub use messages::Messages;
 pub use node::{Node, WorkSwept};
+pub use presence::Presence;
 pub use readers::{CountedReader, Readers, Transport};
 pub use requests::Requests;
 pub use schedules::Schedules;
@@ -79,6 +82,7 @@ struct Inner {
     auth: Auth,
     work: Work,
     locks: Locks,
+    presence: Presence,
 }
 
 impl Metrics {
@@ -99,6 +103,7 @@ impl Metrics {
             sockets: Sockets::new(&registry),
             work: Work::new(&registry),
             locks: Locks::new(&registry),
+            presence: Presence::new(&registry),
             devices: Devices::new(&registry),
             readers: Readers::new(&registry),
             node: Node::new(registry.clone()),
@@ -198,6 +203,12 @@ impl Metrics {
     #[must_use]
     pub fn locks(&self) -> &Locks {
         &self.0.locks
+    }
+
+    /// Returns the counts of members of rooms.
+    #[must_use]
+    pub fn presence(&self) -> &Presence {
+        &self.0.presence
     }
 
     /// Returns the counts of WebSockets.

@@ -286,6 +286,12 @@ impl Relay {
         self.0.locks.count()
     }
 
+    /// Returns how many connections of this node are members of rooms.
+    #[must_use]
+    pub fn present_connections(&self) -> usize {
+        self.0.presences.connections()
+    }
+
     /// Returns the time by the clock that makes ids.
     #[must_use]
     pub fn now(&self) -> tidemill_proto::Timestamp {

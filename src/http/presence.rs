@@ -124,6 +124,7 @@ pub(super) async fn join(
     let body = http.0.budget.receive(&head.headers, body, http.small_limit()).await?;
     let data = if body.bytes.is_empty() { None } else { Some(json::value(&body.bytes, &body.bytes)?) };
     let (member, is_new) = gate.join_room(&room, &member, data, ttl).await?;
+    http.0.metrics.presence().joined(is_new);
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(member)))
 }
 
@@ -137,11 +138,14 @@ pub(super) async fn join(
     responses((status = 204, description = "It is not there"), Problems),
 )]
 pub(super) async fn leave(
+    State(http): State<Http>,
     Called(gate): Called,
     MemberPath(room, member): MemberPath,
     uri: Uri,
 ) -> Result<StatusCode, Failure> {
     let [] = query::parameters(&uri, [])?;
-    gate.leave_room(&room, &member).await?;
+    if gate.leave_room(&room, &member).await? {
+        http.0.metrics.presence().left();
+    }
     Ok(StatusCode::NO_CONTENT)
 }

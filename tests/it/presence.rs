@@ -88,6 +88,14 @@ async fn a_member_joins_stays_changes_and_leaves(ground: &Ground) {
         assert_eq!((left.name(), &left.data["reason"]), ("ann", &json!("left")));
         assert!(left.id.is_some());
     }
+    let metrics = relay.get("/metrics").await;
+    for line in [
+        r#"tidemill_presence_joins_total{result="joined"} 2"#,
+        r#"tidemill_presence_joins_total{result="stayed"} 2"#,
+        "tidemill_presence_leaves_total 1",
+    ] {
+        assert!(metrics.text().lines().any(|of| of == line), "no {line} in {}", metrics.text());
+    }
     relay.stop().await;
 }
 

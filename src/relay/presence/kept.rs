@@ -85,6 +85,11 @@ impl Presences {
         Arc::new(Self { options, open: Mutex::default(), left: Notify::new() })
     }
 
+    /// Returns how many connections of this node are members.
+    pub(in crate::relay) fn connections(&self) -> usize {
+        self.open.lock().members.values().map(Vec::len).sum()
+    }
+
     /// Has somebody be in a room; returns what is kept of it, and whether it has just come.
     pub(super) async fn put(
         &self,

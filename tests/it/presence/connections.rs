@@ -99,6 +99,12 @@ async fn a_connection_is_a_member_until_it_closes(ground: &Ground) {
     let two = Stream::open(relay.address, path, "text/event-stream", "").await.expect("a stream");
     let (first, second) = (watcher.expect("joined").await, watcher.expect("joined").await);
     assert_ne!(first.name(), second.name());
+    let metrics = relay.get("/metrics").await;
+    assert!(
+        metrics.text().lines().any(|line| line == "tidemill_presence_connections 2"),
+        "{}",
+        metrics.text()
+    );
     drop((one, two));
     watcher.expect("left").await;
     watcher.expect("left").await;
