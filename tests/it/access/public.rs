@@ -101,7 +101,8 @@ fn target(path: &str) -> String {
         target.replace("{name}", "walter-7q").replace("{user_id}", "walter-7q").replace("{role}", "crew-7q");
     let target = target.replace("{token_id}", "0123456789abcdef").replace("{provider}", "one");
     let target = target.replace("{group}", "crew-7q").replace("{schedule_id}", "1-1");
-    let target = target.replace("{bucket}", "ledger-7q").replace("{key}", "walter-7q");
+    let target =
+        target.replace("{bucket}", "ledger-7q").replace("{key}", "walter-7q").replace("{lock}", "crew-7q");
     let target = target.replace("{room}", "crew-7q").replace("{member}", "walter-7q");
     if path == "/api/v1/stream" { format!("{target}?topics=payroll-7q") } else { target }
 }

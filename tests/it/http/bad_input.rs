@@ -333,7 +333,7 @@ async fn a_parameter_that_a_path_does_not_have_is_refused_on_every_path() {
     for (method, path) in described.chain(undescribed).chain(of_stats) {
         let path = path.replace("{topic}", "known").replace("{message_id}", "1-0").replace("{group}", "g");
         let path = path.replace("{schedule_id}", "1-0").replace("{name}", "n");
-        let path = path.replace("{bucket}", "b").replace("{key}", "k");
+        let path = path.replace("{bucket}", "b").replace("{key}", "k").replace("{lock}", "l");
         let path = path.replace("{room}", "r").replace("{member}", "m");
         for query in ["ttl_=5", "made_up", "%6dade_up=1&made_up=2", "TOPICS=known"] {
             let json = [("content-type", "application/json")];
