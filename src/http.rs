@@ -51,6 +51,7 @@ mod resume;
 mod routes;
 mod runs;
 mod schedules;
+mod series;
 mod sign_ins;
 mod signed_in_page;
 mod source;
@@ -252,6 +253,7 @@ impl Http {
             keys::routes(options.features.has(Feature::Keys)),
             buckets::routes(options.features.has(Feature::Keys)),
             takes::routes(options.features.has(Feature::Limits)),
+            series::routes(options.features.has(Feature::Series)),
             runs::routes(),
             presence::routes(options.features.has(Feature::Presence)),
             locks::routes(options.features.has(Feature::Locks)),

@@ -32,6 +32,9 @@
 //! of applications, which have nothing to do with those: **policy** (so much in a time, and so much at once), **take** (to
 //! ask whether something may be done, and to count it), **burst** (how much may be done at once).
 //!
+//! Of what is measured: **point** (a value, with its time), **series** (of each minute of a day how many points it has, their
+//! sum, the least and the greatest).
+//!
 //! Of storage: **epoch** (which of the topics that have had a name), **gap check** (what a read is to tell of
 //! what is missing), **sweep** (one pass over all topics: of age retention, or for changes), **hint** (what a
 //! backend tells of a topic that may have changed), **watch** (to want hints of what others do in a topic, or

@@ -16,6 +16,7 @@
 //! | `limits` | what limits refuse |
 //! | `takes` | limits of applications |
 //! | `presence` | members of rooms |
+//! | `series` | points of series |
 //! | `node` | readiness, and how the backend is |
 //! | `work` | what consumers claim and settle |
 //! | `registry` | how counts are described and registered |
@@ -35,6 +36,7 @@ mod readers;
 mod registry;
 mod requests;
 mod schedules;
+mod series;
 mod sockets;
 mod takes;
 mod work;
@@ -58,6 +60,7 @@ pub use presence::Presence;
 pub use readers::{CountedReader, Readers, Transport};
 pub use requests::Requests;
 pub use schedules::Schedules;
+pub use series::Series;
 pub use sockets::{Ending, Sockets};
 pub use takes::Takes;
 pub use work::Work;
@@ -79,6 +82,7 @@ struct Inner {
     node: Node,
     limits: Limits,
     takes: Takes,
+    series: Series,
     auth: Auth,
     work: Work,
     locks: Locks,
@@ -109,6 +113,7 @@ impl Metrics {
             node: Node::new(registry.clone()),
             limits: Limits::new(registry.clone()),
             takes: Takes::new(registry.clone()),
+            series: Series::new(&registry),
             auth: Auth::new(registry.clone()),
             requests: Requests::new(registry),
             handle: recorder.handle(),
@@ -191,6 +196,12 @@ impl Metrics {
     #[must_use]
     pub fn takes(&self) -> &Takes {
         &self.0.takes
+    }
+
+    /// Returns the counts of series.
+    #[must_use]
+    pub fn series(&self) -> &Series {
+        &self.0.series
     }
 
     /// Returns the counts of work.

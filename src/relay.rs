@@ -31,6 +31,7 @@ mod read;
 mod recurrence;
 mod runs;
 mod schedules;
+mod series;
 mod takes;
 mod timers;
 mod topics;
@@ -71,6 +72,7 @@ pub use publish::{
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use runs::parse_reason;
 pub use schedules::{DueCursor, RecurringDraft, parse_recurring_name, parse_schedule_id};
+pub use series::{PointDraft, SERIES_LAST, parse_series};
 pub use takes::{TAKE_PER, TakeDraft, TakesAway, parse_limit};
 pub use topics::{
     TrimTo, parse_description, parse_idle, parse_max_bytes, parse_max_messages, parse_retention,

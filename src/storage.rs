@@ -50,6 +50,8 @@
 //!   however many nodes ask.
 //! - Of a limit of an application passes to the unit what the algorithm says, by the backend's clock, over any number of
 //!   nodes; of several policies all are charged or none. It goes by itself once nothing of it is owed.
+//! - Of a series every point that was added is in its minute, once, over any number of nodes, for a day; then it goes by
+//!   itself.
 //!
 //! What is told of everything that can happen to a topic stands as a table in `storage::reading`.
 
@@ -78,6 +80,7 @@ pub use schedules::{
     DuePlace, NewRecurring, NewSchedule, Promoted, Recurrence, RecurringRule, ScheduleStore, Scheduled,
     StoredRecurring, WaitingMessage, WaitingPage, WaitingRange,
 };
+pub use series::{Point, SeriesStore};
 pub use takes::{BURST_TIME_MAX, LIMIT_POLICIES_MAX, LimitPolicy, Owed, Take, TakeKind, TakeStore, Taken};
 pub use tickets::{NewTicket, TicketClaim};
 pub use topics::{Part, TopicChange, TopicState, TopicStore};
@@ -105,6 +108,7 @@ mod reading;
 mod records;
 mod runs;
 mod schedules;
+pub(crate) mod series;
 pub(crate) mod takes;
 pub(crate) mod tickets;
 mod topics;

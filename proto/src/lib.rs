@@ -25,6 +25,7 @@
 //! | [`access`] | users, tokens and roles, and why somebody may do something |
 //! | [`names`] | names of what is no topic: buckets, keys, locks, limits, rooms, members, series |
 //! | [`keys`] | buckets of keys: values, changes, histories, settings |
+//! | [`series`] | series of measurements: points, and minutes of them |
 //! | [`takes`] | limits of applications: what is taken of them |
 //! | [`locks`] | locks: who holds one, for how long, and who waits |
 //! | [`work`] | groups, claims, receipts, and how messages are settled |
@@ -69,6 +70,7 @@ pub mod problem;
 pub mod quoted;
 pub mod schedule;
 pub mod selector;
+pub mod series;
 pub mod takes;
 pub mod time;
 pub mod topic;

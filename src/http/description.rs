@@ -6,6 +6,7 @@
 
 mod keys;
 mod locks;
+mod series;
 
 use serde_json::{Map, Value, json};
 use tidemill_proto::TopicPattern;
@@ -55,7 +56,7 @@ const CONSUMER: &str = "^[A-Za-z0-9_.@/-]{1,128}$";
 const CLAIM: &str = "^[A-Za-z0-9_.-]{1,128}$";
 
 /// The texts of rules; one may name several verbs, and leave out and repeat blanks.
-const RULE: &str = "^((allow|deny) (publish|read|work|manage) (keys/|locks/|limits/|presence/)?[A-Za-z0-9_.:-]{1,200}\\*?|(allow|deny) admin \\*)$";
+const RULE: &str = "^((allow|deny) (publish|read|work|manage) (keys/|locks/|limits/|presence/|series/)?[A-Za-z0-9_.:-]{1,200}\\*?|(allow|deny) admin \\*)$";
 
 /// The texts of base64 (RFC 4648 section 4), without bits that say nothing.
 const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
@@ -97,6 +98,7 @@ pub(super) fn complete(openapi: &OpenApi, cookie: &str) -> Value {
     if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
         keys::complete(schemas);
         locks::complete(schemas);
+        series::complete(schemas);
     }
     document["components"]["securitySchemes"] = json!({
         "bearer": { "type": "http", "scheme": "bearer", "description": "A token of the relay, the access token of a log-in, or a JWT of an issuer" },
@@ -173,7 +175,7 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         ("list_scheduled", "cursor") => text(&format!("[0-9]{{1,19}}\\.{SCHEDULE}")),
         (_, "cursor" | "message_id" | "revision") => text(ID),
         ("list_keys" | "list_buckets" | "list_members", "after")
-        | (_, "bucket" | "key" | "owner" | "lock" | "room" | "member" | "presence")
+        | (_, "bucket" | "key" | "owner" | "lock" | "room" | "member" | "presence" | "series")
         | ("take" | "peek" | "refund", "name") => text(TOPIC_NAME),
         ("list_keys", "prefix") => text("([A-Za-z0-9_-][A-Za-z0-9_.:-]{0,253})?"),
         ("read_key", "view") => json!({ "type": "string", "enum": ["history"] }),
@@ -186,6 +188,7 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
             "oneOf": [{ "$ref": "#/components/schemas/TopicName" }, TopicPattern::schema()],
         }),
         ("list_topics", "limit") => number(TOPICS_PAGE_MAX as u64),
+        ("read_series", "last") => series::last(),
         (_, "limit") => number(PAGE_MESSAGES_MAX as u64),
         ("message_state", "wait") => text("([0-9]{1,2}(\\.[0-9]{1,3})?s?|[0-9]{1,5}ms|1m)"),
         (_, "wait") => number(POLL_SECONDS_MAX),
@@ -248,6 +251,7 @@ fn example_of_parameter(operation: &str, method: &str, name: &str) -> Option<&'s
         (_, "put" | "post", "group") => Some("archive"),
         (_, _, "topic" | "topics") => Some(TOPIC),
         ("acquire_lock" | "show_lock", _, "lock") => Some("nightly"),
+        (_, _, "series") => Some("latency"),
         // Nobody knows which messages, schedules, tokens and users there are.
         _ => None,
     }
@@ -312,6 +316,7 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
         ("extend", "application/json") => json!({ "receipts": [RECEIPT], "ack_wait": "2m" }),
         ("reject", "application/json") => json!({ "receipts": [RECEIPT], "reason": "no earthquake" }),
         ("release", "application/json") => json!({ "receipts": [RECEIPT] }),
+        ("add_point" | "add_points", "application/json") => series::example(operation),
         ("acquire_lock", "application/json") => json!({ "holder": "archiver-1", "ttl": "30s", "wait": "5s" }),
         ("renew_lock", "application/json") => json!({ "token": LOCK_TOKEN, "ttl": "30s" }),
         ("renew_locks", "application/json") => {

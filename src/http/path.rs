@@ -1,16 +1,16 @@
-//! Parts of paths: topics, groups, message ids, buckets, keys, limits, and names of users, tokens and roles.
+//! Parts of paths: topics, groups, message ids, buckets, keys, limits, series, and names of users, tokens and roles.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{
     BucketName, KeyName, LimitName, LockName, MemberName, MessageId, Problem, RecurringName, RoomName,
-    ScheduleId, TopicName,
+    ScheduleId, SeriesName, TopicName,
 };
 
 use crate::relay::{
     Failure, parse_bucket, parse_group, parse_id, parse_key, parse_limit, parse_recurring_name,
-    parse_schedule_id, parse_topic,
+    parse_schedule_id, parse_series, parse_topic,
 };
 
 /// The topic that a path names.
@@ -60,6 +60,10 @@ pub(super) struct KeyPath(pub(super) BucketName, pub(super) KeyName);
 /// The limit that a path names.
 #[derive(Debug)]
 pub(super) struct LimitPath(pub(super) LimitName);
+
+/// The series that a path names.
+#[derive(Debug)]
+pub(super) struct SeriesPath(pub(super) SeriesName);
 
 /// The lock that a path names, without what it guards.
 #[derive(Debug)]
@@ -194,6 +198,15 @@ impl<S: Send + Sync> FromRequestParts<S> for LockPath {
         let parameters = parameters(parts, state, "name").await?;
         let name = LockName::parse(parameter(&parameters, "lock"));
         name.map(Self).map_err(|error| Problem::field("lock", error).into())
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SeriesPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let parameters = parameters(parts, state, "series").await?;
+        parse_series("series", parameter(&parameters, "series")).map(Self)
     }
 }
 

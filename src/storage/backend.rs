@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use super::{
     AccessStore, BucketStore, LimitStore, LiveStore, LockStore, MessageStore, RecordStore, RunStore,
-    ScheduleStore, TakeStore, TopicStore, Upkeep, WorkStore,
+    ScheduleStore, SeriesStore, TakeStore, TopicStore, Upkeep, WorkStore,
 };
 
 /// What the process around a backend asks of it, besides its concerns.
@@ -73,6 +73,8 @@ pub struct Storage {
     pub limits: Arc<dyn LimitStore>,
     /// Limits of applications.
     pub takes: Arc<dyn TakeStore>,
+    /// Series of measurements.
+    pub series: Arc<dyn SeriesStore>,
     /// Health and retention.
     pub upkeep: Arc<dyn Upkeep>,
 }
@@ -90,6 +92,7 @@ impl Storage {
             + RecordStore
             + LimitStore
             + TakeStore
+            + SeriesStore
             + LockStore
             + WorkStore
             + BucketStore
@@ -109,6 +112,7 @@ impl Storage {
             locks: backend.clone(),
             limits: backend.clone(),
             takes: backend.clone(),
+            series: backend.clone(),
             upkeep: backend,
         }
     }
@@ -137,6 +141,7 @@ impl Opened {
             + RecordStore
             + LimitStore
             + TakeStore
+            + SeriesStore
             + LockStore
             + WorkStore
             + BucketStore

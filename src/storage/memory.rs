@@ -12,6 +12,7 @@
 //! | `access`, `tickets` | documents on who may do what, and tickets |
 //! | `limits`, `places` | allowances, and what nodes hold at one time |
 //! | `takes` | limits of applications |
+//! | `series` | series of measurements |
 //! | `locks` | locks, and who waits for them |
 //! | `schedules` | what waits for later in one topic |
 //! | `bucket`, `buckets` | a bucket of keys; buckets behind the lock |
@@ -65,6 +66,7 @@ mod runs;
 mod schedules;
 mod scheduling;
 mod segment;
+mod series;
 mod takes;
 #[cfg(test)]
 mod tests;
@@ -111,6 +113,7 @@ pub struct Memory {
     limits: limits::Limits,
     places: places::AllPlaces,
     takes: takes::Takes,
+    series: series::AllSeries,
     locks: locks::Locks,
     tickets: tickets::Tickets,
 }
@@ -129,6 +132,7 @@ impl Memory {
             limits: limits::Limits::default(),
             places: places::AllPlaces::default(),
             takes: takes::Takes::default(),
+            series: series::AllSeries::default(),
             locks: locks::Locks::default(),
             tickets: tickets::Tickets::default(),
         }

@@ -30,7 +30,7 @@
 //! | `work` | groups of consumers |
 //! | `locks` | locks, and who waits for them |
 //! | `limits`, `tickets` | allowances, and tickets |
-//! | `takes` | limits of applications |
+//! | `takes`, `series` | limits of applications, and series of measurements |
 //! | `scripts` | steps that must be one |
 //! | `failure` | the server's errors, turned into the contract's |
 //! | `health`, `check` | what the server tells of itself; the self-test |
@@ -102,6 +102,7 @@ mod scheduling;
 mod scripted;
 mod scripts;
 mod sending;
+mod series;
 mod supervised;
 mod sweep;
 mod takes;

@@ -34,6 +34,7 @@ mod retention;
 mod room;
 mod runs;
 mod schedules;
+mod series;
 mod taken;
 mod takes;
 mod tickets;
@@ -112,6 +113,12 @@ conformance! {
             who_waits_as_long_as_it_is_told_passes,
             what_is_owed_is_exact_to_the_part,
             a_limit_has_a_bound_of_policies;
+        series:
+            points_are_in_their_minutes,
+            points_out_of_bounds_are_told_and_not_added,
+            however_many_add_every_point_is_there_once,
+            series_come_to_the_same_bits_as_the_model,
+            a_series_that_is_deleted_begins_anew;
         tickets:
             a_ticket_opens_one_thing_and_then_resumes_that,
             of_many_who_open_with_one_ticket_one_does,
@@ -364,6 +371,9 @@ conformance! {
         takes:
             nothing_is_left_of_limits_that_are_over,
             a_key_of_another_program_is_not_a_limit;
+        series:
+            minutes_that_are_over_are_trimmed_and_the_rest_expires,
+            a_key_of_another_program_is_not_a_series;
         locks:
             nothing_is_left_of_locks_that_have_gone;
         ordering:

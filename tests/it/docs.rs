@@ -16,6 +16,7 @@ use tidemill::config::{
 use tidemill::proto::{Code, limits};
 
 mod page;
+mod series;
 
 use crate::support::process::{Relay, run_line};
 use crate::support::server::{Kind, Server};
@@ -36,6 +37,7 @@ const PAGES: &[&str] = &[
     "docs/keys.md",
     "docs/presence.md",
     "docs/limits.md",
+    "docs/series.md",
     "docs/client.md",
     "docs/access.md",
     "docs/cli.md",

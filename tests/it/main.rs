@@ -30,6 +30,7 @@ mod proxies;
 mod pulsar;
 mod rooms;
 mod seeded;
+mod series;
 mod soak;
 mod streams;
 mod support;

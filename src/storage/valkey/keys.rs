@@ -18,7 +18,7 @@
 
 use tidemill_proto::locks::Guarded;
 use tidemill_proto::work::{ClaimId, ConsumerName, GroupName};
-use tidemill_proto::{BucketName, LimitName, LockName, MessageId, TopicName};
+use tidemill_proto::{BucketName, LimitName, LockName, MessageId, SeriesName, TopicName};
 
 use super::options::KeyForm;
 use crate::storage::{LockId, QuotaId};
@@ -77,6 +77,11 @@ pub(super) fn places(id: QuotaId) -> String {
 /// Returns the key of what is owed of a limit of an application.
 pub(super) fn taken(name: &LimitName) -> String {
     format!("tidemill:taken:{name}")
+}
+
+/// Returns the key of the hash of a series of measurements.
+pub(super) fn series(name: &SeriesName) -> String {
+    format!("tidemill:series:{name}")
 }
 
 /// Held by the node that swept last, until the next sweep is due.

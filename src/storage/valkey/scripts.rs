@@ -16,6 +16,7 @@ pub(super) use schedules::{
     SCHEDULE, WAITING_PAGE,
 };
 pub(super) use script::Script;
+pub(super) use series::{ADD_POINTS, DELETE_SERIES, READ_SERIES};
 pub(super) use shared::{
     CHANGE_ACCESS, CHANGE_RECORDS, CLAIM_TICKET, DRAW, HOLD_PLACES, PUT_TICKET, READ_RECORDS,
 };
@@ -473,6 +474,7 @@ return {first and first[1] or '', last, known['length'], known['entries-added'] 
 
 mod locks;
 mod schedules;
+mod series;
 mod shared;
 mod takes;
 mod work;

@@ -9,14 +9,14 @@ use tidemill::config::Settings;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::{TopicUpdate, WhenFull};
 use tidemill::proto::work::{ClaimId, ConsumerName, GroupName, GroupSettings, Ordering};
-use tidemill::proto::{LimitName, OrderKey, Timestamp, TopicName};
+use tidemill::proto::{LimitName, OrderKey, SeriesName, Timestamp, TopicName};
 use tidemill::storage::valkey::check::{Outcome, RIGHTS};
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
 use tidemill::storage::{
     AccessEdit, Backend as _, Body, Claim, DeadLetter, Draw, Existing, Expected, GapCheck, GroupStart, Hint,
-    Idempotency, LimitPolicy, NewMessage, NewTicket, Places, Range, Rate, RecordEdit, RunEnding, Selection,
-    Settlement, Storage, StorageError, Take, TakeKind, TicketClaim, TopicPolicy, Trim, Unique, Unspent,
-    Verdict, group_defaults,
+    Idempotency, LimitPolicy, NewMessage, NewTicket, Places, Point, Range, Rate, RecordEdit, RunEnding,
+    Selection, Settlement, Storage, StorageError, Take, TakeKind, TicketClaim, TopicPolicy, Trim, Unique,
+    Unspent, Verdict, group_defaults,
 };
 
 use crate::support::ground::{Heard, followed, node};
@@ -234,6 +234,12 @@ async fn limits_and_tickets(storage: &Storage) {
         let taken = storage.takes.take(&take).await.expect("a limit is taken, looked at, and given back");
         assert_eq!(taken.allowed, kind != TakeKind::Peek);
     }
+    let series = SeriesName::parse("rights").expect("a name");
+    let point = Point::new(1.0, 1, None).expect("a point");
+    let added = storage.series.add_points(&series, &[point]).await.expect("a point is added");
+    let read = storage.series.read_series(&series, Duration::from_mins(5)).await.expect("a series is read");
+    assert_eq!(added, [Some(read[0])]);
+    storage.series.delete_series(&series).await.expect("a series is forgotten");
     // One more than a maker may have, so that its oldest goes.
     for at in 0..=1_000 {
         let ticket = NewTicket {

@@ -117,6 +117,7 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
         locks: inner.locks,
         limits: inner.limits,
         takes: inner.takes,
+        series: inner.series,
         upkeep: inner.upkeep,
     };
     let (tracker, token) = (TaskTracker::new(), CancellationToken::new());

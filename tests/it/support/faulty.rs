@@ -32,6 +32,7 @@ mod fate;
 mod locks;
 mod runs;
 mod schedules;
+mod series;
 mod takes;
 mod work;
 
