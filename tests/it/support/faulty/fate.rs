@@ -110,6 +110,7 @@ pub(super) enum Call {
     Key,
     KeyHistory,
     TouchKey,
+    FillKey,
     ListKeys,
     RevokeKeys,
     ExpireKeys,
