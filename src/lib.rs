@@ -24,7 +24,8 @@
 //!
 //! Of what is no topic: **bucket** (a table of keys with their current values, and the log of its changes), **key**,
 //! **value**, **revision** (which change of a bucket a value came with: the id of that change), **fence** (a number of a
-//! lock that only grows).
+//! lock that only grows), **fill** (that one of all who ask for a key puts it, under a token), **stale** (of a value: to be
+//! replaced, and served meanwhile).
 //!
 //! Of limits: **rate** (how much may be done in a time), **quota** (what is counted together, as the requests of
 //! one caller), **allowance** (a part of what a quota has left, which a node draws in advance and spends), **meter**
@@ -103,7 +104,7 @@
 //!
 //! **Invariant:** an accepted publish is one that the backend confirmed.
 //!
-//! **Invariant:** a read never creates or changes anything.
+//! **Invariant:** a read never creates or changes anything; who would fill a key (`?fill=`) does more than read it.
 //!
 //! **Invariant:** nothing is queued per live reader but the rest of one write, so a slow one costs
 //! nobody anything.

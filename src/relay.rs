@@ -13,6 +13,7 @@ mod compact;
 mod ears;
 mod expiries;
 mod failure;
+mod fills;
 mod fingerprint;
 mod gate;
 mod json;
@@ -50,6 +51,7 @@ pub use buckets::BucketList;
 pub(crate) use compact::{TAG_BYTES, Tag, read_varint, tag, write_varint};
 pub use expiries::{Expiries, ExpiriesReport};
 pub use failure::Failure;
+pub use fills::{FillDraft, KeyToFill, fill_token_text, parse_fill, parse_fill_token};
 pub(crate) use fingerprint::TRACE;
 pub use gate::Gate;
 pub use json::JsonText;
@@ -85,10 +87,10 @@ pub use work::{
 };
 
 pub use crate::storage::{
-    Appended, Batch, BucketSettings, BucketState, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart,
-    GroupsSwept, KeyChanged, KeyCondition, KeyEntry, KeyPage, KeyValue, LockId, LockKept, LockRenewal,
-    LockSeen, LoggedKind, LoggedRef, Outcome, Part, Refusal, Scheduled, Settlement, StoredMessage,
-    StoredRecurring, Swept, TakeKind, TopicChange, TopicList, Verdict, WaitingMessage,
+    Appended, Batch, BucketSettings, BucketState, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, FillToken,
+    GroupStart, GroupsSwept, KeyChanged, KeyCondition, KeyEntry, KeyPage, KeyValue, LockId, LockKept,
+    LockRenewal, LockSeen, LoggedKind, LoggedRef, Outcome, Part, Refusal, Scheduled, Settlement,
+    StoredMessage, StoredRecurring, Swept, TakeKind, TopicChange, TopicList, Verdict, WaitingMessage,
 };
 
 use crate::access::{Caller, Sessions};

@@ -58,9 +58,10 @@
 pub use access::{AccessDocuments, AccessEdit, AccessStore};
 pub use backend::{Backend, Opened, Storage, Unfit};
 pub use buckets::{
-    BucketSettings, BucketState, BucketStore, CHANGES_MAX, EXPIRED_MAX, HISTORY_MAX, KeyChange, KeyChanged,
-    KeyChanges, KeyCondition, KeyDigest, KeyEdit, KeyEntry, KeyPage, KeyRange, KeyRefusal, KeyValue,
-    KeysChanged, KeysExpired, LOG_BYTES, LOG_CHANGES, Logged, LoggedKind, LoggedRef, ROOM_IDLE,
+    BucketSettings, BucketState, BucketStore, CHANGES_MAX, EXPIRED_MAX, FILL_MAX, FillAsked, FillToken,
+    HISTORY_MAX, KeyChange, KeyChanged, KeyChanges, KeyCondition, KeyDigest, KeyEdit, KeyEntry, KeyFill,
+    KeyPage, KeyRange, KeyRefusal, KeyValue, KeysChanged, KeysExpired, LOG_BYTES, LOG_CHANGES, Logged,
+    LoggedKind, LoggedRef, ROOM_IDLE,
 };
 pub use error::{Cause, StorageError};
 pub use hints::{Hint, HintListener};

@@ -230,6 +230,10 @@ pub struct KeyChange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<f64>))]
     pub ttl: Option<Seconds>,
+    /// Put: how long the value is fresh; as long as the key lives, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<f64>))]
+    pub fresh: Option<Seconds>,
     /// Put: whose the key is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<KeyName>,

@@ -118,6 +118,8 @@ codes! {
     AlreadySettled = "already_settled", 409, false, "The message was settled already";
     /// The consumer has had the message for as long as its group allows (`max_run`), so that its time was not extended. When its deadline passes the message comes back.
     MaxRunReached = "max_run_reached", 409, false, "The message was held for as long as it may";
+    /// The key is not there, and another fills it: it was not there yet at the end of the wait. Ask again after `Retry-After`, or wait longer with `wait`.
+    Filling = "filling", 409, true, "Another fills the key";
     /// Another holds the lock, and still did at the end of the wait. `holder` says who, `expires_at` until when, unless it is renewed. Try again, or wait with `wait`.
     Locked = "locked", 409, true, "Another holds the lock";
     /// The token is not that of who holds the lock: the lock was released, its time was over, it was taken away, or it is another lock. Whatever was done under it since may not count; acquire it anew.
@@ -128,6 +130,8 @@ codes! {
     LastMismatch = "expected_last_mismatch", 412, false, "Another message is the last of the topic";
     /// The fence is not that of who holds the lock now, or a greater one was seen. Nothing was kept: who has sent this holds the lock no more. `fence` is the one that stands against it, where there is one.
     Fenced = "fenced", 412, false, "The fence is not that of the holder";
+    /// The token that the header `Tidemill-Fill` has shown counts no more: its time was over, or the key was changed or deleted meanwhile. Nothing was changed; `revision` has the revision that there is, and is absent where there is no such key. What was to be put may be old: ask for the key again.
+    FillLost = "fill_lost", 412, false, "The fill counts no more";
     /// A condition of the request, such as `If-Match`, does not hold. Nothing was changed. The detail says what is there instead; of a key, `revision` has its revision, and is absent where there is no such key. Look at it, and decide anew.
     PreconditionFailed = "precondition_failed", 412, false, "A condition does not hold";
     /// The body or a payload is larger than allowed. The detail names the limit and its setting.
@@ -322,11 +326,13 @@ mod tests {
         ("delivered_again", 409, false),
         ("already_settled", 409, false),
         ("max_run_reached", 409, false),
+        ("filling", 409, true),
         ("locked", 409, true),
         ("lock_lost", 409, false),
         ("conflict", 409, false),
         ("expected_last_mismatch", 412, false),
         ("fenced", 412, false),
+        ("fill_lost", 412, false),
         ("precondition_failed", 412, false),
         ("too_large", 413, false),
         ("unsupported_media_type", 415, false),

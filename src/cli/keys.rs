@@ -151,6 +151,9 @@ struct Put {
     /// How long the key lives, as in `30m` [default: the bucket's time]
     #[arg(long, value_name = "DURATION", value_parser = span)]
     ttl: Option<String>,
+    /// How long the value is fresh, as in `30s` [default: as long as the key lives]
+    #[arg(long, value_name = "DURATION", value_parser = span)]
+    fresh: Option<String>,
     /// Whose the key is
     #[arg(long, value_name = "OWNER")]
     owner: Option<KeyName>,
@@ -282,6 +285,9 @@ impl Put {
         let mut request = client.request(Method::PUT, &self.of.path()).header(CONTENT_TYPE, kind).body(bytes);
         if let Some(ttl) = &self.ttl {
             request = request.query(&[("ttl", ttl)]);
+        }
+        if let Some(fresh) = &self.fresh {
+            request = request.query(&[("fresh", fresh)]);
         }
         if let Some(owner) = &self.owner {
             request = request.query(&[("owner", owner.as_str())]);

@@ -17,7 +17,7 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PAT
 
 /// The headers of answers that pages may read, besides those that every page may.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "etag, idempotency-replayed, link, location, ratelimit, ratelimit-policy, retry-after, tidemill-created-at, tidemill-expires-at, tidemill-owner, x-request-id",
+    "etag, idempotency-replayed, link, location, ratelimit, ratelimit-policy, retry-after, tidemill-created-at, tidemill-expires-at, tidemill-fill, tidemill-fresh-until, tidemill-owner, tidemill-stale, x-request-id",
 );
 
 /// How many seconds a browser remembers the answer to a preflight, so that not every publish of a page takes

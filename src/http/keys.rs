@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `changing` | several changes at once, increments and touches |
 //! | `condition` | what must be so before: `If-Match` and `If-None-Match` |
+//! | `filling` | who asks for a key and would fill it |
 //! | `listing` | pages of keys, and histories |
 
 mod changing;
 mod condition;
+mod filling;
 mod listing;
 
 use axum::body::Bytes;
@@ -40,6 +42,9 @@ const CREATED_AT: HeaderName = HeaderName::from_static("tidemill-created-at");
 const EXPIRES_AT: HeaderName = HeaderName::from_static("tidemill-expires-at");
 /// The digest of a value (RFC 9530 section 3).
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+const FRESH_UNTIL: HeaderName = HeaderName::from_static("tidemill-fresh-until");
+/// Says of an answer that its value is stale.
+const STALE: HeaderName = HeaderName::from_static("tidemill-stale");
 const OWNER: HeaderName = HeaderName::from_static("tidemill-owner");
 
 /// Marks an answer whose `ETag` stands for these bytes, so that they are not compressed.
@@ -70,6 +75,9 @@ pub(super) fn heed_conditions(request: &Request) -> bool {
 ///
 /// Its value as it was put, with its content type. `ETag` is its revision. With `revision` an earlier value, with
 /// `view=history` all that are kept, as JSON.
+///
+/// With `fill` one of all who ask is to fill a key that is not there, or stale: its answer has the header `Tidemill-Fill`,
+/// whose token it puts the key with. The others have the stale value, or wait.
 #[utoipa::path(
     get, path = "/api/v1/keys/{bucket}/{key}", tag = "keys", operation_id = "read_key",
     params(
@@ -78,6 +86,8 @@ pub(super) fn heed_conditions(request: &Request) -> bool {
         ("revision" = Option<MessageId>, Query, description = "The value that the key had with this revision, where the bucket keeps it"),
         ("view" = Option<String>, Query, description = "`history`: all revisions that are kept, the newest first, as JSON"),
         ("fallback" = Option<String>, Query, description = "`parent`: where the value is damaged, the newest earlier one that is not"),
+        ("fill" = Option<String>, Query, description = "Where the key is not there, or stale, one who asks is to put it within this time, as in `10s`; at most `10m`"),
+        ("wait" = Option<String>, Query, description = "With `fill`: how long to wait for who fills it, where there is no value; as long as `fill` if absent, at most `1m`"),
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of a value that is known"),
     ),
     responses(
@@ -85,6 +95,9 @@ pub(super) fn heed_conditions(request: &Request) -> bool {
             ("ETag" = String, description = "The revision, in quotes"),
             ("Tidemill-Created-At" = String, description = "When the key came to be"),
             ("Tidemill-Expires-At" = String, description = "When it expires, if it does"),
+            ("Tidemill-Fresh-Until" = String, description = "Until when its value is fresh, where its put has said so"),
+            ("Tidemill-Stale" = String, description = "`true` where it is not fresh any more"),
+            ("Tidemill-Fill" = String, description = "The token to put the key with, where who asks is to fill it; on a 404, too"),
             ("Tidemill-Owner" = String, description = "Whose it is, where its put has said so"),
             ("Repr-Digest" = String, description = "The SHA-256 of the value, in buckets that keep a history (RFC 9530)"),
         )),
@@ -96,10 +109,15 @@ pub(super) async fn read(
     State(http): State<Http>,
     Called(gate): Called,
     KeyPath(bucket, key): KeyPath,
-    headers: HeaderMap,
-    uri: Uri,
+    request: Request,
 ) -> Result<Response, Failure> {
-    let [revision, view, fallback] = query::parameters(&uri, ["revision", "view", "fallback"])?;
+    let (head, _) = request.into_parts();
+    let names = ["revision", "view", "fallback", "fill", "wait"];
+    let [revision, view, fallback, fill, wait] = query::parameters(&head.uri, names)?;
+    let beside = [revision.is_some(), view.is_some(), fallback.is_some()];
+    if let Some(draft) = filling::asked(&head.method, fill.as_deref(), wait.as_deref(), beside)? {
+        return filling::read(&http, &gate, &bucket, &key, draft, &head).await;
+    }
     let falls_back = match fallback.as_deref() {
         None => false,
         Some("parent") if revision.is_none() && view.is_none() => true,
@@ -118,19 +136,38 @@ pub(super) async fn read(
         Some("history") => return listing::history(&http, &gate, &bucket, &key).await,
         Some(_) => return Err(Problem::field("view", "must be `history`").into()),
     }
-    let known = condition::known(&headers)?;
+    let known = condition::known(&head.headers)?;
     let found = match revision {
         None if falls_back => gate.key_or_parent(&bucket, &key).await,
         None => gate.key(&bucket, &key, true).await,
         Some(revision) => gate.key_at(&bucket, &key, revision).await,
     };
     let missed = found.as_ref().is_err_and(|failure| failure.code() == Code::KeyNotFound);
-    if found.is_ok() || missed {
-        http.0.metrics.keys().read(!missed);
+    if missed {
+        http.0.metrics.keys().read(false);
     }
-    let entry = found?;
+    read_value_of(&http, &gate, &bucket, found?, known)
+}
+
+/// Returns the answer to who reads a key, and counts it: the value, unless it is known.
+fn read_value_of(
+    http: &Http,
+    gate: &Gate,
+    bucket: &BucketName,
+    entry: KeyEntry,
+    known: Option<condition::Known>,
+) -> Result<Response, Failure> {
     let is_known = known.is_some_and(|known| known.has(entry.revision));
-    let mut response = value_of(&http, &bucket, entry)?;
+    let is_stale = gate.is_stale(&entry);
+    if is_stale {
+        http.0.metrics.keys().read_stale();
+    } else {
+        http.0.metrics.keys().read(true);
+    }
+    let mut response = value_of(http, bucket, entry)?;
+    if is_stale {
+        response.headers_mut().insert(STALE, HeaderValue::from_static("true"));
+    }
     if is_known {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         *response.body_mut() = axum::body::Body::empty();
@@ -142,7 +179,7 @@ pub(super) async fn read(
 
 /// Returns the answer that is the value of a key.
 fn value_of(http: &Http, bucket: &BucketName, entry: KeyEntry) -> Result<Response, Failure> {
-    let KeyEntry { key, revision, created_at, expires_at, owner, value, digest } = entry;
+    let KeyEntry { key, revision, created_at, expires_at, owner, value, digest, fresh_until } = entry;
     let KeyValue { bytes, content_type } = value.expect("it was asked for");
     let bytes: Bytes = http.0.budget.charge(bytes.len(), || bytes.into())?;
     let mut response = verbatim(bytes, content_type.as_deref(), || format!("{bucket}-{key}"))?;
@@ -156,6 +193,9 @@ fn value_of(http: &Http, bucket: &BucketName, entry: KeyEntry) -> Result<Respons
     say(CREATED_AT, &created_at.text());
     if let Some(expires_at) = expires_at {
         say(EXPIRES_AT, &expires_at.text());
+    }
+    if let Some(fresh_until) = fresh_until {
+        say(FRESH_UNTIL, &fresh_until.text());
     }
     if let Some(owner) = owner {
         say(OWNER, owner.as_str());
@@ -182,10 +222,12 @@ fn etag(revision: MessageId) -> HeaderValue {
         ("bucket" = String, Path, description = "The name of the bucket"),
         ("key" = String, Path, description = "The name of the key"),
         ("ttl" = Option<String>, Query, description = "How long the key lives: seconds, or with a unit as in `30m`; the bucket's time if absent"),
+        ("fresh" = Option<String>, Query, description = "How long the value is fresh, as in `30s`; as long as the key lives if absent"),
         ("owner" = Option<KeyName>, Query, description = "Whose the key is: all keys of an owner can be deleted at once"),
         ("If-Match" = Option<String>, Header, description = "The `ETag` that the key must have; `*`: it must be there"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: the key must not be there"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
+        ("Tidemill-Fill" = Option<String>, Header, description = "The token of who fills the key: 412 `fill_lost` where it counts no more"),
         ("Repr-Digest" = Option<String>, Header, description = "The SHA-256 of the value (RFC 9530): where it is another, nothing is put"),
     ),
     request_body(
@@ -205,19 +247,21 @@ pub(super) async fn put(
     request: Request,
 ) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
-    let [ttl, owner] = query::parameters(&head.uri, ["ttl", "owner"])?;
+    let [ttl, fresh, owner] = query::parameters(&head.uri, ["ttl", "fresh", "owner"])?;
     let ttl = ttl.as_deref().map(|text| parse_key_ttl("ttl", text)).transpose()?;
+    let fresh = fresh.as_deref().map(|text| parse_key_ttl("fresh", text)).transpose()?;
     let owner = owner.as_deref().map(|text| parse_key("owner", text)).transpose()?;
-    let condition = condition::of(&head.headers)?;
+    let condition = filling::condition(&head.headers, condition::of(&head.headers)?)?;
     let idempotency = idempotency_key(&head.headers)?;
     let media = media::of(&head.headers)?;
     http.counted_keys(gate.check_key(Verb::Publish, &bucket, &key))?;
     let body = http.0.budget.receive(&head.headers, body, http.value_limit()).await?;
     check_digest(&head.headers, &body.bytes)?;
     let value = read_value(&head.headers, media, &body.bytes)?;
-    let edit = KeyDraft::Put { value, ttl, owner };
+    let edit = KeyDraft::Put { value, ttl, fresh, owner };
     let draft = KeyChangeDraft { key: key.clone(), condition, edit };
-    let made = http.change_keys(&gate, &bucket, vec![draft], idempotency, false).await?;
+    let made = http.change_keys(&gate, &bucket, vec![draft], idempotency, false).await;
+    let made = filling::counted(&http, condition, made)?;
     let one = made.changed.first().expect("there is an answer for each change");
     let revision = one.revision.expect("a put has a revision");
     let status = if one.is_new { StatusCode::CREATED } else { StatusCode::OK };

@@ -67,12 +67,13 @@ struct Written<'a> {
     change: LoggedKind,
     key: &'a str,
     revision: MessageId,
-    value: PayloadRef<'a>,
+    /// `None` where it is damaged, and not shown.
+    value: Option<PayloadRef<'a>>,
 }
 
 impl<'a> Written<'a> {
     fn of(message: &MessageRef<'a>, logged: &LoggedRef<'a>) -> Self {
-        let (revision, value) = (message.message_id, message.payload);
+        let (revision, value) = (message.message_id, Some(message.payload));
         Self { change: logged.change, key: logged.key, revision, value }
     }
 
@@ -96,13 +97,17 @@ impl<'a> Written<'a> {
         // Names and ids hold nothing that JSON escapes.
         put(out, format_args!(r#""{name}":"{}","revision":"{}""#, self.key, self.revision));
         match (of, self.change) {
-            (Of::Keys, LoggedKind::Put) => {
-                out.push(b',');
-                self.value.write_json("value", out);
-            }
+            (Of::Keys, LoggedKind::Put) => match &self.value {
+                Some(value) => {
+                    out.push(b',');
+                    value.write_json("value", out);
+                }
+                None => put(out, format_args!(r#","damaged":true"#)),
+            },
             // What is kept of a member is an object that says what there is to say.
             (Of::Members, LoggedKind::Put) => {
-                let kept = self.value.bytes.strip_prefix(b"{").and_then(|kept| kept.strip_suffix(b"}"));
+                let kept = self.value.as_ref().and_then(|value| value.bytes.strip_prefix(b"{"));
+                let kept = kept.and_then(|kept| kept.strip_suffix(b"}"));
                 if let Some(kept) = kept.filter(|kept| !kept.is_empty()) {
                     out.push(b',');
                     out.extend_from_slice(kept);
@@ -232,6 +237,7 @@ impl Encoding {
     pub(super) fn entry(self, entry: &KeyEntry, out: &mut Vec<u8>) {
         let Some(value) = &entry.value else { return };
         let value = PayloadRef { bytes: &value.bytes, content_type: value.content_type.as_deref() };
+        let value = entry.is_sound().then_some(value);
         let (key, revision) = (entry.key.as_str(), entry.revision);
         self.write(&Written { change: LoggedKind::Put, key, revision, value }, None, out);
     }

@@ -11,6 +11,7 @@ use super::registry::Registry;
 const CHANGES: &str = "tidemill_keys_changes_total";
 const REFUSED: &str = "tidemill_keys_refused_total";
 const READS: &str = "tidemill_keys_reads_total";
+const FILLS: &str = "tidemill_keys_fills_total";
 const EXPIRED: &str = "tidemill_keys_expired_total";
 const FAILED: &str = "tidemill_keys_expiries_failed_total";
 
@@ -21,6 +22,10 @@ pub struct Keys {
     refused: HashMap<Code, Counter>,
     hits: Counter,
     misses: Counter,
+    stale: Counter,
+    fills_granted: Counter,
+    fills_filled: Counter,
+    fills_lost: Counter,
     expired: Counter,
     failed: Counter,
 }
@@ -33,11 +38,21 @@ impl Keys {
             None,
             "Requests to change keys refused, by the code of the problem",
         );
-        registry.describe_counter(READS, None, "Keys read one by one: that were there, and that were not");
+        registry.describe_counter(
+            READS,
+            None,
+            "Keys read one by one: that were there, that were there and stale, and that were not",
+        );
+        registry.describe_counter(
+            FILLS,
+            None,
+            "Keys to be filled: tokens given out, keys put under one, and puts whose token counted no more",
+        );
         registry.describe_counter(EXPIRED, None, "Keys that this node has had expire");
         registry.describe_counter(FAILED, None, "Looks at keys that are due that have failed");
         let changes = |result| registry.counter(CHANGES, &[("result", result)]);
         let reads = |result| registry.counter(READS, &[("result", result)]);
+        let fills = |result| registry.counter(FILLS, &[("result", result)]);
         let refused = |code: &Code| (*code, registry.counter(REFUSED, &[("code", code.as_str())]));
         Self {
             changed: changes("accepted"),
@@ -45,6 +60,10 @@ impl Keys {
             refused: Code::ALL.iter().map(refused).collect(),
             hits: reads("hit"),
             misses: reads("miss"),
+            stale: reads("stale"),
+            fills_granted: fills("granted"),
+            fills_filled: fills("filled"),
+            fills_lost: fills("lost"),
             expired: registry.counter(EXPIRED, &[]),
             failed: registry.counter(FAILED, &[]),
         }
@@ -66,6 +85,22 @@ impl Keys {
     /// Counts a read of a key, which was there or not.
     pub fn read(&self, was_there: bool) {
         let counted = if was_there { &self.hits } else { &self.misses };
+        counted.increment(1);
+    }
+
+    /// Counts a read of a key that was there, whose value was stale.
+    pub fn read_stale(&self) {
+        self.stale.increment(1);
+    }
+
+    /// Counts a token that was given out to who is to fill a key.
+    pub fn fill_granted(&self) {
+        self.fills_granted.increment(1);
+    }
+
+    /// Counts a put under such a token, which counted still or not.
+    pub fn filled(&self, was_its_own: bool) {
+        let counted = if was_its_own { &self.fills_filled } else { &self.fills_lost };
         counted.increment(1);
     }
 

@@ -52,15 +52,24 @@ pub(super) fn fingerprint_of_changes(bucket: &BucketName, changes: &[KeyChange])
             KeyCondition::Absent => parts.add(Some(b"absent")),
             KeyCondition::Present => parts.add(Some(b"present")),
             KeyCondition::Revision(revision) => parts.add(Some(revision.to_string().as_bytes())),
+            KeyCondition::Filling(token) => {
+                parts.add(Some(b"filling"));
+                parts.add(Some(&token.0));
+            }
         }
         let millis = |ttl: Option<Duration>| ttl.map(|ttl| ttl.as_millis().to_le_bytes());
         match edit {
-            KeyEdit::Put { value, ttl, owner } => {
+            KeyEdit::Put { value, ttl, fresh, owner } => {
                 parts.add(Some(b"put"));
                 parts.add(Some(&value.bytes));
                 parts.add(value.content_type.as_ref().map(|text| text.as_bytes()));
                 parts.add(millis(*ttl).as_ref().map(<[u8; 16]>::as_slice));
                 parts.add(owner.as_ref().map(|owner| owner.as_str().as_bytes()));
+                // Of a value that is always fresh there is no such part.
+                if let Some(fresh) = fresh {
+                    parts.add(Some(b"fresh"));
+                    parts.add(Some(&fresh.as_millis().to_le_bytes()));
+                }
             }
             KeyEdit::Delete => parts.add(Some(b"delete")),
             KeyEdit::Increment { by, min, max, ttl } => {
@@ -141,7 +150,7 @@ mod tests {
     use tidemill_proto::{KeyName, MessageId, OrderKey, Timestamp};
 
     use super::*;
-    use crate::storage::KeyValue;
+    use crate::storage::{FillToken, KeyValue};
 
     #[test]
     fn everything_that_is_said_of_a_change_counts() {
@@ -150,7 +159,11 @@ mod tests {
         let put = |bytes: &'static str, kind: Option<&str>, ttl: Option<u64>, owner: Option<&str>| {
             let bytes = Bytes::from_static(bytes.as_bytes());
             let value = KeyValue { bytes, content_type: kind.map(Box::from) };
-            KeyEdit::Put { value, ttl: ttl.map(Duration::from_millis), owner: owner.map(name) }
+            KeyEdit::Put { value, ttl: ttl.map(Duration::from_millis), fresh: None, owner: owner.map(name) }
+        };
+        let fresh = |ms| {
+            let value = KeyValue { bytes: Bytes::from_static(b"1"), content_type: None };
+            KeyEdit::Put { value, ttl: None, fresh: Some(Duration::from_millis(ms)), owner: None }
         };
         let add = |by, min, max, ttl: Option<u64>| KeyEdit::Increment {
             by,
@@ -168,6 +181,10 @@ mod tests {
             vec![change(KeyCondition::Absent, put("1", None, None, None))],
             vec![change(KeyCondition::Present, put("1", None, None, None))],
             vec![change(KeyCondition::Revision(MessageId::new(1, 0)), put("1", None, None, None))],
+            vec![change(KeyCondition::Filling(FillToken([0; 16])), put("1", None, None, None))],
+            vec![change(KeyCondition::Filling(FillToken([1; 16])), put("1", None, None, None))],
+            vec![change(any, fresh(1))],
+            vec![change(any, fresh(2))],
             vec![change(any, put("2", None, None, None))],
             vec![change(any, put("1", Some(""), None, None))],
             vec![change(any, put("1", None, Some(1), None))],

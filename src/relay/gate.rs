@@ -273,7 +273,7 @@ mod tests {
         let bucket = BucketName::parse("b").expect("a name");
         let key = KeyName::parse("k").expect("a name");
         let change = |edit| KeyChangeDraft { key: key.clone(), condition: KeyCondition::Anything, edit };
-        let put = || KeyDraft::Put { value: draft(&topic).payload, ttl: None, owner: None };
+        let put = || KeyDraft::Put { value: draft(&topic).payload, ttl: None, fresh: None, owner: None };
         let add = KeyDraft::Increment { by: 1, min: None, max: None, ttl: None };
         vec![
             ("publish", code(message)),

@@ -29,6 +29,8 @@ pub enum KeyDraft {
         value: Payload,
         /// How long it lives; the bucket's time where it is `None`.
         ttl: Option<Duration>,
+        /// How long its value is fresh; as long as it lives where it is `None`.
+        fresh: Option<Duration>,
         /// Whose it is.
         owner: Option<KeyName>,
     },
@@ -143,7 +145,7 @@ fn damaged(bucket: &BucketName, key: &KeyName, why: &str) -> Failure {
 }
 
 /// Returns a key whose value is what was put.
-fn sound(bucket: &BucketName, entry: KeyEntry) -> Result<KeyEntry, Failure> {
+pub(super) fn sound(bucket: &BucketName, entry: KeyEntry) -> Result<KeyEntry, Failure> {
     if entry.is_sound() {
         return Ok(entry);
     }
@@ -247,10 +249,10 @@ impl Gate {
     fn check_change(&self, draft: KeyChangeDraft) -> Result<KeyChange, Failure> {
         let KeyChangeDraft { key, condition, edit } = draft;
         let edit = match edit {
-            KeyDraft::Put { value, ttl, owner } => {
+            KeyDraft::Put { value, ttl, fresh, owner } => {
                 let rule = BytesRule::of_value(self.relay().options.value_bytes_max);
                 let (bytes, content_type) = value.check(rule)?;
-                KeyEdit::Put { value: KeyValue { bytes, content_type }, ttl, owner }
+                KeyEdit::Put { value: KeyValue { bytes, content_type }, ttl, fresh, owner }
             }
             KeyDraft::Delete => KeyEdit::Delete,
             KeyDraft::Increment { min: Some(min), max: Some(max), .. } if min > max => {
@@ -386,6 +388,12 @@ pub fn of_change(index: usize, mut failure: Failure) -> Failure {
 fn refused(bucket: &BucketName, key: &KeyName, condition: KeyCondition, refusal: KeyRefusal) -> Failure {
     let of = format!("key `{key}` of bucket `{bucket}`");
     let problem = match refusal {
+        KeyRefusal::Condition(revision) if matches!(condition, KeyCondition::Filling(_)) => {
+            let detail = format!(
+                "{of} is not being filled under this token any more: its time was over, or the key was changed or deleted meanwhile; nothing was changed"
+            );
+            Problem { revision, ..Problem::new(Code::FillLost, detail) }
+        }
         KeyRefusal::Condition(revision) => {
             let there = match (revision, condition) {
                 (Some(revision), KeyCondition::Absent) => {

@@ -17,7 +17,13 @@ use sha2::{Digest as _, Sha256};
 use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp};
 
 use super::error::StorageError;
-use super::message::{Idempotency, StoredMessage};
+use super::message::Idempotency;
+
+mod fills;
+mod logged;
+
+pub use fills::{FILL_MAX, FillAsked, FillToken, KeyFill};
+pub use logged::{Logged, LoggedKind, LoggedRef};
 
 /// Most changes of one step: it is whole or not at all, and holds up the server meanwhile.
 pub const CHANGES_MAX: usize = 100;
@@ -94,6 +100,8 @@ pub struct KeyEntry {
     pub value: Option<KeyValue>,
     /// What its value must have, in buckets that keep a history; `None` of increments.
     pub digest: Option<KeyDigest>,
+    /// Until when its value is fresh, where its put has said so; `None` of earlier revisions.
+    pub fresh_until: Option<Timestamp>,
 }
 
 /// The digest of a value, as it was when that was put, and of the one before: so that a value is known that was damaged or
@@ -124,6 +132,12 @@ impl KeyEntry {
             (Some(_) | None, _) => true,
         }
     }
+
+    /// Returns whether its value is to be replaced by then.
+    #[must_use]
+    pub fn is_stale(&self, now: Timestamp) -> bool {
+        self.fresh_until.is_some_and(|end| end <= now)
+    }
 }
 
 /// What must be so before a key changes.
@@ -137,6 +151,8 @@ pub enum KeyCondition {
     Present,
     /// It has this revision.
     Revision(MessageId),
+    /// It is being filled under this token.
+    Filling(FillToken),
 }
 
 /// What becomes of a key.
@@ -148,6 +164,8 @@ pub enum KeyEdit {
         value: KeyValue,
         /// How long it lives; the bucket's time where it is `None`.
         ttl: Option<Duration>,
+        /// How long its value is fresh: from then on one who asks is to fill it. Increments change nothing of it.
+        fresh: Option<Duration>,
         /// Whose it is.
         owner: Option<KeyName>,
     },
@@ -271,82 +289,6 @@ pub struct KeysExpired {
     pub next_in: Option<Duration>,
 }
 
-/// How a key has changed, as its log tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoggedKind {
-    /// It has the value of the message.
-    Put,
-    /// It was deleted.
-    Deleted,
-    /// Its time was over.
-    Expired,
-}
-
-/// What a message of a log says of its change, as its metadata. Its payload is the value, and `null` where there is
-/// none any more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Logged {
-    /// The key.
-    pub key: KeyName,
-    /// How it has changed.
-    pub change: LoggedKind,
-    /// Whether more changes of the same step follow.
-    pub more: bool,
-}
-
-impl Logged {
-    /// Returns it in its one form, in JSON: no name of a key has a character with an escape.
-    #[must_use]
-    pub fn metadata(&self) -> Bytes {
-        let Self { key, change, more } = self;
-        let change = match change {
-            LoggedKind::Put => "put",
-            LoggedKind::Deleted => "deleted",
-            LoggedKind::Expired => "expired",
-        };
-        let more = if *more { ",\"more\":true" } else { "" };
-        format!("{{\"key\":\"{key}\",\"change\":\"{change}\"{more}}}").into()
-    }
-
-    /// Returns what a message of a log says; `None` of one that another program has put there.
-    #[must_use]
-    pub fn of(message: &StoredMessage) -> Option<Self> {
-        let LoggedRef { key, change, more } = LoggedRef::read(message.body.metadata.as_deref()?)?;
-        Some(Self { key: KeyName::parse(key).ok()?, change, more })
-    }
-}
-
-/// A [`Logged`] as it stands in metadata, which every reader of a log looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LoggedRef<'a> {
-    /// The key.
-    pub key: &'a str,
-    /// How it has changed.
-    pub change: LoggedKind,
-    /// Whether more changes of the same step follow.
-    pub more: bool,
-}
-
-impl<'a> LoggedRef<'a> {
-    /// Reads metadata in the one form in which a [`Logged`] is written.
-    #[must_use]
-    pub fn read(metadata: &'a [u8]) -> Option<Self> {
-        let text = std::str::from_utf8(metadata).ok()?.strip_prefix("{\"key\":\"")?;
-        let (key, rest) = text.split_once("\",\"change\":\"")?;
-        let (change, more) = match rest.strip_suffix("\"}") {
-            Some(change) => (change, false),
-            None => (rest.strip_suffix("\",\"more\":true}")?, true),
-        };
-        let change = match change {
-            "put" => LoggedKind::Put,
-            "deleted" => LoggedKind::Deleted,
-            "expired" => LoggedKind::Expired,
-            _ => return None,
-        };
-        Some(Self { key, change, more })
-    }
-}
-
 /// Buckets of keys.
 ///
 /// A key whose time is over is not there, for every read and every condition, whether its expiry is in the log yet or
@@ -379,6 +321,18 @@ pub trait BucketStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`key`](Self::key).
     async fn key_history(&self, bucket: &BucketName, key: &KeyName) -> Result<Vec<KeyEntry>, StorageError>;
+
+    /// Has one of all who ask fill a key that is not there, or whose value is stale. The token counts from then on, for the
+    /// time asked for, unless the key is changed meanwhile, or deleted, be it there or not; that its time is over changes
+    /// nothing of it.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Overloaded`, `Full`, `NoBucket` (only without `create_bucket`), `BucketsLimit`,
+    /// `ForeignKey`.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe: when the future is dropped, the token may count, and nobody fills until its time is over.
+    async fn fill_key(&self, asked: &FillAsked) -> Result<KeyFill, StorageError>;
 
     /// Has a key live for so long from now on, or for ever, or for the time of its bucket: without a revision, and
     /// nobody is told. Returns the key, if it is there.
@@ -460,31 +414,4 @@ pub trait BucketStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `NoBucket`, `ForeignKey`.
     async fn delete_bucket(&self, bucket: &BucketName) -> Result<(), StorageError>;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_logged_is_read_as_it_is_written() {
-        for (key, change, more) in [
-            ("a", LoggedKind::Put, false),
-            ("a.b:c", LoggedKind::Deleted, true),
-            ("-", LoggedKind::Expired, false),
-        ] {
-            let logged = Logged { key: KeyName::parse(key).expect("a name"), change, more };
-            let text = logged.metadata();
-            assert_eq!(LoggedRef::read(&text), Some(LoggedRef { key, change, more }));
-        }
-        for text in [
-            "",
-            "{}",
-            r#"{"key":"a"}"#,
-            r#"{"key":"a","change":"made"}"#,
-            r#"{"key":"a","change":"put","x":1}"#,
-        ] {
-            assert_eq!(LoggedRef::read(text.as_bytes()), None, "{text}");
-        }
-    }
 }

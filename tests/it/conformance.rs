@@ -8,8 +8,10 @@ use crate::support::ground::Ground;
 mod access;
 mod buckets;
 mod conditional;
+mod digests;
 mod expiring;
 mod expiry;
+mod filled;
 #[cfg(feature = "valkey")]
 mod foreign;
 mod gaps;
@@ -43,6 +45,9 @@ mod trimming;
 mod uniqueness;
 mod work;
 mod worked;
+
+#[cfg(feature = "valkey")]
+pub(crate) use digests::damage;
 
 /// Makes a test of every property on one kind of ground; without that ground it has said so.
 macro_rules! stamp {
@@ -332,6 +337,17 @@ conformance! {
             changes_of_one_step_are_seen_together,
             a_repeat_of_changes_returns_the_first_answer,
             a_refused_change_leaves_its_idempotency_key;
+        digests:
+            a_value_has_the_digest_of_its_bytes_and_of_the_one_before,
+            what_is_not_kept_or_added_to_has_no_digest;
+        filled:
+            of_all_who_ask_for_a_key_one_fills_it,
+            a_token_fills_a_key_once,
+            who_fills_too_late_has_no_effect,
+            what_changes_a_key_meanwhile_takes_its_fill_away,
+            a_stale_value_is_there_until_it_is_filled,
+            the_end_of_a_key_is_not_that_of_its_fill,
+            a_fill_makes_its_bucket_only_if_asked;
         numbers:
             increments_are_exact_to_the_last_number,
             increments_keep_their_bounds,
@@ -416,5 +432,10 @@ conformance! {
             foreign_keys_of_a_bucket_are_named_and_left_alone,
             a_foreign_idempotency_key_of_a_bucket_is_named,
             nothing_is_left_of_buckets_that_are_deleted;
+        digests:
+            a_value_that_was_damaged_or_replaced_is_not_sound;
+        filled:
+            a_foreign_key_in_the_place_of_fills_is_named,
+            nothing_is_left_of_fills_that_are_over;
     }
 }

@@ -1,7 +1,10 @@
 //! Keys of buckets, from outside: over HTTP, from the command line, over several nodes.
 
 mod commands;
+#[cfg(feature = "valkey")]
+mod damaged;
 mod expiring;
+mod filling;
 mod handover;
 mod http;
 mod rights;

@@ -31,7 +31,7 @@ use crate::http::{Http, json, query};
 use crate::relay::{Failure, KeyChangeDraft, KeyDraft, of_change, parse_key, parse_key_ttl_json};
 
 /// The fields of one change among several.
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 14] = [
     "op",
     "key",
     "value",
@@ -45,6 +45,7 @@ const FIELDS: [&str; 13] = [
     "max",
     "if_match",
     "if_none_match",
+    "fresh",
 ];
 
 /// Change several keys
@@ -99,15 +100,16 @@ fn read_change(budget: &BodyBudget, body: &Bytes, raw: &RawValue) -> Result<KeyC
         let rule = "must be an object with `op` and `key`";
         return Err(Problem::field("op", rule).into());
     }
-    let fields: [Member<'_>; 13] = json::fields(raw.get().as_bytes(), FIELDS)?;
-    let [op, key, value, text, base64, kind, ttl, owner, by, min, max, if_match, if_none_match] = fields;
+    let fields: [Member<'_>; 14] = json::fields(raw.get().as_bytes(), FIELDS)?;
+    let [op, key, value, text, base64, kind, ttl, owner, by, min, max, if_match, if_none_match, fresh] =
+        fields;
     let op = json::string("op", op.ok_or_else(|| json::missing("op"))?)?;
     let op = KeyOperation::ALL.into_iter().find(|known| known.as_str() == op);
     let op = op.ok_or_else(|| Problem::field("op", "must be `put`, `delete` or `increment`"))?;
     let foreign: &[usize] = match op {
         KeyOperation::Put => &[8, 9, 10],
-        KeyOperation::Delete => &[2, 3, 4, 5, 6, 7, 8, 9, 10],
-        KeyOperation::Increment => &[2, 3, 4, 5, 7],
+        KeyOperation::Delete => &[2, 3, 4, 5, 6, 7, 8, 9, 10, 13],
+        KeyOperation::Increment => &[2, 3, 4, 5, 7, 13],
     };
     if let Some(at) = foreign.iter().find(|at| json::optional(fields[**at]).is_some()) {
         let rule = format!("does not belong to `{}`", op.as_str());
@@ -125,6 +127,7 @@ fn read_change(budget: &BodyBudget, body: &Bytes, raw: &RawValue) -> Result<KeyC
             KeyDraft::Put {
                 value: described_payload(budget, body, (value, text, base64, kind), MemberNames::VALUE)?,
                 ttl: read_ttl(ttl)?,
+                fresh: json::optional(fresh).map(|raw| parse_key_ttl_json("fresh", raw.get())).transpose()?,
                 owner: owner.as_deref().map(|text| parse_key("owner", text)).transpose()?,
             }
         }

@@ -128,7 +128,7 @@ impl Presences {
                     return Ok((kept, false));
                 }
             }
-            let edit = KeyEdit::Put { value: value_of(&kept), ttl: Some(ttl), owner: None };
+            let edit = KeyEdit::Put { value: value_of(&kept), ttl: Some(ttl), fresh: None, owner: None };
             let changes = change(storage, bucket, key.clone(), condition, edit);
             if let KeysChanged::Made { .. } = storage.buckets.change_keys(changes).await.map_err(failed)? {
                 return Ok((kept, there.is_none()));

@@ -17,8 +17,12 @@ use crate::storage::{
     TopicPolicy,
 };
 
+mod fills;
 mod step;
 
+use fills::Fills;
+
+pub(super) use fills::ENDED_PER_FILL;
 pub(super) use step::Step;
 
 /// Keys whose time is over that one page steps over before it says how far it came.
@@ -36,12 +40,12 @@ const KEY_BYTES: usize = size_of::<StoredKey>()
     + TEXT_BYTES;
 /// What it costs that a key is somebody's, besides the name.
 const OWNED_BYTES: usize = 2 * size_of::<(KeyName, KeyName)>() + TEXT_BYTES;
-/// What the digest of a value costs.
+/// What the digest of an earlier value costs.
 const DIGEST_BYTES: usize = size_of::<KeyDigest>() + ALLOCATION_BYTES;
-/// What an earlier revision costs besides its value.
+/// What an earlier revision costs besides its value and its digest.
 const EARLIER_BYTES: usize = size_of::<Earlier>() + ALLOCATION_BYTES;
-/// What the first earlier revision of a key costs besides.
-const PAST_BYTES: usize = size_of::<Vec<Earlier>>() + 2 * ALLOCATION_BYTES;
+/// What it costs that a key has something that few have.
+const BESIDE_BYTES: usize = size_of::<Beside>() + 2 * ALLOCATION_BYTES;
 
 /// What the log of a bucket keeps.
 pub(super) const LOG_POLICY: TopicPolicy =
@@ -55,14 +59,11 @@ type Answers = Keys<Box<[KeyChanged]>>;
 struct StoredValue {
     bytes: Box<[u8]>,
     content_type: Option<Box<str>>,
-    /// In a box of its own: most buckets keep no history.
-    digest: Option<Box<KeyDigest>>,
 }
 
 impl StoredValue {
-    fn new(value: &KeyValue, digest: Option<KeyDigest>) -> Self {
-        let (bytes, content_type) = (value.bytes[..].into(), value.content_type.clone());
-        Self { bytes, content_type, digest: digest.map(Box::new) }
+    fn new(value: &KeyValue) -> Self {
+        Self { bytes: value.bytes[..].into(), content_type: value.content_type.clone() }
     }
 
     fn to_value(&self) -> KeyValue {
@@ -70,8 +71,7 @@ impl StoredValue {
     }
 
     fn cost(&self) -> usize {
-        let digest = if self.digest.is_some() { DIGEST_BYTES } else { 0 };
-        cost_of_value(self.bytes.len(), self.content_type.as_deref()) + digest
+        cost_of_value(self.bytes.len(), self.content_type.as_deref())
     }
 }
 
@@ -89,13 +89,25 @@ struct Earlier {
     revision: MessageId,
     owner: Option<KeyName>,
     value: StoredValue,
+    digest: Option<Box<KeyDigest>>,
 }
 
 impl Earlier {
     fn cost(&self) -> usize {
         let owner = self.owner.as_ref().map_or(0, |owner| TEXT_BYTES + owner.as_str().len());
-        EARLIER_BYTES + self.value.cost() + owner
+        let digest = if self.digest.is_some() { DIGEST_BYTES } else { 0 };
+        EARLIER_BYTES + self.value.cost() + owner + digest
     }
+}
+
+/// What few keys have.
+#[derive(Debug, Default)]
+struct Beside {
+    digest: Option<KeyDigest>,
+    /// Until when the value is fresh, where that was said.
+    fresh_until: Option<Timestamp>,
+    /// Earlier revisions, the newest first.
+    past: Vec<Earlier>,
 }
 
 /// A key.
@@ -107,9 +119,8 @@ struct StoredKey {
     expires_at: Timestamp,
     owner: Option<KeyName>,
     value: StoredValue,
-    /// Earlier revisions, the newest first; most keys have none.
-    #[expect(clippy::box_collection, reason = "a key without a past is smaller by it")]
-    past: Option<Box<Vec<Earlier>>>,
+    /// In a box of its own, so that most keys are smaller by it.
+    beside: Option<Box<Beside>>,
 }
 
 /// Stands for "never" where a time is expected.
@@ -125,7 +136,15 @@ impl StoredKey {
     }
 
     fn past(&self) -> &[Earlier] {
-        self.past.as_deref().map_or(&[], Vec::as_slice)
+        self.beside.as_deref().map_or(&[], |beside| &beside.past)
+    }
+
+    fn digest(&self) -> Option<KeyDigest> {
+        self.beside.as_deref()?.digest
+    }
+
+    fn fresh_until(&self) -> Option<Timestamp> {
+        self.beside.as_deref()?.fresh_until
     }
 
     /// Returns the bytes of its values.
@@ -137,8 +156,8 @@ impl StoredKey {
     /// Returns the bytes that it holds with everything that belongs to it.
     fn cost(&self, name: &KeyName) -> usize {
         let past: usize = self.past().iter().map(Earlier::cost).sum();
-        let past = if past == 0 { 0 } else { PAST_BYTES + past };
-        KEY_BYTES + name.as_str().len() + self.value.cost() + cost_of_owner(self.owner.as_ref()) + past
+        let beside = if self.beside.is_some() { BESIDE_BYTES + past } else { 0 };
+        KEY_BYTES + name.as_str().len() + self.value.cost() + cost_of_owner(self.owner.as_ref()) + beside
     }
 
     fn to_entry(&self, name: &KeyName, value: bool) -> KeyEntry {
@@ -149,7 +168,8 @@ impl StoredKey {
             expires_at: self.expires_at(),
             owner: self.owner.clone(),
             value: value.then(|| self.value.to_value()),
-            digest: self.value.digest.as_deref().copied(),
+            digest: self.digest(),
+            fresh_until: self.fresh_until(),
         }
     }
 }
@@ -169,6 +189,8 @@ pub(super) struct Bucket {
     weight: u64,
     /// Bytes of keys, with what they cost besides.
     keys_cost: usize,
+    /// Who is filling keys. In a box of its own: most buckets have none.
+    fills: Option<Box<Fills>>,
     /// In a box of their own: most buckets have none.
     answers: Option<Box<Answers>>,
 }
@@ -198,6 +220,7 @@ impl Bucket {
             owned: BTreeSet::new(),
             weight: 0,
             keys_cost: 0,
+            fills: None,
             answers: None,
         }
     }
@@ -220,9 +243,9 @@ impl Bucket {
         &mut self.log
     }
 
-    /// Returns the bytes that the keys hold.
+    /// Returns the bytes that the keys hold, and who is filling some.
     pub(super) fn keys_cost(&self) -> usize {
-        self.keys_cost
+        self.keys_cost + self.fills.as_ref().map_or(0, |fills| fills.cost())
     }
 
     /// Returns when the next key is over.
@@ -276,7 +299,8 @@ impl Bucket {
             expires_at: None,
             owner: earlier.owner.clone(),
             value: Some(earlier.value.to_value()),
-            digest: earlier.value.digest.as_deref().copied(),
+            digest: earlier.digest.as_deref().copied(),
+            fresh_until: None,
         });
         std::iter::once(found.to_entry(key, true)).chain(past).collect()
     }

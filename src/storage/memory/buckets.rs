@@ -7,8 +7,8 @@ use tidemill_proto::{BucketName, KeyName, Timestamp, TopicName};
 
 use super::Memory;
 use crate::storage::{
-    BucketSettings, BucketState, BucketStore, KeyChanges, KeyEntry, KeyPage, KeyRange, KeysChanged,
-    KeysExpired, StorageError,
+    BucketSettings, BucketState, BucketStore, FillAsked, KeyChanges, KeyEntry, KeyFill, KeyPage, KeyRange,
+    KeysChanged, KeysExpired, StorageError,
 };
 
 #[async_trait]
@@ -37,6 +37,12 @@ impl BucketStore for Memory {
         let topics = self.topics.read();
         let bucket = topics.bucket(bucket).ok();
         Ok(bucket.map_or_else(Vec::new, |bucket| bucket.history(key, self.clock.now())))
+    }
+
+    async fn fill_key(&self, asked: &FillAsked) -> Result<KeyFill, StorageError> {
+        let mut topics = self.topics.write();
+        let now = self.clock.now();
+        topics.fill_key(asked, now)
     }
 
     async fn touch_key(

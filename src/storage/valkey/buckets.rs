@@ -22,6 +22,7 @@ use replies::{
     Coded, Step, coded, read_changed, read_entry, read_history, read_page, read_state, read_touched,
 };
 
+mod filling;
 mod replies;
 
 /// How often changes are tried whose bucket had to be made, or in which keys had to go first whose time was over.
@@ -138,7 +139,7 @@ impl Shard {
         let remembered =
             idempotency.as_ref().map(|once| self.keys.idempotency(&TopicName::log_of(bucket), &once.key));
         for _ in 0..ROUNDS_MAX {
-            let mut arguments: Vec<Vec<u8>> = Vec::with_capacity(2 + 8 * all.len());
+            let mut arguments: Vec<Vec<u8>> = Vec::with_capacity(2 + 9 * all.len());
             let window = u64::try_from(self.limits.idempotency_window.as_millis()).unwrap_or(u64::MAX);
             arguments.push(
                 idempotency.as_ref().map_or_else(String::new, |once| hex::encode(once.fingerprint)).into(),
@@ -150,20 +151,22 @@ impl Shard {
                     KeyCondition::Absent => "-".to_owned(),
                     KeyCondition::Present => "+".to_owned(),
                     KeyCondition::Revision(revision) => revision.to_string(),
+                    KeyCondition::Filling(token) => format!("={}", filling::written(token)),
                 };
                 arguments.push(change.key.as_str().into());
                 arguments.push(condition.into());
-                let of_edit: [Vec<u8>; 6] = match &change.edit {
-                    KeyEdit::Put { value, ttl, owner } => [
+                let of_edit: [Vec<u8>; 7] = match &change.edit {
+                    KeyEdit::Put { value, ttl, fresh, owner } => [
                         "put".into(),
                         value.bytes.to_vec(),
                         said(value.content_type.as_deref()).into(),
                         ms_of(*ttl).into(),
                         said(owner.as_ref().map(KeyName::as_str)).into(),
                         replies::written(&KeyDigest::of(&value.bytes)).into(),
+                        ms_of(*fresh).into(),
                     ],
                     KeyEdit::Delete => {
-                        ["del".into(), Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new()]
+                        std::array::from_fn(|at| if at == 0 { "del".into() } else { Vec::new() })
                     }
                     KeyEdit::Increment { by, min, max, ttl } => {
                         let bound =
@@ -174,6 +177,7 @@ impl Shard {
                             bound(min).into(),
                             bound(max).into(),
                             ms_of(*ttl).into(),
+                            Vec::new(),
                             Vec::new(),
                         ]
                     }
@@ -361,7 +365,7 @@ impl Shard {
         bucket: &BucketName,
         key: &KeyName,
     ) -> Result<Vec<KeyEntry>, StorageError> {
-        let [_, _, values, _, due, past, _] = self.keys.bucket(bucket);
+        let [_, _, values, _, due, past, ..] = self.keys.bucket(bucket);
         let call = Call::new(&scripts::KEY_HISTORY, Effect::Read, &[&values, &due, &past], &[key.as_str()])
             .replied(VALUE_BYTES, VALUE_BYTES_MAX);
         let name = key.clone();

@@ -277,12 +277,13 @@ impl Keys {
     }
 
     /// Returns the keys of a bucket, in the order in which the scripts take them: its log, facts, values, names, what is
-    /// due, what is past, and what is owned.
-    pub(super) fn bucket(self, bucket: &BucketName) -> [String; 7] {
+    /// due, what is past, what is owned, and what is being filled.
+    pub(super) fn bucket(self, bucket: &BucketName) -> [String; 8] {
         let log = TopicName::log_of(bucket);
-        let [facts, values, names, due, past, owned] =
-            ["facts", "values", "names", "due", "past", "owned"].map(|rest| beside("bucket", &log, rest));
-        [self.stream(&log), facts, values, names, due, past, owned]
+        let [facts, values, names, due, past, owned, fills] =
+            ["facts", "values", "names", "due", "past", "owned", "fills"]
+                .map(|rest| beside("bucket", &log, rest));
+        [self.stream(&log), facts, values, names, due, past, owned, fills]
     }
 
     /// Returns the key that remembers a publisher's idempotency key.

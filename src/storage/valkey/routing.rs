@@ -15,12 +15,12 @@ use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp, TopicName, Topic
 use super::{Shard, Valkey};
 use crate::storage::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Batch, BucketSettings, BucketState, BucketStore,
-    Changes, Claim, Claimed, Condition, DeadLetter, Draw, Drawn, Dying, Existing, Fate, Followed,
-    GroupChange, GroupStart, HintListener, KeyChanges, KeyEntry, KeyPage, KeyRange, KeysChanged, KeysExpired,
-    LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Outcome, Places, Range, RecordChanges,
-    RecordEdit, RecordStore, Revived, RunEnd, RunEnding, RunStore, Selection, Settlement, StorageError,
-    StoredMessage, Swept, Tail, Tended, TicketClaim, TopicChange, TopicList, TopicState, TopicStore, Trim,
-    Upkeep, WorkStore,
+    Changes, Claim, Claimed, Condition, DeadLetter, Draw, Drawn, Dying, Existing, Fate, FillAsked, Followed,
+    GroupChange, GroupStart, HintListener, KeyChanges, KeyEntry, KeyFill, KeyPage, KeyRange, KeysChanged,
+    KeysExpired, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Outcome, Places, Range,
+    RecordChanges, RecordEdit, RecordStore, Revived, RunEnd, RunEnding, RunStore, Selection, Settlement,
+    StorageError, StoredMessage, Swept, Tail, Tended, TicketClaim, TopicChange, TopicList, TopicState,
+    TopicStore, Trim, Upkeep, WorkStore,
 };
 
 #[async_trait]
@@ -380,6 +380,11 @@ impl BucketStore for Valkey {
     ) -> Result<Option<KeyEntry>, StorageError> {
         let [shard] = &self.shards;
         shard.touch_key(bucket, key, ttl, value).await
+    }
+
+    async fn fill_key(&self, asked: &FillAsked) -> Result<KeyFill, StorageError> {
+        let [shard] = &self.shards;
+        shard.fill_key(asked).await
     }
 
     async fn list_keys(&self, bucket: &BucketName, range: KeyRange) -> Result<KeyPage, StorageError> {

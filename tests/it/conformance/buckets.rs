@@ -38,16 +38,19 @@ pub(super) fn change(name: &str, edit: KeyEdit) -> KeyChange {
 }
 
 pub(super) fn put(name: &str, text: &str) -> KeyChange {
-    change(name, KeyEdit::Put { value: json(text.to_owned()), ttl: None, owner: None })
+    change(name, KeyEdit::Put { value: json(text.to_owned()), ttl: None, fresh: None, owner: None })
 }
 
 /// Returns a put of a key that lives for so long.
 pub(super) fn put_for(name: &str, text: &str, ttl: Duration) -> KeyChange {
-    change(name, KeyEdit::Put { value: json(text.to_owned()), ttl: Some(ttl), owner: None })
+    change(name, KeyEdit::Put { value: json(text.to_owned()), ttl: Some(ttl), fresh: None, owner: None })
 }
 
 pub(super) fn put_of(name: &str, text: &str, owner: &str) -> KeyChange {
-    change(name, KeyEdit::Put { value: json(text.to_owned()), ttl: None, owner: Some(key(owner)) })
+    change(
+        name,
+        KeyEdit::Put { value: json(text.to_owned()), ttl: None, fresh: None, owner: Some(key(owner)) },
+    )
 }
 
 pub(super) fn delete(name: &str) -> KeyChange {
@@ -207,7 +210,7 @@ pub(super) async fn what_is_put_comes_back_byte_for_byte(ground: &Ground) {
     ];
     for (at, value) in values.iter().enumerate() {
         let (name, owner) = (format!("key-{at}"), (at % 2 == 0).then(|| key("ann")));
-        let edit = KeyEdit::Put { value: value.clone(), ttl: None, owner: owner.clone() };
+        let edit = KeyEdit::Put { value: value.clone(), ttl: None, fresh: None, owner: owner.clone() };
         let changed = make(storage, &bucket, vec![change(&name, edit)]).await;
         let revision = changed[0].revision;
         assert_eq!(changed, [KeyChanged { revision, is_new: true, number: None }]);

@@ -8,13 +8,14 @@ use tidemill::storage::{BucketSettings, Idempotency, KeyChanges, KeysChanged, St
 use super::buckets::{
     agree, all, bucket, changes, delete, increment, key, make, make_one, put, put_for, put_of, set,
 };
+use super::filled::asked;
 use crate::support::ground::{Ground, Heard};
 
 /// Returns the keys of a bucket: its log, and what stands beside that.
 fn keys_of(bucket: &BucketName) -> Vec<String> {
     let log = TopicName::log_of(bucket);
-    let beside =
-        ["facts", "values", "names", "due", "past", "owned"].map(|rest| format!("bucket:{{{log}}}:{rest}"));
+    let beside = ["facts", "values", "names", "due", "past", "owned", "fills"]
+        .map(|rest| format!("bucket:{{{log}}}:{rest}"));
     std::iter::once(format!("stream:topic:{log}")).chain(beside).collect()
 }
 
@@ -36,12 +37,13 @@ async fn named(ground: &Ground, bucket: &BucketName, theirs: &str) {
 
 pub(super) async fn foreign_keys_of_a_bucket_are_named_and_left_alone(ground: &Ground) {
     let (server, storage) = (ground.server(), &ground.storage);
-    for at in 0..7 {
+    for at in 0..8 {
         let bucket = bucket(ground);
         set(storage, &bucket, BucketSettings { history: 3, ..BucketSettings::default() }).await;
         make(storage, &bucket, vec![put_of("a", "1", "ann"), put_for("b", "1", Duration::from_hours(1))])
             .await;
         make_one(storage, &bucket, put_of("a", "2", "ann")).await;
+        storage.buckets.fill_key(&asked(&bucket, "c", 1, Duration::from_mins(10))).await.unwrap();
         let theirs = &keys_of(&bucket)[at];
         let ours = format!("away:{at}");
         assert!(server.command(&["EXISTS", theirs]).await.integer() == 1, "{theirs} is a key of a bucket");

@@ -110,7 +110,7 @@ pub(super) async fn what_is_no_number_is_not_added_to(ground: &Ground) {
     ];
     for value in values {
         let typed = KeyValue { bytes: value.into(), content_type: Some("text/plain".into()) };
-        let edit = KeyEdit::Put { value: typed, ttl: None, owner: None };
+        let edit = KeyEdit::Put { value: typed, ttl: None, fresh: None, owner: None };
         make(storage, &bucket, vec![change("n", edit)]).await;
         let refused = refusal(storage, &bucket, vec![increment("n", 1, None, None)]).await;
         assert_eq!(refused, (0, KeyRefusal::NotANumber), "{value:?}");
@@ -147,7 +147,7 @@ pub(super) async fn an_increment_leaves_a_key_what_it_has_besides(ground: &Groun
     let typed = KeyValue { bytes: "1".into(), content_type: Some("text/plain".into()) };
     let owner = put_of("x", "1", "ann").edit;
     let KeyEdit::Put { owner, .. } = owner else { panic!("it is a put") };
-    let edit = KeyEdit::Put { value: typed.clone(), ttl: Some(far), owner };
+    let edit = KeyEdit::Put { value: typed.clone(), ttl: Some(far), fresh: None, owner };
     let first = make_one(storage, &bucket, change("n", edit)).await;
     let before = get(storage, &bucket, "n").await.unwrap();
     let by = |ttl| KeyEdit::Increment { by: 1, min: None, max: None, ttl };

@@ -123,3 +123,20 @@ async fn every_change_of_a_key_counts_as_a_message() {
     assert_eq!(status("POST", "b/k0/touch", &json!({})).await, 200, "nor is a touch");
     relay.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_put_a_key_fills_none() {
+    let relay = closed::start(memory()).await;
+    let reader = token(&relay, ROOT, &["allow read keys/b/*"]).await.1;
+    let writer = token(&relay, ROOT, &["allow publish keys/b/*"]).await.1;
+    let both = token(&relay, ROOT, &["allow publish,read keys/b/*"]).await.1;
+    let path = "/api/v1/keys/b/k?fill=10s&wait=0";
+    for who in [&reader, &writer] {
+        let refused = send(&relay, Some(who), "GET", path, &NOTHING).await;
+        assert_eq!(refused.problem().code, Code::Forbidden);
+        assert_eq!(refused.header("tidemill-fill"), None);
+    }
+    let granted = send(&relay, Some(&both), "GET", path, &NOTHING).await;
+    assert!(granted.header("tidemill-fill").is_some(), "{granted:?}");
+    relay.stop().await;
+}

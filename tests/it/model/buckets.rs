@@ -159,6 +159,8 @@ impl Bucket {
             KeyCondition::Absent => current.is_none(),
             KeyCondition::Present => current.is_some(),
             KeyCondition::Revision(revision) => current == Some(revision),
+            // Nobody fills keys here.
+            KeyCondition::Filling(_) => false,
         };
         if !holds {
             return Err(KeyRefusal::Condition(current));
@@ -253,6 +255,7 @@ impl Model<'_> {
                 Edit::Put(text, ttl, owner) => KeyEdit::Put {
                     value: KeyValue { bytes: text.clone().into(), content_type: None },
                     ttl: ttl.map(Duration::from_secs),
+                    fresh: None,
                     owner: owner.map(owner_of),
                 },
                 Edit::Increment(by, min, max) => {

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use tidemill_proto::{KeyName, MessageId, Timestamp, TopicName};
 
 use super::{
-    Bucket, DIGEST_BYTES, EARLIER_BYTES, Earlier, KEY_BYTES, NEVER, PAST_BYTES, StoredKey, StoredValue,
-    TEXT_BYTES, cost_of_owner, cost_of_value, logged,
+    BESIDE_BYTES, Beside, Bucket, DIGEST_BYTES, EARLIER_BYTES, Earlier, KEY_BYTES, NEVER, StoredKey,
+    StoredValue, TEXT_BYTES, cost_of_owner, cost_of_value, logged,
 };
 use crate::storage::{
-    KeyChange, KeyChanged, KeyCondition, KeyDigest, KeyEdit, KeyRefusal, KeyValue, LoggedKind, NewMessage,
+    FillToken, KeyChange, KeyChanged, KeyCondition, KeyDigest, KeyEdit, KeyRefusal, KeyValue, LoggedKind,
+    NewMessage,
 };
 
 /// What becomes of a key.
@@ -23,7 +24,14 @@ enum Action {
     /// Its time is over.
     Expire,
     /// It has this value.
-    Put { value: KeyValue, owner: Option<KeyName>, expires_at: Timestamp, is_new: bool, number: Option<i64> },
+    Put {
+        value: KeyValue,
+        owner: Option<KeyName>,
+        expires_at: Timestamp,
+        fresh_until: Option<Timestamp>,
+        is_new: bool,
+        number: Option<i64>,
+    },
 }
 
 /// What is done with keys in one step, in order.
@@ -43,15 +51,16 @@ impl Step {
         match &action {
             Action::Nothing => {}
             Action::Delete | Action::Expire => self.less += found.map_or(0, |found| found.cost(key)),
-            Action::Put { value, owner, is_new, .. } => {
+            Action::Put { value, owner, fresh_until, is_new, .. } => {
                 self.puts = true;
                 let value = cost_of_value(value.bytes.len(), value.content_type.as_deref());
-                let digest = if bucket.settings.history > 1 { DIGEST_BYTES } else { 0 };
-                self.more += value + digest + cost_of_owner(owner.as_ref());
+                let keeps = bucket.settings.history > 1;
+                let beside = if keeps || fresh_until.is_some() { BESIDE_BYTES } else { 0 };
+                self.more += value + beside + cost_of_owner(owner.as_ref());
                 if *is_new {
                     self.more += KEY_BYTES + key.as_str().len();
-                } else if bucket.settings.history > 1 {
-                    self.more += EARLIER_BYTES + PAST_BYTES + TEXT_BYTES;
+                } else if keeps {
+                    self.more += EARLIER_BYTES + DIGEST_BYTES + TEXT_BYTES;
                 } else {
                     let before = found.map_or(0, |found| found.cost(key));
                     self.less += before.saturating_sub(KEY_BYTES + key.as_str().len());
@@ -94,8 +103,9 @@ impl Step {
                 room.free(over);
             }
             let found = bucket.found(key, now);
-            check(*condition, found.map(|found| found.revision)).map_err(refused)?;
-            let (value, owner, expires_at, number) = match edit {
+            check(*condition, found.map(|found| found.revision), bucket.filling(key, now))
+                .map_err(refused)?;
+            let (value, owner, expires_at, fresh_until, number) = match edit {
                 KeyEdit::Delete => {
                     let action = if found.is_some() { Action::Delete } else { Action::Nothing };
                     if let Some(found) = found {
@@ -104,9 +114,10 @@ impl Step {
                     step.push(bucket, key, action);
                     continue;
                 }
-                KeyEdit::Put { value, ttl, owner } => {
+                KeyEdit::Put { value, ttl, fresh, owner } => {
                     let created_at = found.map_or(now, |found| found.created_at);
-                    (value.clone(), owner.clone(), bucket.end(*ttl, created_at, now), None)
+                    let fresh_until = fresh.map(|fresh| now.saturating_add(fresh));
+                    (value.clone(), owner.clone(), bucket.end(*ttl, created_at, now), fresh_until, None)
                 }
                 KeyEdit::Increment { by, min, max, ttl } => {
                     let number = sum(found, *by, *min, *max).map_err(refused)?;
@@ -114,12 +125,13 @@ impl Step {
                     let bytes = Bytes::from(number.to_string());
                     let end = found.map_or_else(|| bucket.end(*ttl, now, now), |found| found.expires_at);
                     let owner = found.and_then(|found| found.owner.clone());
-                    (KeyValue { bytes, content_type }, owner, end, Some(number))
+                    let fresh_until = found.and_then(StoredKey::fresh_until);
+                    (KeyValue { bytes, content_type }, owner, end, fresh_until, Some(number))
                 }
             };
             room.take(found, value.bytes.len() as u64).map_err(refused)?;
             let is_new = found.is_none();
-            step.push(bucket, key, Action::Put { value, owner, expires_at, is_new, number });
+            step.push(bucket, key, Action::Put { value, owner, expires_at, fresh_until, is_new, number });
         }
         Ok(step)
     }
@@ -144,6 +156,13 @@ impl Step {
             .map(|(at, (key, change, value, time))| logged(log, &key, change, at + 1 < count, value, time))
             .collect()
     }
+}
+
+/// The times of a key that is put.
+struct Times {
+    now: Timestamp,
+    expires_at: Timestamp,
+    fresh_until: Option<Timestamp>,
 }
 
 /// The room that is left in a bucket by its settings.
@@ -181,12 +200,17 @@ impl Room<'_> {
     }
 }
 
-fn check(condition: KeyCondition, revision: Option<MessageId>) -> Result<(), KeyRefusal> {
+fn check(
+    condition: KeyCondition,
+    revision: Option<MessageId>,
+    filling: Option<(FillToken, Timestamp)>,
+) -> Result<(), KeyRefusal> {
     let holds = match condition {
         KeyCondition::Anything => true,
         KeyCondition::Absent => revision.is_none(),
         KeyCondition::Present => revision.is_some(),
         KeyCondition::Revision(expected) => revision == Some(expected),
+        KeyCondition::Filling(token) => filling.is_some_and(|(current, _)| current == token),
     };
     if holds { Ok(()) } else { Err(KeyRefusal::Condition(revision)) }
 }
@@ -215,6 +239,10 @@ impl Bucket {
         let mut entries = entries.iter();
         let mut changed = Vec::with_capacity(step.actions.len());
         for (key, action) in step.actions {
+            // What comes to be of a key by itself is no reason to fill it no more.
+            if !matches!(action, Action::Expire) {
+                self.end_fill(&key);
+            }
             if matches!(action, Action::Nothing) {
                 changed.push(KeyChanged { revision: None, is_new: false, number: None });
                 continue;
@@ -231,9 +259,9 @@ impl Bucket {
                     self.take_out(&key);
                     Some((false, None))
                 }
-                Action::Put { value, owner, expires_at, is_new, number } => {
-                    let end = (expires_at, now);
-                    self.put(&key, revision, &value, number.is_none(), owner, end);
+                Action::Put { value, owner, expires_at, fresh_until, is_new, number } => {
+                    let times = Times { now, expires_at, fresh_until };
+                    self.put(&key, revision, &value, number.is_none(), owner, &times);
                     Some((is_new, number))
                 }
             };
@@ -264,23 +292,26 @@ impl Bucket {
         value: &KeyValue,
         has_digest: bool,
         owner: Option<KeyName>,
-        (expires_at, now): (Timestamp, Timestamp),
+        times: &Times,
     ) {
+        let Times { now, expires_at, fresh_until } = *times;
         let before = self.take_out(key);
         let created_at = before.as_ref().map_or(now, |before| before.created_at);
         let kept = self.settings.history.saturating_sub(1) as usize;
-        let parent = before.as_ref().and_then(|before| Some(before.value.digest.as_ref()?.own));
+        let parent = before.as_ref().and_then(|before| Some(before.digest()?.own));
         let digest = (has_digest && kept > 0).then(|| KeyDigest { own: KeyDigest::of(&value.bytes), parent });
-        let past = before.filter(|_| kept > 0).map(|before| {
-            let StoredKey { revision, owner, value, past, .. } = before;
-            let earlier = past.map_or_else(Vec::new, |past| *past);
+        let past = before.filter(|_| kept > 0).map_or_else(Vec::new, |before| {
+            let StoredKey { revision, owner, value, beside, .. } = before;
+            let Beside { digest, past: earlier, .. } = beside.map_or_else(Beside::default, |beside| *beside);
             let mut past = Vec::with_capacity(kept.min(earlier.len() + 1));
-            past.push(Earlier { revision, owner, value });
+            past.push(Earlier { revision, owner, value, digest: digest.map(Box::new) });
             past.extend(earlier.into_iter().take(kept - 1));
-            Box::new(past)
+            past
         });
-        let value = StoredValue::new(value, digest);
-        let stored = StoredKey { revision, created_at, expires_at, owner, value, past };
+        let has_more = digest.is_some() || fresh_until.is_some() || !past.is_empty();
+        let beside = has_more.then(|| Box::new(Beside { digest, fresh_until, past }));
+        let value = StoredValue::new(value);
+        let stored = StoredKey { revision, created_at, expires_at, owner, value, beside };
         self.weight += stored.weight();
         self.keys_cost += stored.cost(key);
         if expires_at != NEVER {

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tidemill_proto::{BucketName, KeyName, Timestamp, TopicName};
 
-use super::super::bucket::{Bucket, LOG_POLICY, Step, bytes_of_empty};
+use super::super::bucket::{Bucket, ENDED_PER_FILL, LOG_POLICY, Step, bytes_of_empty};
 use super::super::log::Log;
 use super::super::segment::BODY_BYTES_MAX;
 use super::{PURGED_PER_APPEND_MAX, PURGED_PER_LOCK_MAX, Shortage, Topics};
 use crate::storage::{
-    BucketSettings, BucketState, EXPIRED_MAX, Epoch, Idempotency, KeyChanged, KeyChanges, KeyEntry,
-    KeyRefusal, KeysChanged, KeysExpired, NewMessage, StorageError, Trim,
+    BucketSettings, BucketState, EXPIRED_MAX, Epoch, FillAsked, Idempotency, KeyChanged, KeyChanges,
+    KeyEntry, KeyFill, KeyRefusal, KeysChanged, KeysExpired, NewMessage, StorageError, Trim,
 };
 
 /// Keys of an owner that are deleted before others have the lock.
@@ -261,6 +261,31 @@ impl Topics {
         self.with_bucket(name, |bucket| bucket.touch(key, ttl, value, now))
     }
 
+    /// Has one of all who ask fill a key.
+    pub(in crate::storage::memory) fn fill_key(
+        &mut self,
+        asked: &FillAsked,
+        now: Timestamp,
+    ) -> Result<KeyFill, StorageError> {
+        let FillAsked { bucket: name, key, token, within, create_bucket } = asked;
+        if *create_bucket && !self.buckets.contains_key(name) {
+            self.put_bucket(name, BucketSettings::default(), now)?;
+        }
+        let bucket = self.bucket(name)?;
+        if let Some(entry) = bucket.fresh(key, now) {
+            return Ok(KeyFill::Fresh(entry));
+        }
+        let stale = bucket.key(key, true, now);
+        if let Some(end) = bucket.filled_until(key, now) {
+            return Ok(KeyFill::Filling { stale, over_in: until(end, now) });
+        }
+        self.with_bucket(name, |bucket| bucket.purge_fills(now, ENDED_PER_FILL));
+        let needed = Bucket::bytes_of_fill(key);
+        self.make_room(|_| needed, needed)?;
+        self.with_bucket(name, |bucket| bucket.begin_fill(key, *token, *within, now));
+        Ok(KeyFill::Granted(stale))
+    }
+
     /// Makes a bucket, or gives settings to the one that is there.
     pub(in crate::storage::memory) fn put_bucket(
         &mut self,
@@ -321,7 +346,7 @@ impl Topics {
         if is_idle { self.delete_bucket(name).ok() } else { None }
     }
 
-    /// Forgets the idempotency keys that have ended of up to `count` buckets from `from` on, adds rooms in which nobody
+    /// Forgets the idempotency keys and fills that have ended of up to `count` buckets from `from` on, adds rooms in which nobody
     /// was for long, and returns where to go on.
     pub(in crate::storage::memory) fn sweep_buckets(
         &mut self,
@@ -335,6 +360,9 @@ impl Topics {
         for (name, bucket) in self.buckets.range_mut::<BucketName, _>(bounds).take(count) {
             let (ended, freed) = bucket.purge_answers(now, PURGED_PER_LOCK_MAX - purged);
             self.keys_bytes -= freed;
+            let cost = bucket.keys_cost();
+            bucket.purge_fills(now, PURGED_PER_LOCK_MAX);
+            self.buckets_bytes = self.buckets_bytes + bucket.keys_cost() - cost;
             purged += ended;
             if purged == PURGED_PER_LOCK_MAX {
                 return Some(Bound::Included(name.clone()));

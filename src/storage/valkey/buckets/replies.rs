@@ -103,14 +103,15 @@ fn read_digest(text: &str) -> Option<KeyDigest> {
 }
 
 /// Reads a record, whose value is left out where it was not wanted.
-fn read_record(key: KeyName, due: Option<u64>, wants: bool, record: &[u8]) -> Option<KeyEntry> {
+pub(super) fn read_record(key: KeyName, due: Option<u64>, wants: bool, record: &[u8]) -> Option<KeyEntry> {
     let end = record.iter().position(|byte| *byte == b'\n')?;
-    let mut words = std::str::from_utf8(&record[..end]).ok()?.splitn(6, ' ');
+    let mut words = std::str::from_utf8(&record[..end]).ok()?.splitn(7, ' ');
     let revision: MessageId = read_id(words.next()?.as_bytes())?;
     let created_at = Timestamp::from_millis(words.next()?.parse().ok()?);
     let owner = words.next()?.strip_prefix('=').and_then(|owner| KeyName::parse(owner).ok());
     let _past = words.next()?;
     let digest = read_digest(words.next()?);
+    let fresh_until = words.next()?.parse().ok().map(Timestamp::from_millis);
     let content_type = words.next()?.strip_prefix('=').map(Box::from);
     let value = wants.then(|| KeyValue { bytes: Bytes::copy_from_slice(&record[end + 1..]), content_type });
     Some(KeyEntry {
@@ -121,6 +122,7 @@ fn read_record(key: KeyName, due: Option<u64>, wants: bool, record: &[u8]) -> Op
         owner,
         value,
         digest,
+        fresh_until,
     })
 }
 
@@ -161,7 +163,13 @@ pub(super) fn read_history(key: &KeyName, reply: Reply<'_>) -> Option<Vec<KeyEnt
         Reply::Simple(_) | Reply::Bulk(_) | Reply::Integer(_) | Reply::Error(_) => return None,
     };
     let mut due = number(&parts.next()?);
-    parts.map(|record| read_record(key.clone(), due.take(), true, record.bytes()?)).collect()
+    let mut entries: Vec<_> = parts
+        .map(|record| read_record(key.clone(), due.take(), true, record.bytes()?))
+        .collect::<Option<_>>()?;
+    for earlier in entries.iter_mut().skip(1) {
+        earlier.fresh_until = None;
+    }
+    Some(entries)
 }
 
 /// Reads a page of keys; nothing where there is no bucket.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidemill::proto::{BucketName, KeyName, Timestamp};
 use tidemill::storage::{
-    BucketSettings, BucketState, BucketStore, KeyChanges, KeyEntry, KeyPage, KeyRange, KeysChanged,
-    KeysExpired, StorageError,
+    BucketSettings, BucketState, BucketStore, FillAsked, KeyChanges, KeyEntry, KeyFill, KeyPage, KeyRange,
+    KeysChanged, KeysExpired, StorageError,
 };
 
 use super::fate::Call;
@@ -47,6 +47,13 @@ impl BucketStore for Faulty {
         let fate = self.fate(Call::TouchKey, bucket.as_str());
         let (store, bucket, key) = (self.inner.buckets.clone(), bucket.clone(), key.clone());
         let effect: Effect<_> = Box::pin(async move { store.touch_key(&bucket, &key, ttl, value).await });
+        self.change(fate, effect).await?
+    }
+
+    async fn fill_key(&self, asked: &FillAsked) -> Result<KeyFill, StorageError> {
+        let fate = self.fate(Call::FillKey, asked.bucket.as_str());
+        let (store, asked) = (self.inner.buckets.clone(), asked.clone());
+        let effect: Effect<_> = Box::pin(async move { store.fill_key(&asked).await });
         self.change(fate, effect).await?
     }
 

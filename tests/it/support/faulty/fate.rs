@@ -113,6 +113,7 @@ pub(super) enum Call {
     Key,
     KeyHistory,
     TouchKey,
+    FillKey,
     ListKeys,
     RevokeKeys,
     ExpireKeys,

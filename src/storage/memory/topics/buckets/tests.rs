@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::storage::memory::{Memory, MemoryOptions, WhenFull};
 use crate::storage::{
-    Body, BucketSettings, BucketStore as _, Idempotency, KeyChange, KeyChanges, KeyCondition, KeyEdit,
-    KeyValue, KeysChanged, MessageStore as _, NewMessage, StorageError, StorageLimits, TopicPolicy,
-    TopicStore as _, Upkeep as _,
+    Body, BucketSettings, BucketStore as _, FillAsked, FillToken, Idempotency, KeyChange, KeyChanges,
+    KeyCondition, KeyEdit, KeyFill, KeyValue, KeysChanged, MessageStore as _, NewMessage, StorageError,
+    StorageLimits, TopicPolicy, TopicStore as _, Upkeep as _,
 };
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -40,7 +40,7 @@ fn bucket(name: &str) -> BucketName {
 
 fn put(name: &str, value: &[u8], ttl: Option<Duration>) -> KeyChange {
     let value = KeyValue { bytes: Bytes::copy_from_slice(value), content_type: None };
-    change(name, KeyEdit::Put { value, ttl, owner: None })
+    change(name, KeyEdit::Put { value, ttl, fresh: None, owner: None })
 }
 
 fn change(name: &str, edit: KeyEdit) -> KeyChange {
@@ -164,6 +164,42 @@ async fn keys_count_against_the_budget_and_take_none_of_each_other() {
 }
 
 #[tokio::test]
+async fn fills_count_and_end_with_their_time() {
+    let (memory, clock) = setup(MIB, WhenFull::Refuse);
+    make(&memory, "b", vec![put("a", b"1", None)]).await.unwrap();
+    let before = memory.bytes();
+    let asked = |at: usize| FillAsked {
+        bucket: bucket("b"),
+        key: KeyName::parse(&format!("k-{at}")).unwrap(),
+        token: FillToken([0; 16]),
+        within: HOUR,
+        create_bucket: false,
+    };
+    let mut begun = 0;
+    let refused = loop {
+        match memory.fill_key(&asked(begun)).await {
+            Ok(fill) => assert_eq!(fill, KeyFill::Granted(None)),
+            Err(error) => break error,
+        }
+        begun += 1;
+        assert!(memory.bytes() <= MIB);
+    };
+    assert!(matches!(refused, StorageError::Full(_)), "{refused}");
+    assert!(begun > 1_000 && memory.bytes() > before, "{begun}");
+    // Those that are over go as others come, and all of them with a sweep.
+    clock.set(START.saturating_add(HOUR));
+    for at in 0..begun {
+        assert_eq!(memory.fill_key(&asked(at)).await.unwrap(), KeyFill::Granted(None), "{at}");
+    }
+    clock.set(START.saturating_add(HOUR * 2));
+    // Each pass takes a bounded number of them.
+    for _ in 0..4 {
+        memory.sweep().await.unwrap();
+    }
+    assert_eq!(memory.bytes(), before);
+}
+
+#[tokio::test]
 async fn messages_give_way_to_keys() {
     let (memory, _) = setup(MIB, WhenFull::TrimLargest);
     for _ in 0..900 {
@@ -277,7 +313,7 @@ async fn concurrent_changes_keep_the_books_straight() {
                             make(
                                 &memory,
                                 &name,
-                                vec![change(&key, KeyEdit::Put { value, ttl: None, owner })],
+                                vec![change(&key, KeyEdit::Put { value, ttl: None, fresh: None, owner })],
                             )
                             .await,
                         );

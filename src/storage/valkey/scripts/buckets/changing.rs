@@ -8,10 +8,10 @@ use super::Script;
 /// decimal numbers of 64 bits are more than a number of a script can hold: the server adds them, and texts are compared.
 ///
 /// KEYS: those of a bucket, and the remembered idempotency key, if there is one. ARGV: those of a bucket; fingerprint and
-/// window (ms), empty without a key; then of each change the key, its condition (`*` none, `-` absent, `+` there, or a
-/// revision), and `put` with value, content type (as in a record), time to live (ms, or nothing), owner (as in a
-/// record) and digest, `del` with five empty ones, or `inc` with by how much, the bounds (each may be empty), time to live,
-/// and an empty one.
+/// window (ms), empty without a key; then of each change the key, its condition (`*` none, `-` absent, `+` there, `=` and
+/// a token where it is being filled under that, or a revision), and `put` with value, content type (as in a record), time to
+/// live (ms, or nothing), owner (as in a record), digest, and for how long it is fresh (ms, or nothing), `del` with six
+/// empty ones, or `inc` with by how much, the bounds (each may be empty), time to live, and two empty ones.
 ///
 /// Answers `{0, the earliest time of the bucket if it is a new one, or nothing, …}` with `revision new number` of each
 /// change, where `-` stands for none; `{2, at, revision}` where the condition of the change at this place does not hold,
@@ -23,8 +23,8 @@ pub(in crate::storage::valkey) static CHANGE_KEYS: Script = Script::new(concat!(
     changes_a_bucket!(),
     r"
 local fingerprint = ARGV[6]
-if KEYS[8] then
-  local kept = redis.pcall('GET', KEYS[8])
+if KEYS[9] then
+  local kept = redis.pcall('GET', KEYS[9])
   if foreign(kept) then return {12} end
   -- Of a bucket that was deleted since no key is known.
   local of, epoch, rest = string.match(kept or '', '^(%S+) (%S+)\n(.*)$')
@@ -60,7 +60,7 @@ local function too_many(code, at)
   if has_due and redis.call('ZCOUNT', KEYS[5], '-inf', string.format('%.0f', now)) > 0 then return {8} end
   return {code, at}
 end
-for first = 8, #ARGV, 8 do
+for first = 8, #ARGV, 9 do
   local at, key, condition, op = #steps, ARGV[first], ARGV[first + 1], ARGV[first + 2]
   local record, due = redis.call('HGET', KEYS[3], key), has_due and redis.call('ZSCORE', KEYS[5], key)
   local head = record and head_of(record)
@@ -69,8 +69,15 @@ for first = 8, #ARGV, 8 do
     step.over, head, record, due = head, nil, nil, nil
     count, bytes, events = count - 1, bytes - weight_of(step.over), events + 1
   end
-  if condition == '-' and head or condition == '+' and not head
-    or condition ~= '*' and condition ~= '-' and condition ~= '+' and (not head or head.revision ~= condition) then
+  local holds
+  if string.sub(condition, 1, 1) == '=' then
+    local token, over = string.match(redis.call('HGET', KEYS[8], key) or '', '^(%S+) (%d+)$')
+    holds = token == string.sub(condition, 2) and tonumber(over) > now
+  elseif condition == '*' then holds = true
+  elseif condition == '-' then holds = not head
+  elseif condition == '+' then holds = head
+  else holds = head and head.revision == condition end
+  if not holds then
     return {2, at, head and head.revision or ''}
   end
   step.head, step.record = head, record
@@ -98,7 +105,8 @@ for first = 8, #ARGV, 8 do
       if age then step.due = math.min(step.due or math.huge, tonumber(step.created) + age) end
     end
     local before = head and weight_of(head) or 0
-    step.past, step.gone, step.digest = '-', {}, '-'
+    step.past, step.gone, step.digest, step.fresh = '-', {}, '-', head and op == 'inc' and head.fresh or '-'
+    if op == 'put' and ARGV[first + 8] ~= '' then step.fresh = string.format('%.0f', now + ARGV[first + 8]) end
     if history > 1 and op == 'put' then
       step.digest = ARGV[first + 7]
       local parent = head and head.digest ~= '-' and string.match(head.digest, '^[^.]+')
@@ -162,18 +170,20 @@ for _, step in ipairs(steps) do
         redis.call('ZREM', KEYS[7], string.sub(head.owner, 2) .. '/' .. step.key)
       end
     else redis.call('ZADD', KEYS[4], 0, step.key) end
-    local line = id .. ' ' .. step.created .. ' ' .. step.owner .. ' ' .. step.past .. ' ' .. step.digest .. ' ' .. step.kind .. '\n'
+    local line = id .. ' ' .. step.created .. ' ' .. step.owner .. ' ' .. step.past .. ' ' .. step.digest
+      .. ' ' .. step.fresh .. ' ' .. step.kind .. '\n'
     redis.call('HSET', KEYS[3], step.key, line .. step.value)
     if step.owner ~= '-' then redis.call('ZADD', KEYS[7], 0, string.sub(step.owner, 2) .. '/' .. step.key) end
     if step.due then redis.call('ZADD', KEYS[5], string.format('%.0f', step.due), step.key)
     elseif has_due then redis.call('ZREM', KEYS[5], step.key) end
   end
+  if fills > 0 then redis.call('HDEL', KEYS[8], step.key) end
   answer[#answer + 1] = (id or '-') .. ' ' .. (step.head and 0 or id and 1 or 0) .. ' ' .. (step.number or '-')
 end
 if events > 0 then finish(bytes, logged) end
-if KEYS[8] then
+if KEYS[9] then
   local kept = fingerprint .. ' ' .. facts[1] .. '\n' .. table.concat(answer, '\n', 3)
-  redis.call('SET', KEYS[8], kept, 'PX', ARGV[7])
+  redis.call('SET', KEYS[9], kept, 'PX', ARGV[7])
 end
 local earliest = redis.call('ZRANGE', KEYS[5], 0, 0, 'WITHSCORES')[2]
 if earliest and (not first_due or tonumber(earliest) < tonumber(first_due)) then answer[2] = earliest end

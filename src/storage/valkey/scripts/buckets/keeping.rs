@@ -52,7 +52,10 @@ for at, one in ipairs(keys) do
   if at == 1 and (not id or type(id) == 'table') then return id or {1} end
   take_out(key, head)
   bytes = bytes - weight_of(head)
-  if not is_over then count = count + 1 end
+  if not is_over then
+    count = count + 1
+    if fills > 0 then redis.call('HDEL', KEYS[8], key) end
+  end
 end
 if #keys > 0 then finish(bytes, 0) end
 return {0, count, #found == tonumber(ARGV[7]) and 1 or 0}
@@ -72,17 +75,17 @@ pub(in crate::storage::valkey) static PUT_BUCKET: Script = Script::new(concat!(
     is_foreign!(),
     now!(),
     r"
-for at, kind in ipairs({'stream', 'hash', 'hash', 'zset', 'zset', 'hash', 'zset', 'string'}) do
+for at, kind in ipairs({'stream', 'hash', 'hash', 'zset', 'zset', 'hash', 'zset', 'hash', 'string'}) do
   if is_foreign(KEYS[at], kind) then return {-at} end
 end
 local epoch = redis.call('HGET', KEYS[2], 'epoch')
 local is_new = not epoch
 if is_new then
   redis.call('HSET', KEYS[2], 'epoch', ARGV[1], 'created_at', ARGV[2])
-  redis.call('UNLINK', KEYS[1], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
+  redis.call('UNLINK', KEYS[1], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8])
 end
 if redis.call('EXISTS', KEYS[1]) == 0 then
-  local last = tonumber(redis.call('GET', KEYS[8]) or '0') or 0
+  local last = tonumber(redis.call('GET', KEYS[9]) or '0') or 0
   local ms = last < 9007199254740992 and math.max(now, last) or now
   mark(KEYS[1], ARGV[1], string.format('%.0f-0', ms + 1))
   redis.call('XSETID', KEYS[1], string.format('%.0f-18446744073709551615', ms))
@@ -118,15 +121,15 @@ pub(in crate::storage::valkey) static DELETE_BUCKET: Script = Script::new(concat
     info_of!(),
     now!(),
     r"
-for at, kind in ipairs({'stream', 'hash', 'hash', 'zset', 'zset', 'hash', 'zset', 'string'}) do
+for at, kind in ipairs({'stream', 'hash', 'hash', 'zset', 'zset', 'hash', 'zset', 'hash', 'string'}) do
   if is_foreign(KEYS[at], kind) then return {-at} end
 end
 if redis.call('HEXISTS', KEYS[2], 'epoch') == 0 then return {1} end
 local last
 if redis.call('EXISTS', KEYS[1]) == 1 then last = string.match(info_of(KEYS[1])['last-generated-id'], '^%d+') end
 if ARGV[2] and (redis.call('ZCARD', KEYS[4]) > 0 or tonumber(last or '0') + tonumber(ARGV[2]) > now) then return {2} end
-redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
-if last then redis.call('SET', KEYS[8], last, 'PX', ARGV[1]) end
+redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8])
+if last then redis.call('SET', KEYS[9], last, 'PX', ARGV[1]) end
 return {0}
 "
 ));
