@@ -29,6 +29,7 @@ mod foreign;
 mod groups;
 mod health;
 mod keys;
+mod leases;
 mod limits;
 mod logs;
 mod open_files;
@@ -128,6 +129,8 @@ pub enum Command {
     Presence(presence::Presence),
     /// Take of limits of applications, look at them, and give back
     Limits(limits::Limits),
+    /// Create, renew, show and end leases, which keep locks, keys and members alive together
+    Leases(leases::Leases),
     /// Run a command for each message of a group
     ///
     /// The message is its standard input, and its exit status says what becomes of the message.
@@ -202,6 +205,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Buckets(buckets) => block_on(buckets.run(environment)),
         Command::Presence(presence) => block_on(presence.run(environment)),
         Command::Limits(limits) => block_on(limits.run(environment)),
+        Command::Leases(leases) => block_on(leases.run(environment)),
         Command::Work(work) => block_on(work.run(environment)),
         Command::Groups(groups) => block_on(groups.run(environment)),
         Command::Claim(claim) => block_on(claim.run(environment)),

@@ -25,6 +25,7 @@
 mod auth;
 mod devices;
 mod keys;
+mod leases;
 mod limits;
 mod locks;
 mod messages;
@@ -48,6 +49,7 @@ use requests::DURATION_BUCKETS;
 pub use auth::Auth;
 pub use devices::{DeviceStep, Devices};
 pub use keys::Keys;
+pub use leases::Leases;
 pub use limits::Limits;
 pub use locks::Locks;
 pub use messages::Messages;
@@ -79,6 +81,7 @@ struct Inner {
     auth: Auth,
     work: Work,
     locks: Locks,
+    leases: Leases,
 }
 
 impl Metrics {
@@ -99,6 +102,7 @@ impl Metrics {
             sockets: Sockets::new(&registry),
             work: Work::new(&registry),
             locks: Locks::new(&registry),
+            leases: Leases::new(&registry),
             devices: Devices::new(&registry),
             readers: Readers::new(&registry),
             node: Node::new(registry.clone()),
@@ -198,6 +202,12 @@ impl Metrics {
     #[must_use]
     pub fn locks(&self) -> &Locks {
         &self.0.locks
+    }
+
+    /// Returns the counts of leases.
+    #[must_use]
+    pub fn leases(&self) -> &Leases {
+        &self.0.leases
     }
 
     /// Returns the counts of WebSockets.

@@ -18,6 +18,7 @@ mod gate;
 mod json;
 mod keys;
 mod known;
+mod leases;
 mod live;
 mod locks;
 mod log;
@@ -56,6 +57,7 @@ pub use keys::{
     KeyChangeDraft, KeyDraft, KeysMade, digest_of, of_change, parse_bucket, parse_key, parse_key_ttl,
     parse_key_ttl_json, parse_prefix, parse_revision,
 };
+pub use leases::{LeaseHold, Lost};
 pub use live::{
     Absent, Begun, Held, Item, LiveMessage, LiveReader, NoOutlet, Outlet, SharedBatch, StartAt, TakeLimit,
 };
@@ -84,9 +86,9 @@ pub use work::{
 
 pub use crate::storage::{
     Appended, Batch, BucketSettings, BucketState, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, GroupStart,
-    GroupsSwept, KeyChanged, KeyCondition, KeyEntry, KeyPage, KeyValue, LockId, LockKept, LockRenewal,
-    LockSeen, LoggedKind, LoggedRef, Outcome, Part, Refusal, Scheduled, Settlement, StoredMessage,
-    StoredRecurring, Swept, TakeKind, TopicChange, TopicList, Verdict, WaitingMessage,
+    GroupsSwept, KeyChanged, KeyCondition, KeyEntry, KeyPage, KeyValue, Leased, LockId, LockKept,
+    LockRenewal, LockSeen, LoggedKind, LoggedRef, Outcome, Part, Refusal, Scheduled, Settlement,
+    StoredMessage, StoredRecurring, Swept, TakeKind, TopicChange, TopicList, Verdict, WaitingMessage,
 };
 
 use crate::access::{Caller, Sessions};

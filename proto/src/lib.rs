@@ -27,6 +27,7 @@
 //! | [`keys`] | buckets of keys: values, changes, histories, settings |
 //! | [`takes`] | limits of applications: what is taken of them |
 //! | [`locks`] | locks: who holds one, for how long, and who waits |
+//! | [`leases`] | leases: what one renewal keeps alive together |
 //! | [`work`] | groups, claims, receipts, and how messages are settled |
 //! | [`presence`] | who is present in rooms |
 //! | [`topics`] | descriptions of topics, trimming, statistics |
@@ -52,6 +53,7 @@ pub mod health;
 pub mod id;
 pub mod json;
 pub mod keys;
+pub mod leases;
 pub mod limits;
 pub mod locks;
 pub mod message;

@@ -37,6 +37,7 @@ use crate::relay::Failure;
         (name = "work", description = "Groups of consumers that share the messages of a topic"),
         (name = "keys", description = "Buckets of keys with their current values"),
         (name = "limits", description = "Limits of applications: how much may be done in a time"),
+        (name = "leases", description = "Leases, of which one renewal keeps many locks, keys and members alive"),
         (name = "locks", description = "Locks, whose fences keep out who has lost them"),
         (name = "topics", description = "Topics and what they hold"),
         (name = "access", description = "Users, tokens and roles, and what decides"),

@@ -13,6 +13,7 @@
 //! | `limits`, `places` | allowances, and what nodes hold at one time |
 //! | `takes` | limits of applications |
 //! | `locks` | locks, and who waits for them |
+//! | `leases` | what is kept alive together |
 //! | `schedules` | what waits for later in one topic |
 //! | `bucket`, `buckets` | a bucket of keys; buckets behind the lock |
 //! | `runs` | how a topic ends |
@@ -56,6 +57,7 @@ mod bucket;
 mod buckets;
 mod group;
 mod keys;
+mod leases;
 mod limits;
 mod locks;
 mod log;
@@ -112,6 +114,7 @@ pub struct Memory {
     places: places::AllPlaces,
     takes: takes::Takes,
     locks: locks::Locks,
+    leases: leases::Leases,
     tickets: tickets::Tickets,
 }
 
@@ -130,6 +133,7 @@ impl Memory {
             places: places::AllPlaces::default(),
             takes: takes::Takes::default(),
             locks: locks::Locks::default(),
+            leases: leases::Leases::default(),
             tickets: tickets::Tickets::default(),
         }
     }
@@ -391,6 +395,7 @@ impl Upkeep for Memory {
     async fn sweep(&self) -> Result<Swept, StorageError> {
         let now = self.clock.now();
         self.locks.clear(now);
+        self.leases.clear(now);
         let mut total = Swept::default();
         let mut from = Bound::Unbounded;
         loop {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidemill::proto::{BucketName, KeyName, Timestamp};
+use tidemill::proto::{BucketName, KeyName, MessageId, Timestamp};
 use tidemill::storage::{
     BucketSettings, BucketState, BucketStore, KeyChanges, KeyEntry, KeyPage, KeyRange, KeysChanged,
     KeysExpired, StorageError,
@@ -47,6 +47,18 @@ impl BucketStore for Faulty {
         let fate = self.fate(Call::TouchKey, bucket.as_str());
         let (store, bucket, key) = (self.inner.buckets.clone(), bucket.clone(), key.clone());
         let effect: Effect<_> = Box::pin(async move { store.touch_key(&bucket, &key, ttl, value).await });
+        self.change(fate, effect).await?
+    }
+
+    async fn touch_revisions(
+        &self,
+        bucket: &BucketName,
+        keys: &[(KeyName, MessageId)],
+        ttl: Duration,
+    ) -> Result<Vec<bool>, StorageError> {
+        let fate = self.fate(Call::TouchRevisions, bucket.as_str());
+        let (store, bucket, keys) = (self.inner.buckets.clone(), bucket.clone(), keys.to_vec());
+        let effect: Effect<_> = Box::pin(async move { store.touch_revisions(&bucket, &keys, ttl).await });
         self.change(fate, effect).await?
     }
 
