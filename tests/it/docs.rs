@@ -15,6 +15,7 @@ use tidemill::config::{
 };
 use tidemill::proto::{Code, limits};
 
+mod leases;
 mod page;
 
 use crate::support::process::{Relay, run_line};
@@ -35,6 +36,7 @@ const PAGES: &[&str] = &[
     "docs/delays.md",
     "docs/keys.md",
     "docs/presence.md",
+    "docs/leases.md",
     "docs/limits.md",
     "docs/client.md",
     "docs/access.md",
