@@ -9,7 +9,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::duration::Seconds;
-use crate::leases::LeaseId;
 use crate::work::ConsumerName;
 use crate::{BucketName, Code, LockName, MessageId, Timestamp, TopicName};
 
@@ -183,8 +182,7 @@ pub struct LockRequest {
     pub ttl: Option<String>,
     /// The lease that keeps it, in place of `ttl`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
-    pub lease: Option<LeaseId>,
+    pub lease: Option<String>,
     /// How long to wait where another holds it: a number of seconds, or text with a unit; at most 60 s, 0 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<String>,

@@ -8,6 +8,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::value::RawValue;
 use tidemill_proto::duration::Seconds;
 use tidemill_proto::keys::{Key, KeyChanged, KeyHistory, KeyIncrement, KeyIncremented, KeyRef, KeyTouch};
+use tidemill_proto::leases::LeaseId;
 use tidemill_proto::limits::KEYS_PAGE_MAX;
 use tidemill_proto::payload::{MemberNames, PayloadMembers};
 use tidemill_proto::{BucketName, KeyName, MessageId, PayloadRef, Timestamp, content_type};
@@ -151,6 +152,9 @@ struct Put {
     /// How long the key lives, as in `30m` [default: the bucket's time]
     #[arg(long, value_name = "DURATION", value_parser = span)]
     ttl: Option<String>,
+    /// The lease that keeps the key, as `tidemill leases create` prints it
+    #[arg(long, conflicts_with = "ttl", value_parser = LeaseId::parse)]
+    lease: Option<LeaseId>,
     /// Whose the key is
     #[arg(long, value_name = "OWNER")]
     owner: Option<KeyName>,
@@ -282,6 +286,9 @@ impl Put {
         let mut request = client.request(Method::PUT, &self.of.path()).header(CONTENT_TYPE, kind).body(bytes);
         if let Some(ttl) = &self.ttl {
             request = request.query(&[("ttl", ttl)]);
+        }
+        if let Some(lease) = &self.lease {
+            request = request.query(&[("lease", lease)]);
         }
         if let Some(owner) = &self.owner {
             request = request.query(&[("owner", owner.as_str())]);

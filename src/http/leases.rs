@@ -26,9 +26,9 @@ pub(super) const LEASE: &str = "lease";
 pub(super) fn routes(is_on: bool) -> Concern {
     Concern::switched(is_on)
         .route(Needs::Right(Verb::Work), routes!(create))
-        .route(Needs::Caller, routes!(show))
-        .route(Needs::Caller, routes!(renew))
-        .route(Needs::Caller, routes!(end))
+        .route(Needs::Right(Verb::Work), routes!(show))
+        .route(Needs::Right(Verb::Work), routes!(renew))
+        .route(Needs::Right(Verb::Work), routes!(end))
 }
 
 /// Create a lease

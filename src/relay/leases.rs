@@ -23,8 +23,8 @@ use crate::storage::{
     CHANGES_MAX, LEASED_MAX, LeaseFacts, LeaseSecret, LeaseSeen, Leased, LockRenewal, PutUnder, StorageError,
 };
 
-/// Steps of a renewal, or of an end, that are under way at one time.
-const AT_ONCE: usize = 16;
+/// Steps of a renewal, or of an end, that are under way at one time: of many at one time each leaves room for the others.
+const AT_ONCE: usize = 4;
 /// Locks that one step renews.
 const LOCKS_PER_STEP: usize = 100;
 /// The least that a thing is given: a lease that is nearly over is over for each thing, too.
@@ -132,7 +132,8 @@ impl Gate {
         Err(Problem::field("lease", rule).into())
     }
 
-    /// Checks that the caller may put something under a lease: asked before a body is read.
+    /// Checks that the caller may put something under a lease: asked before a body is read, and before it is looked whether
+    /// there is a lease.
     ///
     /// # Errors
     /// It may hold no lock, put no key and be in no room.
@@ -174,8 +175,9 @@ impl Gate {
     /// Tells what a lease keeps.
     ///
     /// # Errors
-    /// There is no such lease, or the storage did not answer.
+    /// The caller may put nothing under it, there is no such lease, or the storage did not answer.
     pub async fn lease(&self, lease: LeaseId) -> Result<LeaseSeen, Failure> {
+        self.check_some_leased()?;
         let seen = self.relay().storage.leases.leased(lease.0).await;
         seen.map_err(|error| Failure::read(error, None))?.ok_or_else(no_lease)
     }
@@ -184,9 +186,10 @@ impl Gate {
     /// no more: what was put, released or taken away by others, and what the caller may not do any more.
     ///
     /// # Errors
-    /// There is no such lease, or the storage did not answer: then some things may have their time, and who renews again
-    /// gives it to all.
+    /// The caller may put nothing under it, there is no such lease, or the storage did not answer: then some things may have
+    /// their time, and who renews again gives it to all.
     pub async fn renew_lease(&self, lease: LeaseId) -> Result<(Timestamp, Vec<Lost>), Failure> {
+        self.check_some_leased()?;
         let began = Instant::now();
         let renewed = self.relay().storage.leases.renew_lease(lease.0).await;
         let (facts, things) = renewed.map_err(Failure::changed)?.ok_or_else(no_lease)?;
@@ -212,8 +215,10 @@ impl Gate {
     /// Ends a lease, and all that it keeps.
     ///
     /// # Errors
-    /// There is no such lease, or the storage did not answer: then what it keeps ends when its time is over.
+    /// The caller may put nothing under it, there is no such lease, or the storage did not answer: then what it keeps ends
+    /// when its time is over.
     pub async fn end_lease(&self, lease: LeaseId) -> Result<(), Failure> {
+        self.check_some_leased()?;
         let ended = self.relay().storage.leases.end_lease(lease.0).await;
         let things = ended.map_err(Failure::changed)?.ok_or_else(no_lease)?;
         self.end_things(things).await.map_err(Failure::changed)

@@ -81,7 +81,7 @@ impl Gate {
         let ttl = lease.map_or(ttl, LeaseHold::left);
         let data = data.map(|text| read_data(&text)).transpose()?;
         let now = self.relay().storage.upkeep.now();
-        let mark = lease.map(|hold| hex::encode(hold.digest()));
+        let mark = lease.map(|hold| format!("{:016x}", u64::from_be_bytes(hold.digest())));
         let kept = KeptMember { since: now, node: None, connection: None, address: None, lease: mark, data };
         let Put { kept, is_new, revision } =
             self.relay().presences.put(&self.relay().storage, room, member, kept, ttl).await?;

@@ -187,3 +187,36 @@ impl LeaseStore for Memory {
         Ok(self.leases.end(secret, self.clock.now()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_of_leases_that_have_gone() {
+        const MANY: u64 = 10_000;
+        let (leases, at) = (Leases::default(), Timestamp::from_millis);
+        let thing = |proof: &str| Leased::parse("key b k", proof).expect("a thing");
+        let ttl = Duration::from_millis(100);
+        for number in 0..MANY {
+            let (secret, now) = (u128::from(number).to_be_bytes(), at(number));
+            leases.make(secret, ttl, now).expect("there is room");
+            for proof in ["1-0", "2-0"] {
+                let put = leases.put_under(secret, &thing(proof), now);
+                assert!(matches!(put, Ok(PutUnder::Kept(facts)) if facts.count == 1));
+            }
+            match number % 4 {
+                0 => assert_eq!(leases.end(secret, now), Some(vec![thing("2-0")])),
+                1 => leases.let_go(secret, &[thing("1-0"), thing("2-0")], now),
+                2 => assert!(leases.renew(secret, at(number + 50)).is_some()),
+                _ => assert_eq!(leases.end(secret, at(number + 100)), None, "its time is over"),
+            }
+            let kept = leases.0.lock();
+            assert!(kept.leases.len() <= CLEARED_AT_MIN, "those that have ended make room");
+            assert_eq!(kept.things, kept.leases.values().map(|lease| lease.things.len()).sum::<usize>());
+        }
+        leases.clear(at(MANY + 200));
+        let kept = leases.0.lock();
+        assert_eq!((kept.leases.len(), kept.things), (0, 0));
+    }
+}

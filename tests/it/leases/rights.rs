@@ -46,7 +46,11 @@ async fn who_may_do_a_thing_may_keep_it_alive() {
     ] {
         assert_eq!(send(&relay, Some(who), method, &of, &body).await.status, status, "{method} {of}");
     }
-    assert_eq!(send(&relay, None, "POST", &renew, &NOTHING).await.status, 401);
+    for (method, of) in [("POST", &renew), ("GET", &path), ("DELETE", &path)] {
+        assert_eq!(send(&relay, None, method, of, &NOTHING).await.status, 401, "{method}");
+        // Whoever may make nothing that a lease can keep has no use for it.
+        assert_eq!(send(&relay, Some(&topics), method, of, &NOTHING).await.status, 403, "{method}");
+    }
     let renewed = send(&relay, Some(&all), "POST", &renew, &NOTHING).await.json();
     assert_eq!(renewed["lost"], json!([]));
     // Whoever may not do all of it keeps what it may, and is told of the rest.
