@@ -21,7 +21,8 @@ Examples:
 Locks, keys and members are put under a lease where they are made: `lease` in place of `ttl`.
 A lease is a secret: whoever has it can renew and end it.
 
-Exit status: 0 success, 1 failure, as where there is no such lease; of renew also where something is lost.";
+Exit status: 0 success, 1 failure, as where there is no such lease, and where a renewal finds
+something lost.";
 
 /// The arguments of `tidemill leases`.
 #[derive(Debug, clap::Args)]

@@ -111,7 +111,7 @@ impl Gate {
                     let back = open.found().filter(|_| !is_keyed);
                     let held = HeldLock { lock, secret: of, fence, expires_at, handed, is_replayed, back };
                     return match lease {
-                        Some(hold) => self.lock_under(&hold, held).await,
+                        Some(lease) => self.lock_under(&lease, held).await,
                         None => Ok(held),
                     };
                 }
@@ -167,9 +167,9 @@ impl Gate {
     }
 
     /// Puts a lock that was granted under a lease.
-    async fn lock_under(&self, hold: &LeaseHold, mut held: HeldLock) -> Result<HeldLock, Failure> {
+    async fn lock_under(&self, lease: &LeaseHold, mut held: HeldLock) -> Result<HeldLock, Failure> {
         let thing = Leased::Lock { lock: held.lock.clone(), secret: held.secret };
-        held.expires_at = self.put_under(hold, thing, held.handed || held.is_replayed).await?;
+        held.expires_at = self.put_under(lease, thing, held.handed || held.is_replayed).await?;
         Ok(held)
     }
 

@@ -135,8 +135,8 @@ impl Presences {
             }
             let edit = KeyEdit::Put { value: value_of(&kept), ttl: Some(ttl), owner: None };
             let changes = change(storage, bucket, key.clone(), condition, edit);
-            let changed = storage.buckets.change_keys(changes).await.map_err(failed)?;
-            if let KeysChanged::Made { changed, .. } = changed
+            let made = storage.buckets.change_keys(changes).await.map_err(failed)?;
+            if let KeysChanged::Made { changed, .. } = made
                 && let Some(revision) = changed.first().and_then(|changed| changed.revision)
             {
                 return Ok(Put { kept, is_new: there.is_none(), revision });
