@@ -372,8 +372,8 @@ mod tests {
                 if name.starts_with("lock") { format!("{number:032x}") } else { format!("{number}-0") };
             Leased::parse(&format!("{name}{number}"), &proof).expect("a thing")
         };
-        let mut things: Vec<_> = (0..LOCKS_PER_STEP + 1).map(|number| thing("lock a", number)).collect();
-        things.extend((0..CHANGES_MAX + 1).map(|number| thing("key a k", number)));
+        let mut things: Vec<_> = (0..=LOCKS_PER_STEP).map(|number| thing("lock a", number)).collect();
+        things.extend((0..=CHANGES_MAX).map(|number| thing("key a k", number)));
         things.extend((0..2).map(|number| thing("key presence/a m", number)));
         let sizes: Vec<_> = steps(things)
             .iter()

@@ -2,6 +2,7 @@
 
 mod commands;
 mod ending;
+mod failing;
 mod rights;
 mod wrong;
 
