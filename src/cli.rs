@@ -29,6 +29,7 @@ mod foreign;
 mod groups;
 mod health;
 mod keys;
+mod leases;
 mod limits;
 mod logs;
 mod open_files;
@@ -131,6 +132,8 @@ pub enum Command {
     Limits(limits::Limits),
     /// Add to series of measurements, show them, and forget them
     Series(series::Series),
+    /// Create, renew, show and end leases, which keep locks, keys and members alive together
+    Leases(leases::Leases),
     /// Run a command for each message of a group
     ///
     /// The message is its standard input, and its exit status says what becomes of the message.
@@ -206,6 +209,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Presence(presence) => block_on(presence.run(environment)),
         Command::Limits(limits) => block_on(limits.run(environment)),
         Command::Series(series) => block_on(series.run(environment)),
+        Command::Leases(leases) => block_on(leases.run(environment)),
         Command::Work(work) => block_on(work.run(environment)),
         Command::Groups(groups) => block_on(groups.run(environment)),
         Command::Claim(claim) => block_on(claim.run(environment)),

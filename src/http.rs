@@ -30,6 +30,7 @@ mod handed;
 pub(crate) mod head;
 mod json;
 mod keys;
+mod leases;
 mod lines;
 mod live;
 mod locks;
@@ -257,6 +258,7 @@ impl Http {
             runs::routes(),
             presence::routes(options.features.has(Feature::Presence)),
             locks::routes(options.features.has(Feature::Locks)),
+            leases::routes(options.features.has(Feature::Locks)),
             log_ins::routes(),
             devices::routes(),
             sign_ins::routes(),

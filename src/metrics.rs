@@ -27,6 +27,7 @@
 mod auth;
 mod devices;
 mod keys;
+mod leases;
 mod limits;
 mod locks;
 mod messages;
@@ -52,6 +53,7 @@ use requests::DURATION_BUCKETS;
 pub use auth::Auth;
 pub use devices::{DeviceStep, Devices};
 pub use keys::Keys;
+pub use leases::Leases;
 pub use limits::Limits;
 pub use locks::Locks;
 pub use messages::Messages;
@@ -87,6 +89,7 @@ struct Inner {
     work: Work,
     locks: Locks,
     presence: Presence,
+    leases: Leases,
 }
 
 impl Metrics {
@@ -108,6 +111,7 @@ impl Metrics {
             work: Work::new(&registry),
             locks: Locks::new(&registry),
             presence: Presence::new(&registry),
+            leases: Leases::new(&registry),
             devices: Devices::new(&registry),
             readers: Readers::new(&registry),
             node: Node::new(registry.clone()),
@@ -220,6 +224,12 @@ impl Metrics {
     #[must_use]
     pub fn presence(&self) -> &Presence {
         &self.0.presence
+    }
+
+    /// Returns the counts of leases.
+    #[must_use]
+    pub fn leases(&self) -> &Leases {
+        &self.0.leases
     }
 
     /// Returns the counts of WebSockets.

@@ -19,6 +19,7 @@ mod gate;
 mod json;
 mod keys;
 mod known;
+mod leases;
 mod live;
 mod locks;
 mod log;
@@ -59,6 +60,7 @@ pub use keys::{
     KeyChangeDraft, KeyDraft, KeysMade, digest_of, of_change, parse_bucket, parse_key, parse_key_ttl,
     parse_key_ttl_json, parse_prefix, parse_revision,
 };
+pub use leases::{LeaseHold, Lost};
 pub use live::{
     Absent, Begun, Held, Item, LiveMessage, LiveReader, NoOutlet, Outlet, SharedBatch, StartAt, TakeLimit,
 };
@@ -88,7 +90,7 @@ pub use work::{
 
 pub use crate::storage::{
     Appended, Batch, BucketSettings, BucketState, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, FillToken,
-    GroupStart, GroupsSwept, KeyChanged, KeyCondition, KeyEntry, KeyPage, KeyValue, LockId, LockKept,
+    GroupStart, GroupsSwept, KeyChanged, KeyCondition, KeyEntry, KeyPage, KeyValue, Leased, LockId, LockKept,
     LockRenewal, LockSeen, LoggedKind, LoggedRef, Outcome, Part, Refusal, Scheduled, Settlement,
     StoredMessage, StoredRecurring, Swept, TakeKind, TopicChange, TopicList, Verdict, WaitingMessage,
 };

@@ -48,6 +48,8 @@
 //! - A ticket opens one thing, is good for nothing but that from then on, and one holds it at a time.
 //! - Of what is limited no more is granted than the rate allows, and no more is held at one time than may be,
 //!   however many nodes ask.
+//! - A lease ends when it is ended, or not renewed in time, by the clock of the backend. That ends nothing that was put
+//!   under it: each thing has a time of its own (`leases`).
 //! - Of a limit of an application passes to the unit what the algorithm says, by the backend's clock, over any number of
 //!   nodes; of several policies all are charged or none. It goes by itself once nothing of it is owed.
 //! - Of a series every point that was added is in its minute, once, over any number of nodes, for a day; then it goes by
@@ -65,6 +67,7 @@ pub use buckets::{
 };
 pub use error::{Cause, StorageError};
 pub use hints::{Hint, HintListener};
+pub use leases::{LEASED_MAX, LeaseFacts, LeaseSecret, LeaseSeen, LeaseStore, Leased, PutUnder};
 pub use limits::{Draw, Drawn, LimitStore, Places, QuotaId, Rate, Unspent};
 pub use listing::{LISTED_NAMES_MAX, Selection, TopicList};
 pub use live::{Changes, Followed, LiveStore};
@@ -98,6 +101,7 @@ mod buckets;
 mod error;
 mod hints;
 mod history;
+mod leases;
 pub(crate) mod limits;
 mod listing;
 mod live;

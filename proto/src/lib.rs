@@ -28,6 +28,7 @@
 //! | [`series`] | series of measurements: points, and minutes of them |
 //! | [`takes`] | limits of applications: what is taken of them |
 //! | [`locks`] | locks: who holds one, for how long, and who waits |
+//! | [`leases`] | leases: what one renewal keeps alive together |
 //! | [`work`] | groups, claims, receipts, and how messages are settled |
 //! | [`presence`] | who is present in rooms |
 //! | [`topics`] | descriptions of topics, trimming, statistics |
@@ -55,6 +56,7 @@ pub mod health;
 pub mod id;
 pub mod json;
 pub mod keys;
+pub mod leases;
 pub mod limits;
 pub mod locks;
 pub mod message;

@@ -178,7 +178,11 @@ pub struct LockRequest {
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub holder: ConsumerName,
     /// For how long it is held without being renewed: a number of seconds, or text with a unit; 100 ms to 24 h.
-    pub ttl: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<String>,
+    /// The lease that keeps it, in place of `ttl`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease: Option<String>,
     /// How long to wait where another holds it: a number of seconds, or text with a unit; at most 60 s, 0 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<String>,

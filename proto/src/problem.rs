@@ -96,6 +96,8 @@ codes! {
     KeyNotFound = "key_not_found", 404, false, "The key does not exist";
     /// No message waits under this id, or no recurring message has this name: it was never there, was cancelled, or was published when it was due.
     ScheduleNotFound = "schedule_not_found", 404, false, "Nothing waits under this name";
+    /// The lease has ended, or there was none: what was put under it has ended, too. Create another one, and make anew what it is to keep.
+    LeaseNotFound = "lease_not_found", 404, false, "The lease does not exist";
     /// Nobody holds the lock, so there is nothing to take away.
     LockNotHeld = "lock_not_held", 404, false, "Nobody holds the lock";
     /// The path exists, but not with this method. The header `Allow` lists the methods.
@@ -315,6 +317,7 @@ mod tests {
         ("bucket_not_found", 404, false),
         ("key_not_found", 404, false),
         ("schedule_not_found", 404, false),
+        ("lease_not_found", 404, false),
         ("lock_not_held", 404, false),
         ("method_not_allowed", 405, false),
         ("request_timeout", 408, true),

@@ -8,6 +8,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::value::RawValue;
 use tidemill_proto::duration::Seconds;
 use tidemill_proto::keys::{Key, KeyChanged, KeyHistory, KeyIncrement, KeyIncremented, KeyRef, KeyTouch};
+use tidemill_proto::leases::LeaseId;
 use tidemill_proto::limits::KEYS_PAGE_MAX;
 use tidemill_proto::payload::{MemberNames, PayloadMembers};
 use tidemill_proto::{BucketName, KeyName, MessageId, PayloadRef, Timestamp, content_type};
@@ -154,6 +155,9 @@ struct Put {
     /// How long the value is fresh, as in `30s` [default: as long as the key lives]
     #[arg(long, value_name = "DURATION", value_parser = span)]
     fresh: Option<String>,
+    /// The lease that keeps the key, as `tidemill leases create` prints it
+    #[arg(long, conflicts_with = "ttl", value_parser = LeaseId::parse)]
+    lease: Option<LeaseId>,
     /// Whose the key is
     #[arg(long, value_name = "OWNER")]
     owner: Option<KeyName>,
@@ -288,6 +292,9 @@ impl Put {
         }
         if let Some(fresh) = &self.fresh {
             request = request.query(&[("fresh", fresh)]);
+        }
+        if let Some(lease) = &self.lease {
+            request = request.query(&[("lease", lease)]);
         }
         if let Some(owner) = &self.owner {
             request = request.query(&[("owner", owner.as_str())]);

@@ -66,6 +66,7 @@ const EXACTLY_ONE: &[(&str, &[&str])] = &[
     ("Publish", &["payload", "payload_text", "payload_base64"]),
     ("PublishItem", &["payload", "payload_text", "payload_base64"]),
     ("RecurringUpdate", &["payload", "payload_text", "payload_base64"]),
+    ("LockRequest", &["ttl", "lease"]),
     ("TrimRequest", &["keep", "before"]),
     ("TicketCreate", &["topics", "rules"]),
 ];
@@ -196,6 +197,7 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         (_, "after") => since(),
         (_, "topics") => text(&format!("{TOPIC_NAME}(,{TOPIC_NAME}){{0,9}}")),
         (_, "Idempotency-Key") => key(),
+        (_, "lease") => text("[0-9a-f]{32}"),
         (_, "guards") => text(&format!("(topic|bucket):{TOPIC_NAME}")),
         (_, "Tidemill-Fence") => text(&format!("{TOPIC_NAME}={ID}")),
         (_, "Tidemill-Unique") => text("[A-Za-z0-9_-]{1,64}/[!-~]{1,255}"),
@@ -323,6 +325,7 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
             json!({ "renewals": [{ "name": "nightly", "token": LOCK_TOKEN, "ttl": "30s" }] })
         }
         ("release_lock", "application/json") => json!({ "token": LOCK_TOKEN }),
+        ("create_lease", "application/json") => json!({ "ttl": "30s" }),
         ("create_token", "application/json") => {
             json!({ "name": "till-7", "rules": ["allow publish,read orders.*"], "expires_in": 2_592_000 })
         }
@@ -398,6 +401,7 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
                     { "type": "null" },
                 ] })
             }
+            "lease" => json!({ "pattern": "^[0-9a-f]{32}$" }),
             "per" => duration(),
             "limit" | "burst" | "cost" => json!({ "minimum": 1, "maximum": LIMIT_MAX }),
             "policies" => json!({ "minItems": 1, "maxItems": POLICIES_MAX }),

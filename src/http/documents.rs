@@ -38,6 +38,7 @@ use crate::relay::Failure;
         (name = "keys", description = "Buckets of keys with their current values"),
         (name = "limits", description = "Limits of applications: how much may be done in a time"),
         (name = "series", description = "Series of measurements, by the minute"),
+        (name = "leases", description = "Leases, of which one renewal keeps many locks, keys and members alive"),
         (name = "locks", description = "Locks, whose fences keep out who has lost them"),
         (name = "topics", description = "Topics and what they hold"),
         (name = "access", description = "Users, tokens and roles, and what decides"),

@@ -26,6 +26,7 @@ use utoipa_axum::routes;
 
 use super::called::Called;
 use super::failure::{Problems, PublishProblems};
+use super::leases::{LEASE, under};
 use super::media::{self, Media};
 use super::path::KeyPath;
 use super::payload::verbatim;
@@ -35,7 +36,7 @@ use super::{Http, json, query};
 use crate::access::Verb;
 use crate::relay::{
     ContentType, Failure, Gate, IdempotencyKey, KeyChangeDraft, KeyDraft, KeyEntry, KeyValue, KeysMade,
-    Payload, digest_of, parse_key, parse_key_ttl, parse_revision,
+    LeaseHold, Payload, digest_of, parse_key, parse_key_ttl, parse_revision,
 };
 
 const CREATED_AT: HeaderName = HeaderName::from_static("tidemill-created-at");
@@ -223,6 +224,7 @@ fn etag(revision: MessageId) -> HeaderValue {
         ("key" = String, Path, description = "The name of the key"),
         ("ttl" = Option<String>, Query, description = "How long the key lives: seconds, or with a unit as in `30m`; the bucket's time if absent"),
         ("fresh" = Option<String>, Query, description = "How long the value is fresh, as in `30s`; as long as the key lives if absent"),
+        ("lease" = Option<String>, Query, description = "The lease that keeps the key, in place of `ttl`"),
         ("owner" = Option<KeyName>, Query, description = "Whose the key is: all keys of an owner can be deleted at once"),
         ("If-Match" = Option<String>, Header, description = "The `ETag` that the key must have; `*`: it must be there"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: the key must not be there"),
@@ -247,7 +249,7 @@ pub(super) async fn put(
     request: Request,
 ) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
-    let [ttl, fresh, owner] = query::parameters(&head.uri, ["ttl", "fresh", "owner"])?;
+    let [ttl, lease, fresh, owner] = query::parameters(&head.uri, ["ttl", LEASE, "fresh", "owner"])?;
     let ttl = ttl.as_deref().map(|text| parse_key_ttl("ttl", text)).transpose()?;
     let fresh = fresh.as_deref().map(|text| parse_key_ttl("fresh", text)).transpose()?;
     let owner = owner.as_deref().map(|text| parse_key("owner", text)).transpose()?;
@@ -258,9 +260,14 @@ pub(super) async fn put(
     let body = http.0.budget.receive(&head.headers, body, http.value_limit()).await?;
     check_digest(&head.headers, &body.bytes)?;
     let value = read_value(&head.headers, media, &body.bytes)?;
+    let lease = http.counted_keys(under(&gate, lease.as_deref(), ttl.is_some()).await)?;
+    let ttl = lease.as_ref().map(LeaseHold::left).or(ttl);
     let edit = KeyDraft::Put { value, ttl, fresh, owner };
     let draft = KeyChangeDraft { key: key.clone(), condition, edit };
-    let made = http.change_keys(&gate, &bucket, vec![draft], idempotency, false).await;
+    let made = match &lease {
+        Some(lease) => http.put_key_under(&gate, &bucket, draft, idempotency, lease).await,
+        None => http.change_keys(&gate, &bucket, vec![draft], idempotency, false).await,
+    };
     let made = filling::counted(&http, condition, made)?;
     let one = made.changed.first().expect("there is an answer for each change");
     let revision = one.revision.expect("a put has a revision");
@@ -391,6 +398,23 @@ impl Http {
         is_batch: bool,
     ) -> Result<KeysMade, Failure> {
         let made = self.counted_keys(gate.change_keys(bucket, drafts, key, is_batch).await)?;
+        self.0.metrics.keys().changed(made.changed.len(), made.replayed);
+        Ok(made)
+    }
+
+    /// Puts a key under a lease, and counts what came of it.
+    ///
+    /// # Errors
+    /// As the gate's.
+    async fn put_key_under(
+        &self,
+        gate: &Gate,
+        bucket: &BucketName,
+        draft: KeyChangeDraft,
+        key: Option<IdempotencyKey>,
+        lease: &LeaseHold,
+    ) -> Result<KeysMade, Failure> {
+        let made = self.counted_keys(gate.put_key_under(bucket, draft, key, lease).await)?;
         self.0.metrics.keys().changed(made.changed.len(), made.replayed);
         Ok(made)
     }

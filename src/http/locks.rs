@@ -23,6 +23,7 @@ use super::called::Called;
 use super::failure::Problems;
 use super::groups::duration_of;
 use super::handed::{Handed, while_there};
+use super::leases::{LEASE, under};
 use super::media::APPLICATION_JSON;
 use super::path::LockPath;
 use super::publishing::{idempotency_key, mark_replayed};
@@ -30,7 +31,7 @@ use super::routes::{Concern, Needs};
 use super::{Http, json, media, query};
 use crate::access::Verb;
 use crate::link::Hangup;
-use crate::relay::{Failure, HeldLock, LockDraft, LockId, LockKept, LockRenewal};
+use crate::relay::{Failure, HeldLock, LeaseHold, LockDraft, LockId, LockKept, LockRenewal};
 
 pub(super) fn routes(is_on: bool) -> Concern {
     Concern::switched(is_on)
@@ -46,7 +47,7 @@ pub(super) fn routes(is_on: bool) -> Concern {
 ///
 /// One holds it at a time, until it is released or `ttl` is over. Where another holds it, `wait` waits in line: first
 /// come, first served. The `fence` is greater than every one before: who shows it with a publish (`Tidemill-Fence`) is
-/// refused once another holds the lock. With the header `Idempotency-Key`, a repeat finds the lock whose answer was lost.
+/// refused once another holds the lock. With `lease` in place of `ttl` a lease keeps it. With the header `Idempotency-Key`, a repeat finds the lock whose answer was lost.
 #[utoipa::path(
     post, path = "/api/v1/locks/{lock}", tag = "locks", operation_id = "acquire_lock",
     params(
@@ -66,16 +67,21 @@ pub(super) async fn acquire(
     let hangup = request.extensions().get::<Hangup>().cloned();
     let key = idempotency_key(request.headers())?;
     let body = receive(&http, request).await?;
-    let [holder, ttl, wait, guards]: [Option<&RawValue>; 4] =
-        json::fields(&body.bytes, ["holder", "ttl", "wait", "guards"])?;
+    let [holder, ttl, lease, wait, guards]: [Option<&RawValue>; 5] =
+        json::fields(&body.bytes, ["holder", "ttl", LEASE, "wait", "guards"])?;
     let holder = json::optional(holder).ok_or_else(|| json::missing("holder"))?;
     let holder = ConsumerName::parse(&json::string("holder", holder)?);
     let holder = holder.map_err(|error| Problem::field("holder", error))?;
-    let ttl = read_ttl(ttl)?;
+    let lease = json::optional(lease).map(|lease| json::string(LEASE, lease)).transpose()?;
+    let has_ttl = json::optional(ttl).is_some();
+    let own = if lease.is_some() && !has_ttl { Duration::ZERO } else { read_ttl(ttl)? };
     let wait = duration_of("wait", wait, [Duration::ZERO, WAIT_MAX])?.unwrap_or_default();
     let lock = LockId { name, guards: json::optional(guards).map(read_guards).transpose()? };
+    gate.check_lock(Verb::Work, &lock.name)?;
+    let lease = under(&gate, lease.as_deref(), has_ttl).await?;
+    let ttl = lease.as_ref().map_or(own, LeaseHold::left);
     drop(body);
-    let asking = gate.acquire_lock(LockDraft { lock, holder, ttl, wait, key });
+    let asking = gate.acquire_lock(LockDraft { lock, holder, ttl, lease, wait, key });
     let held = while_there(hangup.as_ref(), asking).await;
     let held = held.inspect_err(|failure| http.0.metrics.locks().refused(failure.code()))?;
     http.0.metrics.locks().acquired(held.handed, held.is_replayed);

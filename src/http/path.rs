@@ -2,6 +2,7 @@
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
+use tidemill_proto::leases::LeaseId;
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{
     BucketName, KeyName, LimitName, LockName, MemberName, MessageId, Problem, RecurringName, RoomName,
@@ -68,6 +69,10 @@ pub(super) struct SeriesPath(pub(super) SeriesName);
 /// The lock that a path names, without what it guards.
 #[derive(Debug)]
 pub(super) struct LockPath(pub(super) LockName);
+
+/// The lease that a path names.
+#[derive(Debug)]
+pub(super) struct LeasePath(pub(super) LeaseId);
 
 /// Returns the parameters of a path; where one is no text, the problem names this field.
 async fn parameters<S: Send + Sync>(
@@ -207,6 +212,16 @@ impl<S: Send + Sync> FromRequestParts<S> for SeriesPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
         let parameters = parameters(parts, state, "series").await?;
         parse_series("series", parameter(&parameters, "series")).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for LeasePath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let parameters = parameters(parts, state, "lease").await?;
+        let lease = LeaseId::parse(parameter(&parameters, "lease"));
+        lease.map(Self).map_err(|error| Problem::field("lease", error).into())
     }
 }
 

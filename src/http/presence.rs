@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 use super::accept::{self, Wanted};
 use super::called::Called;
 use super::failure::Problems;
+use super::leases::{LEASE, under};
 use super::live::named_event_id;
 use super::path::{MemberPath, RoomPath};
 use super::routes::{Concern, Needs};
@@ -101,6 +102,7 @@ pub(super) async fn members(
         ("room" = String, Path, description = "The name of the room"),
         ("member" = String, Path, description = "The name of the member"),
         ("ttl" = Option<String>, Query, description = "For how long: a number of seconds, or with a unit, as in `30s`; 1 s to 24 h, 30 s if absent"),
+        ("lease" = Option<String>, Query, description = "The lease that keeps the member, in place of `ttl`"),
     ),
     request_body(content = Option<serde_json::Value>, description = "What the member says of itself, at most 4 KiB of JSON"),
     responses(
@@ -116,14 +118,15 @@ pub(super) async fn join(
     uri: Uri,
     request: Request,
 ) -> Result<(StatusCode, Json<Member>), Failure> {
-    let [ttl] = query::parameters(&uri, ["ttl"])?;
+    let [ttl, lease] = query::parameters(&uri, ["ttl", LEASE])?;
     let ttl = ttl.map(|ttl| duration::parse(&ttl)).transpose();
     let ttl = ttl.map_err(|error| Problem::field("ttl", error))?;
     gate.check_room(Verb::Publish, &room, Some(&member))?;
     let (head, body) = request.into_parts();
     let body = http.0.budget.receive(&head.headers, body, http.small_limit()).await?;
     let data = if body.bytes.is_empty() { None } else { Some(json::value(&body.bytes, &body.bytes)?) };
-    let (member, is_new) = gate.join_room(&room, &member, data, ttl).await?;
+    let lease = under(&gate, lease.as_deref(), ttl.is_some()).await?;
+    let (member, is_new) = gate.join_room(&room, &member, data, ttl, lease.as_ref()).await?;
     http.0.metrics.presence().joined(is_new);
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(member)))
 }

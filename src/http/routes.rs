@@ -225,6 +225,10 @@ mod tests {
             "",
             r#"{"renewals":[{"name":"n","token":"00000000000000000000000000000000","ttl":1}]}"#,
         ),
+        ("post", "/api/v1/leases", "", r#"{"ttl":"30s"}"#),
+        ("get", "/api/v1/leases/{lease}", "", ""),
+        ("delete", "/api/v1/leases/{lease}", "", ""),
+        ("post", "/api/v1/leases/{lease}/renew", "", ""),
         ("post", "/api/v1/tokens", "", r#"{"name":"n","rules":[]}"#),
         ("post", "/api/v1/tickets", "", r#"{"topics":["t*"]}"#),
         ("get", "/api/v1/tokens", "", ""),
@@ -335,6 +339,7 @@ mod tests {
                 let target = target.replace("{schedule_id}", "1-0");
                 let target = target.replace("{bucket}", "b").replace("{key}", "k");
                 let target = target.replace("{room}", "r").replace("{member}", "m");
+                let target = target.replace("{lease}", &"0".repeat(32));
                 let target = target + query;
                 let (status, _) = send(&nobody, method, &target, body).await;
                 let needs = operation[PERMISSION].as_str().expect("a right");

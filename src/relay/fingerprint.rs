@@ -40,8 +40,13 @@ impl Parts {
     }
 }
 
-/// Returns a digest of everything that was sent to change keys.
-pub(super) fn fingerprint_of_changes(bucket: &BucketName, changes: &[KeyChange]) -> [u8; 16] {
+/// Returns a digest of everything that was sent to change keys. Of one that a lease keeps, that is told by a digest of the
+/// lease, and not by what that has left.
+pub(super) fn fingerprint_of_changes(
+    bucket: &BucketName,
+    changes: &[KeyChange],
+    lease: Option<&[u8; 8]>,
+) -> [u8; 16] {
     let mut parts = Parts(Sha256::new());
     parts.add(Some(b"keys"));
     parts.add(Some(bucket.as_str().as_bytes()));
@@ -63,7 +68,10 @@ pub(super) fn fingerprint_of_changes(bucket: &BucketName, changes: &[KeyChange])
                 parts.add(Some(b"put"));
                 parts.add(Some(&value.bytes));
                 parts.add(value.content_type.as_ref().map(|text| text.as_bytes()));
-                parts.add(millis(*ttl).as_ref().map(<[u8; 16]>::as_slice));
+                match lease {
+                    None => parts.add(millis(*ttl).as_ref().map(<[u8; 16]>::as_slice)),
+                    Some(lease) => parts.add(Some(lease)),
+                }
                 parts.add(owner.as_ref().map(|owner| owner.as_str().as_bytes()));
                 // Of a value that is always fresh there is no such part.
                 if let Some(fresh) = fresh {
@@ -197,13 +205,21 @@ mod tests {
             vec![change(any, add(1, None, None, Some(1)))],
         ];
         let bucket = BucketName::parse("b").expect("a name");
-        let all: Vec<_> = all.iter().map(|changes| fingerprint_of_changes(&bucket, changes)).collect();
+        let all: Vec<_> = all.iter().map(|changes| fingerprint_of_changes(&bucket, changes, None)).collect();
         for (at, of) in all.iter().enumerate() {
             assert!(!all[..at].contains(of), "{at}");
         }
-        assert_eq!(all[0], fingerprint_of_changes(&bucket, std::slice::from_ref(&one)));
+        assert_eq!(all[0], fingerprint_of_changes(&bucket, std::slice::from_ref(&one), None));
         let other = BucketName::parse("c").expect("a name");
-        assert_ne!(all[0], fingerprint_of_changes(&other, &[one]));
+        assert_ne!(all[0], fingerprint_of_changes(&other, std::slice::from_ref(&one), None));
+        // What a lease has left is no part of it, and which lease it is.
+        let under = |ttl, lease: u8| {
+            let put = change(any, put("1", None, Some(ttl), None));
+            fingerprint_of_changes(&bucket, &[put], Some(&[lease; 8]))
+        };
+        assert_eq!(under(5, 1), under(4, 1));
+        assert_ne!(under(5, 1), under(5, 2));
+        assert!(!all.contains(&under(1, 1)));
     }
 
     #[test]

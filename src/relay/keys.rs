@@ -8,7 +8,7 @@ use tidemill_proto::{BucketName, Code, KeyName, MessageId, Problem, Timestamp, T
 
 use super::fingerprint::fingerprint_of_changes;
 use super::payload::{BytesRule, Payload};
-use super::{Failure, Gate, IdempotencyKey, within};
+use super::{Failure, Gate, IdempotencyKey, LeaseHold, Leased, within};
 use crate::access::{Kind, Verb};
 use crate::storage::{
     CHANGES_MAX, Idempotency, KeyChange, KeyChanged, KeyChanges, KeyCondition, KeyDigest, KeyEdit, KeyEntry,
@@ -201,6 +201,38 @@ impl Gate {
         key: Option<IdempotencyKey>,
         is_batch: bool,
     ) -> Result<KeysMade, Failure> {
+        self.change_keys_under(bucket, drafts, key, is_batch, None).await
+    }
+
+    /// Puts a key, and puts it under a lease, which keeps it; the time of its draft is what that has left.
+    ///
+    /// # Errors
+    /// As [`change_keys`](Self::change_keys); the lease has ended meanwhile, or keeps as much as it may: then the key has
+    /// expired.
+    pub async fn put_key_under(
+        &self,
+        bucket: &BucketName,
+        draft: KeyChangeDraft,
+        key: Option<IdempotencyKey>,
+        lease: &LeaseHold,
+    ) -> Result<KeysMade, Failure> {
+        let name = draft.key.clone();
+        let made = self.change_keys_under(bucket, vec![draft], key, false, Some(lease)).await?;
+        if let Some(revision) = made.changed.first().and_then(|changed| changed.revision) {
+            let thing = Leased::Key { bucket: bucket.clone(), key: name, revision };
+            self.put_under(lease, thing, made.replayed).await?;
+        }
+        Ok(made)
+    }
+
+    async fn change_keys_under(
+        &self,
+        bucket: &BucketName,
+        drafts: Vec<KeyChangeDraft>,
+        key: Option<IdempotencyKey>,
+        is_batch: bool,
+        lease: Option<&LeaseHold>,
+    ) -> Result<KeysMade, Failure> {
         let at = |index: usize, failure| if is_batch { of_change(index, failure) } else { failure };
         let mut changes = Vec::with_capacity(drafts.len());
         let mut seen = HashSet::new();
@@ -222,7 +254,8 @@ impl Gate {
             self.admit_topic(&log).await?;
         }
         let keyed = key.is_some();
-        let fingerprint = || fingerprint_of_changes(bucket, &changes);
+        let lease = lease.map(LeaseHold::digest);
+        let fingerprint = || fingerprint_of_changes(bucket, &changes, lease.as_ref());
         let idempotency = key.map(|key| Idempotency { key: key.0, fingerprint: fingerprint() });
         let shown =
             |refused: usize| changes.get(refused).map(|change| (change.key.clone(), change.condition));

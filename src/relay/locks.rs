@@ -9,7 +9,7 @@ use tidemill_proto::{Code, LockName, Problem};
 use tokio::time::{Instant, sleep_until};
 
 use super::publish::IdempotencyKey;
-use super::{Failure, Gate};
+use super::{Failure, Gate, LeaseHold, Leased};
 use crate::access::{Kind, Verb, Who, changed, secret_id};
 use crate::chance::jittered;
 use crate::features::Feature;
@@ -42,8 +42,10 @@ pub struct LockDraft {
     pub lock: LockId,
     /// Who is to hold it.
     pub holder: ConsumerName,
-    /// For how long.
+    /// For how long; of one under a lease, what that has left.
     pub ttl: Duration,
+    /// The lease that keeps it.
+    pub lease: Option<LeaseHold>,
     /// How long to wait where another holds it.
     pub wait: Duration,
     /// Under which it is found again.
@@ -89,11 +91,11 @@ impl Gate {
     /// # Cancel safety
     /// When the future is dropped, the place in the line is given up, and the lock given back if it was granted.
     pub async fn acquire_lock(&self, draft: LockDraft) -> Result<HeldLock, Failure> {
-        let LockDraft { lock, holder, ttl, wait, key } = draft;
+        let LockDraft { lock, holder, ttl, lease, wait, key } = draft;
         self.check_lock(Verb::Work, &lock.name)?;
         let waiters = &self.relay().locks;
         let is_keyed = key.is_some();
-        let key = key.map(|key| key_of(self.caller().who(), &key, &lock, &holder, ttl));
+        let key = key.map(|key| key_of(self.caller().who(), &key, &lock, &holder, ttl, lease.as_ref()));
         let secret = secret_id();
         let until = Instant::now() + wait;
         let place = (!wait.is_zero()).then(|| waiters.enter(secret));
@@ -107,7 +109,11 @@ impl Gate {
                     let is_replayed = of != secret;
                     // Who has a key asks again.
                     let back = open.found().filter(|_| !is_keyed);
-                    return Ok(HeldLock { lock, secret: of, fence, expires_at, handed, is_replayed, back });
+                    let held = HeldLock { lock, secret: of, fence, expires_at, handed, is_replayed, back };
+                    return match lease {
+                        Some(lease) => self.lock_under(&lease, held).await,
+                        None => Ok(held),
+                    };
                 }
                 Ok(LockAnswer::Locked { held, over_in, place: Some(in_front) }) if asked.waits => {
                     let seldom = if in_front < NEXT { LOOKED_EVERY } else { LOOKED_SELDOM };
@@ -158,6 +164,13 @@ impl Gate {
                 None => sleep_until(next_look).await,
             }
         }
+    }
+
+    /// Puts a lock that was granted under a lease.
+    async fn lock_under(&self, lease: &LeaseHold, mut held: HeldLock) -> Result<HeldLock, Failure> {
+        let thing = Leased::Lock { lock: held.lock.clone(), secret: held.secret };
+        held.expires_at = self.put_under(lease, thing, held.handed || held.is_replayed).await?;
+        Ok(held)
     }
 
     /// Holds locks for longer, and returns a result for each. Each succeeds or fails alone.
@@ -237,7 +250,14 @@ impl Gate {
 }
 
 /// Returns the digests of a key, which is its caller's own, and of all that was sent with it.
-fn key_of(who: &Who, key: &IdempotencyKey, lock: &LockId, holder: &ConsumerName, ttl: Duration) -> LockKey {
+fn key_of(
+    who: &Who,
+    key: &IdempotencyKey,
+    lock: &LockId,
+    holder: &ConsumerName,
+    ttl: Duration,
+    lease: Option<&LeaseHold>,
+) -> LockKey {
     let digest = |parts: &[&[u8]]| -> [u8; 16] {
         let mut hash = Sha256::new();
         for part in parts {
@@ -248,10 +268,12 @@ fn key_of(who: &Who, key: &IdempotencyKey, lock: &LockId, holder: &ConsumerName,
         digest.copy_from_slice(&hash.finalize()[..16]);
         digest
     };
-    let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).to_le_bytes();
+    // What a lease has left is another time whenever it is asked.
+    let ttl = || u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).to_le_bytes().to_vec();
+    let life = lease.map_or_else(ttl, |hold| [b"lease", hold.digest().as_slice()].concat());
     LockKey {
         key: digest(&[who.name().as_bytes(), key.as_str().as_bytes()]),
-        fingerprint: digest(&[lock.name.as_str().as_bytes(), holder.as_str().as_bytes(), &ttl]),
+        fingerprint: digest(&[lock.name.as_str().as_bytes(), holder.as_str().as_bytes(), &life]),
     }
 }
 

@@ -13,7 +13,7 @@ use tidemill_proto::presence::{KeptMember, Member, Members};
 use tidemill_proto::{BucketName, Code, MemberName, Problem, RoomName};
 
 use super::live::Outlet;
-use super::{Failure, Gate, JsonText, KeyWatch, WatchScope};
+use super::{Failure, Gate, JsonText, KeyWatch, LeaseHold, Leased, WatchScope};
 use crate::access::{Kind, Verb};
 use crate::features::Feature;
 use crate::storage::{BucketState, KeyChanges, KeyCondition, KeyEdit, KeyRange, KeysChanged, StorageError};
@@ -23,6 +23,7 @@ mod member;
 
 pub(super) use kept::Presences;
 pub use kept::Present;
+use kept::Put;
 pub use member::PresenceOptions;
 use member::{change, key_of, member_of, shown};
 
@@ -59,7 +60,7 @@ impl Gate {
         }?)
     }
 
-    /// Has somebody be in a room for so long, with what it says of itself. Returns the member, and whether it has just
+    /// Has somebody be in a room for so long, or as long as a lease lasts, with what it says of itself. Returns the member, and whether it has just
     /// come. Who is there already and says the same stays longer, and nobody is told.
     ///
     /// # Errors
@@ -70,19 +71,28 @@ impl Gate {
         member: &MemberName,
         data: Option<JsonText>,
         ttl: Option<Duration>,
+        lease: Option<&LeaseHold>,
     ) -> Result<(Member, bool), Failure> {
         self.check_room(Verb::Publish, room, Some(member))?;
         let ttl = ttl.unwrap_or(TTL_USUAL);
         if !(TTL[0]..=TTL[1]).contains(&ttl) {
             return Err(Problem::field("ttl", "must be from 1 s to 24 h").into());
         }
+        let ttl = lease.map_or(ttl, LeaseHold::left);
         let data = data.map(|text| read_data(&text)).transpose()?;
         let now = self.relay().storage.upkeep.now();
-        let kept = KeptMember { since: now, node: None, connection: None, address: None, data };
-        let (kept, is_new) =
+        let mark = lease.map(|hold| format!("{:016x}", u64::from_be_bytes(hold.digest())));
+        let kept = KeptMember { since: now, node: None, connection: None, address: None, lease: mark, data };
+        let Put { kept, is_new, revision } =
             self.relay().presences.put(&self.relay().storage, room, member, kept, ttl).await?;
-        let expires_at = Some(self.relay().storage.upkeep.now().saturating_add(ttl));
-        Ok((member_of(member.clone(), expires_at, kept), is_new))
+        let expires_at = match lease {
+            None => self.relay().storage.upkeep.now().saturating_add(ttl),
+            Some(hold) => {
+                let bucket = BucketName::of_room(room);
+                self.put_under(hold, Leased::Key { bucket, key: key_of(member), revision }, false).await?
+            }
+        };
+        Ok((member_of(member.clone(), Some(expires_at), kept), is_new))
     }
 
     /// Has somebody leave a room; returns whether it was there.

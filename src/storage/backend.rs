@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    AccessStore, BucketStore, LimitStore, LiveStore, LockStore, MessageStore, RecordStore, RunStore,
-    ScheduleStore, SeriesStore, TakeStore, TopicStore, Upkeep, WorkStore,
+    AccessStore, BucketStore, LeaseStore, LimitStore, LiveStore, LockStore, MessageStore, RecordStore,
+    RunStore, ScheduleStore, SeriesStore, TakeStore, TopicStore, Upkeep, WorkStore,
 };
 
 /// What the process around a backend asks of it, besides its concerns.
@@ -69,6 +69,8 @@ pub struct Storage {
     pub buckets: Arc<dyn BucketStore>,
     /// Locks.
     pub locks: Arc<dyn LockStore>,
+    /// Leases.
+    pub leases: Arc<dyn LeaseStore>,
     /// Allowances.
     pub limits: Arc<dyn LimitStore>,
     /// Limits of applications.
@@ -94,6 +96,7 @@ impl Storage {
             + TakeStore
             + SeriesStore
             + LockStore
+            + LeaseStore
             + WorkStore
             + BucketStore
             + Upkeep
@@ -110,6 +113,7 @@ impl Storage {
             work: backend.clone(),
             buckets: backend.clone(),
             locks: backend.clone(),
+            leases: backend.clone(),
             limits: backend.clone(),
             takes: backend.clone(),
             series: backend.clone(),
@@ -143,6 +147,7 @@ impl Opened {
             + TakeStore
             + SeriesStore
             + LockStore
+            + LeaseStore
             + WorkStore
             + BucketStore
             + Upkeep

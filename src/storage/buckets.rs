@@ -347,6 +347,18 @@ pub trait BucketStore: fmt::Debug + Send + Sync {
         value: bool,
     ) -> Result<Option<KeyEntry>, StorageError>;
 
+    /// Has keys live for so long from now on that have these revisions, up to [`CHANGES_MAX`], and no others, as
+    /// [`touch_key`](Self::touch_key) does. Returns for each whether it had its revision. Of no time at all, a key is over.
+    ///
+    /// # Errors
+    /// As [`key`](Self::key).
+    async fn touch_revisions(
+        &self,
+        bucket: &BucketName,
+        keys: &[(KeyName, MessageId)],
+        ttl: Duration,
+    ) -> Result<Vec<bool>, StorageError>;
+
     /// Returns a page of keys.
     ///
     /// # Errors

@@ -14,6 +14,7 @@
 //! | `takes` | limits of applications |
 //! | `series` | series of measurements |
 //! | `locks` | locks, and who waits for them |
+//! | `leases` | what is kept alive together |
 //! | `schedules` | what waits for later in one topic |
 //! | `bucket`, `buckets` | a bucket of keys; buckets behind the lock |
 //! | `runs` | how a topic ends |
@@ -57,6 +58,7 @@ mod bucket;
 mod buckets;
 mod group;
 mod keys;
+mod leases;
 mod limits;
 mod locks;
 mod log;
@@ -115,6 +117,7 @@ pub struct Memory {
     takes: takes::Takes,
     series: series::AllSeries,
     locks: locks::Locks,
+    leases: leases::Leases,
     tickets: tickets::Tickets,
 }
 
@@ -134,6 +137,7 @@ impl Memory {
             takes: takes::Takes::default(),
             series: series::AllSeries::default(),
             locks: locks::Locks::default(),
+            leases: leases::Leases::default(),
             tickets: tickets::Tickets::default(),
         }
     }
@@ -395,6 +399,7 @@ impl Upkeep for Memory {
     async fn sweep(&self) -> Result<Swept, StorageError> {
         let now = self.clock.now();
         self.locks.clear(now);
+        self.leases.clear(now);
         let mut total = Swept::default();
         let mut from = Bound::Unbounded;
         loop {

@@ -29,6 +29,7 @@
 //! | `calls` | scripts over a connection of our own, many at a time |
 //! | `work` | groups of consumers |
 //! | `locks` | locks, and who waits for them |
+//! | `leases` | what is kept alive together |
 //! | `limits`, `tickets` | allowances, and tickets |
 //! | `takes`, `series` | limits of applications, and series of measurements |
 //! | `scripts` | steps that must be one |
@@ -79,6 +80,7 @@ mod health;
 mod kept;
 mod keys;
 mod lanes;
+mod leases;
 mod limits;
 mod live;
 mod locks;

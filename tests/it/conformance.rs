@@ -19,6 +19,7 @@ mod gaps;
 mod held;
 mod idempotency;
 mod kept;
+mod leases;
 mod limits;
 mod listed;
 mod live;
@@ -139,6 +140,11 @@ conformance! {
             of_many_who_ask_at_one_time_each_has_it_once_alone,
             a_lock_that_guards_a_topic_lets_its_holder_alone_append,
             of_a_lock_that_guards_nothing_the_greatest_fence_counts;
+        leases:
+            a_lease_lasts_until_it_is_ended_or_not_renewed_in_time,
+            a_thing_is_under_a_lease_once_and_leaves_it_as_it_is_named,
+            a_lease_keeps_so_many_things_and_no_more,
+            keys_are_given_time_where_they_have_their_revision;
         messages:
             ids_increase_in_the_order_of_appends,
             ids_increase_after_a_trim_to_nothing,
@@ -392,6 +398,9 @@ conformance! {
             a_key_of_another_program_is_not_a_series;
         locks:
             nothing_is_left_of_locks_that_have_gone;
+        leases:
+            nothing_is_left_of_leases_that_have_gone,
+            a_key_of_another_program_is_not_a_lease;
         ordering:
             workers_of_other_programs_are_not_bound_and_hold_no_key_for_ever;
         uniqueness:

@@ -15,6 +15,7 @@ use tidemill::config::{
 };
 use tidemill::proto::{Code, limits};
 
+mod leases;
 mod page;
 mod series;
 
@@ -36,6 +37,7 @@ const PAGES: &[&str] = &[
     "docs/delays.md",
     "docs/keys.md",
     "docs/presence.md",
+    "docs/leases.md",
     "docs/limits.md",
     "docs/series.md",
     "docs/client.md",

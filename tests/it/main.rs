@@ -19,6 +19,7 @@ mod faults;
 mod http;
 mod keys;
 mod langgraph;
+mod leases;
 mod limits;
 mod live;
 mod model;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use tidemill_proto::presence::KeptMember;
-use tidemill_proto::{BucketName, KeyName, MemberName, RoomName};
+use tidemill_proto::{BucketName, KeyName, MemberName, MessageId, RoomName};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -54,6 +54,16 @@ impl Open {
     }
 }
 
+/// A member that was put.
+pub(super) struct Put {
+    /// What is kept of it.
+    pub(super) kept: KeptMember,
+    /// Whether it has just come.
+    pub(super) is_new: bool,
+    /// The change that it came with as it is.
+    pub(super) revision: MessageId,
+}
+
 /// A connection's membership, until it is dropped.
 #[derive(Debug)]
 pub struct Present {
@@ -90,7 +100,7 @@ impl Presences {
         self.open.lock().members.values().map(Vec::len).sum()
     }
 
-    /// Has somebody be in a room; returns what is kept of it, and whether it has just come.
+    /// Has somebody be in a room.
     pub(super) async fn put(
         &self,
         storage: &Storage,
@@ -98,7 +108,7 @@ impl Presences {
         member: &MemberName,
         kept: KeptMember,
         ttl: Duration,
-    ) -> Result<(KeptMember, bool), Failure> {
+    ) -> Result<Put, Failure> {
         self.put_in(storage, &BucketName::of_room(room), &key_of(member), kept, ttl).await
     }
 
@@ -109,7 +119,7 @@ impl Presences {
         key: &KeyName,
         mut kept: KeptMember,
         ttl: Duration,
-    ) -> Result<(KeptMember, bool), Failure> {
+    ) -> Result<Put, Failure> {
         let failed = |error| Failure::read(error, None);
         for _ in 0..ROUNDS_MAX {
             // Who is there already stays since it came, and where it says nothing new nobody is told.
@@ -125,13 +135,16 @@ impl Presences {
                     kept.since = before.since;
                 }
                 if entry.value.as_ref() == Some(&value_of(&kept)) {
-                    return Ok((kept, false));
+                    return Ok(Put { kept, is_new: false, revision: entry.revision });
                 }
             }
             let edit = KeyEdit::Put { value: value_of(&kept), ttl: Some(ttl), fresh: None, owner: None };
             let changes = change(storage, bucket, key.clone(), condition, edit);
-            if let KeysChanged::Made { .. } = storage.buckets.change_keys(changes).await.map_err(failed)? {
-                return Ok((kept, there.is_none()));
+            let made = storage.buckets.change_keys(changes).await.map_err(failed)?;
+            if let KeysChanged::Made { changed, .. } = made
+                && let Some(revision) = changed.first().and_then(|changed| changed.revision)
+            {
+                return Ok(Put { kept, is_new: there.is_none(), revision });
             }
         }
         Err(failed(StorageError::Overloaded))
@@ -149,8 +162,9 @@ impl Presences {
         let (bucket, key) = (BucketName::of_room(room), key_of(&member));
         let node = Some(self.options.node.to_string());
         let since = storage.upkeep.now();
-        let kept = KeptMember { since, node, connection: Some(connection.to_owned()), address, data: None };
-        let (kept, _) = self.put_in(storage, &bucket, &key, kept, self.options.ttl).await?;
+        let connection_name = Some(connection.to_owned());
+        let kept = KeptMember { since, node, connection: connection_name, address, lease: None, data: None };
+        let Put { kept, .. } = self.put_in(storage, &bucket, &key, kept, self.options.ttl).await?;
         let mut open = self.open.lock();
         open.members.entry((bucket.clone(), key.clone())).or_default().push((connection.into(), kept));
         drop(open);

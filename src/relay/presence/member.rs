@@ -58,8 +58,8 @@ pub(super) fn read_kept(entry: &KeyEntry) -> Option<KeptMember> {
 }
 
 pub(super) fn member_of(member: MemberName, expires_at: Option<Timestamp>, kept: KeptMember) -> Member {
-    let KeptMember { since, node, connection, address, data } = kept;
-    Member { member, since, expires_at, node, connection, address, data }
+    let KeptMember { since, node, connection, address, lease, data } = kept;
+    Member { member, since, expires_at, node, connection, address, lease, data }
 }
 
 /// Returns a member as it is shown; what another program has put there is none.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidemill_proto::{BucketName, KeyName, Timestamp, TopicName};
+use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp, TopicName};
 
 use super::Memory;
 use crate::storage::{
@@ -55,6 +55,22 @@ impl BucketStore for Memory {
         let mut topics = self.topics.write();
         let now = self.clock.now();
         Ok(topics.touch_key(bucket, key, ttl, value, now))
+    }
+
+    async fn touch_revisions(
+        &self,
+        bucket: &BucketName,
+        keys: &[(KeyName, MessageId)],
+        ttl: Duration,
+    ) -> Result<Vec<bool>, StorageError> {
+        let mut topics = self.topics.write();
+        let now = self.clock.now();
+        let mut touch = |(key, revision): &(KeyName, MessageId)| {
+            let found = topics.bucket(bucket).ok().and_then(|bucket| bucket.key(key, false, now));
+            found.is_some_and(|found| found.revision == *revision)
+                && topics.touch_key(bucket, key, Some(ttl), false, now).is_some()
+        };
+        Ok(keys.iter().map(&mut touch).collect())
     }
 
     async fn list_keys(&self, bucket: &BucketName, range: KeyRange) -> Result<KeyPage, StorageError> {

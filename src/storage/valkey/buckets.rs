@@ -24,6 +24,7 @@ use replies::{
 
 mod filling;
 mod replies;
+mod touching;
 
 /// How often changes are tried whose bucket had to be made, or in which keys had to go first whose time was over.
 const ROUNDS_MAX: usize = 8;

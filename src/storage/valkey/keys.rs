@@ -21,7 +21,7 @@ use tidemill_proto::work::{ClaimId, ConsumerName, GroupName};
 use tidemill_proto::{BucketName, LimitName, LockName, MessageId, SeriesName, TopicName};
 
 use super::options::KeyForm;
-use crate::storage::{LockId, QuotaId};
+use crate::storage::{LeaseSecret, LockId, QuotaId};
 
 /// What every stream's key starts with.
 const STREAM_PREFIX: &str = "stream:topic:";
@@ -82,6 +82,11 @@ pub(super) fn taken(name: &LimitName) -> String {
 /// Returns the key of the hash of a series of measurements.
 pub(super) fn series(name: &SeriesName) -> String {
     format!("tidemill:series:{name}")
+}
+
+/// Returns the key of the hash of a lease. Nothing else has a key that begins so.
+pub(super) fn lease(secret: LeaseSecret) -> String {
+    format!("tidemill:lease:{:032x}", u128::from_be_bytes(secret))
 }
 
 /// Held by the node that swept last, until the next sweep is due.

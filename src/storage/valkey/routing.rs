@@ -387,6 +387,16 @@ impl BucketStore for Valkey {
         shard.fill_key(asked).await
     }
 
+    async fn touch_revisions(
+        &self,
+        bucket: &BucketName,
+        keys: &[(KeyName, MessageId)],
+        ttl: Duration,
+    ) -> Result<Vec<bool>, StorageError> {
+        let [shard] = &self.shards;
+        shard.touch_revisions(bucket, keys, ttl).await
+    }
+
     async fn list_keys(&self, bucket: &BucketName, range: KeyRange) -> Result<KeyPage, StorageError> {
         let [shard] = &self.shards;
         shard.list_keys(bucket, range).await

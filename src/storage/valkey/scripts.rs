@@ -6,9 +6,10 @@ mod script;
 pub(super) use appending::{APPEND_BOUNDED, APPEND_FENCED, APPEND_IF, APPEND_ONCE, APPEND_UNIQUE};
 pub(super) use buckets::{
     CHANGE_KEYS, DELETE_BUCKET, DESCRIBE_BUCKET, EXPIRE_KEYS, FILL_KEY, KEY_HISTORY, LIST_KEYS, PUT_BUCKET,
-    READ_KEY, REVOKE_KEYS, TOUCH_KEY,
+    READ_KEY, REVOKE_KEYS, TOUCH_KEY, TOUCH_REVISIONS,
 };
 pub(super) use deleting::{DELETE_IDLE, DELETE_TOPIC};
+pub(super) use leases::{END_LEASE, LET_GO, MAKE_LEASE, PUT_UNDER, RENEW_LEASE, SEE_LEASE};
 pub(super) use locks::{ACQUIRE_LOCK, RELEASE_LOCK, RENEW_LOCK, SEE_LOCK, TAKE_LOCK};
 pub(super) use runs::END_RUN;
 pub(super) use schedules::{
@@ -472,6 +473,7 @@ return {first and first[1] or '', last, known['length'], known['entries-added'] 
 "
 );
 
+mod leases;
 mod locks;
 mod schedules;
 mod series;

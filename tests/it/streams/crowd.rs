@@ -115,6 +115,7 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
         work: inner.work,
         buckets: inner.buckets,
         locks: inner.locks,
+        leases: inner.leases,
         limits: inner.limits,
         takes: inner.takes,
         series: inner.series,

@@ -29,6 +29,7 @@ pub(crate) use self::fate::Rates;
 mod access;
 mod buckets;
 mod fate;
+mod leases;
 mod locks;
 mod runs;
 mod schedules;

@@ -116,4 +116,4 @@ pub(in crate::storage::valkey) use filling::FILL_KEY;
 pub(in crate::storage::valkey) use keeping::{
     DELETE_BUCKET, DESCRIBE_BUCKET, EXPIRE_KEYS, PUT_BUCKET, REVOKE_KEYS,
 };
-pub(in crate::storage::valkey) use reading::{KEY_HISTORY, LIST_KEYS, READ_KEY, TOUCH_KEY};
+pub(in crate::storage::valkey) use reading::{KEY_HISTORY, LIST_KEYS, READ_KEY, TOUCH_KEY, TOUCH_REVISIONS};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidemill::proto::{BucketName, KeyName, Timestamp};
+use tidemill::proto::{BucketName, KeyName, MessageId, Timestamp};
 use tidemill::storage::{
     BucketSettings, BucketState, BucketStore, FillAsked, KeyChanges, KeyEntry, KeyFill, KeyPage, KeyRange,
     KeysChanged, KeysExpired, StorageError,
@@ -54,6 +54,18 @@ impl BucketStore for Faulty {
         let fate = self.fate(Call::FillKey, asked.bucket.as_str());
         let (store, asked) = (self.inner.buckets.clone(), asked.clone());
         let effect: Effect<_> = Box::pin(async move { store.fill_key(&asked).await });
+        self.change(fate, effect).await?
+    }
+
+    async fn touch_revisions(
+        &self,
+        bucket: &BucketName,
+        keys: &[(KeyName, MessageId)],
+        ttl: Duration,
+    ) -> Result<Vec<bool>, StorageError> {
+        let fate = self.fate(Call::TouchRevisions, bucket.as_str());
+        let (store, bucket, keys) = (self.inner.buckets.clone(), bucket.clone(), keys.to_vec());
+        let effect: Effect<_> = Box::pin(async move { store.touch_revisions(&bucket, &keys, ttl).await });
         self.change(fate, effect).await?
     }
 

@@ -122,3 +122,32 @@ if ARGV[3] ~= '1' then record = string.match(record, '^[^\n]*\n') end
 return {over or '', record, is_new and first or ''}
 "
 ));
+
+/// Has keys live for so long from now on that have these revisions.
+///
+/// KEYS: facts, values, due. ARGV: for how many ms, then of each key its name and its revision. Answers when the earliest
+/// time of the bucket is, if it is a new one, and for each key whether it had its revision (1).
+pub(in crate::storage::valkey) static TOUCH_REVISIONS: Script = Script::new(concat!(
+    now_ms!(),
+    head_of!(),
+    r"
+local now, ttl = now_ms(), tonumber(ARGV[1])
+local age = tonumber(redis.call('HGET', KEYS[1], 'age') or '')
+local before = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
+local answer = {''}
+for at = 2, #ARGV, 2 do
+  local due, record = redis.call('ZSCORE', KEYS[3], ARGV[at]), redis.call('HGET', KEYS[2], ARGV[at])
+  local head = record and head_of(record)
+  local is_there = head and head.revision == ARGV[at + 1] and not (due and tonumber(due) <= now)
+  if is_there then
+    local over = now + ttl
+    if age then over = math.min(over, tonumber(head.created) + age) end
+    redis.call('ZADD', KEYS[3], string.format('%.0f', over), ARGV[at])
+  end
+  answer[#answer + 1] = is_there and 1 or 0
+end
+local first = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
+if first and (not before or tonumber(first) < tonumber(before)) then answer[1] = first end
+return answer
+"
+));
