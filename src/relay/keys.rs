@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use tidemill_proto::limits::{KEY_CHANGES_MAX, PAGE_BYTES_MAX, TTL_SECONDS_MAX};
+use tidemill_proto::locks::Fence;
 use tidemill_proto::{BucketName, Code, KeyName, MessageId, Problem, Timestamp, TopicName, duration};
 
 use super::fingerprint::fingerprint_of_changes;
@@ -184,7 +185,8 @@ impl Gate {
     /// `changes[2].value`.
     ///
     /// # Errors
-    /// The caller may not, a rule is broken, a condition does not hold, what is to be incremented is no number or would
+    /// The caller may not, a rule is broken, the fence is not that of who holds the lock, a condition does not hold, what is
+    /// to be incremented is no number or would
     /// leave its bounds, the bucket is full, or the storage refused it or did not answer.
     ///
     /// # Panics
@@ -197,8 +199,12 @@ impl Gate {
         bucket: &BucketName,
         drafts: Vec<KeyChangeDraft>,
         key: Option<IdempotencyKey>,
+        fence: Option<Fence>,
         is_batch: bool,
     ) -> Result<KeysMade, Failure> {
+        if fence.is_some() {
+            self.check_fences("Tidemill-Fence")?;
+        }
         let at = |index: usize, failure| if is_batch { of_change(index, failure) } else { failure };
         let mut changes = Vec::with_capacity(drafts.len());
         let mut seen = HashSet::new();
@@ -228,6 +234,7 @@ impl Gate {
             bucket: bucket.clone(),
             changes: changes.clone(),
             idempotency,
+            fence,
             create_bucket,
             timestamp: self.relay().clock.now(),
         };
