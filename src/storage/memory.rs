@@ -398,6 +398,7 @@ impl Upkeep for Memory {
     async fn sweep(&self) -> Result<Swept, StorageError> {
         let now = self.clock.now();
         self.locks.clear(now);
+        self.takes.clear(now);
         let mut total = Swept::default();
         let mut from = Bound::Unbounded;
         loop {

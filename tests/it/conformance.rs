@@ -10,6 +10,7 @@ mod buckets;
 mod conditional;
 mod expiring;
 mod expiry;
+mod fences;
 #[cfg(feature = "valkey")]
 mod foreign;
 mod gaps;
@@ -127,6 +128,14 @@ conformance! {
             of_many_who_ask_at_one_time_each_has_it_once_alone,
             a_lock_that_guards_a_topic_lets_its_holder_alone_append,
             of_a_lock_that_guards_nothing_the_greatest_fence_counts;
+        fences:
+            a_lock_that_guards_a_bucket_lets_its_holder_alone_change_its_keys,
+            a_used_key_wins_over_a_fence,
+            of_a_lock_that_guards_nothing_the_greatest_fence_that_a_bucket_has_seen_counts,
+            what_is_refused_has_shown_no_fence,
+            fences_grow_whatever_ends_a_lock,
+            locks_of_one_name_that_guard_something_else_are_others,
+            as_many_wait_as_may_and_no_more;
         messages:
             ids_increase_in_the_order_of_appends,
             ids_increase_after_a_trim_to_nothing,
@@ -365,7 +374,7 @@ conformance! {
             nothing_is_left_of_limits_that_are_over,
             a_key_of_another_program_is_not_a_limit;
         locks:
-            nothing_is_left_of_locks_that_have_gone;
+            nothing_is_left_of_locks_and_limits_that_have_gone;
         ordering:
             workers_of_other_programs_are_not_bound_and_hold_no_key_for_ever;
         uniqueness:

@@ -2,6 +2,7 @@
 
 mod commands;
 mod expiring;
+mod fences;
 mod handover;
 mod http;
 mod rights;

@@ -140,7 +140,7 @@ impl Locks {
     ) -> Step<Result<LockAnswer, StorageError>> {
         let kept = &mut *self.0.lock();
         if !kept.locks.contains_key(id) {
-            kept.clear(now);
+            kept.clear_if_many(now);
             if kept.locks.len() >= LOCKS_MAX {
                 return (Err(StorageError::Full(TooMany.into())), None);
             }
@@ -199,7 +199,7 @@ impl Locks {
         Still(self.0.lock())
     }
 
-    /// Removes locks that are over, where there are many.
+    /// Removes all that is over.
     pub(super) fn clear(&self, now: Timestamp) {
         self.0.lock().clear(now);
     }
@@ -248,10 +248,19 @@ const fn guards(fence: MessageId) -> bool {
 
 impl Kept {
     fn clear(&mut self, now: Timestamp) {
+        self.locks.retain(|_, lock| !lock.is_over(now));
+        self.cleared_at = self.locks.len() * 2;
+        self.seen.retain(|_, seen| seen.values().any(|(_, until)| *until > now));
+        // What many have taken is not kept for few.
+        if self.locks.capacity() > 4 * self.locks.len().max(CLEARED_AT_MIN) {
+            self.locks.shrink_to(2 * self.locks.len());
+        }
+    }
+
+    /// Clears where there are many, since the next sweep may be far off.
+    fn clear_if_many(&mut self, now: Timestamp) {
         if self.locks.len() >= self.cleared_at.max(CLEARED_AT_MIN) {
-            self.locks.retain(|_, lock| !lock.is_over(now));
-            self.cleared_at = self.locks.len() * 2;
-            self.seen.retain(|_, seen| seen.values().any(|(_, until)| *until > now));
+            self.clear(now);
         }
     }
 
@@ -376,3 +385,6 @@ impl LockStore for Memory {
     /// Nobody but this node hands over its locks.
     fn watch_locks(&self, _watch: bool) {}
 }
+
+#[cfg(test)]
+mod tests;

@@ -200,7 +200,7 @@ async fn who_has_lost_a_lock_that_guards_a_topic_cannot_publish_there(storage: S
     let late = publish(&ann["fence"]).await.problem();
     assert_eq!((late.code, json!(late.fence)), (Code::Fenced, bob["fence"].clone()));
     assert_eq!(publish(&bob["fence"]).await.status, 201);
-    assert_eq!(relay.get("/api/v1/topics/orders").await.json()["message_count"], 2);
+    assert_eq!(relay.get("/api/v1/topics/orders/messages").await.json()["total"], 2);
     relay.stop().await;
 }
 
