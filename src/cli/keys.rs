@@ -10,6 +10,7 @@ use tidemill_proto::duration::Seconds;
 use tidemill_proto::keys::{Key, KeyChanged, KeyHistory, KeyIncrement, KeyIncremented, KeyRef, KeyTouch};
 use tidemill_proto::leases::LeaseId;
 use tidemill_proto::limits::KEYS_PAGE_MAX;
+use tidemill_proto::locks::Fence;
 use tidemill_proto::payload::{MemberNames, PayloadMembers};
 use tidemill_proto::{BucketName, KeyName, MessageId, PayloadRef, Timestamp, content_type};
 
@@ -18,6 +19,7 @@ use super::buckets::seconds;
 use super::client::{Answer, Client, Relay};
 use super::output::{self, Output};
 use super::points::span;
+use super::publish::FENCE;
 use super::watch::Watched;
 use crate::config::Environment;
 
@@ -27,6 +29,7 @@ Examples:
   tidemill keys get flows flow-7                           the value, byte for byte
   tidemill keys put flows flow-7 '{\"step\": 4}' --if-match 1517363399650-0
   tidemill keys put flows flow-8 '{\"step\": 1}' --if-absent --ttl 1h
+  tidemill keys put flows flow-7 '{\"step\": 5}' --fence nightly=1517363399650-1
   tidemill keys put pictures tide --file tide.png --content-type image/png
   tidemill keys list flows --prefix flow- --values
   tidemill keys watch flows --prefix flow-                 what there is, and what changes
@@ -69,6 +72,9 @@ enum Action {
         /// Only where it has this revision
         #[arg(long, value_name = "REVISION")]
         if_match: Option<MessageId>,
+        /// Only as long as this is the fence of who holds the lock, as in `nightly=1517363399650-0`
+        #[arg(long, value_name = "LOCK=FENCE", value_parser = Fence::parse)]
+        fence: Option<Fence>,
         #[command(flatten)]
         relay: Relay,
     },
@@ -170,6 +176,9 @@ struct Put {
     /// The idempotency key: putting the same again under it changes nothing
     #[arg(long = "key", value_name = "KEY")]
     idempotency_key: Option<String>,
+    /// Only as long as this is the fence of who holds the lock, as in `nightly=1517363399650-0`
+    #[arg(long, value_name = "LOCK=FENCE", value_parser = Fence::parse)]
+    fence: Option<Fence>,
     #[command(flatten)]
     relay: Relay,
 }
@@ -221,9 +230,10 @@ impl Keys {
                 print_value(&client, &of, &client.send(request).await?, relay.output)
             }
             Action::Put(put) => put.run(environment).await,
-            Action::Delete { of, if_match, relay } => {
+            Action::Delete { of, if_match, fence, relay } => {
                 let client = relay.client(environment)?;
                 let request = matching(client.request(Method::DELETE, &of.path()), if_match);
+                let request = fenced(request, fence.as_ref());
                 let deleted: KeyChanged = client.read(&client.send(request).await?)?;
                 match relay.output {
                     Output::Json => output::json(&deleted),
@@ -305,7 +315,8 @@ impl Put {
         if self.if_absent {
             request = request.header(IF_NONE_MATCH, "*");
         }
-        let answer = client.send(matching(request, self.if_match)).await?;
+        let request = fenced(matching(request, self.if_match), self.fence.as_ref());
+        let answer = client.send(request).await?;
         let put: KeyChanged = client.read(&answer)?;
         match self.relay.output {
             Output::Json => output::json(&put),
@@ -352,6 +363,13 @@ impl Increment {
 fn matching(request: RequestBuilder, revision: Option<MessageId>) -> RequestBuilder {
     match revision {
         Some(revision) => request.header(IF_MATCH, format!("\"{revision}\"")),
+        None => request,
+    }
+}
+
+fn fenced(request: RequestBuilder, fence: Option<&Fence>) -> RequestBuilder {
+    match fence {
+        Some(fence) => request.header(FENCE, fence.to_string()),
         None => request,
     }
 }

@@ -47,7 +47,7 @@ const ORDER_KEY: &str = "Tidemill-Order-Key";
 const UNIQUE: &str = "Tidemill-Unique";
 
 /// The header that shows that the publisher holds a lock.
-const FENCE: &str = "Tidemill-Fence";
+pub(super) const FENCE: &str = "Tidemill-Fence";
 
 /// Most times that a request is sent.
 const ATTEMPTS_MAX: u32 = 6;

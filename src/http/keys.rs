@@ -21,6 +21,7 @@ use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use tidemill_proto::keys::KeyChanged;
+use tidemill_proto::locks::Fence;
 use tidemill_proto::{BucketName, Code, KeyName, MessageId, Problem, content_type};
 use utoipa_axum::routes;
 
@@ -30,7 +31,7 @@ use super::leases::{LEASE, under};
 use super::media::{self, Media};
 use super::path::KeyPath;
 use super::payload::verbatim;
-use super::publishing::{has_subtype, idempotency_key, is_form, mark_replayed};
+use super::publishing::{fence, has_subtype, idempotency_key, is_form, mark_replayed};
 use super::routes::{Concern, Needs};
 use super::{Http, json, query};
 use crate::access::Verb;
@@ -230,6 +231,7 @@ fn etag(revision: MessageId) -> HeaderValue {
         ("If-None-Match" = Option<String>, Header, description = "`*`: the key must not be there"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
         ("Tidemill-Fill" = Option<String>, Header, description = "The token of who fills the key: 412 `fill_lost` where it counts no more"),
+        ("Tidemill-Fence" = Option<String>, Header, description = "The name of a lock and the fence of who holds it, as in `nightly=1517363399650-0`: refused with 412 once another holds the lock"),
         ("Repr-Digest" = Option<String>, Header, description = "The SHA-256 of the value (RFC 9530): where it is another, nothing is put"),
     ),
     request_body(
@@ -255,6 +257,7 @@ pub(super) async fn put(
     let owner = owner.as_deref().map(|text| parse_key("owner", text)).transpose()?;
     let condition = filling::condition(&head.headers, condition::of(&head.headers)?)?;
     let idempotency = idempotency_key(&head.headers)?;
+    let fence = fence(&head.headers)?;
     let media = media::of(&head.headers)?;
     http.counted_keys(gate.check_key(Verb::Publish, &bucket, &key))?;
     let body = http.0.budget.receive(&head.headers, body, http.value_limit()).await?;
@@ -265,8 +268,8 @@ pub(super) async fn put(
     let edit = KeyDraft::Put { value, ttl, fresh, owner };
     let draft = KeyChangeDraft { key: key.clone(), condition, edit };
     let made = match &lease {
-        Some(lease) => http.put_key_under(&gate, &bucket, draft, idempotency, lease).await,
-        None => http.change_keys(&gate, &bucket, vec![draft], idempotency, false).await,
+        Some(lease) => http.put_key_under(&gate, &bucket, draft, (idempotency, fence), lease).await,
+        None => http.change_keys(&gate, &bucket, vec![draft], idempotency, fence, false).await,
     };
     let made = filling::counted(&http, condition, made)?;
     let one = made.changed.first().expect("there is an answer for each change");
@@ -283,6 +286,7 @@ pub(super) async fn put(
         ("key" = String, Path, description = "The name of the key"),
         ("If-Match" = Option<String>, Header, description = "The `ETag` that the key must have"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
+        ("Tidemill-Fence" = Option<String>, Header, description = "The name of a lock and the fence of who holds it, as in `nightly=1517363399650-0`: refused with 412 once another holds the lock"),
     ),
     responses((status = 200, description = "It is gone", body = KeyChanged), PublishProblems),
 )]
@@ -296,8 +300,9 @@ pub(super) async fn delete(
     let [] = query::parameters(&uri, [])?;
     let condition = condition::of(&headers)?;
     let idempotency = idempotency_key(&headers)?;
+    let fence = fence(&headers)?;
     let draft = KeyChangeDraft { key: key.clone(), condition, edit: KeyDraft::Delete };
-    let made = http.change_keys(&gate, &bucket, vec![draft], idempotency, false).await?;
+    let made = http.change_keys(&gate, &bucket, vec![draft], idempotency, fence, false).await?;
     let one = made.changed.first().expect("there is an answer for each change");
     let Some(revision) = one.revision else {
         let detail = format!("bucket `{bucket}` has no key `{key}`");
@@ -395,9 +400,10 @@ impl Http {
         bucket: &BucketName,
         drafts: Vec<KeyChangeDraft>,
         key: Option<IdempotencyKey>,
+        fence: Option<Fence>,
         is_batch: bool,
     ) -> Result<KeysMade, Failure> {
-        let made = self.counted_keys(gate.change_keys(bucket, drafts, key, is_batch).await)?;
+        let made = self.counted_keys(gate.change_keys(bucket, drafts, key, fence, is_batch).await)?;
         self.0.metrics.keys().changed(made.changed.len(), made.replayed);
         Ok(made)
     }
@@ -411,10 +417,10 @@ impl Http {
         gate: &Gate,
         bucket: &BucketName,
         draft: KeyChangeDraft,
-        key: Option<IdempotencyKey>,
+        once: (Option<IdempotencyKey>, Option<Fence>),
         lease: &LeaseHold,
     ) -> Result<KeysMade, Failure> {
-        let made = self.counted_keys(gate.put_key_under(bucket, draft, key, lease).await)?;
+        let made = self.counted_keys(gate.put_key_under(bucket, draft, once, lease).await)?;
         self.0.metrics.keys().changed(made.changed.len(), made.replayed);
         Ok(made)
     }

@@ -46,8 +46,8 @@ pub(super) fn routes(is_on: bool) -> Concern {
 /// Acquire a lock
 ///
 /// One holds it at a time, until it is released or `ttl` is over. Where another holds it, `wait` waits in line: first
-/// come, first served. The `fence` is greater than every one before: who shows it with a publish (`Tidemill-Fence`) is
-/// refused once another holds the lock. With `lease` in place of `ttl` a lease keeps it. With the header `Idempotency-Key`, a repeat finds the lock whose answer was lost.
+/// come, first served. The `fence` is greater than every one before: who shows it with a publish or a
+/// change of keys (`Tidemill-Fence`) is refused once another holds the lock. With `lease` in place of `ttl` a lease keeps it. With the header `Idempotency-Key`, a repeat finds the lock whose answer was lost.
 #[utoipa::path(
     post, path = "/api/v1/locks/{lock}", tag = "locks", operation_id = "acquire_lock",
     params(

@@ -128,6 +128,7 @@ impl Failure {
                     "the idempotency key was used for other changes of bucket `{bucket}`; use a new key for what is new"
                 ),
             ),
+            StorageError::Fenced(against) => fenced(*against, "changed"),
             _ => return Self::from_storage(error, call, None),
         };
         Self(Box::new(Inner { problem, cause: Some(error), exceeded: None }))
@@ -254,18 +255,7 @@ impl Failure {
                     },
                 )
             },
-            StorageError::Fenced(fence) => Problem {
-                fence: *fence,
-                ..Problem::new(
-                    Code::Fenced,
-                    match fence {
-                        Some(fence) => format!(
-                            "the fence is not that of who holds the lock: fence `{fence}` stands against it; nothing was kept, acquire the lock anew"
-                        ),
-                        None => "the fence is of a lock that nobody holds now, or that guards something else; nothing was kept, acquire the lock anew".to_owned(),
-                    },
-                )
-            },
+            StorageError::Fenced(against) => fenced(*against, "kept"),
             StorageError::Closed => Problem::new(
                 Code::TopicClosed,
                 format!(
@@ -424,6 +414,16 @@ impl fmt::Display for Chain<'_> {
         }
         Ok(())
     }
+}
+
+/// Returns the problem of a fence against which this one stands, if there is one; nothing was so.
+fn fenced(against: Option<MessageId>, nothing_was: &str) -> Problem {
+    let why = against.map_or_else(
+        || "the fence is of a lock that nobody holds now, or that guards something else".to_owned(),
+        |against| format!("the fence is not that of who holds the lock: fence `{against}` stands against it"),
+    );
+    let detail = format!("{why}; nothing was {nothing_was}, acquire the lock anew");
+    Problem { fence: against, ..Problem::new(Code::Fenced, detail) }
 }
 
 #[cfg(test)]

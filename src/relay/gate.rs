@@ -294,8 +294,8 @@ mod tests {
             ("recurring", code(gate.recurring(&topic).await)),
             ("delete_recurring", code(gate.delete_recurring(&topic, &recurring(&topic).name).await)),
             ("put_bucket", code(gate.put_bucket(&bucket, BucketSettings::default()).await)),
-            ("change_keys", code(gate.change_keys(&bucket, vec![change(put())], None, false).await)),
-            ("increment", code(gate.change_keys(&bucket, vec![change(add)], None, true).await)),
+            ("change_keys", code(gate.change_keys(&bucket, vec![change(put())], None, None, false).await)),
+            ("increment", code(gate.change_keys(&bucket, vec![change(add)], None, None, true).await)),
             ("key", code(gate.key(&bucket, &key, true).await)),
             ("key_history", code(gate.key_history(&bucket, &key).await)),
             ("touch_key", code(gate.touch_key(&bucket, &key, None, true).await)),
@@ -305,7 +305,7 @@ mod tests {
             ("revoke_keys", code(gate.revoke_keys(&bucket, &key).await)),
             (
                 "delete_key",
-                code(gate.change_keys(&bucket, vec![change(KeyDraft::Delete)], None, false).await),
+                code(gate.change_keys(&bucket, vec![change(KeyDraft::Delete)], None, None, false).await),
             ),
             ("delete_bucket", code(gate.delete_bucket(&bucket).await)),
             ("topics_stats", code(gate.topics_stats().await)),
@@ -422,7 +422,10 @@ mod tests {
         assert_eq!(code(some.key(&bucket, &name("mine.a"), true).await.map(drop)), Some(Code::KeyNotFound));
         assert_eq!(code(some.key(&bucket, &name("other"), true).await.map(drop)), Some(Code::Forbidden));
         let both = vec![delete("mine.a"), delete("other")];
-        assert_eq!(code(some.change_keys(&bucket, both, None, true).await.map(drop)), Some(Code::Forbidden));
+        assert_eq!(
+            code(some.change_keys(&bucket, both, None, None, true).await.map(drop)),
+            Some(Code::Forbidden)
+        );
         let list = async |gate: &Gate, prefix: &str| {
             code(gate.list_keys(&bucket, prefix.into(), None, 1, true).await.map(drop))
         };

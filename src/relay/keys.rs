@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use tidemill_proto::limits::{KEY_CHANGES_MAX, PAGE_BYTES_MAX, TTL_SECONDS_MAX};
+use tidemill_proto::locks::Fence;
 use tidemill_proto::{BucketName, Code, KeyName, MessageId, Problem, Timestamp, TopicName, duration};
 
 use super::fingerprint::fingerprint_of_changes;
@@ -186,7 +187,8 @@ impl Gate {
     /// `changes[2].value`.
     ///
     /// # Errors
-    /// The caller may not, a rule is broken, a condition does not hold, what is to be incremented is no number or would
+    /// The caller may not, a rule is broken, the fence is not that of who holds the lock, a condition does not hold, what is
+    /// to be incremented is no number or would
     /// leave its bounds, the bucket is full, or the storage refused it or did not answer.
     ///
     /// # Panics
@@ -199,9 +201,10 @@ impl Gate {
         bucket: &BucketName,
         drafts: Vec<KeyChangeDraft>,
         key: Option<IdempotencyKey>,
+        fence: Option<Fence>,
         is_batch: bool,
     ) -> Result<KeysMade, Failure> {
-        self.change_keys_under(bucket, drafts, key, is_batch, None).await
+        self.change_keys_under(bucket, drafts, key, fence, is_batch, None).await
     }
 
     /// Puts a key, and puts it under a lease, which keeps it; the time of its draft is what that has left.
@@ -213,11 +216,11 @@ impl Gate {
         &self,
         bucket: &BucketName,
         draft: KeyChangeDraft,
-        key: Option<IdempotencyKey>,
+        (key, fence): (Option<IdempotencyKey>, Option<Fence>),
         lease: &LeaseHold,
     ) -> Result<KeysMade, Failure> {
         let name = draft.key.clone();
-        let made = self.change_keys_under(bucket, vec![draft], key, false, Some(lease)).await?;
+        let made = self.change_keys_under(bucket, vec![draft], key, fence, false, Some(lease)).await?;
         if let Some(revision) = made.changed.first().and_then(|changed| changed.revision) {
             let thing = Leased::Key { bucket: bucket.clone(), key: name, revision };
             self.put_under(lease, thing, made.replayed).await?;
@@ -230,9 +233,13 @@ impl Gate {
         bucket: &BucketName,
         drafts: Vec<KeyChangeDraft>,
         key: Option<IdempotencyKey>,
+        fence: Option<Fence>,
         is_batch: bool,
         lease: Option<&LeaseHold>,
     ) -> Result<KeysMade, Failure> {
+        if fence.is_some() {
+            self.check_fences("Tidemill-Fence")?;
+        }
         let at = |index: usize, failure| if is_batch { of_change(index, failure) } else { failure };
         let mut changes = Vec::with_capacity(drafts.len());
         let mut seen = HashSet::new();
@@ -263,6 +270,7 @@ impl Gate {
             bucket: bucket.clone(),
             changes: changes.clone(),
             idempotency,
+            fence,
             create_bucket,
             timestamp: self.relay().clock.now(),
         };

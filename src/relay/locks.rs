@@ -67,12 +67,19 @@ impl Gate {
             "cannot stand beside `delay` and `deliver_at`: who holds the lock by then is not known"
         } else if is_unique {
             "cannot stand beside `unique`"
-        } else if self.relay().options.features.has(Feature::Locks) {
-            return Ok(());
         } else {
-            "is switched off on this relay (setting `TIDEMILL_FEATURES`, which does not name `locks`)"
+            return self.check_fences("fence");
         };
         Err(Problem::field("fence", rule).into())
+    }
+
+    /// Checks that fences can be shown on this relay; `field` is what the caller called it.
+    pub(super) fn check_fences(&self, field: &str) -> Result<(), Failure> {
+        if self.relay().options.features.has(Feature::Locks) {
+            return Ok(());
+        }
+        let rule = "is switched off on this relay (setting `TIDEMILL_FEATURES`, which does not name `locks`)";
+        Err(Problem::field(field, rule).into())
     }
 
     /// Checks that the caller may do this with a lock: asked before a body is read.

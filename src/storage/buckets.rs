@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
+use tidemill_proto::locks::Fence;
 use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp};
 
 use super::error::StorageError;
@@ -205,6 +206,10 @@ pub struct KeyChanges {
     pub changes: Vec<KeyChange>,
     /// Makes repeats within the window return the first answer.
     pub idempotency: Option<Idempotency>,
+    /// What shows that who makes them holds a lock, as with messages: none is made where that is not so. A lock that guards
+    /// the bucket is looked at in the same step; of another one the greatest fence counts that the bucket has seen. An
+    /// idempotency key that was used wins over it, and it wins over all else.
+    pub fence: Option<Fence>,
     /// Whether to make the bucket, with the settings that are usual, where it is not there.
     pub create_bucket: bool,
     /// When the relay accepted them.
@@ -299,7 +304,7 @@ pub trait BucketStore: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `Overloaded`, `Full`, `KeysFull` (only under an idempotency key), `NoBucket` (only
-    /// without `create_bucket`), `BucketsLimit`, `ForeignKey`, `IdsUsedUp`, `KeyReused`.
+    /// without `create_bucket`), `BucketsLimit`, `ForeignKey`, `IdsUsedUp`, `KeyReused`, `Fenced` (only with `fence`).
     ///
     /// # Cancel safety
     /// Not cancel-safe: when the future is dropped, the changes may have been made.

@@ -38,6 +38,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use tidemill_proto::health::{BackendHealth, HealthStatus};
+use tidemill_proto::locks::Guarded;
 use tidemill_proto::topics::{RunState, Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
@@ -186,7 +187,13 @@ impl MessageStore for Memory {
                 // The locks stand still until the message is there.
                 Some(fence) => {
                     let mut locks = self.locks.still();
-                    topics.append_where(message, now, || locks.check(&message.topic, fence, now))
+                    let written = Guarded::Topic(message.topic.clone());
+                    let may = || locks.check(&written, fence, now);
+                    let appended = topics.append_where(message, now, may)?;
+                    if !appended.replayed {
+                        locks.note(&written, fence, now);
+                    }
+                    Ok(appended)
                 }
             };
             batch.iter().map(append).collect()
@@ -400,6 +407,7 @@ impl Upkeep for Memory {
         let now = self.clock.now();
         self.locks.clear(now);
         self.leases.clear(now);
+        self.takes.clear(now);
         let mut total = Swept::default();
         let mut from = Bound::Unbounded;
         loop {

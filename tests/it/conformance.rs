@@ -11,6 +11,7 @@ mod conditional;
 mod digests;
 mod expiring;
 mod expiry;
+mod fences;
 mod filled;
 #[cfg(feature = "valkey")]
 mod foreign;
@@ -145,6 +146,14 @@ conformance! {
             a_thing_is_under_a_lease_once_and_leaves_it_as_it_is_named,
             a_lease_keeps_so_many_things_and_no_more,
             keys_are_given_time_where_they_have_their_revision;
+        fences:
+            a_lock_that_guards_a_bucket_lets_its_holder_alone_change_its_keys,
+            a_used_key_wins_over_a_fence,
+            of_a_lock_that_guards_nothing_the_greatest_fence_that_a_bucket_has_seen_counts,
+            what_is_refused_has_shown_no_fence,
+            fences_grow_whatever_ends_a_lock,
+            locks_of_one_name_that_guard_something_else_are_others,
+            as_many_wait_as_may_and_no_more;
         messages:
             ids_increase_in_the_order_of_appends,
             ids_increase_after_a_trim_to_nothing,
@@ -397,7 +406,7 @@ conformance! {
             minutes_that_are_over_are_trimmed_and_the_rest_expires,
             a_key_of_another_program_is_not_a_series;
         locks:
-            nothing_is_left_of_locks_that_have_gone;
+            nothing_is_left_of_locks_and_limits_that_have_gone;
         leases:
             nothing_is_left_of_leases_that_have_gone,
             a_key_of_another_program_is_not_a_lease;

@@ -4,6 +4,7 @@ mod commands;
 #[cfg(feature = "valkey")]
 mod damaged;
 mod expiring;
+mod fences;
 mod filling;
 mod handover;
 mod http;

@@ -16,6 +16,8 @@ mod docs;
 mod doors;
 #[cfg(feature = "valkey")]
 mod faults;
+#[cfg(feature = "valkey")]
+mod histories;
 mod http;
 mod keys;
 mod langgraph;

@@ -26,7 +26,7 @@ use crate::http::failure::{Problems, PublishProblems};
 use crate::http::json::Few;
 use crate::http::media::{self, APPLICATION_JSON};
 use crate::http::path::{BucketPath, KeyPath};
-use crate::http::publishing::{Member, described_payload, idempotency_key, mark_replayed};
+use crate::http::publishing::{Member, described_payload, fence, idempotency_key, mark_replayed};
 use crate::http::{Http, json, query};
 use crate::relay::{Failure, KeyChangeDraft, KeyDraft, of_change, parse_key, parse_key_ttl_json};
 
@@ -56,6 +56,7 @@ const FIELDS: [&str; 14] = [
     params(
         ("bucket" = String, Path, description = "The name of the bucket"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
+        ("Tidemill-Fence" = Option<String>, Header, description = "The name of a lock and the fence of who holds it, as in `nightly=1517363399650-0`: refused with 412 once another holds the lock"),
     ),
     request_body = KeyChanges,
     responses((status = 200, description = "All are made", body = KeysChanged), PublishProblems),
@@ -70,6 +71,7 @@ pub(in crate::http) async fn change(
     let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;
     let idempotency = idempotency_key(&head.headers)?;
+    let fence = fence(&head.headers)?;
     http.counted_keys(gate.check_some_key(Verb::Publish))?;
     let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;
     let [changes] = json::fields::<Few<'_, KEY_CHANGES_MAX>, 1>(&body.bytes, ["changes"])?;
@@ -83,7 +85,7 @@ pub(in crate::http) async fn change(
     };
     let drafts = items.iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?;
     let keys: Vec<_> = drafts.iter().map(|draft| draft.key.clone()).collect();
-    let made = http.change_keys(&gate, &bucket, drafts, idempotency, true).await?;
+    let made = http.change_keys(&gate, &bucket, drafts, idempotency, fence, true).await?;
     let told = keys.into_iter().zip(&made.changed).map(|(key, one)| ChangedKey {
         key,
         revision: one.revision,
@@ -169,6 +171,7 @@ fn read_ttl(raw: Member<'_>) -> Result<Option<Duration>, Failure> {
         ("If-Match" = Option<String>, Header, description = "The `ETag` that the key must have; `*`: it must be there"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: the key must not be there"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
+        ("Tidemill-Fence" = Option<String>, Header, description = "The name of a lock and the fence of who holds it, as in `nightly=1517363399650-0`: refused with 412 once another holds the lock"),
     ),
     request_body = KeyIncrement,
     responses(
@@ -186,6 +189,7 @@ pub(in crate::http) async fn increment(
     let [] = query::parameters(&head.uri, [])?;
     let condition = condition::of(&head.headers)?;
     let idempotency = idempotency_key(&head.headers)?;
+    let fence = fence(&head.headers)?;
     http.counted_keys(gate.check_key(Verb::Publish, &bucket, &key))?;
     let body = receive_some(&http, &head, body).await?;
     let [by, min, max, ttl]: [Member<'_>; 4] = match &body {
@@ -194,7 +198,7 @@ pub(in crate::http) async fn increment(
     };
     let edit = read_increment(by, min, max, ttl)?;
     let draft = KeyChangeDraft { key: key.clone(), condition, edit };
-    let made = http.change_keys(&gate, &bucket, vec![draft], idempotency, false).await?;
+    let made = http.change_keys(&gate, &bucket, vec![draft], idempotency, fence, false).await?;
     let one = made.changed.first().expect("there is an answer for each change");
     let revision = one.revision.expect("an increment has a revision");
     let value = one.number.expect("an increment makes a number");
@@ -226,6 +230,11 @@ pub(in crate::http) async fn touch(
 ) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
     let [] = query::parameters(&head.uri, [])?;
+    // Whoever shows one relies on it.
+    if fence(&head.headers)?.is_some() {
+        let rule = "is not heeded here: a touch changes no value; put the key with its `ttl` instead";
+        return Err(Problem::field("Tidemill-Fence", rule).into());
+    }
     gate.check_key(Verb::Publish, &bucket, &key)?;
     let body = receive_some(&http, &head, body).await?;
     let [ttl, wanted]: [Member<'_>; 2] = match &body {

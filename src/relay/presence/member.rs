@@ -43,6 +43,7 @@ pub(super) fn change(
         bucket: bucket.clone(),
         changes: vec![KeyChange { key, condition, edit }],
         idempotency: None,
+        fence: None,
         create_bucket: true,
         timestamp: storage.upkeep.now(),
     }

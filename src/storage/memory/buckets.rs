@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tidemill_proto::locks::Guarded;
 use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp, TopicName};
 
 use super::Memory;
@@ -17,7 +18,20 @@ impl BucketStore for Memory {
         let answer = {
             let mut topics = self.topics.write();
             let now = self.clock.now();
-            topics.change_keys(&changes, now)?
+            match &changes.fence {
+                None => topics.change_keys(&changes, now, || Ok(()))?,
+                // The locks stand still until the changes are made.
+                Some(fence) => {
+                    let mut locks = self.locks.still();
+                    let written = Guarded::Bucket(changes.bucket.clone());
+                    let may = || locks.check(&written, fence, now);
+                    let answer = topics.change_keys(&changes, now, may)?;
+                    if let KeysChanged::Made { replayed: false, .. } = answer {
+                        locks.note(&written, fence, now);
+                    }
+                    answer
+                }
+            }
         };
         self.hints.tell_topics([&TopicName::log_of(&changes.bucket)]);
         Ok(answer)

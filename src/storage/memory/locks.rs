@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 use tidemill_proto::locks::{Fence, Guarded, WAITERS_MAX};
 use tidemill_proto::work::ConsumerName;
-use tidemill_proto::{LockName, MessageId, Timestamp, TopicName};
+use tidemill_proto::{LockName, MessageId, Timestamp};
 
 use super::Memory;
 use crate::storage::{
@@ -27,7 +27,7 @@ const COUNTED_MAX: usize = 100;
 #[error("there are {LOCKS_MAX} locks, as many as this backend keeps")]
 struct TooMany;
 
-/// Locks whose greatest fence a topic remembers.
+/// Locks whose greatest fence a topic or a bucket remembers.
 const SEEN_MAX: usize = 1_000;
 
 /// The locks of the backend.
@@ -39,8 +39,9 @@ struct Kept {
     locks: HashMap<LockId, Lock>,
     /// The last fence that was given.
     last: Option<MessageId>,
-    /// The greatest fences that topics have seen of locks that do not guard them, and until when that is remembered.
-    seen: HashMap<TopicName, HashMap<LockName, (MessageId, Timestamp)>>,
+    /// The greatest fences that topics and buckets have seen of locks that do not guard them, and until when that is
+    /// remembered.
+    seen: HashMap<Guarded, HashMap<LockName, (MessageId, Timestamp)>>,
     /// How many locks there may be before it is looked for some that are over.
     cleared_at: usize,
 }
@@ -139,7 +140,7 @@ impl Locks {
     ) -> Step<Result<LockAnswer, StorageError>> {
         let kept = &mut *self.0.lock();
         if !kept.locks.contains_key(id) {
-            kept.clear(now);
+            kept.clear_if_many(now);
             if kept.locks.len() >= LOCKS_MAX {
                 return (Err(StorageError::Full(TooMany.into())), None);
             }
@@ -198,7 +199,7 @@ impl Locks {
         Still(self.0.lock())
     }
 
-    /// Removes locks that are over, where there are many.
+    /// Removes all that is over.
     pub(super) fn clear(&self, now: Timestamp) {
         self.0.lock().clear(now);
     }
@@ -208,40 +209,58 @@ impl Locks {
 pub(super) struct Still<'a>(MutexGuard<'a, Kept>);
 
 impl Still<'_> {
-    /// Checks that who shows a fence to a topic holds its lock, as far as is known, and remembers the fence.
-    pub(super) fn check(
-        &mut self,
-        topic: &TopicName,
-        fence: &Fence,
-        now: Timestamp,
-    ) -> Result<(), StorageError> {
+    /// Checks that who shows a fence to what is written holds its lock, as far as is known.
+    pub(super) fn check(&self, written: &Guarded, fence: &Fence, now: Timestamp) -> Result<(), StorageError> {
         let Fence { lock, fence } = fence;
-        if fence.seq % 2 == 1 {
-            let id = LockId { name: lock.clone(), guards: Some(Guarded::Topic(topic.clone())) };
+        if guards(*fence) {
+            let id = LockId { name: lock.clone(), guards: Some(written.clone()) };
             let held = self.0.locks.get(&id).and_then(|lock| lock.held.as_ref());
             let held = held.filter(|held| held.until > now).map(|held| held.fence);
             return if held == Some(*fence) { Ok(()) } else { Err(StorageError::Fenced(held)) };
         }
-        let seen = self.0.seen.entry(topic.clone()).or_default();
-        seen.retain(|_, (_, until)| *until > now);
-        if let Some((greatest, _)) = seen.get(lock).filter(|(greatest, _)| greatest > fence) {
-            return Err(StorageError::Fenced(Some(*greatest)));
+        let greatest = self.0.seen.get(written).and_then(|seen| seen.get(lock));
+        match greatest.filter(|(greatest, until)| greatest > fence && *until > now) {
+            Some((greatest, _)) => Err(StorageError::Fenced(Some(*greatest))),
+            None => Ok(()),
         }
+    }
+
+    /// Remembers a fence that was shown to what was written, once nothing else stood in the way.
+    pub(super) fn note(&mut self, written: &Guarded, fence: &Fence, now: Timestamp) {
+        let Fence { lock, fence } = fence;
+        if guards(*fence) {
+            return;
+        }
+        let seen = self.0.seen.entry(written.clone()).or_default();
+        seen.retain(|_, (_, until)| *until > now);
         if seen.len() >= SEEN_MAX && !seen.contains_key(lock) {
             let least = seen.iter().min_by_key(|(_, (fence, _))| *fence).map(|(lock, _)| lock.clone());
             least.and_then(|least| seen.remove(&least));
         }
         seen.insert(lock.clone(), (*fence, now.saturating_add(FENCE_KEPT)));
-        Ok(())
     }
+}
+
+/// Returns whether a fence is of a lock that guards something.
+const fn guards(fence: MessageId) -> bool {
+    fence.seq % 2 == 1
 }
 
 impl Kept {
     fn clear(&mut self, now: Timestamp) {
+        self.locks.retain(|_, lock| !lock.is_over(now));
+        self.cleared_at = self.locks.len() * 2;
+        self.seen.retain(|_, seen| seen.values().any(|(_, until)| *until > now));
+        // What many have taken is not kept for few.
+        if self.locks.capacity() > 4 * self.locks.len().max(CLEARED_AT_MIN) {
+            self.locks.shrink_to(2 * self.locks.len());
+        }
+    }
+
+    /// Clears where there are many, since the next sweep may be far off.
+    fn clear_if_many(&mut self, now: Timestamp) {
         if self.locks.len() >= self.cleared_at.max(CLEARED_AT_MIN) {
-            self.locks.retain(|_, lock| !lock.is_over(now));
-            self.cleared_at = self.locks.len() * 2;
-            self.seen.retain(|_, seen| seen.values().any(|(_, until)| *until > now));
+            self.clear(now);
         }
     }
 
@@ -366,3 +385,6 @@ impl LockStore for Memory {
     /// Nobody but this node hands over its locks.
     fn watch_locks(&self, _watch: bool) {}
 }
+
+#[cfg(test)]
+mod tests;

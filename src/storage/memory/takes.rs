@@ -1,6 +1,7 @@
 //! Limits of applications, in this process.
 
 use async_trait::async_trait;
+use tidemill_proto::Timestamp;
 
 use super::Memory;
 use crate::storage::takes::TakeTable;
@@ -19,9 +20,25 @@ impl Default for Takes {
     }
 }
 
+impl Takes {
+    /// Forgets limits of which nothing is owed.
+    pub(super) fn clear(&self, now: Timestamp) {
+        self.0.clear(micros(now));
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+fn micros(now: Timestamp) -> u64 {
+    now.as_millis().saturating_mul(1_000)
+}
+
 #[async_trait]
 impl TakeStore for Memory {
     async fn take(&self, take: &Take) -> Result<Taken, StorageError> {
-        self.takes.0.take(take, self.clock.now().as_millis().saturating_mul(1_000))
+        self.takes.0.take(take, micros(self.clock.now()))
     }
 }

@@ -82,6 +82,11 @@ impl TakeTable {
         Ok(Taken { allowed, owed })
     }
 
+    /// Forgets limits of which nothing is owed at this time.
+    pub(crate) fn clear(&self, now_micros: u64) {
+        self.limits.lock().clear(Owed { micros: now_micros, parts: 0 });
+    }
+
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.limits.lock().of.len()
@@ -89,6 +94,16 @@ impl TakeTable {
 }
 
 impl Limits {
+    fn clear(&mut self, now: Owed) {
+        self.of.retain(|_, counted| counted.is_owed(now));
+        self.cleared_at = self.of.len() * 2;
+        self.cleared_micros = Some(now.micros);
+        // What many have taken is not kept for few.
+        if self.of.capacity() > 4 * self.of.len().max(CLEARED_AT_MIN) {
+            self.of.shrink_to(2 * self.of.len());
+        }
+    }
+
     /// Writes what is owed of policies of a limit from now on.
     fn put(
         &mut self,
@@ -102,9 +117,7 @@ impl Limits {
             let is_soon = |last: u64| now.micros.abs_diff(last) < CLEARED_EVERY_MICROS;
             let is_many = self.of.len() >= self.cleared_at.max(CLEARED_AT_MIN).min(max);
             if is_many && !(self.of.len() >= max && self.cleared_micros.is_some_and(is_soon)) {
-                self.of.retain(|_, counted| counted.is_owed(now));
-                self.cleared_at = self.of.len() * 2;
-                self.cleared_micros = Some(now.micros);
+                self.clear(now);
             }
             if self.of.len() >= max {
                 return Err(StorageError::Full(format!("something is owed of {max} limits").into()));

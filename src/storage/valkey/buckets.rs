@@ -1,4 +1,4 @@
-//! Buckets of keys: their changes, and what they have.
+//! Buckets of keys: what they have, and what becomes of it (their changes are in `changing`).
 //!
 //! Everything is a script (see `scripts::buckets`), called over the connection of work. Two indexes lie beside the
 //! buckets: of their names, and of when in each a key is over next. Both are hints, which whoever changes a bucket lowers
@@ -15,13 +15,12 @@ use super::resp::{Reply, Request};
 use super::scripts::{self, Script};
 use super::{Shard, keys};
 use crate::storage::{
-    BucketSettings, BucketState, EXPIRED_MAX, KeyChanges, KeyCondition, KeyDigest, KeyEdit, KeyEntry,
-    KeyPage, KeyRange, KeysChanged, KeysExpired, LOG_BYTES, LOG_CHANGES, ROOM_IDLE, StorageError,
+    BucketSettings, BucketState, EXPIRED_MAX, KeyEntry, KeyPage, KeyRange, KeysExpired, LOG_BYTES,
+    LOG_CHANGES, ROOM_IDLE, StorageError,
 };
-use replies::{
-    Coded, Step, coded, read_changed, read_entry, read_history, read_page, read_state, read_touched,
-};
+use replies::{Coded, coded, read_entry, read_history, read_page, read_state, read_touched};
 
+mod changing;
 mod filling;
 mod replies;
 mod touching;
@@ -76,7 +75,7 @@ impl Shard {
         &self,
         bucket: &BucketName,
         script: &'static Script,
-        beside: Option<String>,
+        beside: impl IntoIterator<Item = String>,
         timestamp: Timestamp,
         arguments: impl IntoIterator<Item = Vec<u8>>,
     ) -> Call {
@@ -132,91 +131,6 @@ impl Shard {
             }
             _ => unexpected("EVALSHA", Effect::Write),
         }
-    }
-
-    /// Makes changes of keys.
-    pub(super) async fn change_keys(&self, changes: &KeyChanges) -> Result<KeysChanged, StorageError> {
-        let KeyChanges { bucket, idempotency, create_bucket, timestamp, changes: all } = changes;
-        let remembered =
-            idempotency.as_ref().map(|once| self.keys.idempotency(&TopicName::log_of(bucket), &once.key));
-        for _ in 0..ROUNDS_MAX {
-            let mut arguments: Vec<Vec<u8>> = Vec::with_capacity(2 + 9 * all.len());
-            let window = u64::try_from(self.limits.idempotency_window.as_millis()).unwrap_or(u64::MAX);
-            arguments.push(
-                idempotency.as_ref().map_or_else(String::new, |once| hex::encode(once.fingerprint)).into(),
-            );
-            arguments.push(window.to_string().into());
-            for change in all {
-                let condition = match change.condition {
-                    KeyCondition::Anything => "*".to_owned(),
-                    KeyCondition::Absent => "-".to_owned(),
-                    KeyCondition::Present => "+".to_owned(),
-                    KeyCondition::Revision(revision) => revision.to_string(),
-                    KeyCondition::Filling(token) => format!("={}", filling::written(token)),
-                };
-                arguments.push(change.key.as_str().into());
-                arguments.push(condition.into());
-                let of_edit: [Vec<u8>; 7] = match &change.edit {
-                    KeyEdit::Put { value, ttl, fresh, owner } => [
-                        "put".into(),
-                        value.bytes.to_vec(),
-                        said(value.content_type.as_deref()).into(),
-                        ms_of(*ttl).into(),
-                        said(owner.as_ref().map(KeyName::as_str)).into(),
-                        replies::written(&KeyDigest::of(&value.bytes)).into(),
-                        ms_of(*fresh).into(),
-                    ],
-                    KeyEdit::Delete => {
-                        std::array::from_fn(|at| if at == 0 { "del".into() } else { Vec::new() })
-                    }
-                    KeyEdit::Increment { by, min, max, ttl } => {
-                        let bound =
-                            |bound: &Option<i64>| bound.map_or_else(String::new, |bound| bound.to_string());
-                        [
-                            "inc".into(),
-                            by.to_string().into(),
-                            bound(min).into(),
-                            bound(max).into(),
-                            ms_of(*ttl).into(),
-                            Vec::new(),
-                            Vec::new(),
-                        ]
-                    }
-                };
-                arguments.extend(of_edit);
-            }
-            let call = self
-                .of_bucket(bucket, &scripts::CHANGE_KEYS, remembered.clone(), *timestamp, arguments)
-                .replied(0, all.len() * 128);
-            let count = all.len();
-            match self
-                .change_bucket(bucket, call, move |reply| {
-                    coded(reply, |code, parts| read_changed(code, count, parts))
-                })
-                .await?
-            {
-                Coded::Well(Step::Done { changed, earliest }) => {
-                    if let Some(earliest) = earliest {
-                        self.note_expiring(&[(bucket, earliest)]).await;
-                    }
-                    return Ok(changed);
-                }
-                Coded::Well(Step::KeyReused) => return Err(StorageError::KeyReused),
-                Coded::Well(Step::ExpireFirst) => {
-                    if let Some(Err(error)) = self.expire_keys(std::slice::from_ref(bucket)).await.pop() {
-                        return Err(error);
-                    }
-                }
-                Coded::Other(1) if *create_bucket => {
-                    self.make_bucket(bucket, &BucketSettings::default(), true).await?;
-                }
-                Coded::Other(12) => {
-                    return Err(StorageError::ForeignKey(remembered.unwrap_or_default().into()));
-                }
-                Coded::Other(code) => return Err(self.of_code(bucket, code)),
-            }
-        }
-        Err(StorageError::Overloaded)
     }
 
     /// Notes in the index when a key of buckets is over.

@@ -20,7 +20,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 use tidemill_proto::limits::CONTENT_TYPE_BYTES_MAX;
-use tidemill_proto::locks::Fence;
+use tidemill_proto::locks::{Fence, Guarded};
 use tidemill_proto::{MessageId, OrderKey, Timestamp, content_type, json};
 
 use super::keys::{Keys, fences};
@@ -117,7 +117,7 @@ pub(super) fn append_fenced(
     command.arg(b"EVALSHA").arg(APPEND_FENCED.digest().as_bytes()).number(names as u64);
     command.joined(&keys.stream_parts(&message.topic));
     command.arg(keys.description(&message.topic).as_bytes());
-    for key in fences(&message.topic, &fence.lock) {
+    for key in fences(Guarded::Topic(message.topic.clone()), &fence.lock) {
         command.arg(key.as_bytes());
     }
     conditions(&mut command, keys, message, window_ms);

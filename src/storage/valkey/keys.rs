@@ -97,12 +97,15 @@ pub(super) fn kept(digest: [u8; 16]) -> String {
     format!("tidemill:kept:{:032x}", u128::from_be_bytes(digest))
 }
 
-/// Returns the keys by which a topic knows fences: who holds the lock of this name that guards it, and the greatest fences
-/// that it has seen of locks that do not.
-pub(super) fn fences(topic: &TopicName, name: &LockName) -> [String; 2] {
-    let guards = Some(Guarded::Topic(topic.clone()));
-    let [held, ..] = lock(&LockId { name: name.clone(), guards });
-    [held, format!("lock:{{{topic}}}:seen")]
+/// Returns the keys by which a topic or a bucket knows fences: who holds the lock of this name that guards it, and the
+/// greatest fences that it has seen of locks that do not.
+pub(super) fn fences(written: Guarded, name: &LockName) -> [String; 2] {
+    let seen = match &written {
+        Guarded::Topic(topic) => format!("lock:{{{topic}}}:seen"),
+        Guarded::Bucket(bucket) => format!("lock:{{{}}}:seen", TopicName::log_of(bucket)),
+    };
+    let [held, ..] = lock(&LockId { name: name.clone(), guards: Some(written) });
+    [held, seen]
 }
 
 /// Written by every look at the publishing connection, to learn whether the server takes writes.

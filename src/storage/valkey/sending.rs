@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sha1::{Digest as _, Sha1};
+use tidemill_proto::locks::Guarded;
 use tidemill_proto::topics::TopicUpdate;
 use tidemill_proto::{MessageId, TopicName};
 use tokio::sync::watch;
@@ -337,7 +338,7 @@ impl Sender {
                 let key = message.idempotency.as_ref().map_or("", |once| &once.key);
                 read_script_reply(parts, |code| match (code, &message.fence) {
                     (9 | 10, Some(fence)) => {
-                        let [held, seen] = keys::fences(&message.topic, &fence.lock);
+                        let [held, seen] = keys::fences(Guarded::Topic(message.topic.clone()), &fence.lock);
                         if code == 9 { held } else { seen }
                     }
                     _ => self.keys.idempotency(&message.topic, key),

@@ -64,7 +64,14 @@ pub(super) fn where_it(condition: KeyCondition, change: KeyChange) -> KeyChange 
 /// Returns changes of now that make their bucket.
 pub(super) fn changes(storage: &Storage, bucket: &BucketName, changes: Vec<KeyChange>) -> KeyChanges {
     let timestamp = storage.upkeep.now();
-    KeyChanges { bucket: bucket.clone(), changes, idempotency: None, create_bucket: true, timestamp }
+    KeyChanges {
+        bucket: bucket.clone(),
+        changes,
+        idempotency: None,
+        fence: None,
+        create_bucket: true,
+        timestamp,
+    }
 }
 
 /// Asks for changes that must be answered.

@@ -7,23 +7,25 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use tidemill::proto::locks::{Fence, Guarded};
 use tidemill::proto::work::ConsumerName;
-use tidemill::proto::{BucketName, LockName, MessageId};
+use tidemill::proto::{BucketName, LimitName, LockName, MessageId};
 use tidemill::storage::{
-    Hint, Idempotency, LockAnswer, LockAsked, LockHeld, LockId, LockKey, LockRenewal, LockSecret, LockSeen,
-    NewMessage, PLACE_KEPT, StorageError,
+    Hint, Idempotency, LimitPolicy, LockAnswer, LockAsked, LockHeld, LockId, LockKey, LockRenewal,
+    LockSecret, LockSeen, NewMessage, PLACE_KEPT, StorageError, Take, TakeKind,
 };
 use tokio::time::{Instant, sleep};
 
 use crate::support::eventually;
 use crate::support::ground::{Ground, Heard, SOON, append, json, length, message};
 #[cfg(feature = "valkey")]
+use crate::support::length::pick;
+#[cfg(feature = "valkey")]
 use crate::support::resp::Reply;
 
-const LONG: Duration = Duration::from_mins(1);
-const SHORT: Duration = Duration::from_millis(300);
+pub(super) const LONG: Duration = Duration::from_mins(1);
+pub(super) const SHORT: Duration = Duration::from_millis(300);
 
 /// Returns a lock that nobody has held.
-fn lock() -> LockId {
+pub(super) fn lock() -> LockId {
     static LOCKS: AtomicU64 = AtomicU64::new(0);
     let name = format!("lock-{}", LOCKS.fetch_add(1, Ordering::Relaxed));
     LockId { name: LockName::parse(&name).expect("a name"), guards: None }
@@ -34,18 +36,18 @@ fn name(text: &str) -> ConsumerName {
 }
 
 /// Returns who asks for a lock, with a secret of its own.
-fn asks(holder: &str, ttl: Duration, waits: bool) -> LockAsked {
+pub(super) fn asks(holder: &str, ttl: Duration, waits: bool) -> LockAsked {
     let [one, two] = [(); 2].map(|()| tidemill::chance::random().to_be_bytes());
     let secret = [one, two].concat().try_into().expect("sixteen bytes");
     LockAsked { secret, holder: name(holder), ttl, waits, again: false, key: None }
 }
 
-async fn acquire(ground: &Ground, lock: &LockId, asked: &LockAsked) -> LockAnswer {
+pub(super) async fn acquire(ground: &Ground, lock: &LockId, asked: &LockAsked) -> LockAnswer {
     ground.storage.locks.acquire_lock(lock, asked).await.expect("it answers")
 }
 
 /// Returns the fence with which a lock is granted.
-async fn granted(ground: &Ground, lock: &LockId, asked: &LockAsked) -> MessageId {
+pub(super) async fn granted(ground: &Ground, lock: &LockId, asked: &LockAsked) -> MessageId {
     match acquire(ground, lock, asked).await {
         LockAnswer::Granted { secret, fence, .. } if secret == asked.secret => fence,
         other => panic!("it is not granted: {other:?}"),
@@ -53,18 +55,18 @@ async fn granted(ground: &Ground, lock: &LockId, asked: &LockAsked) -> MessageId
 }
 
 /// Returns who holds a lock instead, and how many stand in front.
-async fn refused(ground: &Ground, lock: &LockId, asked: &LockAsked) -> (LockHeld, Option<u64>) {
+pub(super) async fn refused(ground: &Ground, lock: &LockId, asked: &LockAsked) -> (LockHeld, Option<u64>) {
     match acquire(ground, lock, asked).await {
         LockAnswer::Locked { held, place, .. } => (held, place),
         other => panic!("nobody holds it: {other:?}"),
     }
 }
 
-async fn release(ground: &Ground, lock: &LockId, asked: &LockAsked) -> bool {
+pub(super) async fn release(ground: &Ground, lock: &LockId, asked: &LockAsked) -> bool {
     ground.storage.locks.release_lock(lock, asked.secret).await.expect("it answers")
 }
 
-async fn seen(ground: &Ground, lock: &LockId) -> LockSeen {
+pub(super) async fn seen(ground: &Ground, lock: &LockId) -> LockSeen {
     ground.storage.locks.lock(lock, 10).await.expect("it answers")
 }
 
@@ -329,26 +331,34 @@ pub(super) async fn of_a_lock_that_guards_nothing_the_greatest_fence_counts(grou
 
 #[cfg(feature = "valkey")]
 /// For backends with a server: nothing is left of what has come and gone.
-pub(super) async fn nothing_is_left_of_locks_that_have_gone(ground: &Ground) {
-    const MANY: usize = 2_000;
+pub(super) async fn nothing_is_left_of_locks_and_limits_that_have_gone(ground: &Ground) {
+    let many = pick(20_000, 100_000);
     let size = async || match ground.server().command(&["DBSIZE"]).await {
         Reply::Integer(size) => size,
         other => panic!("no size: {other:?}"),
     };
     let before = size().await;
-    let come_and_go = (0..MANY).map(|number| async move {
-        let lock = lock();
-        // A third is released, of a third the one who is next does not come, and the time of the rest is over.
-        let asked = asks("ann", SHORT, false);
-        granted(ground, &lock, &asked).await;
-        if number % 3 == 1 {
-            refused(ground, &lock, &asks("bob", SHORT, true)).await;
+    let policy = LimitPolicy::new(100, Duration::from_secs(1), 100).expect("within bounds");
+    let come_and_go = (0..many).map(|number| async move {
+        if number % 4 == 3 {
+            let name = LimitName::parse(&format!("limit-{number}")).expect("a name");
+            let take = Take { name, policies: vec![policy], cost: 10, kind: TakeKind::Take };
+            assert!(ground.storage.takes.take(&take).await.expect("it answers").allowed);
+            return;
         }
-        if number % 3 != 2 {
+        // A third is released, of a third the one who is next does not come, and the time of the rest is over.
+        let lock = lock();
+        let asked = asks("ann", SHORT, false);
+        acquire(ground, &lock, &asked).await;
+        if number % 4 == 1 {
+            acquire(ground, &lock, &asks("bob", SHORT, true)).await;
+        }
+        if number % 4 != 2 {
             release(ground, &lock, &asked).await;
         }
     });
-    futures_util::stream::iter(come_and_go).for_each_concurrent(100, |one| one).await;
+    futures_util::stream::iter(come_and_go).for_each_concurrent(200, |one| one).await;
     let last_fences = 16;
-    eventually(SOON, async || size().await <= before + last_fences).await;
+    let left = async || size().await - before;
+    eventually(SOON, async || left().await <= last_fences).await;
 }

@@ -267,6 +267,7 @@ impl Model<'_> {
         let all = KeyChanges {
             bucket: self.name.clone(),
             changes: asked.clone(),
+            fence: None,
             idempotency: None,
             create_bucket: true,
             timestamp: now,

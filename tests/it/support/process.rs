@@ -344,6 +344,12 @@ os.write(1, printed)
         output.stdout
     }
 
+    /// Sends the process a signal: to freeze it, or to end that.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal)
+            .expect("it runs");
+    }
+
     /// Tells the relay to stop, and returns its exit code and what it logged.
     pub(crate) fn stop(mut self) -> (Option<i32>, String) {
         let pid = rustix::process::Pid::from_child(&self.child);

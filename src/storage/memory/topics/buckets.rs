@@ -60,11 +60,12 @@ impl Topics {
         names.take(limit).cloned().collect()
     }
 
-    /// Makes changes of keys, all of them or none.
+    /// Makes changes of keys, all of them or none, where `may` says so, which is asked unless their idempotency key was used.
     pub(in crate::storage::memory) fn change_keys(
         &mut self,
         changes: &KeyChanges,
         now: Timestamp,
+        may: impl FnOnce() -> Result<(), StorageError>,
     ) -> Result<KeysChanged, StorageError> {
         let name = &changes.bucket;
         if let Some(bucket) = self.buckets.get_mut(name) {
@@ -75,13 +76,16 @@ impl Topics {
             {
                 return Ok(KeysChanged::Made { changed: changed.into(), replayed: true });
             }
-        } else if changes.create_bucket {
+        }
+        may()?;
+        let is_there = self.buckets.contains_key(name);
+        if !is_there {
+            if !changes.create_bucket {
+                return Err(StorageError::NoBucket);
+            }
             self.check_buckets_limit()?;
-        } else {
-            return Err(StorageError::NoBucket);
         }
         // Made where everything else has been found to be right.
-        let is_there = self.buckets.contains_key(name);
         let made = (!is_there).then(|| self.new_bucket(BucketSettings::default(), now));
         let step = match self.plan(made.as_deref(), changes, now)? {
             Ok(step) => step,

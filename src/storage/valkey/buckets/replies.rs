@@ -25,18 +25,20 @@ pub(super) enum Step {
         earliest: Option<u64>,
     },
     KeyReused,
+    /// The fence is not that of who holds the lock: this one stands against it, if there is one.
+    Fenced(Option<MessageId>),
     /// There may be room once keys have gone whose time is over.
     ExpireFirst,
 }
 
-/// Reads an answer with its code in front. 1, and what is below 0, say that nothing was done.
+/// Reads an answer with its code in front. 1, 12 to 14, and what is below 0, say that nothing was done.
 pub(super) fn coded<T>(
     reply: Reply<'_>,
     read: impl FnOnce(i64, &mut Parts<'_>) -> Option<T>,
 ) -> Option<Coded<T>> {
     let Reply::Array(mut parts) = reply else { return None };
     match parts.next()?.integer()? {
-        code if code == 1 || code == 12 || code < 0 => Some(Coded::Other(code)),
+        code if code == 1 || (12..=14).contains(&code) || code < 0 => Some(Coded::Other(code)),
         code => read(code, &mut parts).map(Coded::Well),
     }
 }
@@ -77,6 +79,7 @@ pub(super) fn read_changed(code: i64, count: usize, parts: &mut Parts<'_>) -> Op
         5 => refused(parts.next()?, KeyRefusal::TooManyKeys),
         6 => refused(parts.next()?, KeyRefusal::TooManyBytes),
         8 => Some(Step::ExpireFirst),
+        9 => Some(Step::Fenced(read_id(parts.next()?.bytes()?))),
         11 => Some(Step::KeyReused),
         _ => None,
     }

@@ -48,7 +48,14 @@ fn change(name: &str, edit: KeyEdit) -> KeyChange {
 }
 
 fn changes(name: &str, changes: Vec<KeyChange>) -> KeyChanges {
-    KeyChanges { bucket: bucket(name), changes, idempotency: None, create_bucket: true, timestamp: START }
+    KeyChanges {
+        bucket: bucket(name),
+        changes,
+        idempotency: None,
+        fence: None,
+        create_bucket: true,
+        timestamp: START,
+    }
 }
 
 async fn make(memory: &Memory, name: &str, all: Vec<KeyChange>) -> Result<(), StorageError> {

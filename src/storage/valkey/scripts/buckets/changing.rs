@@ -7,8 +7,10 @@ use super::Script;
 /// The first round only looks, and finds what each change would do, or that one is refused; the second does it. Two
 /// decimal numbers of 64 bits are more than a number of a script can hold: the server adds them, and texts are compared.
 ///
-/// KEYS: those of a bucket, and the remembered idempotency key, if there is one. ARGV: those of a bucket; fingerprint and
-/// window (ms), empty without a key; then of each change the key, its condition (`*` none, `-` absent, `+` there, `=` and
+/// KEYS: those of a bucket; the remembered idempotency key, if there is one; and with a fence who holds the lock that guards
+/// the bucket, and the greatest fences that were seen. ARGV: those of a bucket; fingerprint and window (ms), the first empty
+/// without a key; the name of the lock, the fence, and for how many ms it is remembered, the first two empty without a
+/// fence; then of each change the key, its condition (`*` none, `-` absent, `+` there, `=` and
 /// a token where it is being filled under that, or a revision), and `put` with value, content type (as in a record), time to
 /// live (ms, or nothing), owner (as in a record), digest, and for how long it is fresh (ms, or nothing), `del` with six
 /// empty ones, or `inc` with by how much, the bounds (each may be empty), time to live, and two empty ones.
@@ -17,14 +19,31 @@ use super::Script;
 /// change, where `-` stands for none; `{2, at, revision}` where the condition of the change at this place does not hold,
 /// `{3, at}` where its value is no number, `{4, at, number}` where that would leave its bounds, `{5, at}` and `{6, at}`
 /// where there would be too many keys or bytes; `{8}` where that may be so because of keys whose time is over: they have to
-/// go first; `{10, …}` as 0 where the idempotency key was used for the same, `{11}` where for something else, `{12}` where
-/// what is remembered is another program's.
+/// go first; `{9, fence}` where another fence stands against the one that is shown, which is empty where nobody holds the
+/// lock; `{10, …}` as 0 where the idempotency key was used for the same, `{11}` where for something else, `{12}` where
+/// what is remembered is another program's, `{13}` and `{14}` where the last key but one or the last is.
+///
+/// The fence is looked at first, so that a bucket is not made by who may not write to it; a key that was used wins all the
+/// same.
 pub(in crate::storage::valkey) static CHANGE_KEYS: Script = Script::new(concat!(
+    sortable!(),
+    is_foreign!(),
+    fence_check!(),
+    r"
+local fingerprint, lock, fence, against = ARGV[6], ARGV[8], ARGV[9], nil
+local remembered = fingerprint ~= '' and KEYS[9]
+local held, seen = KEYS[#KEYS - 1], KEYS[#KEYS]
+if lock ~= '' then
+  if is_foreign(held, 'hash') then return {13} end
+  if is_foreign(seen, 'hash') then return {14} end
+  against = fenced(held, seen, lock, fence)
+  if against and redis.call('EXISTS', KEYS[2]) == 0 then return {9, against} end
+end
+",
     changes_a_bucket!(),
     r"
-local fingerprint = ARGV[6]
-if KEYS[9] then
-  local kept = redis.pcall('GET', KEYS[9])
+if remembered then
+  local kept = redis.pcall('GET', remembered)
   if foreign(kept) then return {12} end
   -- Of a bucket that was deleted since no key is known.
   local of, epoch, rest = string.match(kept or '', '^(%S+) (%S+)\n(.*)$')
@@ -35,6 +54,7 @@ if KEYS[9] then
     return answer
   end
 end
+if against then return {9, against} end
 local function is_less(one, other)
   local negative = string.sub(one, 1, 1) == '-'
   if negative ~= (string.sub(other, 1, 1) == '-') then return negative end
@@ -60,7 +80,7 @@ local function too_many(code, at)
   if has_due and redis.call('ZCOUNT', KEYS[5], '-inf', string.format('%.0f', now)) > 0 then return {8} end
   return {code, at}
 end
-for first = 8, #ARGV, 9 do
+for first = 11, #ARGV, 9 do
   local at, key, condition, op = #steps, ARGV[first], ARGV[first + 1], ARGV[first + 2]
   local record, due = redis.call('HGET', KEYS[3], key), has_due and redis.call('ZSCORE', KEYS[5], key)
   local head = record and head_of(record)
@@ -181,9 +201,10 @@ for _, step in ipairs(steps) do
   answer[#answer + 1] = (id or '-') .. ' ' .. (step.head and 0 or id and 1 or 0) .. ' ' .. (step.number or '-')
 end
 if events > 0 then finish(bytes, logged) end
-if KEYS[9] then
+if lock ~= '' then note_fence(seen, lock, fence, ARGV[10]) end
+if remembered then
   local kept = fingerprint .. ' ' .. facts[1] .. '\n' .. table.concat(answer, '\n', 3)
-  redis.call('SET', KEYS[9], kept, 'PX', ARGV[7])
+  redis.call('SET', remembered, kept, 'PX', ARGV[7])
 end
 local earliest = redis.call('ZRANGE', KEYS[5], 0, 0, 'WITHSCORES')[2]
 if earliest and (not first_due or tonumber(earliest) < tonumber(first_due)) then answer[2] = earliest end
