@@ -30,11 +30,14 @@ mod groups;
 mod health;
 mod keys;
 mod limits;
+mod lock;
+mod locks;
 mod logs;
 mod open_files;
 mod output;
 mod points;
 mod presence;
+mod processes;
 mod publish;
 mod read;
 mod roles;
@@ -128,6 +131,12 @@ pub enum Command {
     Presence(presence::Presence),
     /// Take of limits of applications, look at them, and give back
     Limits(limits::Limits),
+    /// Run a command while a lock is held
+    ///
+    /// The command has the fence in its environment, and is stopped where the lock is lost.
+    Lock(lock::Lock),
+    /// Show, release and take away locks
+    Locks(locks::Locks),
     /// Run a command for each message of a group
     ///
     /// The message is its standard input, and its exit status says what becomes of the message.
@@ -202,6 +211,8 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Buckets(buckets) => block_on(buckets.run(environment)),
         Command::Presence(presence) => block_on(presence.run(environment)),
         Command::Limits(limits) => block_on(limits.run(environment)),
+        Command::Lock(lock) => block_on(lock.run(environment)),
+        Command::Locks(locks) => block_on(locks.run(environment)),
         Command::Work(work) => block_on(work.run(environment)),
         Command::Groups(groups) => block_on(groups.run(environment)),
         Command::Claim(claim) => block_on(claim.run(environment)),

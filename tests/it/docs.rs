@@ -15,6 +15,7 @@ use tidemill::config::{
 };
 use tidemill::proto::{Code, limits};
 
+mod locks;
 mod page;
 
 use crate::support::process::{Relay, run_line};
@@ -36,6 +37,7 @@ const PAGES: &[&str] = &[
     "docs/keys.md",
     "docs/presence.md",
     "docs/limits.md",
+    "docs/locks.md",
     "docs/client.md",
     "docs/access.md",
     "docs/cli.md",
