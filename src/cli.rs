@@ -31,11 +31,14 @@ mod health;
 mod keys;
 mod leases;
 mod limits;
+mod lock;
+mod locks;
 mod logs;
 mod open_files;
 mod output;
 mod points;
 mod presence;
+mod processes;
 mod publish;
 mod read;
 mod roles;
@@ -134,6 +137,12 @@ pub enum Command {
     Series(series::Series),
     /// Create, renew, show and end leases, which keep locks, keys and members alive together
     Leases(leases::Leases),
+    /// Run a command while a lock is held
+    ///
+    /// The command has the fence in its environment, and is stopped where the lock is lost.
+    Lock(lock::Lock),
+    /// Show, release and take away locks
+    Locks(locks::Locks),
     /// Run a command for each message of a group
     ///
     /// The message is its standard input, and its exit status says what becomes of the message.
@@ -210,6 +219,8 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Limits(limits) => block_on(limits.run(environment)),
         Command::Series(series) => block_on(series.run(environment)),
         Command::Leases(leases) => block_on(leases.run(environment)),
+        Command::Lock(lock) => block_on(lock.run(environment)),
+        Command::Locks(locks) => block_on(locks.run(environment)),
         Command::Work(work) => block_on(work.run(environment)),
         Command::Groups(groups) => block_on(groups.run(environment)),
         Command::Claim(claim) => block_on(claim.run(environment)),

@@ -33,6 +33,8 @@ pub(crate) struct Request<'a> {
     /// The segments of the path, not encoded.
     pub(crate) path: &'a [&'a str],
     pub(crate) query: Option<(&'a str, String)>,
+    /// Under which a repeat finds what was done.
+    pub(crate) key: Option<&'a str>,
     /// JSON.
     pub(crate) body: Option<Vec<u8>>,
     /// How long the relay is asked to wait.
@@ -75,7 +77,7 @@ impl Http {
         Ok(Self { client, base, name, answer_bytes_max: options.frame_bytes_max })
     }
 
-    /// Sends a request, and reads its answer.
+    /// Sends a request, and reads its answer. One without a body is `null`.
     pub(crate) async fn ask<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T, ClientError> {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
@@ -85,6 +87,9 @@ impl Http {
             url.query_pairs_mut().append_pair(name, value);
         }
         let mut asked = self.client.request(request.method, url).timeout(request.wait + ANSWER);
+        if let Some(key) = request.key {
+            asked = asked.header("idempotency-key", key);
+        }
         if let Some(body) = request.body {
             asked = asked.header(CONTENT_TYPE, "application/json").body(body);
         }
@@ -96,7 +101,8 @@ impl Http {
         let retry_after = header(RETRY_AFTER).and_then(|text| text.parse().ok());
         let body = self.body(response).await?;
         if (200..300).contains(&status) {
-            return serde_json::from_slice(&body).map_err(|cause| self.not_a_relay(cause.to_string()));
+            let body: &[u8] = if body.is_empty() { b"null" } else { &body };
+            return serde_json::from_slice(body).map_err(|cause| self.not_a_relay(cause.to_string()));
         }
         let problem = if is_problem { serde_json::from_slice::<Problem>(&body).ok() } else { None };
         Err(match problem {

@@ -1,7 +1,7 @@
 //! A client of a Tidemill relay: live reading without loss, and pipelined publishing without copies.
 //!
 //! It speaks WebSocket, connects again by itself, and goes on where it was; and it works on the messages of
-//! groups, over HTTP. The relay's own commands are made of it, and programs of others can be. It must not
+//! groups, holds locks and takes of limits, over HTTP. The relay's own commands are made of it, and programs of others can be. It must not
 //! know the relay: only the wire contract, which is [`proto`].
 //!
 //! | file | owns |
@@ -20,6 +20,8 @@
 //! | `work` | work: groups, claims, and what is said of messages, a request each |
 //! | `job` | work: one message with a worker, from its handler to its settling |
 //! | `worker` | work: claims as there is room, and ends when told to |
+//! | `locks` | locks: acquired, renewed in the background, given back |
+//! | `takes` | takes of limits of applications, a request each |
 //!
 //! A file knows only those that stand above it.
 //!
@@ -72,6 +74,7 @@ mod engine;
 mod error;
 mod http;
 mod job;
+mod locks;
 mod message;
 mod options;
 mod position;
@@ -79,6 +82,7 @@ mod progress;
 mod publisher;
 mod start;
 mod subscription;
+mod takes;
 mod work;
 mod worker;
 
@@ -86,11 +90,13 @@ pub use connection::{SPEAKS_TLS, speaks_tls};
 pub use engine::LinkState;
 pub use error::{ClientError, Refusal};
 pub use job::{Finished, Job};
+pub use locks::{Lock, LockClient, LockOptions};
 pub use message::{Message, NewMessage, Published, Scheduled};
 pub use options::{ClientOptions, Encoding, PublisherOptions};
 pub use publisher::{Publisher, Receipt};
 pub use start::{Start, StartError};
 pub use subscription::{Event, Subscription};
+pub use takes::LimitClient;
 pub use tidemill_proto as proto;
 pub use work::{Verdict, WorkClient};
 pub use worker::{CONCURRENCY_MAX, Stopper, Worker, WorkerEvent, WorkerOptions};
@@ -120,6 +126,22 @@ impl Client {
     /// [`ClientError::Usage`]: an option cannot be used.
     pub fn work(&self) -> Result<WorkClient, ClientError> {
         WorkClient::new(&self.connector)
+    }
+
+    /// Returns what acquires locks, over HTTP. It holds connections of its own.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`]: an option cannot be used.
+    pub fn locks(&self) -> Result<LockClient, ClientError> {
+        LockClient::new(&self.connector)
+    }
+
+    /// Returns what takes of limits of applications, over HTTP. It holds connections of its own.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`]: an option cannot be used.
+    pub fn limits(&self) -> Result<LimitClient, ClientError> {
+        LimitClient::new(&self.connector)
     }
 
     /// Connects, and subscribes to 1 to 1,000 topics and patterns, each from its cursor on. A topic that does not

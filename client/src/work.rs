@@ -172,7 +172,7 @@ impl WorkClient {
         query: Option<(&str, String)>,
         wait: Duration,
     ) -> Result<T, ClientError> {
-        self.http.ask(Request { method: Method::GET, path, query, body: None, wait }).await
+        self.http.ask(Request { method: Method::GET, path, query, key: None, body: None, wait }).await
     }
 
     async fn send<T: DeserializeOwned>(
@@ -183,7 +183,7 @@ impl WorkClient {
         wait: Duration,
     ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(|cause| ClientError::Usage(cause.to_string()))?;
-        self.http.ask(Request { method, path, query: None, body: Some(body), wait }).await
+        self.http.ask(Request { method, path, query: None, key: None, body: Some(body), wait }).await
     }
 }
 

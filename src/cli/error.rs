@@ -80,6 +80,9 @@ pub enum CliError {
     /// The command has said already what failed.
     #[error("failed")]
     Told,
+    /// All is said, and this is the exit status: that of a command that was run, or one that it would not have.
+    #[error("exit status {0}")]
+    Status(u8),
 }
 
 impl CliError {
@@ -101,6 +104,7 @@ impl CliError {
     pub fn report(&self) -> ExitCode {
         match self {
             Self::Told => return ExitCode::FAILURE,
+            Self::Status(status) => return ExitCode::from(*status),
             // Whoever read the output has seen enough (`tidemill read … | head`).
             Self::Output(cause) if cause.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
             _ => {}

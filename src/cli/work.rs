@@ -179,7 +179,7 @@ async fn stop(signals: &mut Signals, stopper: &Stopper, log: &Log) {
 }
 
 /// Returns a name that no other process has.
-fn own_name() -> ConsumerName {
+pub(super) fn own_name() -> ConsumerName {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let host: String =
         host.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).take(64).collect();

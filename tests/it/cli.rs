@@ -9,6 +9,7 @@ mod bench;
 mod groups;
 mod headers;
 mod lines;
+mod locks;
 mod mistakes;
 mod retry;
 mod settings;
@@ -462,6 +463,8 @@ fn help_and_completions_cover_every_command() {
         "tail",
         "topics",
         "trim",
+        "lock",
+        "locks",
         "work",
         "groups",
         "claim",

@@ -12,10 +12,12 @@ use crate::support::ground::topic;
 use crate::support::relay::STUCK;
 
 mod frames;
+mod locks;
 mod patterns;
 mod publishing;
 mod reading;
 pub(crate) mod stub;
+mod takes;
 mod working;
 
 const EARLIEST: Since = Since::Cursor(Cursor::Earliest);

@@ -16,6 +16,7 @@ use tidemill::config::{
 use tidemill::proto::{Code, limits};
 
 mod leases;
+mod locks;
 mod page;
 mod series;
 
@@ -40,6 +41,7 @@ const PAGES: &[&str] = &[
     "docs/leases.md",
     "docs/limits.md",
     "docs/series.md",
+    "docs/locks.md",
     "docs/client.md",
     "docs/access.md",
     "docs/cli.md",

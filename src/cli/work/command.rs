@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 use serde_json::value::RawValue;
 use tidemill_client::{Job, Stopper, Verdict};
 use tidemill_proto::work::GroupName;
@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::groups::shown;
+use super::super::processes::Processes;
 use super::log::Log;
 
 /// The exit status that says that the input is at fault, as `sysexits.h` has it.
@@ -56,24 +57,6 @@ struct Written {
     /// The last line of standard error that is not empty, and what came behind it.
     last: Vec<u8>,
     open: Vec<u8>,
-}
-
-/// The processes of a command. Dropping it kills them.
-struct Processes(Option<Pid>);
-
-impl Processes {
-    fn signal(&self, signal: Signal) {
-        if let Some(group) = self.0 {
-            // It may have ended meanwhile.
-            let _ = kill_process_group(group, signal);
-        }
-    }
-}
-
-impl Drop for Processes {
-    fn drop(&mut self) {
-        self.signal(Signal::KILL);
-    }
 }
 
 impl Runner<'_> {
@@ -121,8 +104,7 @@ impl Runner<'_> {
     }
 
     async fn attend(&self, mut child: Child, mut job: Job) -> Verdict {
-        let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        let mut processes = Processes(pid);
+        let mut processes = Processes::of(&child);
         let payload = job.delivered.message.payload_bytes().unwrap_or_default();
         let mut written = Written::default();
         let (begun, grace) = (Instant::now(), job.grace());
@@ -135,7 +117,7 @@ impl Runner<'_> {
         };
         let status = self.wait(&mut child, &payload, &mut written, ending).await;
         // What it has left running is its own.
-        processes.0 = None;
+        processes.leave();
         match status {
             Ok(status) => {
                 let ended = ended.take().map(|(code, after)| self.why(code, after + grace));
