@@ -208,7 +208,7 @@ pub(super) async fn minutes_that_are_over_are_trimmed_and_the_rest_expires(groun
     let ttl = server.command(&["TTL", key]).await.integer();
     assert!((86_400..=86_520).contains(&ttl), "{ttl}");
     // What is older than what was first is trimmed in its time, too.
-    let early = Some(now.saturating_sub(SERIES_KEPT - Duration::from_secs(5)));
+    let early = Some(now.saturating_sub(SERIES_KEPT - 5 * MINUTE));
     server.command(&["HSET", key, "first", &minute.to_string()]).await;
     added(ground, "old", &[point(1.0, early)]).await;
     let first: u64 = server.command(&["HGET", key, "first"]).await.text().parse().expect("a number");

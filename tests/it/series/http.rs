@@ -52,6 +52,13 @@ async fn points_are_added_and_read_by_the_minute(storage: Storage) {
     assert_eq!(day["total"], json!({ "count": 5, "sum": 1006.5, "min": -2, "max": 1000 }));
     let none = json!({ "series": "none", "minutes": [], "total": { "count": 0, "sum": 0 } });
     assert_eq!(read(&relay, "none").await, none, "a series that there is not has no minutes");
+    for number in ["31.245270191439438", "121.48791951161945", "0.30000000000000004", "-1.5e-300", "1e200"] {
+        let one = relay.post("/api/v1/series/exact", format!(r#"{{"value":{number}}}"#)).await;
+        let told = format!(r#""min":{number},"max":{number}"#);
+        let read = relay.get("/api/v1/series/exact?last=5m").await;
+        assert!(one.text().contains(&told) && read.text().contains(&told), "{number}: {one:?} {read:?}");
+        assert_eq!(relay.send("DELETE", "/api/v1/series/exact", &[], b"").await.status, 204);
+    }
     let now = add(&relay, "latency", &json!({ "value": 7 })).await.json();
     assert_eq!((&now["count"], &now["sum"]), (&json!(1), &json!(7)));
     assert_eq!(read(&relay, "latency?last=30").await["total"]["count"], 1);
@@ -61,7 +68,7 @@ async fn points_are_added_and_read_by_the_minute(storage: Storage) {
     }
     assert_eq!(read(&relay, "latency?last=1d").await["minutes"], json!([]));
     let metrics = relay.get("/metrics").await;
-    let line = r#"tidemill_series_points_total{result="added"} 4"#;
+    let line = r#"tidemill_series_points_total{result="added"} 9"#;
     assert!(metrics.text().lines().any(|of| of == line), "no {line} in {}", metrics.text());
     relay.stop().await;
 }
