@@ -14,6 +14,7 @@ use tidemill_proto::{Code, LockName, MessageId};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_util::task::TaskTracker;
 
 use crate::connection::Connector;
 use crate::error::ClientError;
@@ -160,7 +161,7 @@ impl LockClient {
         let (told, state) = watch::channel(State { until: keeper.until, lost: None });
         let (stop, stopped) = oneshot::channel();
         let name = keeper.name.clone();
-        let task = tokio::spawn(keeper.keep(told, stopped));
+        let task = TaskTracker::new().spawn(keeper.keep(told, stopped));
         Ok(Lock { name, fence, state, stop, task, http: self.http.clone() })
     }
 }

@@ -202,7 +202,7 @@ mod tests {
             serde_json::to_string(&SeriesTotal::of(&[])).expect("it can be written"),
             r#"{"count":0,"sum":0}"#
         );
-        let minute = |at, count, sum, min, max| SeriesMinute {
+        let minute = |at: u64, count, sum, min, max| SeriesMinute {
             at: Timestamp::from_millis(at * 60_000),
             count,
             sum,

@@ -73,6 +73,9 @@ impl Gate {
 
     /// Adds points to several series, each for itself, those of one series in their order; and returns of each the minute
     /// with it, or why it was not added, as for one.
+    ///
+    /// # Panics
+    /// Never: each has its own answer.
     pub async fn add_points(
         &self,
         points: &[(SeriesName, PointDraft)],

@@ -90,19 +90,19 @@ fn read(reply: Reply<'_>) -> Option<Result<Vec<Option<SeriesMinute>>, i64>> {
     if code != 0 {
         return Some(Err(code));
     }
-    let minutes: Option<Vec<_>> =
-        parts.map(|part| minute(std::str::from_utf8(part.bytes()?).ok()?)).collect();
+    let one = |part: Reply<'_>| {
+        let text = std::str::from_utf8(part.bytes()?).ok()?;
+        if text.is_empty() { Some(None) } else { minute(text).map(Some) }
+    };
+    let minutes: Option<Vec<_>> = parts.map(one).collect();
     minutes.map(Ok)
 }
 
-/// Reads a minute as the scripts write it, or none.
-fn minute(text: &str) -> Option<Option<SeriesMinute>> {
-    if text.is_empty() {
-        return Some(None);
-    }
+/// Reads a minute as the scripts write it.
+fn minute(text: &str) -> Option<SeriesMinute> {
     let mut parts = text.split(' ');
     let at = Timestamp::from_millis(parts.next()?.parse::<u64>().ok()?.checked_mul(MINUTE_MS)?);
     let count = parts.next()?.parse().ok()?;
     let mut number = || parts.next()?.parse::<f64>().ok().filter(|number| number.is_finite());
-    Some(Some(SeriesMinute { at, count, sum: number()?, min: number()?, max: number()? }))
+    Some(SeriesMinute { at, count, sum: number()?, min: number()?, max: number()? })
 }
