@@ -63,19 +63,18 @@ pub fn parse_fill(fill: &str, wait: Option<&str>) -> Result<FillDraft, Failure> 
 /// # Errors
 /// It is none.
 pub fn parse_fill_token(field: &str, text: &str) -> Result<KeyCondition, Failure> {
-    let mut token = FillToken([0; 16]);
-    match hex::decode_to_slice(text, &mut token.0) {
-        Ok(()) => Ok(KeyCondition::Filling(token)),
-        Err(_) => {
-            Err(Problem::field(field, "must be a token as an answer had it: 32 hexadecimal digits").into())
-        }
-    }
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let digits = Some(text).filter(|text| text.len() == 32 && text.bytes().all(is_digit));
+    let token = digits.and_then(|digits| u128::from_str_radix(digits, 16).ok()).ok_or_else(|| {
+        Problem::field(field, "must be a token as an answer had it: 32 hexadecimal digits in lower case")
+    })?;
+    Ok(KeyCondition::Filling(FillToken(token.to_be_bytes())))
 }
 
 /// Returns the text of a token.
 #[must_use]
 pub fn fill_token_text(token: FillToken) -> String {
-    hex::encode(token.0)
+    format!("{:032x}", u128::from_be_bytes(token.0))
 }
 
 impl Gate {

@@ -1,5 +1,6 @@
 //! Filling keys: one of all who ask for a key that is not there, or stale, is to put it, and the others wait for that.
 
+use std::fmt;
 use std::time::Duration;
 
 use tidemill_proto::{BucketName, KeyName};
@@ -10,8 +11,14 @@ use super::KeyEntry;
 pub const FILL_MAX: Duration = Duration::from_mins(10);
 
 /// Who fills a key says with it that the fill is its own: made up by who asks, and unguessable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FillToken(pub [u8; 16]);
+
+impl fmt::Debug for FillToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FillToken(…)")
+    }
+}
 
 /// Who would fill a key.
 #[derive(Clone, Debug)]

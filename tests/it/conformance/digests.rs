@@ -11,9 +11,9 @@ use crate::support::ground::Ground;
 const KEPT: BucketSettings =
     BucketSettings { history: 3, ttl: None, absolute_age: None, max_keys: None, max_bytes: None };
 
-fn digest(own: &str, parent: Option<&str>) -> Option<KeyDigest> {
+fn digest(own: &str, parent: Option<&str>) -> KeyDigest {
     let of = |text: &str| KeyDigest::of(text.as_bytes());
-    Some(KeyDigest { own: of(own), parent: parent.map(of) })
+    KeyDigest { own: of(own), parent: parent.map(of) }
 }
 
 pub(super) async fn a_value_has_the_digest_of_its_bytes_and_of_the_one_before(ground: &Ground) {
@@ -32,12 +32,15 @@ pub(super) async fn a_value_has_the_digest_of_its_bytes_and_of_the_one_before(gr
     }
     let kept = storage.buckets.key_history(&bucket, &key("k")).await.unwrap();
     let digests: Vec<_> = kept.iter().map(|entry| entry.digest).collect();
-    assert_eq!(digests, [digest("4", Some("3")), digest("3", Some("2")), digest("2", Some("1"))]);
+    assert_eq!(
+        digests,
+        [Some(digest("4", Some("3"))), Some(digest("3", Some("2"))), Some(digest("2", Some("1")))]
+    );
     assert!(kept.iter().all(KeyEntry::is_sound));
     // A key that begins anew has nothing before it.
     make(storage, &bucket, vec![super::buckets::delete("k")]).await;
     make_one(storage, &bucket, put("k", "5")).await;
-    assert_eq!(get(storage, &bucket, "k").await.unwrap().digest, digest("5", None));
+    assert_eq!(get(storage, &bucket, "k").await.unwrap().digest, Some(digest("5", None)));
 }
 
 pub(super) async fn what_is_not_kept_or_added_to_has_no_digest(ground: &Ground) {
@@ -47,14 +50,14 @@ pub(super) async fn what_is_not_kept_or_added_to_has_no_digest(ground: &Ground) 
     assert_eq!(digest_of("k").await, None);
     set(storage, &bucket, KEPT).await;
     make(storage, &bucket, vec![put("k", "2")]).await;
-    assert_eq!(digest_of("k").await, digest("2", None), "what was there before has none");
+    assert_eq!(digest_of("k").await, Some(digest("2", None)), "what was there before has none");
     make(storage, &bucket, vec![increment("k", 1, None, None)]).await;
     assert_eq!(digest_of("k").await, None);
     make(storage, &bucket, vec![put("k", "4")]).await;
-    assert_eq!(digest_of("k").await, digest("4", None));
+    assert_eq!(digest_of("k").await, Some(digest("4", None)));
     let kept = storage.buckets.key_history(&bucket, &key("k")).await.unwrap();
     let digests: Vec<_> = kept.iter().map(|entry| entry.digest).collect();
-    assert_eq!(digests, [digest("4", None), None, digest("2", None)]);
+    assert_eq!(digests, [Some(digest("4", None)), None, Some(digest("2", None))]);
 }
 
 /// Replaces the value in a record, which is everything behind its line.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tidemill::proto::BucketName;
 use tidemill::storage::{
-    FillAsked, FillToken, KeyChange, KeyCondition, KeyEdit, KeyFill, KeyRefusal, Storage, StorageError,
+    BucketSettings, FillAsked, FillToken, KeyChange, KeyCondition, KeyEdit, KeyFill, KeyRefusal, Storage,
+    StorageError,
 };
 use tokio::task::JoinSet;
 
@@ -175,7 +176,7 @@ pub(super) async fn a_stale_value_is_there_until_it_is_filled(ground: &Ground) {
     make_one(storage, &bucket, under(3, put_fresh("4", LONG))).await;
     assert!(matches!(fill(storage, &bucket, 4, LONG).await, KeyFill::Fresh(_)));
     // One that is put without a time is fresh for ever, and earlier revisions say nothing of it.
-    set(storage, &bucket, tidemill::storage::BucketSettings { history: 3, ..Default::default() }).await;
+    set(storage, &bucket, BucketSettings { history: 3, ..BucketSettings::default() }).await;
     make(storage, &bucket, vec![put("k", "5")]).await;
     let kept = storage.buckets.key_history(&bucket, &key("k")).await.unwrap();
     assert_eq!(kept.iter().map(|entry| entry.fresh_until).collect::<Vec<_>>(), [None, None]);
@@ -208,7 +209,7 @@ pub(super) async fn a_fill_makes_its_bucket_only_if_asked(ground: &Ground) {
     assert!(matches!(storage.buckets.bucket(&bucket).await, Err(StorageError::NoBucket)));
     is_granted(&fill(storage, &bucket, 1, LONG).await);
     let made = storage.buckets.bucket(&bucket).await.expect("it was made");
-    assert_eq!((made.keys, made.settings), (0, Default::default()));
+    assert_eq!((made.keys, made.settings), (0, BucketSettings::default()));
     // Who deletes it takes the fill away.
     storage.buckets.delete_bucket(&bucket).await.unwrap();
     let (_, refused) = match ask(storage, &bucket, vec![under(1, put("k", "1"))]).await {

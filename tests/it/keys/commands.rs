@@ -40,6 +40,10 @@ fn keys_are_put_got_listed_and_deleted() {
     run(&["put", "flows", "picture", "-f", file, "--content-type", "image/png"]).lines();
     assert_eq!(relay.run_for_bytes(&["keys", "get", "flows", "picture"]), bytes);
     assert!(run(&["put", "flows", "x", "high water"]).error(2).contains("--text"));
+    run(&["put", "flows", "text", "-t", "low water", "--fresh", "30s"]).lines();
+    run(&["put", "flows", "text", "-t", "high water", "--ttl", "1h", "--owner", "ann"]).lines();
+    let refused = run(&["put", "flows", "x", "1", "--fresh", "4000d"]);
+    assert!(refused.error(1).contains("fresh"), "the relay is told of it: {refused:?}");
     // Lists.
     let listed = run(&["list", "flows"]);
     let names: Vec<_> = listed.lines()[1..].iter().map(|line| line.split(' ').next()).collect();

@@ -120,32 +120,27 @@ async fn a_stale_value_is_served_at_once_while_one_fills(storage: Storage) {
 }
 
 async fn who_fills_and_dies_is_replaced(storage: Storage) {
-    let relay = Arc::new(TestRelay::start(storage).await);
+    let relay = TestRelay::start(storage).await;
     let begun = Instant::now();
     let dead = token(&ask(&relay, "fill=1s").await);
-    let waiting = ["fill=30s", "fill=30s"].map(|query| {
-        let relay = relay.clone();
-        tokio::spawn(async move {
-            let answer = ask(&relay, query).await;
-            let at = begun.elapsed();
-            if let Some(token) = answer.header(FILL) {
-                assert_eq!(put(&relay, "b/k", &[(FILL, token)], "2").await.status, 201);
-            }
-            (answer, at)
-        })
-    });
-    let mut answers = Vec::new();
-    for waiting in waiting {
-        answers.push(waiting.await.expect("it is answered"));
-    }
+    let one = async || {
+        let answer = ask(&relay, "fill=30s").await;
+        let at = begun.elapsed();
+        if let Some(token) = answer.header(FILL) {
+            assert_eq!(put(&relay, "b/k", &[(FILL, token)], "2").await.status, 201);
+        }
+        (answer, at)
+    };
+    let (first, second) = tokio::join!(one(), one());
+    let mut answers = [first, second];
     answers.sort_by_key(|(answer, _)| answer.status);
-    let [(served, _), (replaced, at)] = &answers[..] else { panic!("{answers:?}") };
+    let [(served, _), (replaced, at)] = &answers;
     assert_eq!((served.status, served.text(), replaced.status), (200, "2", 404));
     assert!(*at >= Duration::from_millis(990) && *at < Duration::from_secs(10), "{at:?}");
     assert_ne!(token(replaced), dead);
     is_lost(&put(&relay, "b/k", &[(FILL, &dead)], "1").await);
     assert_eq!(get(&relay, "b/k").await.text(), "2");
-    Arc::into_inner(relay).expect("nobody else has it").stop().await;
+    relay.stop().await;
 }
 
 async fn who_waits_no_longer_is_told_so(storage: Storage) {
@@ -188,19 +183,17 @@ async fn what_was_true_before_a_deletion_is_not_put(storage: Storage) {
 }
 
 async fn a_draining_relay_lets_go_of_who_waits(storage: Storage) {
-    let relay = Arc::new(TestRelay::start(storage).await);
+    let relay = TestRelay::start(storage).await;
     token(&ask(&relay, "fill=50s").await);
-    let waiting = {
-        let relay = relay.clone();
-        tokio::spawn(async move { ask(&relay, "fill=50s&wait=50s").await })
-    };
-    sleep(Duration::from_millis(300)).await;
-    let begun = Instant::now();
-    relay.begin_stop();
-    let answer = waiting.await.expect("it is answered");
+    let (answer, begun) = tokio::join!(ask(&relay, "fill=50s&wait=50s"), async {
+        sleep(Duration::from_millis(300)).await;
+        let begun = Instant::now();
+        relay.begin_stop();
+        begun
+    });
     assert_eq!(answer.problem().code.as_str(), "filling", "{answer:?}");
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
-    Arc::into_inner(relay).expect("nobody else has it").stop().await;
+    relay.stop().await;
 }
 
 async fn what_is_filled_is_counted(storage: Storage) {
