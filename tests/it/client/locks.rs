@@ -38,7 +38,8 @@ fn options(wait: Duration) -> LockOptions {
 }
 
 async fn acquire(locks: &LockClient, wait: Duration) -> Lock {
-    let acquiring = locks.acquire(&name(), options(wait));
+    let name = name();
+    let acquiring = locks.acquire(&name, options(wait));
     timeout(STUCK, acquiring).await.expect("it ends").expect("it is granted")
 }
 
