@@ -306,11 +306,6 @@ class Workers(Case):
         answer = httpx.post(f"{URL}/api/v1/locks/{name}", json=ask)
         if answer.status_code == 404:
             self.skipTest("the relay has no locks")
-        # One that looks at fences refuses what is none.
-        wrong = {"tidemill-fence": "none"}
-        if httpx.put(f"{URL}/api/v1/keys/{self.bucket}/probe", content=b"1", headers=wrong).is_success:
-            httpx.delete(f"{URL}/api/v1/keys/{self.bucket}/probe").raise_for_status()
-            self.skipTest("the relay looks at no fences of changes of keys")
         self.assertEqual(answer.status_code, 201, answer.text)
         lock = answer.json()
         one = self.saver.with_fence(name, lock["fence"])

@@ -12,12 +12,12 @@ use super::locks::{LONG, SHORT, acquire, asks, granted, lock, refused, release, 
 use crate::support::eventually;
 use crate::support::ground::{Ground, SOON, append, json, message};
 
-fn shown(lock: &LockId, fence: MessageId) -> Option<Fence> {
-    Some(Fence { lock: lock.name.clone(), fence })
+fn shown(lock: &LockId, fence: MessageId) -> Fence {
+    Fence { lock: lock.name.clone(), fence }
 }
 
 fn fenced(message: NewMessage, lock: &LockId, fence: MessageId) -> NewMessage {
-    NewMessage { fence: shown(lock, fence), ..message }
+    NewMessage { fence: Some(shown(lock, fence)), ..message }
 }
 
 /// Returns a lock that guards a bucket.
@@ -32,19 +32,19 @@ async fn write(
     (lock, fence): (&LockId, MessageId),
     all: Vec<KeyChange>,
 ) -> Result<KeysChanged, StorageError> {
-    let all = KeyChanges { fence: shown(lock, fence), ..changes(&ground.storage, bucket, all) };
+    let all = KeyChanges { fence: Some(shown(lock, fence)), ..changes(&ground.storage, bucket, all) };
     ground.storage.buckets.change_keys(all).await
 }
 
 #[track_caller]
-fn is_made(answer: Result<KeysChanged, StorageError>) {
+fn is_made(answer: &Result<KeysChanged, StorageError>) {
     assert!(matches!(answer, Ok(KeysChanged::Made { replayed: false, .. })), "{answer:?}");
 }
 
 /// Checks that nothing was done because of a fence, and against which.
 #[track_caller]
-fn is_fenced<T: std::fmt::Debug>(answer: Result<T, StorageError>, against: Option<MessageId>) {
-    assert!(matches!(&answer, Err(StorageError::Fenced(of)) if *of == against), "{answer:?}");
+fn is_fenced<T: std::fmt::Debug>(answer: &Result<T, StorageError>, against: Option<MessageId>) {
+    assert!(matches!(answer, Err(StorageError::Fenced(of)) if *of == against), "{answer:?}");
 }
 
 async fn until_nobody_holds(ground: &Ground, lock: &LockId) {
@@ -65,24 +65,24 @@ pub(super) async fn a_lock_that_guards_a_bucket_lets_its_holder_alone_change_its
     let old = granted(ground, &lock, &asks("ann", SHORT, false)).await;
     until_nobody_holds(ground, &lock).await;
     // Nobody has it since: she is late all the same, and makes no bucket.
-    is_fenced(write(ground, &bucket, (&lock, old), vec![put("a", "1")]).await, None);
+    is_fenced(&write(ground, &bucket, (&lock, old), vec![put("a", "1")]).await, None);
     assert!(!is_there(ground, &bucket).await);
     let new = granted(ground, &lock, &asks("bob", LONG, false)).await;
-    is_fenced(write(ground, &bucket, (&lock, old), vec![put("a", "1")]).await, Some(new));
+    is_fenced(&write(ground, &bucket, (&lock, old), vec![put("a", "1")]).await, Some(new));
     assert!(!is_there(ground, &bucket).await);
     let add = || change("n", KeyEdit::Increment { by: 1, min: None, max: None, ttl: None });
-    is_made(write(ground, &bucket, (&lock, new), vec![put("a", "1"), put("b", "1"), add()]).await);
+    is_made(&write(ground, &bucket, (&lock, new), vec![put("a", "1"), put("b", "1"), add()]).await);
     let before = get(&ground.storage, &bucket, "a").await;
     for late in [put("a", "2"), delete("a"), add(), put("c", "1")] {
-        is_fenced(write(ground, &bucket, (&lock, old), vec![put("d", "1"), late]).await, Some(new));
+        is_fenced(&write(ground, &bucket, (&lock, old), vec![put("d", "1"), late]).await, Some(new));
     }
     assert_eq!(get(&ground.storage, &bucket, "a").await, before);
     assert_eq!(text(&ground.storage, &bucket, "n").await.as_deref(), Some("1"));
     assert_eq!(get(&ground.storage, &bucket, "d").await, None);
-    is_made(write(ground, &bucket, (&lock, new), vec![put("a", "2"), delete("b"), add()]).await);
+    is_made(&write(ground, &bucket, (&lock, new), vec![put("a", "2"), delete("b"), add()]).await);
     // The fence wins over conditions, and everything else holds as before.
     let absent = || vec![where_it(KeyCondition::Absent, put("a", "3"))];
-    is_fenced(write(ground, &bucket, (&lock, old), absent()).await, Some(new));
+    is_fenced(&write(ground, &bucket, (&lock, old), absent()).await, Some(new));
     let refused = write(ground, &bucket, (&lock, new), absent()).await;
     assert!(
         matches!(refused, Ok(KeysChanged::Refused { at: 0, refusal: KeyRefusal::Condition(Some(_)) })),
@@ -90,9 +90,9 @@ pub(super) async fn a_lock_that_guards_a_bucket_lets_its_holder_alone_change_its
     );
     // It guards this bucket and no other, and no topic.
     let elsewhere = super::buckets::bucket(ground);
-    is_fenced(write(ground, &elsewhere, (&lock, new), vec![put("a", "1")]).await, None);
+    is_fenced(&write(ground, &elsewhere, (&lock, new), vec![put("a", "1")]).await, None);
     assert!(!is_there(ground, &elsewhere).await);
-    is_fenced(append(&ground.storage, fenced(message(&ground.topic(), json("1")), &lock, new)).await, None);
+    is_fenced(&append(&ground.storage, fenced(message(&ground.topic(), json("1")), &lock, new)).await, None);
     // Who shows none is not asked.
     super::buckets::make(&ground.storage, &bucket, vec![put("a", "4")]).await;
 }
@@ -103,7 +103,7 @@ pub(super) async fn a_used_key_wins_over_a_fence(ground: &Ground) {
     let ann = asks("ann", LONG, false);
     let old = granted(ground, &lock, &ann).await;
     let once = || KeyChanges {
-        fence: shown(&lock, old),
+        fence: Some(shown(&lock, old)),
         idempotency: Some(Idempotency { key: "k".into(), fingerprint: [7; 16] }),
         ..changes(&ground.storage, &bucket, vec![put("a", "1")])
     };
@@ -116,15 +116,17 @@ pub(super) async fn a_used_key_wins_over_a_fence(ground: &Ground) {
     let again = ground.storage.buckets.change_keys(once()).await.unwrap();
     assert_eq!(again, KeysChanged::Made { changed: first, replayed: true });
     let other = KeyChanges { idempotency: None, ..once() };
-    is_fenced(ground.storage.buckets.change_keys(other).await, None);
+    is_fenced(&ground.storage.buckets.change_keys(other).await, None);
     // What is refused leaves its key.
     let late = |key: &str| KeyChanges {
         idempotency: Some(Idempotency { key: key.into(), fingerprint: [8; 16] }),
         ..once()
     };
-    is_fenced(ground.storage.buckets.change_keys(late("l")).await, None);
+    is_fenced(&ground.storage.buckets.change_keys(late("l")).await, None);
     let new = granted(ground, &lock, &ann).await;
-    is_made(ground.storage.buckets.change_keys(KeyChanges { fence: shown(&lock, new), ..late("l") }).await);
+    is_made(
+        &ground.storage.buckets.change_keys(KeyChanges { fence: Some(shown(&lock, new)), ..late("l") }).await,
+    );
 }
 
 pub(super) async fn of_a_lock_that_guards_nothing_the_greatest_fence_that_a_bucket_has_seen_counts(
@@ -135,23 +137,23 @@ pub(super) async fn of_a_lock_that_guards_nothing_the_greatest_fence_that_a_buck
     let old = granted(ground, &lock, &ann).await;
     assert!(release(ground, &lock, &ann).await);
     let new = granted(ground, &lock, &asks("bob", LONG, false)).await;
-    is_made(write(ground, &bucket, (&lock, old), vec![put("a", "1")]).await);
-    is_made(write(ground, &bucket, (&lock, new), vec![put("a", "2")]).await);
-    is_made(write(ground, &bucket, (&lock, new), vec![put("a", "3")]).await);
-    is_fenced(write(ground, &bucket, (&lock, old), vec![put("a", "4")]).await, Some(new));
-    is_fenced(write(ground, &bucket, (&lock, old), vec![delete("a")]).await, Some(new));
+    is_made(&write(ground, &bucket, (&lock, old), vec![put("a", "1")]).await);
+    is_made(&write(ground, &bucket, (&lock, new), vec![put("a", "2")]).await);
+    is_made(&write(ground, &bucket, (&lock, new), vec![put("a", "3")]).await);
+    is_fenced(&write(ground, &bucket, (&lock, old), vec![put("a", "4")]).await, Some(new));
+    is_fenced(&write(ground, &bucket, (&lock, old), vec![delete("a")]).await, Some(new));
     assert_eq!(text(&ground.storage, &bucket, "a").await.as_deref(), Some("3"));
     // Of another lock, in another bucket and in a topic nothing is known.
     let another = LockId { name: LockName::parse("another").expect("a name"), guards: None };
-    is_made(write(ground, &bucket, (&another, old), vec![put("a", "5")]).await);
-    is_made(write(ground, &super::buckets::bucket(ground), (&lock, old), vec![put("a", "1")]).await);
+    is_made(&write(ground, &bucket, (&another, old), vec![put("a", "5")]).await);
+    is_made(&write(ground, &super::buckets::bucket(ground), (&lock, old), vec![put("a", "1")]).await);
     let elsewhere = fenced(message(&ground.topic(), json("1")), &lock, old);
     append(&ground.storage, elsewhere).await.expect("a topic has not seen it");
     // Deleting what is not there shows a fence, too.
     let other = super::buckets::bucket(ground);
     super::buckets::make(&ground.storage, &other, vec![put("a", "1")]).await;
-    is_made(write(ground, &other, (&lock, new), vec![delete("none")]).await);
-    is_fenced(write(ground, &other, (&lock, old), vec![put("a", "2")]).await, Some(new));
+    is_made(&write(ground, &other, (&lock, new), vec![delete("none")]).await);
+    is_fenced(&write(ground, &other, (&lock, old), vec![put("a", "2")]).await, Some(new));
 }
 
 pub(super) async fn what_is_refused_has_shown_no_fence(ground: &Ground) {
@@ -163,7 +165,7 @@ pub(super) async fn what_is_refused_has_shown_no_fence(ground: &Ground) {
     let present = vec![where_it(KeyCondition::Present, put("a", "1"))];
     let refused = write(ground, &bucket, (&lock, new), present).await;
     assert!(matches!(refused, Ok(KeysChanged::Refused { .. })), "{refused:?}");
-    is_made(write(ground, &bucket, (&lock, old), vec![put("a", "1")]).await);
+    is_made(&write(ground, &bucket, (&lock, old), vec![put("a", "1")]).await);
     let behind = NewMessage { expected_last: Some(MessageId::new(1, 1)), ..message(&topic, json("1")) };
     let refused = append(&ground.storage, fenced(behind, &lock, new)).await;
     assert!(matches!(refused, Err(StorageError::NotLast(_))), "{refused:?}");

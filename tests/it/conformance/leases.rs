@@ -162,12 +162,13 @@ pub(super) async fn keys_are_given_time_where_they_have_their_revision(ground: &
     assert_eq!(none.unwrap(), [false], "there is no such bucket");
     let put = async |key: &str| {
         let value = KeyValue { bytes: "1".into(), content_type: None };
-        let edit = KeyEdit::Put { value, ttl: Some(LONG), owner: None };
+        let edit = KeyEdit::Put { value, ttl: Some(LONG), fresh: None, owner: None };
         let change = KeyChange { key: name(key), condition: KeyCondition::Anything, edit };
         let changes = KeyChanges {
             bucket: bucket.clone(),
             changes: vec![change],
             idempotency: None,
+            fence: None,
             create_bucket: true,
             timestamp: storage.upkeep.now(),
         };

@@ -60,9 +60,9 @@ pub(super) async fn points_out_of_bounds_are_told_and_not_added(ground: &Ground)
     let second = Duration::from_secs(1);
     let points = [
         point(1.0, Some(now.saturating_sub(SERIES_KEPT + 5 * second))),
-        point(2.0, Some(now.saturating_sub(SERIES_KEPT - 30 * second))),
+        point(2.0, Some(now.saturating_sub(SERIES_KEPT.saturating_sub(30 * second)))),
         point(3.0, Some(now.saturating_add(POINT_AHEAD_MAX + 30 * second))),
-        point(4.0, Some(now.saturating_add(POINT_AHEAD_MAX - 5 * second))),
+        point(4.0, Some(now.saturating_add(POINT_AHEAD_MAX.saturating_sub(5 * second)))),
         point(5.0, Some(Timestamp::from_millis(0))),
         point(6.0, Some(Timestamp::MAX)),
     ];
@@ -208,7 +208,7 @@ pub(super) async fn minutes_that_are_over_are_trimmed_and_the_rest_expires(groun
     let ttl = server.command(&["TTL", key]).await.integer();
     assert!((86_400..=86_520).contains(&ttl), "{ttl}");
     // What is older than what was first is trimmed in its time, too.
-    let early = Some(now.saturating_sub(SERIES_KEPT - 5 * MINUTE));
+    let early = Some(now.saturating_sub(SERIES_KEPT.saturating_sub(5 * MINUTE)));
     server.command(&["HSET", key, "first", &minute.to_string()]).await;
     added(ground, "old", &[point(1.0, early)]).await;
     let first: u64 = server.command(&["HGET", key, "first"]).await.text().parse().expect("a number");

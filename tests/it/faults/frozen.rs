@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tidemill::proto::Code;
+use tokio_util::task::TaskTracker;
 
 use crate::support::process::Relay;
 use crate::support::relay::{Answer, try_send};
@@ -67,7 +68,7 @@ async fn what_waits_in_a_frozen_node_is_refused_when_its_lock_is_over() {
         assert_eq!(answer.status, 201, "{answer:?}");
     }
     frozen.signal(Signal::STOP);
-    let late = tokio::spawn(write(frozen.address(), ann, "2"));
+    let late = TaskTracker::new().spawn(write(frozen.address(), ann, "2"));
     // Its time is over for who waits.
     let bob = acquire(other.address(), "bob", "10m").await;
     for answer in write(other.address(), bob.clone(), "3").await {

@@ -18,6 +18,9 @@ enum Event<O, R> {
     Nothing(u64),
 }
 
+/// What a thread of this number has asked (`Ok`), or was told (`Err`).
+type Noted<S> = (u64, Result<<S as SequentialSpec>::Op, <S as SequentialSpec>::Ret>);
+
 /// A record of what was asked of one thing.
 #[derive(Debug)]
 pub(super) struct History<S: SequentialSpec> {
@@ -101,7 +104,7 @@ where
     }
 
     /// Returns whether there is an order of what was asked (`Ok`) and told (`Err`) by threads of these numbers.
-    pub(super) fn has_order(from: S, events: Vec<(u64, Result<S::Op, S::Ret>)>) -> bool {
+    pub(super) fn has_order(from: S, events: Vec<Noted<S>>) -> bool {
         let event = |(thread, event)| match event {
             Ok(op) => Event::Asked(thread, op),
             Err(told) => Event::Told(thread, told),

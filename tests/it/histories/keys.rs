@@ -125,8 +125,7 @@ impl SequentialSpec for Register {
                 *condition != Condition::Anything && self.has(*revision) && !self.holds(*condition)
             }
             (Op::Read, Ret::Made(_) | Ret::Refused(_))
-            | (Op::Put(..), Ret::Found(..) | Ret::Missing)
-            | (Op::Delete(_), Ret::Found(..) | Ret::Missing) => false,
+            | (Op::Put(..) | Op::Delete(_), Ret::Found(..) | Ret::Missing) => false,
         }
     }
 }
@@ -171,9 +170,8 @@ pub(super) async fn act(key: Arc<Key>, mut door: Door, mut dice: Dice) {
         tokio::time::sleep(dice.up_to_ms(15)).await;
         let condition = match (dice.roll(4), seen) {
             (0, _) => Condition::Anything,
-            (1, _) => Condition::Absent,
+            (1, _) | (_, None) => Condition::Absent,
             (_, Some(seen)) => Condition::Revision(seen),
-            (_, None) => Condition::Absent,
         };
         let op = match dice.roll(10) {
             0..=2 => Op::Read,
@@ -205,7 +203,7 @@ pub(super) async fn act(key: Arc<Key>, mut door: Door, mut dice: Dice) {
             let told = read(&op, answer);
             match told {
                 Ret::Found(revision, _) | Ret::Made(revision) | Ret::Refused(Some(revision)) => {
-                    seen = Some(revision)
+                    seen = Some(revision);
                 }
                 Ret::Missing | Ret::Refused(None) => {}
             }
