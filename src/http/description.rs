@@ -7,6 +7,7 @@
 mod keys;
 mod locks;
 mod series;
+mod texts;
 
 use serde_json::{Map, Value, json};
 use tidemill_proto::TopicPattern;
@@ -18,6 +19,8 @@ use tidemill_proto::takes::{LIMIT_MAX, POLICIES_MAX, TAKES_MAX};
 use tidemill_proto::work::RECEIPTS_MAX;
 use utoipa::PartialSchema as _;
 use utoipa::openapi::OpenApi;
+
+use texts::{key, moment, since};
 
 use super::claims::{SOURCES_MAX, WEIGHT_MAX};
 use super::devices::GRANT;
@@ -208,31 +211,6 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         (_, "name" | "role" | "user_id") => text(NAME),
         _ => return None,
     })
-}
-
-/// Returns the texts of a reader's words for a cursor.
-fn since() -> Value {
-    let mut schema = moment();
-    if let Some(forms) = schema["anyOf"].as_array_mut() {
-        forms.insert(0, json!({ "type": "string", "enum": ["earliest", "latest"] }));
-    }
-    schema
-}
-
-/// Returns the texts that name a place in a topic, but for its ends.
-fn moment() -> Value {
-    json!({
-        "type": "string",
-        "anyOf": [
-            { "type": "string", "pattern": format!("^{ID}$") },
-            { "type": "string", "pattern": format!("^{AGO}$") },
-            { "type": "string", "format": "date-time" },
-        ],
-    })
-}
-
-fn key() -> Value {
-    json!({ "type": "string", "pattern": format!("^[!-~]{{1,{IDEMPOTENCY_KEY_BYTES_MAX}}}$") })
 }
 
 /// Returns a value of a required parameter that works once the examples before it were sent.

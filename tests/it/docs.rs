@@ -19,6 +19,7 @@ mod leases;
 mod locks;
 mod page;
 mod series;
+mod takes;
 
 use crate::support::process::{Relay, run_line};
 use crate::support::server::{Kind, Server};
@@ -190,16 +191,6 @@ async fn the_page_on_presence_does_what_it_says() {
 #[tokio::test]
 async fn the_page_on_presence_does_what_it_says_with_valkey() {
     run_page_with_valkey("docs/presence.md").await;
-}
-
-#[tokio::test]
-async fn the_page_on_limits_does_what_it_says() {
-    run_page("docs/limits.md", &[]).await;
-}
-
-#[tokio::test]
-async fn the_page_on_limits_does_what_it_says_with_valkey() {
-    run_page_with_valkey("docs/limits.md").await;
 }
 
 #[tokio::test]

@@ -15,6 +15,8 @@ use crate::storage::{
     Body, Existing, GapCheck, GroupStart, Idempotency, Selection, TopicPolicy, WorkStore as _, group_defaults,
 };
 
+mod concurrent;
+
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const MIB: u64 = 1024 * 1024;
 
@@ -469,33 +471,4 @@ async fn many_small_topics_stay_small() {
     }
     let each = setup.memory.bytes() / 10_000;
     assert!(each < 1_000, "a topic with a message of 100 bytes holds {each}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn concurrent_work_keeps_the_books_straight() {
-    let setup = Arc::new(setup(MIB, WhenFull::TrimLargest));
-    let mut tasks = tokio::task::JoinSet::new();
-    for worker in 0..8_usize {
-        let setup = setup.clone();
-        tasks.spawn(async move {
-            for round in 0..500_usize {
-                let name = format!("t{}", (worker + round) % 5);
-                match round % 50 {
-                    7 => drop(setup.memory.delete(&topic(&name)).await),
-                    13 => drop(setup.memory.trim(&topic(&name), Trim::Keep(20)).await),
-                    19 | 37 => drop(setup.append(keyed(&name, round)).await),
-                    _ => drop(setup.append(message(&name, vec![b'1'; 700])).await),
-                }
-            }
-        });
-    }
-    while let Some(done) = tasks.join_next().await {
-        done.unwrap();
-    }
-    assert!(setup.memory.bytes() <= MIB);
-    for topic in setup.memory.list(Selection::default(), None, 10).await.unwrap().topics {
-        setup.memory.delete(&topic.topic_name).await.unwrap();
-    }
-    assert_eq!((setup.memory.bytes(), setup.memory.keys_bytes()), (0, 0));
-    assert_eq!(setup.memory.stats().await.unwrap(), TopicsStats { total_topics: 0, total_messages: 0 });
 }

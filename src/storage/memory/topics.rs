@@ -5,11 +5,10 @@
 //! locks or futures.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 
 use tidemill_proto::topics::{self, RunState, Topic, TopicUpdate};
 use tidemill_proto::work::GroupName;
-use tidemill_proto::{BucketName, MessageId, Timestamp, TopicName, TopicSelector};
+use tidemill_proto::{BucketName, MessageId, Timestamp, TopicName};
 
 use super::bucket::Bucket;
 use super::group::Group;
@@ -29,6 +28,7 @@ mod keeping;
 mod listing;
 mod remembering;
 mod schedules;
+mod weighing;
 
 /// What a topic costs besides its name, its description and its messages: itself, its slot in a tree
 /// whose nodes are half full at worst, and the headers and rounding of the two allocations.
@@ -479,23 +479,5 @@ impl Topics {
     /// Returns the groups of a topic, if it has any, and its messages.
     pub(super) fn groups(&self, name: &TopicName) -> Result<(Option<&Groups>, &Log), StorageError> {
         self.topic(name).map(|topic| (topic.groups.as_deref(), &topic.log))
-    }
-
-    /// Adds what up to `count` topics keep to what each selector has, and returns where the next begin.
-    pub(super) fn weigh(
-        &self,
-        from: &Bound<TopicName>,
-        count: usize,
-        selectors: &[TopicSelector],
-        kept: &mut [u64],
-    ) -> Option<Bound<TopicName>> {
-        let bounds = (from.as_ref(), Bound::Unbounded);
-        let (mut weighed, mut last) = (0, None);
-        for (name, topic) in self.topics.range::<TopicName, _>(bounds).take(count) {
-            (weighed, last) = (weighed + 1, Some(name));
-            let of_it = selectors.iter().zip(&mut *kept).filter(|(selector, _)| selector.matches(name));
-            of_it.for_each(|(_, bytes)| *bytes += (topic.empty_bytes(name) + topic.log.bytes()) as u64);
-        }
-        last.filter(|_| weighed == count).cloned().map(Bound::Excluded)
     }
 }
