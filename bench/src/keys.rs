@@ -32,7 +32,7 @@ Examples:
   tidemill bench keys --workload get
   tidemill bench keys --workload session --rate 5000   at a fixed rate, stalls included
   tidemill bench keys --workload lock --connections 100
-  tidemill bench compare --a redis://127.0.0.1:6379 --b valkey://127.0.0.1:6380 keys --workload session
+  tidemill bench keys --workload session --url redis://127.0.0.1:6379     a bare server
   tidemill bench fanout --keys --transport sse         what is put, to many who watch
 
 To a bare server go the commands that do the same without a relay: SET, GET, INCR, GETEX.";

@@ -41,6 +41,7 @@ enum Action {
         name: LockName,
         /// What the one who acquired it was answered
         #[arg(value_parser = LockToken::parse)]
+        #[arg(id = "lock_token", value_name = "TOKEN")]
         token: LockToken,
         #[command(flatten)]
         relay: Relay,

@@ -187,7 +187,7 @@ mod tests {
             r#"{"takes":[{"name":"x","policies":[{"limit":1,"per":"1s"}]}]}"#,
         ),
         ("post", "/api/v1/series/{series}", "", r#"{"value":1}"#),
-        ("get", "/api/v1/series/{series}", "last=5m", ""),
+        ("get", "/api/v1/series/{series}", "?last=5m", ""),
         ("delete", "/api/v1/series/{series}", "", ""),
         ("post", "/api/v1/series", "", r#"{"points":[{"name":"x","value":1}]}"#),
         ("get", "/api/v1/topics/{topic}/scheduled", "", ""),
@@ -339,7 +339,7 @@ mod tests {
                 let target = target.replace("{schedule_id}", "1-0");
                 let target = target.replace("{bucket}", "b").replace("{key}", "k");
                 let target = target.replace("{room}", "r").replace("{member}", "m");
-                let target = target.replace("{lease}", &"0".repeat(32));
+                let target = target.replace("{lease}", &"0".repeat(32)).replace("{series}", "s");
                 let target = target + query;
                 let (status, _) = send(&nobody, method, &target, body).await;
                 let needs = operation[PERMISSION].as_str().expect("a right");

@@ -45,6 +45,7 @@ async fn with_bodies(relay: &TestRelay) -> Vec<(String, String, String)> {
                 let path = path.replace("{bucket}", "b").replace("{key}", "k");
                 let path = path.replace("{room}", "r").replace("{member}", "m");
                 let path = path.replace("{lock}", "l").replace("limits/{name}", "limits/n");
+                let path = path.replace("{lease}", &"0".repeat(32)).replace("{series}", "s");
                 let path = path
                     .split('{')
                     .next()
@@ -72,6 +73,7 @@ async fn nothing_is_decoded_for_who_may_do_nothing_with_it() {
         "allow publish presence/*",
         "allow work,read locks/*",
         "allow work,read limits/*",
+        "allow publish,read series/*",
         "allow admin *",
     ];
     let (_, all) = token(&relay, ROOT, &rules).await;

@@ -103,6 +103,7 @@ fn target(path: &str) -> String {
     let target = target.replace("{group}", "crew-7q").replace("{schedule_id}", "1-1");
     let target =
         target.replace("{bucket}", "ledger-7q").replace("{key}", "walter-7q").replace("{lock}", "crew-7q");
+    let target = target.replace("{lease}", &"0".repeat(32)).replace("{series}", "crew-7q");
     let target = target.replace("{room}", "crew-7q").replace("{member}", "walter-7q");
     if path == "/api/v1/stream" { format!("{target}?topics=payroll-7q") } else { target }
 }

@@ -356,7 +356,9 @@ async fn nothing_that_a_relay_tells_is_a_secret() {
     assert!(log.len() > 10_000 && asked.told.len() > 5_000, "{} and {}", log.len(), asked.told.len());
     for (what, secret) in &asked.secrets {
         // The last part is what makes a text of the relay a secret: its id is none.
-        let telling = secret.rsplit_once('_').map_or(&**secret, |(_, last)| last);
+        let last = secret.rsplit_once('_').map(|(_, last)| last);
+        // A JWT may have the character anywhere.
+        let telling = last.filter(|last| last.len() >= 16).unwrap_or(secret);
         for (place, text) in [("the log", &log), ("an answer", &asked.told)] {
             let line = text.lines().find(|line| line.contains(telling));
             assert!(line.is_none(), "{place} tells {what}: {line:?}");

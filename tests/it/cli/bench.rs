@@ -148,8 +148,8 @@ fn keys_limits_and_locks_are_measured() {
     for workload in ["put", "get", "increment", "take", "basic", "checkpoint", "session", "lock"] {
         let keys = format!("keys --workload {workload} -c 3 --keys 20 --operations 300 --duration 20s");
         let rows = rows(&relay.url, &keys);
-        // The first who gets a lock has it from nobody.
-        let is_whole = (298..=300).contains(&rows[0]["count"].as_u64().expect("a number"));
+        // A lock is handed over from who had it during the warm-up, too.
+        let is_whole = (298..=303).contains(&rows[0]["count"].as_u64().expect("a number"));
         assert!(rows.len() == 1 && is_whole, "{workload}: {}", rows[0]);
     }
     for transport in ["sse", "ndjson"] {
