@@ -20,7 +20,8 @@ Examples:
   tidemill series show latency --last 15m
   tidemill series delete latency
 
-Of each minute it is kept how often something was measured, the sum, the least and the greatest: for 24 hours.";
+Of each minute it is kept how often something was measured, the sum, the least and the
+greatest: for 24 hours.";
 
 /// The arguments of `tidemill series`.
 #[derive(Debug, clap::Args)]
