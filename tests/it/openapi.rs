@@ -193,6 +193,8 @@ async fn every_example_works_as_it_stands() {
             "{schedule_id}",
             "{bucket}",
             "{lock}",
+            "{lease}",
+            "{series}",
             "{room}",
             "{group}",
             "/recurring/{name}",

@@ -4,15 +4,20 @@ use serde_json::{Map, Value, json};
 
 use super::{CONSUMER, TOPIC_NAME};
 
-/// The bodies of requests about locks.
-const BODIES: [&str; 4] = ["LockRequest", "RenewRequest", "RenewalItem", "ReleaseRequest"];
+/// The bodies of requests about locks and leases, whose variants have longer names.
+const BODIES: [&str; 5] = ["LockRequest", "RenewRequest", "RenewalItem", "ReleaseRequest", "LeaseRequest"];
 
 /// Completes the schemas of requests about locks.
 pub(super) fn complete(schemas: &mut Map<String, Value>) {
-    for name in BODIES {
-        let fields = schemas.get_mut(name).and_then(|schema| schema["properties"].as_object_mut());
+    for (body, schema) in schemas {
+        if !BODIES.iter().any(|name| body.starts_with(name)) {
+            continue;
+        }
+        let fields = schema.get_mut("properties").and_then(Value::as_object_mut);
         for (name, field) in fields.into_iter().flatten() {
-            let (Some(field), Some(Value::Object(grammar))) = (field.as_object_mut(), grammar(name)) else {
+            let of_it =
+                if body.starts_with("Lease") && name == "ttl" { Some(lasts()) } else { grammar(name) };
+            let (Some(field), Some(Value::Object(grammar))) = (field.as_object_mut(), of_it) else {
                 continue;
             };
             let description = field.remove("description");
@@ -21,6 +26,14 @@ pub(super) fn complete(schemas: &mut Map<String, Value>) {
             field.extend(description.map(|text| ("description".to_owned(), text)));
         }
     }
+}
+
+/// Returns how long a lease lasts.
+fn lasts() -> Value {
+    json!({ "anyOf": [
+        { "type": "number", "minimum": 1, "maximum": 86_400 },
+        { "type": "string", "pattern": "^([1-9][0-9]{0,3}s?|[1-9][0-9]{0,2}m|([1-9]|1[0-9]|2[0-4])h)$" },
+    ] })
 }
 
 /// Returns which values a field takes.

@@ -335,7 +335,7 @@ async fn a_parameter_that_a_path_does_not_have_is_refused_on_every_path() {
         let path = path.replace("{schedule_id}", "1-0").replace("{name}", "n");
         let path = path.replace("{bucket}", "b").replace("{key}", "k").replace("{lock}", "l");
         let path = path.replace("{room}", "r").replace("{member}", "m");
-        let path = path.replace("{lock}", "l").replace("{lease}", &"0".repeat(32));
+        let path = path.replace("{lock}", "l").replace("{lease}", &"0".repeat(32)).replace("{series}", "s");
         for query in ["ttl_=5", "made_up", "%6dade_up=1&made_up=2", "TOPICS=known"] {
             let json = [("content-type", "application/json")];
             let answer = relay.send(&method, &format!("{path}?{query}"), &json, b"{}").await;

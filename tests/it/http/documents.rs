@@ -25,7 +25,6 @@ async fn the_document_lists_every_path() {
         [
             "delete /api/v1/buckets/{bucket}",
             "delete /api/v1/keys/{bucket}/{key}",
-            "delete /api/v1/locks/{lock}",
             "delete /api/v1/leases/{lease}",
             "delete /api/v1/locks/{lock}",
             "delete /api/v1/presence/{room}/{member}",
@@ -43,7 +42,6 @@ async fn the_document_lists_every_path() {
             "get /api/v1/buckets/{bucket}",
             "get /api/v1/keys/{bucket}",
             "get /api/v1/keys/{bucket}/{key}",
-            "get /api/v1/locks/{lock}",
             "get /api/v1/leases/{lease}",
             "get /api/v1/locks/{lock}",
             "get /api/v1/presence/{room}",

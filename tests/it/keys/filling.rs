@@ -87,11 +87,11 @@ async fn one_of_a_thousand_fills([one, two]: [Storage; 2]) {
 
 async fn a_stale_value_is_served_at_once_while_one_fills(storage: Storage) {
     let relay = TestRelay::start(storage).await;
-    let first = revision(&put(&relay, "b/k?fresh=100ms", &[], "1").await);
+    let first = revision(&put(&relay, "b/k?fresh=2s", &[], "1").await);
     let fresh = ask(&relay, "fill=10s").await;
     assert_eq!((fresh.text(), fresh.header("tidemill-stale"), fresh.header(FILL)), ("1", None, None));
     assert!(fresh.header("tidemill-fresh-until").is_some(), "{fresh:?}");
-    sleep(Duration::from_millis(200)).await;
+    sleep(Duration::from_millis(2_100)).await;
     let only_read = get(&relay, "b/k").await;
     assert_eq!((only_read.header("tidemill-stale"), only_read.header(FILL)), (Some("true"), None));
     let fills = ask(&relay, "fill=10s").await;

@@ -3,11 +3,12 @@
 //! It must not know how they are sent.
 
 use glide::Pipeline;
-use tidemill_proto::TopicName;
+use tidemill_proto::locks::Guarded;
 use tidemill_proto::work::GroupName;
+use tidemill_proto::{BucketName, LockName, TopicName};
 
 use super::PROBE_SECONDS;
-use crate::storage::valkey::keys::Keys;
+use crate::storage::valkey::keys::{Keys, fences};
 
 /// The name of the probe's group and of its consumers.
 const GROUP: &str = "check";
@@ -18,6 +19,25 @@ pub(super) fn keys(keys: Keys, topic: &TopicName) -> Vec<String> {
     let mut all = keys.group(topic, &group).to_vec();
     all.push(keys.groups(topic));
     all
+}
+
+/// Adds what the relay does with buckets and locks: looks at keys of their names, with what their scripts call.
+fn add_of_keys(pipeline: &mut Pipeline, keys: Keys, settings: &str, due: &str, topic: &TopicName) {
+    let Ok(bucket) = BucketName::parse(topic.as_str()) else { return };
+    let Ok(lock) = LockName::parse(GROUP) else { return };
+    let [_, facts, ..] = keys.bucket(&bucket);
+    let [held, _] = fences(Guarded::Topic(topic.clone()), &lock);
+    pipeline.cmd("EXISTS").arg(facts).cmd("EXISTS").arg(held);
+    pipeline.cmd("HEXISTS").arg(settings).arg("epoch").cmd("HRANDFIELD").arg(settings);
+    pipeline.cmd("PTTL").arg(settings).cmd("PEXPIRE").arg(settings).arg("60000");
+    pipeline
+        .cmd("PEXPIREAT")
+        .arg(settings)
+        .arg("9999999999999")
+        .cmd("EXPIRE")
+        .arg(settings)
+        .arg(PROBE_SECONDS);
+    pipeline.cmd("ZRANK").arg(due).arg("0-0");
 }
 
 /// Adds what makes a group of a stream that has an entry, gives it out, and deletes the group.
@@ -44,4 +64,5 @@ pub(super) fn add(pipeline: &mut Pipeline, keys: Keys, topic: &TopicName) {
     pipeline.cmd("XINFO").arg("CONSUMERS").arg(&stream).arg(GROUP);
     pipeline.cmd("XGROUP").arg("DELCONSUMER").arg(&stream).arg(GROUP).arg(GROUP);
     pipeline.cmd("XGROUP").arg("DESTROY").arg(&stream).arg(GROUP);
+    add_of_keys(pipeline, keys, settings, due, topic);
 }
