@@ -103,6 +103,10 @@ pub struct KeyChanged {
     pub key: KeyName,
     /// The revision of this change.
     pub revision: MessageId,
+    /// When the key expires, as of this change; absent for never, and of a deletion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub expires_at: Option<Timestamp>,
 }
 
 /// The answer to an increment.
@@ -117,6 +121,10 @@ pub struct KeyIncremented {
     pub value: i64,
     /// The revision of this change.
     pub revision: MessageId,
+    /// When the key expires, as of this change; absent for never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub expires_at: Option<Timestamp>,
 }
 
 /// The revisions that are kept of a key.
@@ -278,6 +286,10 @@ pub struct ChangedKey {
     /// The number that it is now, of an increment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<i64>,
+    /// When the key expires, as of this change; absent for never, and of a deletion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub expires_at: Option<Timestamp>,
 }
 
 /// What a bucket is to keep: the body of `PUT /api/v1/buckets/{bucket}`. What is absent or null is as for a new bucket.

@@ -275,7 +275,8 @@ pub(super) async fn put(
     let one = made.changed.first().expect("there is an answer for each change");
     let revision = one.revision.expect("a put has a revision");
     let status = if one.is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(changed(status, revision, &made, &KeyChanged { bucket, key, revision }))
+    let told = KeyChanged { bucket, key, revision, expires_at: one.expires_at };
+    Ok(changed(status, revision, &made, &told))
 }
 
 /// Delete a key
@@ -308,7 +309,8 @@ pub(super) async fn delete(
         let detail = format!("bucket `{bucket}` has no key `{key}`");
         return Err(Problem::new(Code::KeyNotFound, detail).into());
     };
-    Ok(changed(StatusCode::OK, revision, &made, &KeyChanged { bucket, key, revision }))
+    let told = KeyChanged { bucket, key, revision, expires_at: None };
+    Ok(changed(StatusCode::OK, revision, &made, &told))
 }
 
 /// Returns the answer to a change of one key.

@@ -225,6 +225,8 @@ pub struct KeyChanged {
     pub is_new: bool,
     /// The number that it is, of an increment.
     pub number: Option<i64>,
+    /// When the key expires since then; `None` for never, and of a deletion.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// What came of changes.

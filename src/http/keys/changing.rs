@@ -91,6 +91,7 @@ pub(in crate::http) async fn change(
         revision: one.revision,
         is_new: one.is_new,
         value: one.number,
+        expires_at: one.expires_at,
     });
     let mut response = Json(KeysChanged { bucket, changed: told.collect() }).into_response();
     mark_replayed(&mut response, made.replayed);
@@ -202,7 +203,7 @@ pub(in crate::http) async fn increment(
     let one = made.changed.first().expect("there is an answer for each change");
     let revision = one.revision.expect("an increment has a revision");
     let value = one.number.expect("an increment makes a number");
-    let told = KeyIncremented { bucket, key, value, revision };
+    let told = KeyIncremented { bucket, key, value, revision, expires_at: one.expires_at };
     Ok(changed(StatusCode::OK, revision, &made, &told))
 }
 

@@ -244,7 +244,7 @@ impl Bucket {
                 self.end_fill(&key);
             }
             if matches!(action, Action::Nothing) {
-                changed.push(KeyChanged { revision: None, is_new: false, number: None });
+                changed.push(KeyChanged { revision: None, is_new: false, number: None, expires_at: None });
                 continue;
             }
             let entry = entries.next().expect("each action but none has an entry");
@@ -257,16 +257,20 @@ impl Bucket {
                 }
                 Action::Delete => {
                     self.take_out(&key);
-                    Some((false, None))
+                    Some((false, None, NEVER))
                 }
                 Action::Put { value, owner, expires_at, fresh_until, is_new, number } => {
                     let times = Times { now, expires_at, fresh_until };
                     self.put(&key, revision, &value, number.is_none(), owner, &times);
-                    Some((is_new, number))
+                    Some((is_new, number, expires_at))
                 }
             };
-            let told = told.map(|(is_new, number)| KeyChanged { revision: Some(revision), is_new, number });
-            changed.extend(told);
+            changed.extend(told.map(|(is_new, number, expires_at)| KeyChanged {
+                revision: Some(revision),
+                is_new,
+                number,
+                expires_at: (expires_at != NEVER).then_some(expires_at),
+            }));
         }
         changed
     }

@@ -90,7 +90,9 @@ fn read_line(line: &[u8]) -> Option<KeyChanged> {
     let (revision, is_new, number) = (words.next()?, words.next()?, words.next()?);
     let revision = if revision == "-" { None } else { Some(read_id(revision.as_bytes())?) };
     let number = if number == "-" { None } else { Some(number.parse().ok()?) };
-    Some(KeyChanged { revision, is_new: is_new == "1", number })
+    // Answers that earlier versions remembered have no time.
+    let expires_at = words.next().and_then(|due| due.parse().ok()).map(Timestamp::from_millis);
+    Some(KeyChanged { revision, is_new: is_new == "1", number, expires_at })
 }
 
 /// Returns a digest as records have it.

@@ -15,7 +15,7 @@ use super::Script;
 /// live (ms, or nothing), owner (as in a record), digest, and for how long it is fresh (ms, or nothing), `del` with six
 /// empty ones, or `inc` with by how much, the bounds (each may be empty), time to live, and two empty ones.
 ///
-/// Answers `{0, the earliest time of the bucket if it is a new one, or nothing, …}` with `revision new number` of each
+/// Answers `{0, the earliest time of the bucket if it is a new one, or nothing, …}` with `revision new number due` of each
 /// change, where `-` stands for none; `{2, at, revision}` where the condition of the change at this place does not hold,
 /// `{3, at}` where its value is no number, `{4, at, number}` where that would leave its bounds, `{5, at}` and `{6, at}`
 /// where there would be too many keys or bytes; `{8}` where that may be so because of keys whose time is over: they have to
@@ -199,6 +199,7 @@ for _, step in ipairs(steps) do
   end
   if fills > 0 then redis.call('HDEL', KEYS[8], step.key) end
   answer[#answer + 1] = (id or '-') .. ' ' .. (step.head and 0 or id and 1 or 0) .. ' ' .. (step.number or '-')
+    .. ' ' .. (step.due and string.format('%.0f', step.due) or '-')
 end
 if events > 0 then finish(bytes, logged) end
 if lock ~= '' then note_fence(seen, lock, fence, ARGV[10]) end
