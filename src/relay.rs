@@ -34,6 +34,7 @@ mod recurrence;
 mod runs;
 mod schedules;
 mod series;
+mod shown;
 mod takes;
 mod timers;
 mod topics;

@@ -112,10 +112,10 @@ pub fn parse_key_ttl_json(field: &str, json: &str) -> Result<Duration, Failure> 
     within(field, duration::parse_json(json).ok(), TTL)
 }
 
-/// Checks what keys are to begin with.
+/// Checks what keys, or series, are to begin with: their names have one grammar.
 ///
 /// # Errors
-/// No key can begin so.
+/// None can begin so.
 pub fn parse_prefix(field: &str, text: &str) -> Result<Box<str>, Failure> {
     // What may not stand at the end of a name may stand inside it.
     let can_begin =
@@ -124,7 +124,7 @@ pub fn parse_prefix(field: &str, text: &str) -> Result<Box<str>, Failure> {
         return Ok(text.into());
     }
     let rule =
-        "is what no key begins with; a key has 1 to 255 letters, digits, `_`, `-`, and inside `.` and `:`";
+        "is what no name begins with; one has 1 to 255 letters, digits, `_`, `-`, and inside `.` and `:`";
     Err(Problem::field(field, rule).into())
 }
 

@@ -125,7 +125,8 @@ conformance! {
             points_out_of_bounds_are_told_and_not_added,
             however_many_add_every_point_is_there_once,
             series_come_to_the_same_bits_as_the_model,
-            a_series_that_is_deleted_begins_anew;
+            a_series_that_is_deleted_begins_anew,
+            series_are_named_in_order_for_as_long_as_they_are_there;
         tickets:
             a_ticket_opens_one_thing_and_then_resumes_that,
             of_many_who_open_with_one_ticket_one_does,
@@ -371,6 +372,7 @@ conformance! {
             an_increment_leaves_a_key_what_it_has_besides;
         expiring:
             a_key_whose_time_is_over_is_not_there,
+            a_change_tells_when_its_key_expires,
             keys_expire_once_however_many_nodes_look,
             those_that_were_due_first_expire_first,
             buckets_in_which_a_key_expires_are_told,
@@ -404,6 +406,7 @@ conformance! {
             a_key_of_another_program_is_not_a_limit;
         series:
             minutes_that_are_over_are_trimmed_and_the_rest_expires,
+            names_of_series_that_are_gone_go_with_the_next_sweep,
             a_key_of_another_program_is_not_a_series;
         locks:
             nothing_is_left_of_locks_and_limits_that_have_gone;

@@ -42,6 +42,9 @@ pub(super) const BUCKETS: &str = "tidemill:buckets";
 /// are the truth, and a sweep mends it.
 pub(super) const EXPIRING: &str = "tidemill:expiring";
 
+/// Sorted set of the names of series, all with score 0. It can have names of series that are gone: a sweep mends it.
+pub(super) const SERIES: &str = "tidemill:series";
+
 /// Hash of the documents on who may do what, and their revision.
 pub(super) const ACCESS: &str = "tidemill:access";
 

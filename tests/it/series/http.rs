@@ -136,6 +136,44 @@ async fn of_several_points_each_is_for_itself(storage: Storage) {
     relay.stop().await;
 }
 
+async fn series_are_listed_in_pages(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    let names: Vec<_> = (0..250).map(|at| format!("web.{at:03}")).collect();
+    let all = names.iter().map(String::as_str).chain(["a"]);
+    let points: Vec<_> = all.map(|name| json!({ "name": name, "value": 1 })).collect();
+    let added = relay.post("/api/v1/series", &json!({ "points": points }).to_string()).await;
+    assert_eq!(added.status, 200, "{added:?}");
+    let mut path = "/api/v1/series?prefix=web.&limit=100".to_owned();
+    let (mut pages, mut seen) = (Vec::new(), Vec::new());
+    loop {
+        let page = relay.get(&path).await;
+        assert_eq!(page.status, 200, "{page:?}");
+        let list: Vec<Value> = serde_json::from_slice(&page.body).expect("a list");
+        pages.push(list.len());
+        seen.extend(list.iter().map(|one| one["series"].as_str().expect("a name").to_owned()));
+        let Some(next) = page.header("link") else { break };
+        let next = next.strip_prefix('<').and_then(|next| next.split_once('>'));
+        path = next.expect("an address").0.to_owned();
+    }
+    assert_eq!((pages, seen), (vec![100, 100, 50], names));
+    let first = relay.get("/api/v1/series").await.json();
+    assert_eq!((&first[0], first.as_array().map(Vec::len)), (&json!({ "series": "a" }), Some(100)));
+    let last = relay.get("/api/v1/series?after=web.248").await;
+    assert_eq!((last.json(), last.header("link")), (json!([{ "series": "web.249" }]), None));
+    for (query, field) in [
+        ("prefix=a*", "prefix"),
+        ("prefix=.a", "prefix"),
+        ("after=a/b", "after"),
+        ("limit=0", "limit"),
+        ("limit=1001", "limit"),
+        ("pattern=a", "pattern"),
+    ] {
+        let problem = relay.get(&format!("/api/v1/series?{query}")).await.problem();
+        assert_eq!((problem.status, problem.field.as_deref()), (400, Some(field)), "{query}: {problem:?}");
+    }
+    relay.stop().await;
+}
+
 async fn what_is_wrong_is_named_and_nothing_is_added(storage: Storage) {
     let relay = TestRelay::start(storage.clone()).await;
     for (body, field) in [
@@ -203,6 +241,7 @@ macro_rules! on_both_backends {
 on_both_backends![
     points_are_added_and_read_by_the_minute,
     of_several_points_each_is_for_itself,
+    series_are_listed_in_pages,
     what_is_wrong_is_named_and_nothing_is_added,
 ];
 
@@ -238,6 +277,19 @@ async fn who_has_the_right_to_a_series_may_use_that_and_no_other() {
     assert_eq!(answer["results"][0]["minute"]["count"], 1, "{answer}");
     assert_eq!(answer["results"][1]["error"]["code"], "forbidden", "{answer}");
     assert_eq!(send(&reader, "POST", "", &both).await, 403, "there is nothing that it may");
+    // Of series that it may not read nobody is told.
+    assert_eq!(send(&reader, "GET", "", "").await, 403);
+    assert_eq!(send(&keeper, "GET", "", "").await, 403);
+    let (_, giver) = token(&relay, ROOT, &["allow publish series/*"]).await;
+    for path in ["/db", "/web.c"] {
+        assert_eq!(send(&giver, "POST", path, one).await, 200);
+    }
+    let (_, of_web) = token(&relay, ROOT, &["allow read series/web.*", "deny read series/web.b"]).await;
+    for (who, listed) in [(&worker, &["db", "web.b", "web.c"][..]), (&of_web, &["web.c"])] {
+        let list = relay.send("GET", "/api/v1/series", &[("authorization", who)], b"").await;
+        let listed: Vec<_> = listed.iter().map(|series| json!({ "series": series })).collect();
+        assert_eq!(list.json(), json!(listed), "{who}");
+    }
     relay.stop().await;
 }
 

@@ -91,6 +91,7 @@ pub(super) enum Call {
     Take,
     AddPoints,
     ReadSeries,
+    SeriesNames,
     DeleteSeries,
     PutTicket,
     ClaimTicket,
