@@ -6,6 +6,7 @@
 
 mod keys;
 mod locks;
+mod refined;
 mod series;
 mod texts;
 
@@ -21,6 +22,7 @@ use tidemill_proto::work::RECEIPTS_MAX;
 use utoipa::PartialSchema as _;
 use utoipa::openapi::OpenApi;
 
+use refined::refine;
 use texts::{key, moment, since};
 
 use super::claims::{SOURCES_MAX, WEIGHT_MAX};

@@ -1,13 +1,13 @@
 //! Over HTTP: what is added, read and forgotten, and what is wrong with a point.
 
 use serde_json::{Value, json};
-use tidemill::features::{Feature, Features};
+use tidemill::features::Feature;
 use tidemill::proto::Code;
 use tidemill::storage::Storage;
 
 use crate::access::closed::{self, ROOT, token};
-use crate::support::ground::Ground;
-use crate::support::relay::{Answer, TestRelay, memory};
+use crate::keys::on_both_backends;
+use crate::support::relay::{Answer, TestRelay, is_wrong, memory};
 
 async fn add(relay: &TestRelay, series: &str, body: &Value) -> Answer {
     relay.post(&format!("/api/v1/series/{series}"), &body.to_string()).await
@@ -118,9 +118,7 @@ async fn of_several_points_each_is_for_itself(storage: Storage) {
         (json!({ "points": {} }), "must be an array"),
         (json!({}), "is missing"),
     ] {
-        let problem = relay.post("/api/v1/series", &body.to_string()).await.problem();
-        assert_eq!((problem.code, problem.field.as_deref()), (Code::InvalidField, Some("points")));
-        assert!(problem.detail.contains(rule), "{}", problem.detail);
+        is_wrong(&relay.post("/api/v1/series", &body.to_string()).await, "points", rule);
     }
     // As many as there may be: half of one series, and each of the others of its own.
     let many: Vec<_> = (0..1_000)
@@ -195,12 +193,7 @@ async fn what_is_wrong_is_named_and_nothing_is_added(storage: Storage) {
         (json!({ "value": 1, "at": "9999-01-01T00:00:00Z" }), "at"),
         (json!({ "value": 1, "values": 1 }), "values"),
     ] {
-        let problem = add(&relay, "wrong", &body).await.problem();
-        assert_eq!(
-            (problem.status, problem.code, problem.field.as_deref()),
-            (400, Code::InvalidField, Some(field)),
-            "{body}: {problem:?}"
-        );
+        is_wrong(&add(&relay, "wrong", &body).await, field, "");
     }
     let huge = relay.post("/api/v1/series/wrong", r#"{"value":1e400}"#).await.problem();
     assert_eq!((huge.status, huge.field.as_deref()), (400, Some("value")), "{huge:?}");
@@ -214,28 +207,6 @@ async fn what_is_wrong_is_named_and_nothing_is_added(storage: Storage) {
     }
     assert_eq!(read(&relay, "wrong?last=24h").await["total"]["count"], 0, "nothing was added");
     relay.stop().await;
-}
-
-macro_rules! on_both_backends {
-    ($($name:ident),+ $(,)?) => {$(
-        mod $name {
-            use crate::support::ground::Ground;
-
-            #[tokio::test]
-            async fn memory() {
-                let ground = Ground::memory().await.expect("memory is always there");
-                super::$name(ground.storage.clone()).await;
-            }
-
-            #[cfg(feature = "valkey")]
-            #[tokio::test]
-            async fn valkey() {
-                if let Some(ground) = Ground::on(crate::support::server::Kind::Valkey).await {
-                    super::$name(ground.storage.clone()).await;
-                }
-            }
-        }
-    )+};
 }
 
 on_both_backends![
@@ -295,12 +266,7 @@ async fn who_has_the_right_to_a_series_may_use_that_and_no_other() {
 
 #[tokio::test]
 async fn a_relay_that_has_no_series_has_no_such_path() {
-    let ground = Ground::memory().await.expect("memory is always there");
-    let relay = TestRelay::start_with(ground.storage.clone(), |options| {
-        options.http.features = Features::all().without(Feature::Series);
-        options.relay.features = options.http.features;
-    })
-    .await;
+    let relay = TestRelay::without(memory(), Feature::Series).await;
     assert_eq!(add(&relay, "a", &json!({ "value": 1 })).await.status, 404);
     assert_eq!(relay.get("/api/v1/series/a").await.status, 404);
     relay.stop().await;
