@@ -292,6 +292,18 @@ pub struct ChangedKey {
     pub expires_at: Option<Timestamp>,
 }
 
+/// How long what fills a key lives, by how often that is read. Durations are as everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AdaptiveTtl {
+    /// How long where it was not read lately; each read adds as much.
+    #[cfg_attr(feature = "openapi", schema(value_type = f64))]
+    pub min: Seconds,
+    /// How long at most.
+    #[cfg_attr(feature = "openapi", schema(value_type = f64))]
+    pub max: Seconds,
+}
+
 /// What a bucket is to keep: the body of `PUT /api/v1/buckets/{bucket}`. What is absent or null is as for a new bucket.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -316,6 +328,9 @@ pub struct BucketUpdate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub max_bytes: Option<u64>,
+    /// How long a key lives that is filled without a time of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive_ttl: Option<AdaptiveTtl>,
 }
 
 /// A bucket, with what it keeps and what it has. Durations are numbers of seconds.
@@ -338,6 +353,9 @@ pub struct Bucket {
     /// Most bytes of values; null for no bound.
     #[cfg_attr(feature = "openapi", schema(required = true))]
     pub max_bytes: Option<u64>,
+    /// How long a key lives that is filled without a time of its own; null for `ttl`.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
+    pub adaptive_ttl: Option<AdaptiveTtl>,
     /// When it was made.
     pub created_at: Timestamp,
     /// How many keys it has.

@@ -181,7 +181,8 @@ fn read_value_of(
 
 /// Returns the answer that is the value of a key.
 fn value_of(http: &Http, bucket: &BucketName, entry: KeyEntry) -> Result<Response, Failure> {
-    let KeyEntry { key, revision, created_at, expires_at, owner, value, digest, fresh_until } = entry;
+    let KeyEntry { key, revision, created_at, expires_at, owner, value, digest, fresh_until, is_counted: _ } =
+        entry;
     let KeyValue { bytes, content_type } = value.expect("it was asked for");
     let bytes: Bytes = http.0.budget.charge(bytes.len(), || bytes.into())?;
     let mut response = verbatim(bytes, content_type.as_deref(), || format!("{bucket}-{key}"))?;

@@ -363,7 +363,9 @@ conformance! {
             what_changes_a_key_meanwhile_takes_its_fill_away,
             a_stale_value_is_there_until_it_is_filled,
             the_end_of_a_key_is_not_that_of_its_fill,
-            a_fill_makes_its_bucket_only_if_asked;
+            a_fill_makes_its_bucket_only_if_asked,
+            a_fill_lives_by_how_often_its_key_was_read,
+            reads_count_where_fills_live_by_them_and_nowhere_else;
         numbers:
             increments_are_exact_to_the_last_number,
             increments_keep_their_bounds,
@@ -457,6 +459,7 @@ conformance! {
             a_value_that_was_damaged_or_replaced_is_not_sound;
         filled:
             a_foreign_key_in_the_place_of_fills_is_named,
-            nothing_is_left_of_fills_that_are_over;
+            nothing_is_left_of_fills_that_are_over,
+            of_reads_those_are_kept_of_the_keys_that_are_read_most;
     }
 }

@@ -288,13 +288,13 @@ impl Keys {
     }
 
     /// Returns the keys of a bucket, in the order in which the scripts take them: its log, facts, values, names, what is
-    /// due, what is past, what is owned, and what is being filled.
-    pub(super) fn bucket(self, bucket: &BucketName) -> [String; 8] {
+    /// due, what is past, what is owned, what is being filled, and how often keys are read.
+    pub(super) fn bucket(self, bucket: &BucketName) -> [String; 9] {
         let log = TopicName::log_of(bucket);
-        let [facts, values, names, due, past, owned, fills] =
-            ["facts", "values", "names", "due", "past", "owned", "fills"]
+        let [facts, values, names, due, past, owned, fills, reads] =
+            ["facts", "values", "names", "due", "past", "owned", "fills", "reads"]
                 .map(|rest| beside("bucket", &log, rest));
-        [self.stream(&log), facts, values, names, due, past, owned, fills]
+        [self.stream(&log), facts, values, names, due, past, owned, fills, reads]
     }
 
     /// Returns the key that remembers a publisher's idempotency key.

@@ -179,7 +179,7 @@ async fn buckets_are_made_described_listed_and_deleted(storage: Storage) {
         detail,
         json!({
             "bucket": "b", "history": 2, "ttl": 1800, "absolute_age": 43200, "max_keys": 10, "max_bytes": 1000,
-            "created_at": created_at, "keys": 1, "bytes": 6,
+            "adaptive_ttl": null, "created_at": created_at, "keys": 1, "bytes": 6,
         })
     );
     let changed = bucket(&relay, "b", r#"{"ttl": null}"#).await;

@@ -74,6 +74,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         absolute_age: age.map(Duration::from_secs),
         max_keys,
         max_bytes,
+        adaptive_ttl: None,
     });
     prop_oneof![
         12 => vec((0..10_u8, condition, edit()), 1..6).prop_map(|mut changes| {

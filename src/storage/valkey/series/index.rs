@@ -48,7 +48,7 @@ impl Shard {
         // Behind every character of a name.
         let to = format!("({prefix}\x7f");
         let limit = limit.to_string();
-        let [from, to, limit] = [&from, &to, &limit].map(|text| text.as_bytes());
+        let [from, to, limit] = [&from, &to, &limit].map(String::as_bytes);
         let mut request = Request::default();
         request.add(&[b"ZRANGEBYLEX", keys::SERIES.as_bytes(), from, to, b"LIMIT", b"0", limit]);
         let replies = self.calls.connection().exchange(&request, Effect::Read).await?;

@@ -115,6 +115,7 @@ pub(super) enum Call {
     KeyHistory,
     TouchKey,
     FillKey,
+    CountReads,
     TouchRevisions,
     ListKeys,
     RevokeKeys,
