@@ -288,7 +288,7 @@ async fn reads_at_one_node_count_at_another() {
     };
     let first = fill().await;
     let now = tidemill::proto::Timestamp::parse(&first).expect("a time");
-    let far = now.saturating_add(Duration::from_mins(60)).to_string();
+    let far = now.saturating_add(Duration::from_hours(1)).to_string();
     for _ in 0..10 {
         assert_eq!(send(two.address(), "GET", "keys/b/k", &[], "").await.status, 200);
     }

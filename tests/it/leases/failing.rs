@@ -79,6 +79,10 @@ async fn whatever_fails_a_renewal_that_is_answered_gives_time_to_all_and_the_end
         }
         let ended = relay.send("DELETE", &format!("/api/v1/leases/{lease}"), &[], b"").await;
         assert!(ended.status == 204 || ended.status >= 500, "{ended:?}");
+        if ended.status == 503 {
+            let left = truth.get(&format!("/api/v1/leases/{lease}")).await;
+            assert_eq!(left.status, 200, "it says that nothing was done: {ended:?} {left:?}");
+        }
         faulty.calm().await;
         if ended.status >= 500 {
             // It has ended, or it goes on until its time is over.

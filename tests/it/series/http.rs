@@ -151,7 +151,7 @@ async fn series_are_listed_in_pages(storage: Storage) {
         seen.extend(list.iter().map(|one| one["series"].as_str().expect("a name").to_owned()));
         let Some(next) = page.header("link") else { break };
         let next = next.strip_prefix('<').and_then(|next| next.split_once('>'));
-        path = next.expect("an address").0.to_owned();
+        next.expect("an address").0.clone_into(&mut path);
     }
     assert_eq!((pages, seen), (vec![100, 100, 50], names));
     let first = relay.get("/api/v1/series").await.json();
