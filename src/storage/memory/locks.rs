@@ -316,8 +316,8 @@ impl Lock {
         }
         // Who has its place still has it under its key.
         let may_be_another = asked.key.is_some() && !self.places.contains_key(&asked.secret);
-        let mut waiting = self.waiting.values();
-        let other = waiting.find(|waiter| may_be_another && same_key(&waiter.key).is_some());
+        let mut waiting = may_be_another.then(|| self.waiting.values()).into_iter().flatten();
+        let other = waiting.find(|waiter| same_key(&waiter.key).is_some());
         let other = other.map(|waiter| (waiter.secret, same_key(&waiter.key)));
         if let Some((secret, of_key)) = other {
             if of_key == Some(false) {

@@ -247,13 +247,16 @@ pub(super) async fn as_many_wait_as_may_and_no_more(ground: &Ground) {
     let first = asks("first", LONG, true);
     refused(ground, &lock, &first).await;
     let of = &lock;
+    let began = tokio::time::Instant::now();
     let others = (1..WAITERS_MAX).map(|_| async move {
         let other = asks("other", LONG, true);
         refused(ground, of, &other).await;
         other
     });
     let others: Vec<_> = futures_util::stream::iter(others).buffer_unordered(200).collect().await;
-    assert_eq!(acquire(ground, &lock, &asks("late", LONG, true)).await, LockAnswer::Crowded);
+    let late = acquire(ground, &lock, &asks("late", LONG, true)).await;
+    // On a machine that takes so long for it the first have no place any more.
+    assert!(late == LockAnswer::Crowded || began.elapsed() > PLACE_KEPT, "{late:?}");
     // Who has a place keeps it, who does not wait is told who holds it, and who goes makes room.
     let mut again = others[7].clone();
     again.again = true;
