@@ -407,6 +407,9 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
             "max_bytes" => json!({ "minimum": 1, "maximum": tidemill_proto::limits::KEPT_BYTES_MAX }),
             "idle_seconds" => json!({ "minimum": 1, "maximum": tidemill_proto::limits::IDLE_SECONDS_MAX }),
             // Bytes in the relay, characters here: for a text of other letters it is less.
+            "compact_by" => {
+                json!({ "minLength": 1, "maxLength": tidemill_proto::limits::COMPACT_BY_BYTES_MAX })
+            }
             "description" => json!({ "maxLength": DESCRIPTION_BYTES_MAX }),
             "keep" => json!({ "minimum": 0, "maximum": i64::MAX }),
             "before" => json!({ "anyOf": moment()["anyOf"] }),
