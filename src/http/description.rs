@@ -182,6 +182,7 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         | (_, "bucket" | "key" | "owner" | "lock" | "room" | "member" | "presence" | "series")
         | ("take" | "peek" | "refund", "name") => text(TOPIC_NAME),
         ("list_keys", "prefix") => text("([A-Za-z0-9_-][A-Za-z0-9_.:-]{0,253})?"),
+        ("read_messages", "view") => json!({ "type": "string", "enum": ["latest"] }),
         ("read_key", "view") => json!({ "type": "string", "enum": ["history"] }),
         ("put_key", "ttl") => text("[1-9][0-9]{0,7}(ms|s|m)?"),
         ("join_room", "ttl") => text("([1-9][0-9]{0,3}s?|[1-9][0-9]{0,2}m|1[0-9]h)"),

@@ -128,18 +128,7 @@ pub(super) async fn read(
     let order = order
         .map(|text| text.parse::<Order>().map_err(|error| Failure::from(Problem::field("order", error))))
         .transpose()?;
-    if let (View::Latest, Some(Order::Desc)) = (view, order) {
-        return Err(Problem::field("order", "does not fit `view=latest`, which reads forward").into());
-    }
-    let start = match (&cursor, &after) {
-        (Some(_), Some(_)) => return Err(live::two_places()),
-        (Some(cursor), None) => Start::After(parse_id("cursor", cursor)?),
-        (None, Some(_)) if order == Some(Order::Desc) => {
-            return Err(Problem::field("after", "reads forward; leave `order` out, or write `asc`").into());
-        }
-        (None, Some(after)) => Start::Since(parse_since("after", after)?),
-        (None, None) => Start::End,
-    };
+    let start = start(cursor.as_deref(), after.as_deref(), (order, view))?;
     let asked = cursor.or(after);
     let page = if let Some(wait) = wait {
         if order == Some(Order::Desc) {
@@ -183,6 +172,29 @@ pub(super) async fn read(
     // `Accept` decides between a page and a stream.
     let vary = HeaderValue::from_static("accept");
     Ok(([(CONTENT_TYPE, APPLICATION_JSON), (VARY, vary)], Extension(Counted), page).into_response())
+}
+
+/// Returns where a page starts whose reader says this.
+///
+/// # Errors
+/// It says what does not fit together, or a place that is none.
+fn start(
+    cursor: Option<&str>,
+    after: Option<&str>,
+    (order, view): (Option<Order>, View),
+) -> Result<Start, Failure> {
+    if let (View::Latest, Some(Order::Desc)) = (view, order) {
+        return Err(Problem::field("order", "does not fit `view=latest`, which reads forward").into());
+    }
+    match (cursor, after) {
+        (Some(_), Some(_)) => Err(live::two_places()),
+        (Some(cursor), None) => Ok(Start::After(parse_id("cursor", cursor)?)),
+        (None, Some(_)) if order == Some(Order::Desc) => {
+            Err(Problem::field("after", "reads forward; leave `order` out, or write `asc`").into())
+        }
+        (None, Some(after)) => Ok(Start::Since(parse_since("after", after)?)),
+        (None, None) => Ok(Start::End),
+    }
 }
 
 /// What a page says beside its messages.
