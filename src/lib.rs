@@ -25,7 +25,7 @@
 //! Of what is no topic: **bucket** (a table of keys with their current values, and the log of its changes), **key**,
 //! **value**, **revision** (which change of a bucket a value came with: the id of that change), **fence** (a number of a
 //! lock that only grows), **fill** (that one of all who ask for a key puts it, under a token), **stale** (of a value: to be
-//! replaced, and served meanwhile).
+//! replaced, and served meanwhile), **heat** (how often a key is read, in a form that stays true as that goes down).
 //!
 //! Of limits: **rate** (how much may be done in a time), **quota** (what is counted together, as the requests of
 //! one caller), **allowance** (a part of what a quota has left, which a node draws in advance and spends), **meter**

@@ -30,10 +30,12 @@ mod presence;
 mod promotions;
 mod publish;
 mod read;
+mod reads;
 mod recurrence;
 mod runs;
 mod schedules;
 mod series;
+mod shown;
 mod takes;
 mod timers;
 mod topics;
@@ -74,6 +76,7 @@ pub use publish::{
     Admitted, Answered, Checked, Draft, IdempotencyKey, TimeToLive, UniqueKey, parse_last, parse_order_key,
 };
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
+pub use reads::READS_TOLD_EVERY;
 pub use runs::parse_reason;
 pub use schedules::{DueCursor, RecurringDraft, parse_recurring_name, parse_schedule_id};
 pub use series::{PointDraft, SERIES_LAST, parse_series};
@@ -89,10 +92,11 @@ pub use work::{
 };
 
 pub use crate::storage::{
-    Appended, Batch, BucketSettings, BucketState, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate, FillToken,
-    GroupStart, GroupsSwept, KeyChanged, KeyCondition, KeyEntry, KeyPage, KeyValue, Leased, LockId, LockKept,
-    LockRenewal, LockSeen, LoggedKind, LoggedRef, Outcome, Part, Refusal, Scheduled, Settlement,
-    StoredMessage, StoredRecurring, Swept, TakeKind, TopicChange, TopicList, Verdict, WaitingMessage,
+    AdaptiveTtl, Appended, Batch, BucketSettings, BucketState, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate,
+    FillToken, GroupStart, GroupsSwept, KeyChanged, KeyCondition, KeyEntry, KeyPage, KeyValue, Leased,
+    LockId, LockKept, LockRenewal, LockSeen, LoggedKind, LoggedRef, Outcome, Part, Refusal, Scheduled,
+    Settlement, StoredMessage, StoredRecurring, Swept, TakeKind, TopicChange, TopicList, Verdict,
+    WaitingMessage,
 };
 
 use crate::access::{Caller, Sessions};
@@ -165,6 +169,8 @@ struct Inner {
     timers: Timers<TopicName>,
     /// When keys of buckets expire.
     expiries: Timers<BucketName>,
+    /// How often keys were read.
+    reads: reads::Reads,
     /// Pages of keys on their way to who watches them.
     snapshots: Snapshots,
     /// What this node keeps in rooms.
@@ -215,6 +221,7 @@ impl Relay {
             known,
             timers: Timers::default(),
             expiries: Timers::default(),
+            reads: reads::Reads::default(),
             snapshots: Snapshots::default(),
             presences,
             takes: takes::Takes::new(),

@@ -219,6 +219,9 @@ impl Server {
             tracker.spawn(upkeep::count_waiting(relay.clone(), metrics.clone(), draining.clone()));
         }
         let features = relay.options().features;
+        if features.has(Feature::Keys) {
+            tracker.spawn(upkeep::tell_reads(relay.clone(), node, draining.clone()));
+        }
         if features.has(Feature::Keys) || features.has(Feature::Presence) {
             tracker.spawn(upkeep::expire(relay.clone(), node, metrics.clone(), draining.clone()));
         }

@@ -62,11 +62,12 @@
 pub use access::{AccessDocuments, AccessEdit, AccessStore};
 pub use backend::{Backend, Opened, Storage, Unfit};
 pub use buckets::{
-    BucketSettings, BucketState, BucketStore, CHANGES_MAX, EXPIRED_MAX, FILL_MAX, FillAsked, FillToken,
-    HISTORY_MAX, KeyChange, KeyChanged, KeyChanges, KeyCondition, KeyDigest, KeyEdit, KeyEntry, KeyFill,
-    KeyPage, KeyRange, KeyRefusal, KeyValue, KeysChanged, KeysExpired, LOG_BYTES, LOG_CHANGES, Logged,
-    LoggedKind, LoggedRef, ROOM_IDLE,
+    AdaptiveTtl, BucketSettings, BucketState, BucketStore, CHANGES_MAX, EXPIRED_MAX, FILL_MAX, FillAsked,
+    FillToken, HISTORY_MAX, KeyChange, KeyChanged, KeyChanges, KeyCondition, KeyDigest, KeyEdit, KeyEntry,
+    KeyFill, KeyPage, KeyRange, KeyRefusal, KeyValue, KeysChanged, KeysExpired, LOG_BYTES, LOG_CHANGES,
+    Logged, LoggedKind, LoggedRef, READ_KEYS_MAX, READS_HALF_LIFE, ROOM_IDLE,
 };
+pub(crate) use buckets::{cold, heat_of, reads_of};
 pub use error::{Cause, StorageError};
 pub use hints::{Hint, HintListener};
 pub use latest::LatestRange;
@@ -75,8 +76,8 @@ pub use limits::{Draw, Drawn, LimitStore, Places, QuotaId, Rate, Unspent};
 pub use listing::{LISTED_NAMES_MAX, Selection, TopicList};
 pub use live::{Changes, Followed, LiveStore};
 pub use locks::{
-    FENCE_KEPT, HANDED_KEPT, LockAnswer, LockAsked, LockHeld, LockId, LockKept, LockKey, LockRenewal,
-    LockSecret, LockSeen, LockStore, PLACE_KEPT,
+    FENCE_KEPT, HANDED_KEPT, LINE_LOOKED_EVERY, LockAnswer, LockAsked, LockHeld, LockId, LockKept, LockKey,
+    LockRenewal, LockSecret, LockSeen, LockStore, PLACE_KEPT,
 };
 pub use message::{Appended, Body, Idempotency, NewMessage, StoredMessage, TopicPolicy, Unique};
 pub use messages::{DELETED_MAX, HELD_TIMES, MessageStore, Trim};

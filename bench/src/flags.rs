@@ -96,7 +96,6 @@ impl Flags {
             threads: self.threads(),
             open_files_max: surroundings.open_files_max,
             own: Arc::default(),
-            own_buckets: Arc::default(),
         })
     }
 }

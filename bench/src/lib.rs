@@ -16,6 +16,7 @@ use tidemill_proto::Timestamp;
 
 mod check;
 mod compare;
+mod connected;
 mod error;
 mod fanout;
 mod flags;

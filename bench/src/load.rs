@@ -37,10 +37,17 @@ pub(crate) struct Load {
     pub(crate) processes: Processes,
     /// How many files this process may have open.
     pub(crate) open_files_max: Option<u64>,
-    /// Topics that are to be deleted.
-    pub(crate) own: Arc<Mutex<Vec<Topics>>>,
-    /// Buckets that are to be deleted, and how many keys a bare server has in place of each.
-    pub(crate) own_buckets: Arc<Mutex<Vec<(String, u64)>>>,
+    /// What is to be deleted.
+    pub(crate) own: Arc<Mutex<Vec<Own>>>,
+}
+
+/// What a run has made.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Own {
+    /// Topics.
+    Topics(Topics),
+    /// A bucket, and how many keys a bare server has in its place.
+    Bucket(String, u64),
 }
 
 impl Load {
@@ -132,49 +139,51 @@ impl Load {
 
     /// Notes topics that may be there from now on, to delete them later if they are the run's own.
     pub(crate) fn own(&self, topics: &Topics) {
-        let mut own = self.own.lock();
-        if topics.own && !own.contains(topics) {
-            own.push(topics.clone());
+        if topics.own {
+            self.note(Own::Topics(topics.clone()));
         }
     }
 
     /// Notes a bucket that may be there from now on, to delete it later.
     pub(crate) fn own_bucket(&self, bucket: &str, keys: u64) {
-        self.own_buckets.lock().push((bucket.to_owned(), keys));
+        self.note(Own::Bucket(bucket.to_owned(), keys));
+    }
+
+    fn note(&self, made: Own) {
+        let mut own = self.own.lock();
+        if !own.contains(&made) {
+            own.push(made);
+        }
     }
 
     /// Deletes the load's own topics and buckets. What cannot be deleted is told: it is left behind.
     pub(crate) async fn clean(&self) {
-        let own = self.own.lock().clone();
         let _busy = busy("deleting what the run has made");
-        let buckets = self.own_buckets.lock().clone();
-        for (bucket, keys) in buckets {
-            if let Err(why) = self.delete_bucket(&bucket, keys).await {
-                return self.tell_left(&why);
-            }
-            self.own_buckets.lock().retain(|(own, _)| *own != bucket);
-        }
-        for topics in own {
-            let deleted = match self.target.kind {
-                Kind::Relay => self.delete_from_relay(&topics).await,
-                Kind::Server => self.delete_from_server(&topics).await,
+        let all = self.own.lock().clone();
+        for own in all {
+            let deleted = match (&own, self.target.kind) {
+                (Own::Bucket(bucket, keys), _) => self.delete_bucket(bucket, *keys).await,
+                (Own::Topics(topics), Kind::Relay) => self.delete_from_relay(topics).await,
+                (Own::Topics(topics), Kind::Server) => self.delete_from_server(topics).await,
                 // It has no way that is known here.
-                Kind::Plain => Ok(()),
+                (Own::Topics(_), Kind::Plain) => Ok(()),
             };
             if let Err(why) = deleted {
                 return self.tell_left(&why);
             }
-            self.own.lock().retain(|own| *own != topics);
+            self.own.lock().retain(|left| *left != own);
         }
     }
 
     /// Tells which topics are left behind, and why. Nobody tries again.
     pub(crate) fn tell_left(&self, why: &str) {
-        for topics in std::mem::take(&mut *self.own.lock()) {
-            eprintln!("the topics of the run, {}…, are left behind: {why}", topics.name(0));
-        }
-        for (bucket, _) in std::mem::take(&mut *self.own_buckets.lock()) {
-            eprintln!("the bucket of the run, {bucket}, is left behind: {why}");
+        for own in std::mem::take(&mut *self.own.lock()) {
+            match own {
+                Own::Topics(topics) => {
+                    eprintln!("the topics of the run, {}…, are left behind: {why}", topics.name(0));
+                }
+                Own::Bucket(bucket, _) => eprintln!("the bucket of the run, {bucket}, is left behind: {why}"),
+            }
         }
     }
 

@@ -8,12 +8,15 @@ use serde::Serialize;
 use tidemill_proto::message::PublishSummary;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::connected::Connected;
+use crate::http;
 use crate::load::GRACE;
 use crate::mark::{Mark, Template, Topics, command, key};
 use crate::measure::{Meter, nanos};
 use crate::pace::Schedule;
+#[cfg(test)]
+use crate::resp;
 use crate::target::{Kind, TOPIC_PLACE, Target};
-use crate::{http, resp};
 
 /// How long a sender waits before it connects again.
 pub(crate) const PAUSE: Duration = Duration::from_millis(20);
@@ -83,12 +86,6 @@ enum Fault {
     Broken(String),
 }
 
-#[derive(Debug)]
-enum Connected {
-    Http(http::Connection),
-    Server(resp::Connection),
-}
-
 /// What a sender has published.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sent {
@@ -124,23 +121,14 @@ impl Sender {
             Kind::Plain if shape.mode != Mode::Http => return Err(NOT_PLAIN.to_owned()),
             Kind::Plain => plain_request(target, headers, shape),
         };
-        let mut sender = Self {
+        Ok(Self {
             target: target.clone(),
             template,
             topics: shape.topics.clone(),
-            connected: None,
+            connected: Some(Connected::open(target).await?),
             publisher,
             requests: 0,
             sent: Sent::default(),
-        };
-        sender.connected = Some(sender.connect().await?);
-        Ok(sender)
-    }
-
-    async fn connect(&self) -> Result<Connected, String> {
-        Ok(match self.target.kind {
-            Kind::Relay | Kind::Plain => Connected::Http(http::Connection::open(&self.target).await?),
-            Kind::Server => Connected::Server(resp::Connection::open(&self.target, 0).await?),
         })
     }
 
@@ -219,7 +207,7 @@ impl Sender {
         }
         self.requests += 1;
         if self.connected.is_none() {
-            self.connected = Some(self.connect().await.map_err(Fault::Broken)?);
+            self.connected = Some(Connected::open(&self.target).await.map_err(Fault::Broken)?);
         }
         match &mut self.connected {
             Some(Connected::Http(connection)) => {

@@ -103,6 +103,10 @@ pub struct KeyChanged {
     pub key: KeyName,
     /// The revision of this change.
     pub revision: MessageId,
+    /// When the key expires, as of this change; absent for never, and of a deletion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub expires_at: Option<Timestamp>,
 }
 
 /// The answer to an increment.
@@ -117,6 +121,10 @@ pub struct KeyIncremented {
     pub value: i64,
     /// The revision of this change.
     pub revision: MessageId,
+    /// When the key expires, as of this change; absent for never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub expires_at: Option<Timestamp>,
 }
 
 /// The revisions that are kept of a key.
@@ -278,6 +286,22 @@ pub struct ChangedKey {
     /// The number that it is now, of an increment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<i64>,
+    /// When the key expires, as of this change; absent for never, and of a deletion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// How long what fills a key lives, by how often that is read. Durations are as everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AdaptiveTtl {
+    /// How long where it was not read lately; each read adds as much.
+    #[cfg_attr(feature = "openapi", schema(value_type = f64))]
+    pub min: Seconds,
+    /// How long at most.
+    #[cfg_attr(feature = "openapi", schema(value_type = f64))]
+    pub max: Seconds,
 }
 
 /// What a bucket is to keep: the body of `PUT /api/v1/buckets/{bucket}`. What is absent or null is as for a new bucket.
@@ -304,6 +328,9 @@ pub struct BucketUpdate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub max_bytes: Option<u64>,
+    /// How long a key lives that is filled without a time of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive_ttl: Option<AdaptiveTtl>,
 }
 
 /// A bucket, with what it keeps and what it has. Durations are numbers of seconds.
@@ -326,6 +353,9 @@ pub struct Bucket {
     /// Most bytes of values; null for no bound.
     #[cfg_attr(feature = "openapi", schema(required = true))]
     pub max_bytes: Option<u64>,
+    /// How long a key lives that is filled without a time of its own; null for `ttl`.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
+    pub adaptive_ttl: Option<AdaptiveTtl>,
     /// When it was made.
     pub created_at: Timestamp,
     /// How many keys it has.

@@ -2,12 +2,6 @@
 //!
 //! Their grammar is that of topics, so that each can stand in a path, a rule and a key without an escape.
 
-use std::fmt;
-use std::str::FromStr;
-use std::sync::Arc;
-
-use serde::{Serialize, Serializer};
-
 use crate::alphabet::{INSIDE_ONLY, is_allowed};
 use crate::limits::NAME_BYTES_MAX;
 
@@ -41,79 +35,31 @@ fn check(text: &str) -> Result<(), NameError> {
 }
 
 macro_rules! names {
-    ($($(#[$doc:meta])+ $name:ident;)+) => {$(
-        $(#[$doc])+
-        ///
-        /// 1 to 255 of `A-Z a-z 0-9 _ - . :`, where `.` and `:` stand only inside. Cloning is cheap.
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
-
-        impl $name {
-            /// Parses one.
+    ($($(#[$doc:meta])+ $name:ident;)+) => {
+        checked_names! {$(
+            $(#[$doc])+
             ///
-            /// # Errors
-            /// Tells the rule that `text` breaks.
-            pub fn parse(text: &str) -> Result<Self, NameError> {
-                check(text)?;
-                Ok(Self(Arc::from(text)))
+            /// 1 to 255 of `A-Z a-z 0-9 _ - . :`, where `.` and `:` stand only inside.
+            $name, NameError: check;
+        )+}
+
+        $(
+            #[cfg(feature = "openapi")]
+            impl utoipa::PartialSchema for $name {
+                fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                    utoipa::openapi::ObjectBuilder::new()
+                        .schema_type(utoipa::openapi::schema::Type::String)
+                        .min_length(Some(1))
+                        .max_length(Some(NAME_BYTES_MAX))
+                        .pattern(Some("^[A-Za-z0-9_-]([A-Za-z0-9_.:-]*[A-Za-z0-9_-])?$"))
+                        .into()
+                }
             }
 
-            /// Returns it as text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&*self.0, f)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = NameError;
-
-            fn from_str(text: &str) -> Result<Self, NameError> {
-                Self::parse(text)
-            }
-        }
-
-        impl std::borrow::Borrow<str> for $name {
-            fn borrow(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&self.0)
-            }
-        }
-
-        deserialize_from_text!($name);
-
-        #[cfg(feature = "openapi")]
-        impl utoipa::PartialSchema for $name {
-            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
-                utoipa::openapi::ObjectBuilder::new()
-                    .schema_type(utoipa::openapi::schema::Type::String)
-                    .min_length(Some(1))
-                    .max_length(Some(NAME_BYTES_MAX))
-                    .pattern(Some("^[A-Za-z0-9_-]([A-Za-z0-9_.:-]*[A-Za-z0-9_-])?$"))
-                    .into()
-            }
-        }
-
-        #[cfg(feature = "openapi")]
-        impl utoipa::ToSchema for $name {}
-    )+};
+            #[cfg(feature = "openapi")]
+            impl utoipa::ToSchema for $name {}
+        )+
+    };
 }
 
 names! {

@@ -16,6 +16,10 @@ pub const POINT_VALUE_MAX: f64 = 1e200;
 pub const SERIES_KEPT: Duration = Duration::from_hours(24);
 /// How far ahead of the time a point may be: clocks differ.
 pub const POINT_AHEAD_MAX: Duration = Duration::from_mins(1);
+/// Series of a page where nobody says how many.
+pub const SERIES_PAGE_DEFAULT: usize = 100;
+/// Most series of a page.
+pub const SERIES_PAGE_MAX: usize = 1_000;
 /// What is read where nobody says how much.
 pub const SERIES_LAST_DEFAULT: Duration = Duration::from_hours(1);
 
@@ -96,6 +100,15 @@ pub struct SeriesTotal {
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "some_number")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub max: Option<f64>,
+}
+
+/// A series, as a list has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ListedSeries {
+    /// The name of the series.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub series: SeriesName,
 }
 
 /// What a series has in a span of time.

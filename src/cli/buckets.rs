@@ -3,7 +3,7 @@
 use reqwest::Method;
 use tidemill_proto::duration;
 use tidemill_proto::duration::Seconds;
-use tidemill_proto::keys::{Bucket, BucketUpdate, RevokeRequest, Revoked};
+use tidemill_proto::keys::{AdaptiveTtl, Bucket, BucketUpdate, RevokeRequest, Revoked};
 use tidemill_proto::{BucketName, KeyName};
 
 use super::CliError;
@@ -89,6 +89,12 @@ struct Put {
     /// Most bytes of values
     #[arg(long, value_name = "BYTES", value_parser = count)]
     max_bytes: Option<u64>,
+    /// How long a key lives that is filled and was not read lately; each read adds as much
+    #[arg(long, value_name = "DURATION", value_parser = seconds, requires = "adaptive_max")]
+    adaptive_min: Option<Seconds>,
+    /// How long a key lives at most that is filled, however often it is read
+    #[arg(long, value_name = "DURATION", value_parser = seconds, requires = "adaptive_min")]
+    adaptive_max: Option<Seconds>,
     #[command(flatten)]
     relay: Relay,
 }
@@ -149,9 +155,20 @@ impl Buckets {
 
 impl Put {
     async fn run(self, environment: &Environment) -> Result<(), CliError> {
-        let Self { bucket, history, ttl, absolute_age, max_keys, max_bytes, relay } = self;
+        let Self {
+            bucket,
+            history,
+            ttl,
+            absolute_age,
+            max_keys,
+            max_bytes,
+            adaptive_min,
+            adaptive_max,
+            relay,
+        } = self;
         let client = relay.client(environment)?;
-        let body = BucketUpdate { history, ttl, absolute_age, max_keys, max_bytes };
+        let adaptive_ttl = adaptive_min.zip(adaptive_max).map(|(min, max)| AdaptiveTtl { min, max });
+        let body = BucketUpdate { history, ttl, absolute_age, max_keys, max_bytes, adaptive_ttl };
         let answer = client.send(client.request(Method::PUT, &path(&bucket)).json(&body)).await?;
         let bucket: Bucket = client.read(&answer)?;
         let done = if answer.status == 201 { "made" } else { "changed" };
@@ -202,6 +219,10 @@ fn show(bucket: &Bucket, form: Output) -> Result<(), CliError> {
         return output::json(bucket);
     }
     let or_dash = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+    let adaptive = bucket.adaptive_ttl.map_or_else(
+        || "-".to_owned(),
+        |AdaptiveTtl { min, max }| format!("{} to {}", time(Some(min)), time(Some(max))),
+    );
     let rows = [
         ("bucket", bucket.bucket.to_string()),
         ("created", bucket.created_at.to_string()),
@@ -212,6 +233,7 @@ fn show(bucket: &Bucket, form: Output) -> Result<(), CliError> {
         ("absolute age", time(bucket.absolute_age)),
         ("most keys", or_dash(bucket.max_keys)),
         ("most bytes", or_dash(bucket.max_bytes)),
+        ("adaptive ttl", adaptive),
     ];
     output::line(&output::table(&rows.map(|(name, value)| [name.to_owned(), value])))
 }

@@ -63,7 +63,8 @@ enum Action {
     },
     /// Put a key, and print its revision
     ///
-    /// The value is the argument, a file, or else standard input as a whole.
+    /// The value is the argument, a file, or else standard input as a whole. With -o json the answer says when the key
+    /// expires, too.
     Put(Box<Put>),
     /// Delete a key
     Delete {

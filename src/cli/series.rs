@@ -1,9 +1,10 @@
-//! `tidemill series`: adds to series of measurements, shows them, and forgets them.
+//! `tidemill series`: adds to series of measurements, lists and shows them, and forgets them.
 
 use reqwest::Method;
 use serde_json::json;
 use tidemill_proto::series::{
-    POINT_COUNT_MAX, POINT_VALUE_MAX, PointRequest, SeriesMinute, SeriesState, SeriesTotal,
+    ListedSeries, POINT_COUNT_MAX, POINT_VALUE_MAX, PointRequest, SERIES_PAGE_MAX, SeriesMinute, SeriesState,
+    SeriesTotal,
 };
 use tidemill_proto::{SeriesName, Timestamp};
 
@@ -18,6 +19,7 @@ Examples:
   tidemill series add latency 12.5              what was measured now
   tidemill series add errors 1 --count 3        three times
   tidemill series show latency --last 15m
+  tidemill series list --prefix web.            which there are
   tidemill series delete latency
 
 Of each minute it is kept how often something was measured, the sum, the least and the
@@ -37,6 +39,8 @@ enum Action {
     Add(Add),
     /// Show the minutes in which something was measured, and all of them together
     Show(Show),
+    /// List the series of which something is kept
+    List(List),
     /// Forget a series
     Delete(Delete),
 }
@@ -72,6 +76,16 @@ struct Show {
     /// How much, at most 24 hours
     #[arg(long, value_name = "DURATION", default_value = "60m", value_parser = span)]
     last: String,
+
+    #[command(flatten)]
+    relay: Relay,
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    /// Only series that begin so
+    #[arg(long, value_name = "TEXT")]
+    prefix: Option<String>,
 
     #[command(flatten)]
     relay: Relay,
@@ -121,6 +135,7 @@ impl Series {
                     }
                 }
             }
+            Action::List(List { prefix, relay }) => list(&relay, environment, prefix).await,
             Action::Delete(Delete { name, relay }) => {
                 let client = relay.client(environment)?;
                 let path = ["api", "v1", "series", name.as_str()];
@@ -131,6 +146,23 @@ impl Series {
                 }
             }
         }
+    }
+}
+
+/// Prints every page of the list.
+async fn list(relay: &Relay, environment: &Environment, prefix: Option<String>) -> Result<(), CliError> {
+    let client = relay.client(environment)?;
+    let request = client.request(Method::GET, &["api", "v1", "series"]).query(&[("limit", SERIES_PAGE_MAX)]);
+    let request = request.query(prefix.map(|prefix| ("prefix", prefix)).as_slice());
+    let mut answer = client.send(request).await?;
+    loop {
+        let page: Vec<ListedSeries> = client.read(&answer)?;
+        page.iter().try_for_each(|listed| match relay.output {
+            Output::Json => output::json(listed),
+            Output::Text => output::line(listed.series.as_str()),
+        })?;
+        let Some(next) = answer.next else { return Ok(()) };
+        answer = client.send(client.follow(&next)?).await?;
     }
 }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header::{HeaderValue, LINK};
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::value::RawValue;
 use tidemill_proto::duration::Seconds;
-use tidemill_proto::keys::{Bucket, BucketUpdate, RevokeRequest, Revoked};
+use tidemill_proto::keys::{self, Bucket, BucketUpdate, RevokeRequest, Revoked};
 use tidemill_proto::limits::{BUCKETS_PAGE_MAX, KEPT_BYTES_MAX, KEPT_MESSAGES_MAX, KEY_HISTORY_MAX};
 use tidemill_proto::{BucketName, Problem};
 use utoipa_axum::routes;
@@ -19,10 +19,16 @@ use super::called::Called;
 use super::failure::Problems;
 use super::groups::number_of;
 use super::path::BucketPath;
+use super::publishing::refuse_fence;
 use super::routes::{Concern, Needs};
 use super::{Http, json, media, query};
 use crate::access::Verb;
-use crate::relay::{BucketSettings, BucketState, Failure, Gate, parse_bucket, parse_key, parse_key_ttl_json};
+use crate::relay::{
+    AdaptiveTtl, BucketSettings, BucketState, Failure, Gate, parse_bucket, parse_key, parse_key_ttl_json,
+};
+
+/// Why no fence goes with what concerns a bucket as a whole.
+const UNFENCED: &str = "it concerns the bucket as a whole; delete its keys one by one, or in a batch";
 
 pub(super) fn routes(is_on: bool) -> Concern {
     Concern::switched(is_on)
@@ -105,8 +111,9 @@ pub(super) async fn put(
 }
 
 fn read_settings(body: &[u8]) -> Result<BucketSettings, Failure> {
-    let [history, ttl, absolute_age, max_keys, max_bytes]: [Option<&RawValue>; 5] =
-        json::fields(body, ["history", "ttl", "absolute_age", "max_keys", "max_bytes"])?;
+    let names = ["history", "ttl", "absolute_age", "max_keys", "max_bytes", "adaptive_ttl"];
+    let [history, ttl, absolute_age, max_keys, max_bytes, adaptive_ttl]: [Option<&RawValue>; 6] =
+        json::fields(body, names)?;
     let time = |field: &str, raw: Option<&RawValue>| -> Result<Option<Duration>, Failure> {
         json::optional(raw).map(|raw| parse_key_ttl_json(field, raw.get())).transpose()
     };
@@ -122,7 +129,26 @@ fn read_settings(body: &[u8]) -> Result<BucketSettings, Failure> {
         absolute_age: time("absolute_age", absolute_age)?,
         max_keys: count("max_keys", max_keys, KEPT_MESSAGES_MAX)?,
         max_bytes: count("max_bytes", max_bytes, KEPT_BYTES_MAX)?,
+        adaptive_ttl: json::optional(adaptive_ttl).map(read_adaptive).transpose()?,
     })
+}
+
+fn read_adaptive(raw: &RawValue) -> Result<AdaptiveTtl, Failure> {
+    const FIELD: &str = "adaptive_ttl";
+    if !raw.get().starts_with('{') {
+        return Err(Problem::field(FIELD, "must be an object with `min` and `max`").into());
+    }
+    let within = |name: &str, raw: Option<&RawValue>| {
+        let field = format!("{FIELD}.{name}");
+        let raw = json::optional(raw).ok_or_else(|| json::missing(&field))?;
+        parse_key_ttl_json(&field, raw.get())
+    };
+    let [min, max]: [Option<&RawValue>; 2] = json::fields(raw.get().as_bytes(), ["min", "max"])?;
+    let (min, max) = (within("min", min)?, within("max", max)?);
+    if min > max {
+        return Err(Problem::field("adaptive_ttl.min", "is more than `adaptive_ttl.max`").into());
+    }
+    Ok(AdaptiveTtl { min, max })
 }
 
 /// Delete a bucket with its keys
@@ -134,9 +160,11 @@ fn read_settings(body: &[u8]) -> Result<BucketSettings, Failure> {
 pub(super) async fn delete(
     Called(gate): Called,
     BucketPath(bucket): BucketPath,
+    headers: HeaderMap,
     uri: Uri,
 ) -> Result<StatusCode, Failure> {
     let [] = query::parameters(&uri, [])?;
+    refuse_fence(&headers, UNFENCED)?;
     gate.delete_bucket(&bucket).await.map(|()| StatusCode::NO_CONTENT)
 }
 
@@ -172,6 +200,7 @@ async fn receive(
 ) -> Result<Received, Failure> {
     let (head, body) = request.into_parts();
     let [] = query::parameters(&head.uri, [])?;
+    refuse_fence(&head.headers, UNFENCED)?;
     media::require_json(&head.headers)?;
     gate.check_manages_bucket(bucket)?;
     http.0.budget.receive(&head.headers, body, http.small_limit()).await
@@ -179,7 +208,9 @@ async fn receive(
 
 fn shown(state: BucketState) -> Bucket {
     let BucketState { bucket, settings, created_at, keys, bytes } = state;
-    let BucketSettings { history, ttl, absolute_age, max_keys, max_bytes } = settings;
+    let BucketSettings { history, ttl, absolute_age, max_keys, max_bytes, adaptive_ttl } = settings;
     let (ttl, absolute_age) = (ttl.map(Seconds), absolute_age.map(Seconds));
-    Bucket { bucket, history, ttl, absolute_age, max_keys, max_bytes, created_at, keys, bytes }
+    let adaptive_ttl = adaptive_ttl
+        .map(|AdaptiveTtl { min, max }| keys::AdaptiveTtl { min: Seconds(min), max: Seconds(max) });
+    Bucket { bucket, history, ttl, absolute_age, max_keys, max_bytes, adaptive_ttl, created_at, keys, bytes }
 }

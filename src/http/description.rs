@@ -6,6 +6,7 @@
 
 mod keys;
 mod locks;
+mod refined;
 mod series;
 mod texts;
 
@@ -15,11 +16,13 @@ use tidemill_proto::limits::{
     BUCKETS_PAGE_MAX, CONTENT_TYPE_BYTES_MAX, DESCRIPTION_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX,
     PAGE_MESSAGES_MAX, POLL_SECONDS_MAX, TOPICS_PAGE_MAX, TTL_SECONDS_MAX,
 };
+use tidemill_proto::series::SERIES_PAGE_MAX;
 use tidemill_proto::takes::{LIMIT_MAX, POLICIES_MAX, TAKES_MAX};
 use tidemill_proto::work::RECEIPTS_MAX;
 use utoipa::PartialSchema as _;
 use utoipa::openapi::OpenApi;
 
+use refined::refine;
 use texts::{key, moment, since};
 
 use super::claims::{SOURCES_MAX, WEIGHT_MAX};
@@ -178,11 +181,11 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         ("list_topics", "cursor") | (_, "topic") => json!({ "$ref": "#/components/schemas/TopicName" }),
         ("list_scheduled", "cursor") => text(&format!("[0-9]{{1,19}}\\.{SCHEDULE}")),
         (_, "cursor" | "message_id" | "revision") => text(ID),
-        ("list_keys" | "list_buckets" | "list_members", "after")
+        ("list_keys" | "list_buckets" | "list_members" | "list_series", "after")
         | (_, "bucket" | "key" | "owner" | "lock" | "room" | "member" | "presence" | "series")
         | ("take" | "peek" | "refund", "name") => text(TOPIC_NAME),
-        ("list_keys", "prefix") => text("([A-Za-z0-9_-][A-Za-z0-9_.:-]{0,253})?"),
         ("read_messages", "view") => json!({ "type": "string", "enum": ["latest"] }),
+        ("list_keys" | "list_series", "prefix") => text("([A-Za-z0-9_-][A-Za-z0-9_.:-]{0,253})?"),
         ("read_key", "view") => json!({ "type": "string", "enum": ["history"] }),
         ("put_key", "ttl") => text("[1-9][0-9]{0,7}(ms|s|m)?"),
         ("join_room", "ttl") => text("([1-9][0-9]{0,3}s?|[1-9][0-9]{0,2}m|1[0-9]h)"),
@@ -193,6 +196,7 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
             "oneOf": [{ "$ref": "#/components/schemas/TopicName" }, TopicPattern::schema()],
         }),
         ("list_topics", "limit") => number(TOPICS_PAGE_MAX as u64),
+        ("list_series", "limit") => number(SERIES_PAGE_MAX as u64),
         ("read_series", "last") => series::last(),
         (_, "limit") => number(PAGE_MESSAGES_MAX as u64),
         ("message_state", "wait") => text("([0-9]{1,2}(\\.[0-9]{1,3})?s?|[0-9]{1,5}ms|1m)"),

@@ -181,7 +181,8 @@ fn read_value_of(
 
 /// Returns the answer that is the value of a key.
 fn value_of(http: &Http, bucket: &BucketName, entry: KeyEntry) -> Result<Response, Failure> {
-    let KeyEntry { key, revision, created_at, expires_at, owner, value, digest, fresh_until } = entry;
+    let KeyEntry { key, revision, created_at, expires_at, owner, value, digest, fresh_until, is_counted: _ } =
+        entry;
     let KeyValue { bytes, content_type } = value.expect("it was asked for");
     let bytes: Bytes = http.0.budget.charge(bytes.len(), || bytes.into())?;
     let mut response = verbatim(bytes, content_type.as_deref(), || format!("{bucket}-{key}"))?;
@@ -275,7 +276,8 @@ pub(super) async fn put(
     let one = made.changed.first().expect("there is an answer for each change");
     let revision = one.revision.expect("a put has a revision");
     let status = if one.is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(changed(status, revision, &made, &KeyChanged { bucket, key, revision }))
+    let told = KeyChanged { bucket, key, revision, expires_at: one.expires_at };
+    Ok(changed(status, revision, &made, &told))
 }
 
 /// Delete a key
@@ -308,7 +310,8 @@ pub(super) async fn delete(
         let detail = format!("bucket `{bucket}` has no key `{key}`");
         return Err(Problem::new(Code::KeyNotFound, detail).into());
     };
-    Ok(changed(StatusCode::OK, revision, &made, &KeyChanged { bucket, key, revision }))
+    let told = KeyChanged { bucket, key, revision, expires_at: None };
+    Ok(changed(StatusCode::OK, revision, &made, &told))
 }
 
 /// Returns the answer to a change of one key.

@@ -16,12 +16,16 @@ use super::failure::Problems;
 use super::leases::{LEASE, under};
 use super::live::named_event_id;
 use super::path::{MemberPath, RoomPath};
+use super::publishing::refuse_fence;
 use super::routes::{Concern, Needs};
 use super::streamed::{LAST_EVENT_ID_NAMES, MEMBER, PRESENCE, Streamed, TICKET};
 use super::watched::Of;
 use super::{Http, json, query, stream, watch};
 use crate::access::Verb;
 use crate::relay::Failure;
+
+/// Why no fence goes with members.
+const UNFENCED: &str = "no lock guards a room; put a key in place of the member, which takes one";
 
 pub(super) fn routes(is_on: bool) -> Concern {
     Concern::switched(is_on)
@@ -121,6 +125,7 @@ pub(super) async fn join(
     let [ttl, lease] = query::parameters(&uri, ["ttl", LEASE])?;
     let ttl = ttl.map(|ttl| duration::parse(&ttl)).transpose();
     let ttl = ttl.map_err(|error| Problem::field("ttl", error))?;
+    refuse_fence(request.headers(), UNFENCED)?;
     gate.check_room(Verb::Publish, &room, Some(&member))?;
     let (head, body) = request.into_parts();
     let body = http.0.budget.receive(&head.headers, body, http.small_limit()).await?;
@@ -144,9 +149,11 @@ pub(super) async fn leave(
     State(http): State<Http>,
     Called(gate): Called,
     MemberPath(room, member): MemberPath,
+    headers: HeaderMap,
     uri: Uri,
 ) -> Result<StatusCode, Failure> {
     let [] = query::parameters(&uri, [])?;
+    refuse_fence(&headers, UNFENCED)?;
     if gate.leave_room(&room, &member).await? {
         http.0.metrics.presence().left();
     }

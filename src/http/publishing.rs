@@ -445,6 +445,17 @@ pub(super) fn fence(headers: &HeaderMap) -> Result<Option<Fence>, Failure> {
     }
 }
 
+/// Checks that no fence is shown where none is heeded; `why` says why, and what to do.
+///
+/// # Errors
+/// There is one: whoever shows it relies on it.
+pub(super) fn refuse_fence(headers: &HeaderMap, why: &str) -> Result<(), Failure> {
+    if headers.contains_key(FENCE) {
+        return Err(Problem::field("Tidemill-Fence", format_args!("is not heeded here: {why}")).into());
+    }
+    Ok(())
+}
+
 /// Checks that the headers do not say what the body has a place for.
 ///
 /// # Errors

@@ -187,6 +187,7 @@ mod tests {
             r#"{"takes":[{"name":"x","policies":[{"limit":1,"per":"1s"}]}]}"#,
         ),
         ("post", "/api/v1/series/{series}", "", r#"{"value":1}"#),
+        ("get", "/api/v1/series", "", ""),
         ("get", "/api/v1/series/{series}", "?last=5m", ""),
         ("delete", "/api/v1/series/{series}", "", ""),
         ("post", "/api/v1/series", "", r#"{"points":[{"name":"x","value":1}]}"#),

@@ -2,11 +2,13 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::http::header::{HeaderValue, LINK};
 use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
 use serde_json::value::RawValue;
 use tidemill_proto::series::{
-    AddPointsRequest, POINT_COUNT_MAX, POINT_VALUE_MAX, POINTS_MAX, PointRequest, PointResult, PointsAdded,
-    SERIES_LAST_DEFAULT, SeriesMinute, SeriesState,
+    AddPointsRequest, ListedSeries, POINT_COUNT_MAX, POINT_VALUE_MAX, POINTS_MAX, PointRequest, PointResult,
+    PointsAdded, SERIES_LAST_DEFAULT, SERIES_PAGE_DEFAULT, SERIES_PAGE_MAX, SeriesMinute, SeriesState,
 };
 use tidemill_proto::{Problem, SeriesName, Timestamp, duration};
 use utoipa_axum::routes;
@@ -19,13 +21,14 @@ use super::path::SeriesPath;
 use super::routes::{Concern, Needs};
 use super::{Http, json, media, query};
 use crate::access::Verb;
-use crate::relay::{Failure, PointDraft, SERIES_LAST, parse_series, within};
+use crate::relay::{Failure, PointDraft, SERIES_LAST, parse_prefix, parse_series, within};
 
 pub(super) fn routes(is_on: bool) -> Concern {
     Concern::switched(is_on)
         .route(Needs::Right(Verb::Publish), routes!(add))
         .route(Needs::Right(Verb::Read), routes!(read))
         .route(Needs::Right(Verb::Manage), routes!(delete))
+        .route(Needs::Right(Verb::Read), routes!(list))
         .route(Needs::Right(Verb::Publish), routes!(add_all))
 }
 
@@ -57,6 +60,39 @@ pub(super) async fn add(
     };
     http.0.metrics.series().point(added.is_ok());
     added.map(Json)
+}
+
+/// List series
+///
+/// In the order of their names, those that the caller may read and of which something is kept. Where there are more, the
+/// header `Link` has the address of the next page.
+#[utoipa::path(
+    get, path = "/api/v1/series", tag = "series", operation_id = "list_series",
+    params(
+        ("prefix" = Option<String>, Query, description = "Only series that begin so"),
+        ("limit" = Option<usize>, Query, description = "Most series, 1 to 1,000; 100 if absent"),
+        ("after" = Option<String>, Query, description = "The name behind which to go on"),
+    ),
+    responses(
+        (status = 200, body = Vec<ListedSeries>, headers(("Link" = String, description = "`<…>; rel=\"next\"`, where there are more"))),
+        Problems,
+    ),
+)]
+pub(super) async fn list(Called(gate): Called, uri: Uri) -> Result<Response, Failure> {
+    let [prefix, limit, after] = query::parameters(&uri, ["prefix", "limit", "after"])?;
+    let prefix = parse_prefix("prefix", prefix.as_deref().unwrap_or_default())?;
+    let limit = query::limit(limit.as_deref(), SERIES_PAGE_DEFAULT, SERIES_PAGE_MAX)?;
+    let after = after.as_deref().map(|text| parse_series("after", text)).transpose()?;
+    let (names, next) = gate.list_series(&prefix, after.as_ref(), limit).await?;
+    let listed: Vec<_> = names.into_iter().map(|series| ListedSeries { series }).collect();
+    let mut response = Json(listed).into_response();
+    if let Some(next) = next {
+        let prefix = if prefix.is_empty() { String::new() } else { format!("&prefix={prefix}") };
+        let link = format!("</api/v1/series?limit={limit}&after={next}{prefix}>; rel=\"next\"");
+        let link = HeaderValue::try_from(link).expect("names hold nothing that a header cannot");
+        response.headers_mut().insert(LINK, link);
+    }
+    Ok(response)
 }
 
 /// Read a series
@@ -116,7 +152,7 @@ pub(super) async fn add_all(
     let (head, body) = request.into_parts();
     let [] = query::parameters(&head.uri, [])?;
     media::require_json(&head.headers)?;
-    gate.check_some_series()?;
+    gate.check_some_series(Verb::Publish)?;
     let body = http.0.budget.receive(&head.headers, body, http.work_limit()).await?;
     let [points] = json::fields::<Few<'_, POINTS_MAX>, 1>(&body.bytes, ["points"])?;
     let Few { items, count } = points.ok_or_else(|| json::missing("points"))?;

@@ -1,16 +1,13 @@
 //! Buckets: what they keep, and what concerns all keys of one.
 
 use futures_util::{StreamExt as _, stream};
-use tidemill_proto::{BucketName, KeyName, Problem, TopicName};
+use tidemill_proto::{BucketName, KeyName, TopicName};
 
+use super::shown::{STEP_NAMES, Shown, shown};
 use super::{Failure, Gate};
 use crate::access::{Kind, Verb, Who, changed};
 use crate::storage::{BucketSettings, BucketState, StorageError};
 
-/// Names that are looked through in one step.
-const STEP_NAMES: usize = 1_000;
-/// Steps in which a page looks for buckets that a caller may read.
-const STEPS_MAX: usize = 10;
 /// Buckets that are described at the same time.
 const DESCRIBED_AT_ONCE: usize = 16;
 
@@ -83,29 +80,14 @@ impl Gate {
         limit: usize,
     ) -> Result<BucketList, Failure> {
         self.check_some_key(Verb::Read)?;
-        let (mut found, mut after, mut is_last) = (Vec::new(), after.cloned(), false);
-        for _ in 0..STEPS_MAX {
-            let names = self.relay().storage.buckets.bucket_names(after.as_ref(), STEP_NAMES).await;
-            let names = names.map_err(|error| Failure::read(error, None))?;
-            is_last = names.len() < STEP_NAMES;
-            after = names.last().cloned();
-            // Those of rooms are nobody's to name.
-            let is_shown =
-                |name: &BucketName| name.room().is_none() && self.check_bucket(Verb::Read, name).is_ok();
-            found.extend(names.into_iter().filter(is_shown));
-            // One more than fits, so that it is known whether another page follows.
-            if is_last || found.len() > limit {
-                break;
-            }
-        }
-        if found.is_empty() && !is_last {
-            let detail = "too many buckets lie between those that this caller may read; begin elsewhere";
-            return Err(Problem::field("after", detail).into());
-        }
-        let next = (found.len() > limit || !is_last).then(|| found[found.len().min(limit) - 1].clone());
-        found.truncate(limit);
         let store = &self.relay().storage.buckets;
-        let described = found.into_iter().map(|name| async move { store.bucket(&name).await });
+        let names =
+            |after: Option<BucketName>| async move { store.bucket_names(after.as_ref(), STEP_NAMES).await };
+        // Those of rooms are nobody's to name.
+        let is_shown =
+            |name: &BucketName| name.room().is_none() && self.check_bucket(Verb::Read, name).is_ok();
+        let Shown { names, next } = shown("buckets", after, limit, names, is_shown).await?;
+        let described = names.into_iter().map(|name| async move { store.bucket(&name).await });
         let described: Vec<_> = stream::iter(described).buffered(DESCRIBED_AT_ONCE).collect().await;
         let mut buckets = Vec::with_capacity(described.len());
         for state in described {

@@ -139,6 +139,16 @@ impl Failure {
         Self::from_storage(error, Call::Change, None)
     }
 
+    /// Returns the failure of a later step of a change of what is no topic, of which an earlier one is made: it is not as if
+    /// nothing had happened.
+    pub(super) fn half_changed(error: StorageError) -> Self {
+        Self::changed(match error {
+            StorageError::Unavailable(cause) => StorageError::Indeterminate(cause),
+            StorageError::Overloaded => StorageError::Indeterminate(Box::new(error)),
+            other => other,
+        })
+    }
+
     /// Returns the failure of a storage call.
     #[expect(clippy::too_many_lines, reason = "each error has its sentence, all in one place")]
     fn from_storage(error: StorageError, call: Call, topic: Option<&TopicName>) -> Self {

@@ -116,6 +116,7 @@ impl Gate {
             let found = store.key(bucket, key, true).await;
             let found = found.map_err(|error| Failure::read_bucket(error, bucket))?;
             if let Some(entry) = found.filter(|entry| !self.is_stale(entry)) {
+                self.note_read(bucket, &entry);
                 return Ok(KeyToFill::Found(super::keys::sound(bucket, entry)?));
             }
             if !asked.create_bucket && self.relay().options.topic_auto_create {
@@ -127,9 +128,15 @@ impl Gate {
             let fill = store.fill_key(&asked).await;
             let over_in = match fill.map_err(|error| Failure::change_keys(error, false, bucket))? {
                 KeyFill::Fresh(entry) | KeyFill::Filling { stale: Some(entry), .. } => {
+                    self.note_read(bucket, &entry);
                     return Ok(KeyToFill::Found(super::keys::sound(bucket, entry)?));
                 }
-                KeyFill::Granted(stale) => return Ok(KeyToFill::Granted { token: asked.token, stale }),
+                KeyFill::Granted(stale) => {
+                    if let Some(entry) = &stale {
+                        self.note_read(bucket, entry);
+                    }
+                    return Ok(KeyToFill::Granted { token: asked.token, stale });
+                }
                 KeyFill::Filling { stale: None, over_in } => over_in,
             };
             let left = until.saturating_duration_since(Instant::now());

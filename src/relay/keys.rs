@@ -112,10 +112,10 @@ pub fn parse_key_ttl_json(field: &str, json: &str) -> Result<Duration, Failure> 
     within(field, duration::parse_json(json).ok(), TTL)
 }
 
-/// Checks what keys are to begin with.
+/// Checks what keys, or series, are to begin with: their names have one grammar.
 ///
 /// # Errors
-/// No key can begin so.
+/// None can begin so.
 pub fn parse_prefix(field: &str, text: &str) -> Result<Box<str>, Failure> {
     // What may not stand at the end of a name may stand inside it.
     let can_begin =
@@ -124,7 +124,7 @@ pub fn parse_prefix(field: &str, text: &str) -> Result<Box<str>, Failure> {
         return Ok(text.into());
     }
     let rule =
-        "is what no key begins with; a key has 1 to 255 letters, digits, `_`, `-`, and inside `.` and `:`";
+        "is what no name begins with; one has 1 to 255 letters, digits, `_`, `-`, and inside `.` and `:`";
     Err(Problem::field(field, rule).into())
 }
 
@@ -274,6 +274,9 @@ impl Gate {
             create_bucket,
             timestamp: self.relay().clock.now(),
         };
+        for change in changes.iter().filter(|change| matches!(change.condition, KeyCondition::Filling(_))) {
+            self.relay().reads.tell_one(&*self.relay().storage.buckets, bucket, &change.key).await;
+        }
         let made = self.relay().storage.buckets.change_keys(asked).await;
         match made.map_err(|error| Failure::change_keys(error, keyed, bucket))? {
             KeysChanged::Made { changed, replayed } => {
@@ -323,7 +326,18 @@ impl Gate {
         self.check_key(Verb::Read, bucket, key)?;
         let found = self.relay().storage.buckets.key(bucket, key, value).await;
         let found = found.map_err(|error| Failure::read_bucket(error, bucket))?;
-        sound(bucket, found.ok_or_else(|| no_key(bucket, key))?)
+        let entry = found.ok_or_else(|| no_key(bucket, key))?;
+        if value {
+            self.note_read(bucket, &entry);
+        }
+        sound(bucket, entry)
+    }
+
+    /// Notes that the value of a key is read.
+    pub(super) fn note_read(&self, bucket: &BucketName, entry: &KeyEntry) {
+        if entry.is_counted {
+            self.relay().reads.count(bucket, &entry.key);
+        }
     }
 
     /// Returns a key with its value; where that is damaged, with the newest earlier one that is not.

@@ -221,7 +221,7 @@ impl Gate {
         self.check_some_leased()?;
         let ended = self.relay().storage.leases.end_lease(lease.0).await;
         let things = ended.map_err(Failure::changed)?.ok_or_else(no_lease)?;
-        self.end_things(things).await.map_err(Failure::changed)
+        self.end_things(things).await.map_err(Failure::half_changed)
     }
 
     /// Returns a lease under which something is to be put.
@@ -253,14 +253,14 @@ impl Gate {
     ) -> Result<Timestamp, Failure> {
         let began = Instant::now();
         let put = self.relay().storage.leases.put_under(hold.secret, &thing).await;
-        let refusal = match put.map_err(Failure::changed)? {
+        let refusal = match put.map_err(Failure::half_changed)? {
             PutUnder::Kept(facts) if !is_late && facts.expires_at == hold.expires_at => {
                 return Ok(facts.expires_at);
             }
             PutUnder::Kept(facts) => {
                 // It was renewed meanwhile, without this.
-                let gone = self.give_time(vec![thing], began + facts.left).await.map_err(Failure::changed)?;
-                return match gone.first() {
+                let gone = self.give_time(vec![thing], began + facts.left).await;
+                return match gone.map_err(Failure::half_changed)?.first() {
                     Some(thing @ Leased::Lock { .. }) => Err(lost(thing)),
                     // It was put, and somebody has put it anew at once.
                     Some(Leased::Key { .. }) | None => Ok(facts.expires_at),

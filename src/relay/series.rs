@@ -9,6 +9,7 @@ use tidemill_proto::series::{
 };
 use tidemill_proto::{Problem, SeriesName, Timestamp};
 
+use super::shown::{STEP_NAMES, Shown, shown};
 use super::{Failure, Gate};
 use crate::access::{Kind, Verb};
 use crate::storage::Point;
@@ -124,6 +125,26 @@ impl Gate {
         Ok(SeriesState { series: series.clone(), total: SeriesTotal::of(&minutes), minutes })
     }
 
+    /// Returns a page of the series that begin so and that the caller may read, with behind which the next begins.
+    ///
+    /// # Errors
+    /// The caller may read no series, too many that it may not read lie in between, or the storage did not answer.
+    pub async fn list_series(
+        &self,
+        prefix: &str,
+        after: Option<&SeriesName>,
+        limit: usize,
+    ) -> Result<(Vec<SeriesName>, Option<SeriesName>), Failure> {
+        self.check_some_series(Verb::Read)?;
+        let store = &self.relay().storage.series;
+        let names = |after: Option<SeriesName>| async move {
+            store.series_names(prefix, after.as_ref(), STEP_NAMES).await
+        };
+        let is_shown = |name: &SeriesName| self.check_series(Verb::Read, name).is_ok();
+        let Shown { names, next } = shown("series", after, limit, names, is_shown).await?;
+        Ok((names, next))
+    }
+
     /// Forgets a series, if there is one.
     ///
     /// # Errors
@@ -141,11 +162,11 @@ impl Gate {
         Ok(self.caller().check_named(verb, Kind::Series, &[series.as_str()])?)
     }
 
-    /// Checks that there may be a series to which the caller may add: asked before a body is read.
+    /// Checks that there may be a series with which the caller may do this: asked before a body is read.
     ///
     /// # Errors
     /// There can be none.
-    pub fn check_some_series(&self) -> Result<(), Failure> {
-        Ok(self.caller().check_some_named(Verb::Publish, Kind::Series)?)
+    pub fn check_some_series(&self, verb: Verb) -> Result<(), Failure> {
+        Ok(self.caller().check_some_named(verb, Kind::Series)?)
     }
 }

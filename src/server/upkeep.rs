@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{Access, Administration, FirstAdministrator, Refused};
 use crate::chance::jittered;
 use crate::metrics::{Metrics, WorkSwept};
-use crate::relay::{ExpiriesReport, GroupsSwept, PromotionsReport, Relay, Swept};
+use crate::relay::{ExpiriesReport, GroupsSwept, PromotionsReport, READS_TOLD_EVERY, Relay, Swept};
 
 /// Time between two folds: samples take 16 bytes each until they are folded.
 const FOLD_INTERVAL: Duration = Duration::from_secs(2);
@@ -179,6 +179,25 @@ pub(super) async fn expire(relay: Relay, node: NodeId, metrics: Metrics, stop: C
             tracing::info!(%node, "keys that are due expire again");
             failing = false;
         }
+    }
+}
+
+/// Tells the storage now and then how often keys are read, until the node stops, and then once more.
+pub(super) async fn tell_reads(relay: Relay, node: NodeId, stop: CancellationToken) {
+    let mut failing = false;
+    let mut goes_on = true;
+    while goes_on {
+        goes_on = wait(jittered(READS_TOLD_EVERY), &stop).await;
+        let failures = tokio::select! {
+            failures = relay.tell_reads() => failures,
+            () = stopped(&stop) => return,
+        };
+        // The first of a row tells all.
+        if let Some(failure) = failures.first().filter(|_| !failing) {
+            let (detail, cause) = (&failure.problem().detail, failure.chain());
+            tracing::warn!(%node, %detail, %cause, "how often keys are read is not counted; it goes on with later reads");
+        }
+        failing = !failures.is_empty();
     }
 }
 

@@ -22,9 +22,12 @@ use super::message::Idempotency;
 
 mod fills;
 mod logged;
+mod reads;
 
 pub use fills::{FILL_MAX, FillAsked, FillToken, KeyFill};
 pub use logged::{Logged, LoggedKind, LoggedRef};
+pub use reads::{AdaptiveTtl, READ_KEYS_MAX, READS_HALF_LIFE};
+pub(crate) use reads::{cold, heat_of, reads_of};
 
 /// Most changes of one step: it is whole or not at all, and holds up the server meanwhile.
 pub const CHANGES_MAX: usize = 100;
@@ -52,11 +55,20 @@ pub struct BucketSettings {
     pub max_keys: Option<u64>,
     /// Most bytes of values, those of earlier revisions among them; at least 1.
     pub max_bytes: Option<u64>,
+    /// How long a key lives that is filled without a time of its own, in place of `ttl`.
+    pub adaptive_ttl: Option<AdaptiveTtl>,
 }
 
 impl Default for BucketSettings {
     fn default() -> Self {
-        Self { history: 1, ttl: None, absolute_age: None, max_keys: None, max_bytes: None }
+        Self {
+            history: 1,
+            ttl: None,
+            absolute_age: None,
+            max_keys: None,
+            max_bytes: None,
+            adaptive_ttl: None,
+        }
     }
 }
 
@@ -103,6 +115,9 @@ pub struct KeyEntry {
     pub digest: Option<KeyDigest>,
     /// Until when its value is fresh, where its put has said so; `None` of earlier revisions.
     pub fresh_until: Option<Timestamp>,
+    /// Whether how long it lives when it is filled again goes by how often it is read: of a key whose fill has lived by
+    /// that; never of earlier revisions.
+    pub is_counted: bool,
 }
 
 /// The digest of a value, as it was when that was put, and of the one before: so that a value is known that was damaged or
@@ -163,7 +178,8 @@ pub enum KeyEdit {
     Put {
         /// The value.
         value: KeyValue,
-        /// How long it lives; the bucket's time where it is `None`.
+        /// How long it lives; the bucket's time where it is `None`, which for a fill is that by how often the key was read
+        /// ([`BucketStore::count_reads`]), where the bucket has one: `min`, and `min` for each time, to `max`.
         ttl: Option<Duration>,
         /// How long its value is fresh: from then on one who asks is to fill it. Increments change nothing of it.
         fresh: Option<Duration>,
@@ -225,6 +241,8 @@ pub struct KeyChanged {
     pub is_new: bool,
     /// The number that it is, of an increment.
     pub number: Option<i64>,
+    /// When the key expires since then; `None` for never, and of a deletion.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// What came of changes.
@@ -338,6 +356,16 @@ pub trait BucketStore: fmt::Debug + Send + Sync {
     /// # Cancel safety
     /// Not cancel-safe: when the future is dropped, the token may count, and nobody fills until its time is over.
     async fn fill_key(&self, asked: &FillAsked) -> Result<KeyFill, StorageError>;
+
+    /// Adds to how often keys were read, each at least once and up to [`READ_KEYS_MAX`] of them, in a bucket whose fills live
+    /// by that; elsewhere nothing is done. How often a key was read counts half after each [`READS_HALF_LIFE`], also where the key is not there.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Overloaded`, `Full`, `ForeignKey`.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe: when the future is dropped, they may count.
+    async fn count_reads(&self, bucket: &BucketName, reads: &[(KeyName, u32)]) -> Result<(), StorageError>;
 
     /// Has a key live for so long from now on, or for ever, or for the time of its bucket: without a revision, and
     /// nobody is told. Returns the key, if it is there.

@@ -23,6 +23,8 @@ use super::error::StorageError;
 
 /// How long a place in the line counts that nobody asks for any more.
 pub const PLACE_KEPT: Duration = Duration::from_secs(5);
+/// How often a line that is full is looked through for places that count no more.
+pub const LINE_LOOKED_EVERY: Duration = Duration::from_secs(1);
 /// How long a lock is held by somebody to whom it was handed, and who does not come for it.
 pub const HANDED_KEPT: Duration = Duration::from_secs(2);
 /// How long the last fence is remembered.

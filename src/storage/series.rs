@@ -105,6 +105,18 @@ pub trait SeriesStore: std::fmt::Debug + Send + Sync {
         last: std::time::Duration,
     ) -> Result<Vec<SeriesMinute>, StorageError>;
 
+    /// Returns up to `limit` names of series that begin so, in the order of their bytes, behind `after`: of all of which a
+    /// minute can be read, and of none that was deleted, or to which for longer than [`SERIES_KEPT`] no point was added.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Overloaded`, `ForeignKey`.
+    async fn series_names(
+        &self,
+        prefix: &str,
+        after: Option<&SeriesName>,
+        limit: usize,
+    ) -> Result<Vec<SeriesName>, StorageError>;
+
     /// Forgets a series, if there is one.
     ///
     /// # Errors

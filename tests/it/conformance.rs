@@ -133,7 +133,8 @@ conformance! {
             points_out_of_bounds_are_told_and_not_added,
             however_many_add_every_point_is_there_once,
             series_come_to_the_same_bits_as_the_model,
-            a_series_that_is_deleted_begins_anew;
+            a_series_that_is_deleted_begins_anew,
+            series_are_named_in_order_for_as_long_as_they_are_there;
         tickets:
             a_ticket_opens_one_thing_and_then_resumes_that,
             of_many_who_open_with_one_ticket_one_does,
@@ -370,7 +371,9 @@ conformance! {
             what_changes_a_key_meanwhile_takes_its_fill_away,
             a_stale_value_is_there_until_it_is_filled,
             the_end_of_a_key_is_not_that_of_its_fill,
-            a_fill_makes_its_bucket_only_if_asked;
+            a_fill_makes_its_bucket_only_if_asked,
+            a_fill_lives_by_how_often_its_key_was_read,
+            reads_count_where_fills_live_by_them_and_nowhere_else;
         numbers:
             increments_are_exact_to_the_last_number,
             increments_keep_their_bounds,
@@ -379,6 +382,7 @@ conformance! {
             an_increment_leaves_a_key_what_it_has_besides;
         expiring:
             a_key_whose_time_is_over_is_not_there,
+            a_change_tells_when_its_key_expires,
             keys_expire_once_however_many_nodes_look,
             those_that_were_due_first_expire_first,
             buckets_in_which_a_key_expires_are_told,
@@ -412,6 +416,7 @@ conformance! {
             a_key_of_another_program_is_not_a_limit;
         series:
             minutes_that_are_over_are_trimmed_and_the_rest_expires,
+            names_of_series_that_are_gone_go_with_the_next_sweep,
             a_key_of_another_program_is_not_a_series;
         locks:
             nothing_is_left_of_locks_and_limits_that_have_gone;
@@ -462,6 +467,7 @@ conformance! {
             a_value_that_was_damaged_or_replaced_is_not_sound;
         filled:
             a_foreign_key_in_the_place_of_fills_is_named,
-            nothing_is_left_of_fills_that_are_over;
+            nothing_is_left_of_fills_that_are_over,
+            of_reads_those_are_kept_of_the_keys_that_are_read_most;
     }
 }

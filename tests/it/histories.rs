@@ -6,12 +6,14 @@
 //! | `asking` | how a client asks a node, and whether it knows what came of it |
 //! | `checked` | the record of what was asked and told, and its check |
 //! | `keys` | what a key may answer, and clients that compare and set |
+//! | `once` | what clients that change keys of their own must find: what was acknowledged is there, and there once |
 //! | `locks` | what a lock may answer, and clients that hold it, lose it, and write all the same |
 
 mod asking;
 mod checked;
 mod keys;
 mod locks;
+mod once;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -59,6 +61,12 @@ impl Machines {
             machines.start_node(node).await;
         }
         Some(machines)
+    }
+
+    /// Returns what clients are to know of them.
+    fn world(&self) -> Arc<World> {
+        let nodes = [0, 1].map(|node: usize| self.addresses[node].parse().expect("an address"));
+        Arc::new(World { nodes, unknown: AtomicUsize::new(0) })
     }
 
     async fn start_node(&mut self, node: usize) {
@@ -118,8 +126,7 @@ async fn what_two_nodes_answer_through_kills_is_linearizable() {
     for seed in seeds(length::pick(1, 30)) {
         let dice = Dice::from_seed(seed);
         let Some(machines) = Machines::start().await else { return };
-        let nodes = [0, 1].map(|node: usize| machines.addresses[node].parse().expect("an address"));
-        let world = Arc::new(World { nodes, unknown: AtomicUsize::new(0) });
+        let world = machines.world();
         let is_over = AtomicBool::new(false);
         let killing = async {
             let machines = machines.kill(length::pick(6, 60), dice.of(1_000_000)).await;

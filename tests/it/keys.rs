@@ -42,7 +42,7 @@ macro_rules! on_both_backends {
         )+
     };
 }
-use on_both_backends;
+pub(crate) use on_both_backends;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 

@@ -211,6 +211,11 @@ async fn what_is_wrong_with_a_member_is_told(ground: &Ground) {
         assert_eq!((problem.status, problem.field.as_deref()), (400, Some(field)), "{query}: {problem:?}");
     }
     assert_eq!(members(&relay).await, Vec::<String>::new(), "nothing of it was kept");
+    for method in ["PUT", "DELETE"] {
+        let fence = [("tidemill-fence", "l=1-1")];
+        let problem = relay.send(method, &format!("{ROOM}/ann"), &fence, b"").await.problem();
+        assert_eq!((problem.status, problem.field.as_deref()), (400, Some("Tidemill-Fence")), "{problem:?}");
+    }
     let room = relay.get("/api/v1/presence/a%20b").await.problem();
     assert_eq!((room.status, room.field.as_deref()), (400, Some("room")), "{room:?}");
     eventually(SOON, async || join(&relay, "ann", "1").await.status == 201).await;

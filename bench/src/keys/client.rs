@@ -3,15 +3,10 @@
 use std::fmt::Write as _;
 
 use super::operation::Operation;
+use crate::connected::Connected;
 use crate::load::bare_key;
-use crate::target::{Kind, Target};
-use crate::{http, resp};
-
-#[derive(Debug)]
-enum Connected {
-    Http(http::Connection),
-    Server(resp::Connection),
-}
+use crate::resp;
+use crate::target::Target;
 
 /// A connection.
 #[derive(Debug)]
@@ -33,30 +28,20 @@ impl Client {
         value_bytes: usize,
     ) -> Result<Self, String> {
         let value = ('a'..='z').cycle().take(value_bytes).collect();
-        let mut client = Self {
+        Ok(Self {
             target: target.clone(),
             headers: headers.to_owned(),
             bucket: bucket.to_owned(),
             value,
-            connected: None,
+            connected: Some(Connected::open(target).await?),
             request: String::new(),
-        };
-        client.connect().await?;
-        Ok(client)
-    }
-
-    async fn connect(&mut self) -> Result<(), String> {
-        self.connected = Some(match self.target.kind {
-            Kind::Relay | Kind::Plain => Connected::Http(http::Connection::open(&self.target).await?),
-            Kind::Server => Connected::Server(resp::Connection::open(&self.target, 0).await?),
-        });
-        Ok(())
+        })
     }
 
     /// Does one operation. After an error the connection is opened anew.
     pub(super) async fn run(&mut self, operation: &Operation) -> Result<(), String> {
         if self.connected.is_none() {
-            self.connect().await?;
+            self.connected = Some(Connected::open(&self.target).await?);
         }
         let done = self.exchange(operation).await;
         if done.is_err() {

@@ -1,10 +1,5 @@
 //! The names of groups, consumers and claims: their grammars, and types that prove that they were checked.
 
-use std::fmt;
-use std::sync::Arc;
-
-use serde::{Serialize, Serializer};
-
 /// Most characters of a group's name.
 pub const GROUP_NAME_BYTES_MAX: usize = 64;
 /// Most characters of a consumer's name, and of the id of a claim.
@@ -44,60 +39,18 @@ fn check(text: &str, max: usize, extra: &str, allowed: &'static str) -> Result<(
     }
 }
 
-macro_rules! names {
-    ($($(#[$doc:meta])+ $name:ident: $max:expr, $extra:literal, $allowed:literal;)+) => {$(
-        $(#[$doc])+
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
-
-        impl $name {
-            /// Parses one.
-            ///
-            /// # Errors
-            /// Tells the rule that `text` breaks.
-            pub fn parse(text: &str) -> Result<Self, NameError> {
-                check(text, $max, $extra, $allowed)?;
-                Ok(Self(Arc::from(text)))
-            }
-
-            /// Returns it as text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&*self.0, f)
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&self.0)
-            }
-        }
-
-        deserialize_from_text!($name);
-    )+};
-}
-
-names! {
+checked_names! {
     /// The name of a group: 1 to 64 of `A-Z a-z 0-9 _ -`. It has no dot, so that the topics of dead letters of two
     /// groups are never the same (`<topic>.<group>.dead`), and no colon, so that it ends where it seems to end in a key.
-    GroupName: GROUP_NAME_BYTES_MAX, "_-", "letters, digits, `_` and `-`";
+    GroupName, NameError:
+        |text| check(text, GROUP_NAME_BYTES_MAX, "_-", "letters, digits, `_` and `-`");
     /// The name of a consumer: 1 to 128 of `A-Z a-z 0-9 _ - . @ /`. It is one in the group alone. It has no colon: names
     /// with one are the relay's own.
-    ConsumerName: CONSUMER_NAME_BYTES_MAX, "_-.@/", "letters, digits, `_`, `-`, `.`, `@` and `/`";
+    ConsumerName, NameError:
+        |text| check(text, CONSUMER_NAME_BYTES_MAX, "_-.@/", "letters, digits, `_`, `-`, `.`, `@` and `/`");
     /// The id of a claim, by which it can be repeated: 1 to 128 of `A-Z a-z 0-9 _ - .`.
-    ClaimId: CONSUMER_NAME_BYTES_MAX, "_-.", "letters, digits, `_`, `-` and `.`";
+    ClaimId, NameError:
+        |text| check(text, CONSUMER_NAME_BYTES_MAX, "_-.", "letters, digits, `_`, `-` and `.`");
 }
 
 #[cfg(test)]

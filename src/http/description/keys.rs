@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use tidemill_proto::limits::{KEPT_BYTES_MAX, KEPT_MESSAGES_MAX};
 
-use super::{BASE64, ID, SCHEMAS};
+use super::{BASE64, ID, SCHEMAS, refine};
 
 /// The bodies of requests about keys.
 const BODIES: [&str; 4] = ["KeyChange", "KeyIncrement", "KeyTouch", "BucketUpdate"];
@@ -22,16 +22,11 @@ const OF_ALL: [&str; 4] = ["op", "key", "if_match", "if_none_match"];
 
 /// Completes the schemas of requests about keys.
 pub(super) fn complete(schemas: &mut Map<String, Value>) {
-    for name in BODIES {
-        let fields = schemas.get_mut(name).and_then(|schema| schema["properties"].as_object_mut());
-        for (name, field) in fields.into_iter().flatten() {
-            let Some(mut schema) = grammar(name) else { continue };
-            if let Some(description) = field.get("description") {
-                schema["description"] = description.clone();
-            }
-            *field = schema;
-        }
-    }
+    refine(schemas, |body, name| match body {
+        "AdaptiveTtl" => Some(time(&[])),
+        body if BODIES.contains(&body) => grammar(name),
+        _ => None,
+    });
     let Some(change) = schemas.get("KeyChange").cloned() else { return };
     let mut names = Vec::new();
     for (end, op, own) in CHANGES {
@@ -62,14 +57,18 @@ pub(super) fn complete(schemas: &mut Map<String, Value>) {
     schemas.insert("KeyChange".to_owned(), json!({ "description": change["description"], "oneOf": names }));
 }
 
+/// Returns how long a key lives, or one of these.
+fn time(or: &[Value]) -> Value {
+    let number = json!({ "type": "number", "minimum": 0.001, "maximum": 315_360_000 });
+    let text = json!({ "type": "string", "pattern": "^[1-9][0-9]{0,3}(ms|s|m|h|d)?$" });
+    let any_of = [&[number, text], or].concat();
+    json!({ "anyOf": any_of })
+}
+
 /// Returns which values a field takes.
 fn grammar(name: &str) -> Option<Value> {
     Some(match name {
-        "ttl" | "absolute_age" => json!({ "anyOf": [
-            { "type": "number", "minimum": 0.001, "maximum": 315_360_000 },
-            { "type": "string", "pattern": "^[1-9][0-9]{0,3}(ms|s|m|h|d)?$" },
-            { "type": "null" },
-        ] }),
+        "ttl" | "absolute_age" => time(&[json!({ "type": "null" })]),
         "by" | "min" | "max" => json!({
             "type": ["integer", "null"], "format": "int64", "minimum": i64::MIN, "maximum": i64::MAX,
         }),

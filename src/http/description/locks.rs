@@ -2,30 +2,17 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{CONSUMER, TOPIC_NAME};
+use super::{CONSUMER, TOPIC_NAME, refine};
 
 /// The bodies of requests about locks and leases, whose variants have longer names.
 const BODIES: [&str; 5] = ["LockRequest", "RenewRequest", "RenewalItem", "ReleaseRequest", "LeaseRequest"];
 
 /// Completes the schemas of requests about locks.
 pub(super) fn complete(schemas: &mut Map<String, Value>) {
-    for (body, schema) in schemas {
-        if !BODIES.iter().any(|name| body.starts_with(name)) {
-            continue;
-        }
-        let fields = schema.get_mut("properties").and_then(Value::as_object_mut);
-        for (name, field) in fields.into_iter().flatten() {
-            let of_it =
-                if body.starts_with("Lease") && name == "ttl" { Some(lasts()) } else { grammar(name) };
-            let (Some(field), Some(Value::Object(grammar))) = (field.as_object_mut(), of_it) else {
-                continue;
-            };
-            let description = field.remove("description");
-            field.clear();
-            field.extend(grammar);
-            field.extend(description.map(|text| ("description".to_owned(), text)));
-        }
-    }
+    refine(schemas, |body, name| match (BODIES.iter().find(|known| body.starts_with(*known))?, name) {
+        (&"LeaseRequest", "ttl") => Some(lasts()),
+        _ => grammar(name),
+    });
 }
 
 /// Returns how long a lease lasts.

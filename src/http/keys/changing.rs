@@ -26,7 +26,9 @@ use crate::http::failure::{Problems, PublishProblems};
 use crate::http::json::Few;
 use crate::http::media::{self, APPLICATION_JSON};
 use crate::http::path::{BucketPath, KeyPath};
-use crate::http::publishing::{Member, described_payload, fence, idempotency_key, mark_replayed};
+use crate::http::publishing::{
+    Member, described_payload, fence, idempotency_key, mark_replayed, refuse_fence,
+};
 use crate::http::{Http, json, query};
 use crate::relay::{Failure, KeyChangeDraft, KeyDraft, of_change, parse_key, parse_key_ttl_json};
 
@@ -91,6 +93,7 @@ pub(in crate::http) async fn change(
         revision: one.revision,
         is_new: one.is_new,
         value: one.number,
+        expires_at: one.expires_at,
     });
     let mut response = Json(KeysChanged { bucket, changed: told.collect() }).into_response();
     mark_replayed(&mut response, made.replayed);
@@ -202,7 +205,7 @@ pub(in crate::http) async fn increment(
     let one = made.changed.first().expect("there is an answer for each change");
     let revision = one.revision.expect("an increment has a revision");
     let value = one.number.expect("an increment makes a number");
-    let told = KeyIncremented { bucket, key, value, revision };
+    let told = KeyIncremented { bucket, key, value, revision, expires_at: one.expires_at };
     Ok(changed(StatusCode::OK, revision, &made, &told))
 }
 
@@ -230,11 +233,7 @@ pub(in crate::http) async fn touch(
 ) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
     let [] = query::parameters(&head.uri, [])?;
-    // Whoever shows one relies on it.
-    if fence(&head.headers)?.is_some() {
-        let rule = "is not heeded here: a touch changes no value; put the key with its `ttl` instead";
-        return Err(Problem::field("Tidemill-Fence", rule).into());
-    }
+    refuse_fence(&head.headers, "a touch changes no value; put the key with its `ttl` instead")?;
     gate.check_key(Verb::Publish, &bucket, &key)?;
     let body = receive_some(&http, &head, body).await?;
     let [ttl, wanted]: [Member<'_>; 2] = match &body {

@@ -148,7 +148,17 @@ fn write_list(entries: &[KeyEntry], out: &mut Vec<u8>) {
 
 /// Returns a key as it is written; its value is copied as it is kept, and never decoded.
 pub(in crate::http) fn as_wire(entry: &KeyEntry) -> KeyRef<'_> {
-    let KeyEntry { key, revision, created_at, expires_at, owner, value, digest: _, fresh_until: _ } = entry;
+    let KeyEntry {
+        key,
+        revision,
+        created_at,
+        expires_at,
+        owner,
+        value,
+        digest: _,
+        fresh_until: _,
+        is_counted: _,
+    } = entry;
     let damaged = !entry.is_sound();
     let value = value
         .as_ref()

@@ -18,9 +18,11 @@ use crate::storage::{
 };
 
 mod fills;
+mod reads;
 mod step;
 
 use fills::Fills;
+use reads::ReadKeys;
 
 pub(super) use fills::ENDED_PER_FILL;
 pub(super) use step::Step;
@@ -106,6 +108,8 @@ struct Beside {
     digest: Option<KeyDigest>,
     /// Until when the value is fresh, where that was said.
     fresh_until: Option<Timestamp>,
+    /// Whether its fill lives by how often it was read.
+    is_counted: bool,
     /// Earlier revisions, the newest first.
     past: Vec<Earlier>,
 }
@@ -147,6 +151,10 @@ impl StoredKey {
         self.beside.as_deref()?.fresh_until
     }
 
+    fn is_counted(&self) -> bool {
+        self.beside.as_deref().is_some_and(|beside| beside.is_counted)
+    }
+
     /// Returns the bytes of its values.
     fn weight(&self) -> u64 {
         let past = self.past().iter().map(|earlier| earlier.value.bytes.len());
@@ -170,6 +178,7 @@ impl StoredKey {
             value: value.then(|| self.value.to_value()),
             digest: self.digest(),
             fresh_until: self.fresh_until(),
+            is_counted: self.is_counted(),
         }
     }
 }
@@ -191,6 +200,8 @@ pub(super) struct Bucket {
     keys_cost: usize,
     /// Who is filling keys. In a box of its own: most buckets have none.
     fills: Option<Box<Fills>>,
+    /// How often keys are read, where fills live by that.
+    reads: Option<Box<ReadKeys>>,
     /// In a box of their own: most buckets have none.
     answers: Option<Box<Answers>>,
 }
@@ -221,6 +232,7 @@ impl Bucket {
             weight: 0,
             keys_cost: 0,
             fills: None,
+            reads: None,
             answers: None,
         }
     }
@@ -243,9 +255,10 @@ impl Bucket {
         &mut self.log
     }
 
-    /// Returns the bytes that the keys hold, and who is filling some.
+    /// Returns the bytes that the keys hold, who is filling some, and how often they are read.
     pub(super) fn keys_cost(&self) -> usize {
-        self.keys_cost + self.fills.as_ref().map_or(0, |fills| fills.cost())
+        let reads = self.reads.as_ref().map_or(0, |reads| reads.cost());
+        self.keys_cost + self.fills.as_ref().map_or(0, |fills| fills.cost()) + reads
     }
 
     /// Returns when the next key is over.
@@ -301,6 +314,7 @@ impl Bucket {
             value: Some(earlier.value.to_value()),
             digest: earlier.digest.as_deref().copied(),
             fresh_until: None,
+            is_counted: false,
         });
         std::iter::once(found.to_entry(key, true)).chain(past).collect()
     }

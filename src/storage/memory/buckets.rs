@@ -59,6 +59,12 @@ impl BucketStore for Memory {
         topics.fill_key(asked, now)
     }
 
+    async fn count_reads(&self, bucket: &BucketName, reads: &[(KeyName, u32)]) -> Result<(), StorageError> {
+        let mut topics = self.topics.write();
+        let now = self.clock.now();
+        topics.count_reads(bucket, reads, now)
+    }
+
     async fn touch_key(
         &self,
         bucket: &BucketName,

@@ -11,8 +11,8 @@ use tidemill_proto::{LockName, MessageId, Timestamp};
 
 use super::Memory;
 use crate::storage::{
-    FENCE_KEPT, HANDED_KEPT, Hint, LockAnswer, LockAsked, LockHeld, LockId, LockKept, LockKey, LockRenewal,
-    LockSecret, LockSeen, LockStore, PLACE_KEPT, StorageError,
+    FENCE_KEPT, HANDED_KEPT, Hint, LINE_LOOKED_EVERY, LockAnswer, LockAsked, LockHeld, LockId, LockKept,
+    LockKey, LockRenewal, LockSecret, LockSeen, LockStore, PLACE_KEPT, StorageError,
 };
 
 /// Locks that are there before it is looked for some that are over.
@@ -55,6 +55,8 @@ struct Lock {
     places: HashMap<LockSecret, u64>,
     /// The next place.
     next: u64,
+    /// When the line was looked through last because it was full.
+    looked_at: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -87,6 +89,18 @@ impl Held {
 impl Lock {
     fn remove(&mut self, secret: &LockSecret) -> Option<Waiter> {
         self.waiting.remove(&self.places.remove(secret)?)
+    }
+
+    /// Returns whether there is room for one who waits, once those have gone whose places count no more.
+    fn has_room(&mut self, now: Timestamp) -> bool {
+        let is_due = |at: Timestamp| now < at || at.saturating_add(LINE_LOOKED_EVERY) <= now;
+        if self.waiting.len() >= WAITERS_MAX && self.looked_at.is_none_or(is_due) {
+            self.looked_at = Some(now);
+            self.waiting.retain(|_, waiter| waiter.until > now);
+            let waiting = &self.waiting;
+            self.places.retain(|_, place| waiting.contains_key(place));
+        }
+        self.waiting.len() < WAITERS_MAX
     }
 
     fn is_over(&self, now: Timestamp) -> bool {
@@ -327,9 +341,9 @@ impl Lock {
         };
         let held = held.shown();
         let place = if asked.waits {
-            let place = match self.places.get(&asked.secret) {
-                Some(place) => *place,
-                None if self.waiting.len() >= WAITERS_MAX => return Ok(LockAnswer::Crowded),
+            let place = match self.places.get(&asked.secret).copied() {
+                Some(place) => place,
+                None if !self.has_room(now) => return Ok(LockAnswer::Crowded),
                 None => {
                     self.next += 1;
                     self.places.insert(asked.secret, self.next);

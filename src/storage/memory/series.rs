@@ -1,6 +1,7 @@
 //! Series of measurements, in this process.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,7 +28,7 @@ pub(super) struct AllSeries {
 
 #[derive(Debug, Default)]
 struct Kept {
-    of: HashMap<SeriesName, BTreeMap<u64, SeriesMinute>>,
+    of: BTreeMap<SeriesName, BTreeMap<u64, SeriesMinute>>,
     bytes: usize,
     /// The minute before which all were forgotten last.
     forgotten: u64,
@@ -110,6 +111,20 @@ impl Kept {
         minutes.range(from..=to).map(|(_, minute)| *minute).collect()
     }
 
+    fn names(&self, prefix: &str, after: Option<&SeriesName>, limit: usize, now_ms: u64) -> Vec<SeriesName> {
+        let from = match after {
+            Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
+            Some(_) | None => Bound::Included(prefix),
+        };
+        let oldest = now_ms.saturating_sub(KEPT_MS) / MINUTE_MS;
+        let is_kept = |minutes: &BTreeMap<u64, SeriesMinute>| {
+            minutes.last_key_value().is_some_and(|(minute, _)| *minute >= oldest)
+        };
+        let named = self.of.range::<str, _>((from, Bound::Unbounded));
+        let named = named.take_while(|(series, _)| series.as_str().starts_with(prefix));
+        named.filter(|(_, minutes)| is_kept(minutes)).take(limit).map(|(series, _)| series.clone()).collect()
+    }
+
     fn delete(&mut self, series: &SeriesName) {
         if let Some(minutes) = self.of.remove(series) {
             self.bytes -= bytes_of(series) + minutes.len() * MINUTE_BYTES;
@@ -134,6 +149,15 @@ impl SeriesStore for Memory {
         last: Duration,
     ) -> Result<Vec<SeriesMinute>, StorageError> {
         Ok(self.series.kept.lock().read(series, self.clock.now().as_millis(), last))
+    }
+
+    async fn series_names(
+        &self,
+        prefix: &str,
+        after: Option<&SeriesName>,
+        limit: usize,
+    ) -> Result<Vec<SeriesName>, StorageError> {
+        Ok(self.series.kept.lock().names(prefix, after, limit, self.clock.now().as_millis()))
     }
 
     async fn delete_series(&self, series: &SeriesName) -> Result<(), StorageError> {
@@ -166,6 +190,9 @@ mod tests {
                 .expect("there is room");
             kept.add(&name("all"), &[point(None)], now_ms, BYTES_MAX).expect("there is room");
         }
+        let now_ms = NOW + 4_999 * MINUTE_MS;
+        assert_eq!(kept.names("s", None, 2_000, now_ms).len(), 1_441);
+        assert_eq!(kept.names("s", None, 2_000, now_ms + KEPT_MS / 2).len(), 721, "also where none is added");
         // Those of a day and one more, of which the last minute is kept as it was begun.
         assert_eq!(kept.of.len(), 1_442);
         assert_eq!(kept.of[&name("all")].len(), 1_441);

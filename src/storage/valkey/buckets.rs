@@ -55,14 +55,16 @@ fn said(text: Option<&str>) -> String {
 }
 
 /// Returns the settings of a bucket as scripts keep them.
-fn fields(settings: &BucketSettings) -> [(&'static str, String); 5] {
-    let BucketSettings { history, ttl, absolute_age, max_keys, max_bytes } = settings;
+fn fields(settings: &BucketSettings) -> [(&'static str, String); 7] {
+    let BucketSettings { history, ttl, absolute_age, max_keys, max_bytes, adaptive_ttl } = settings;
     [
         ("history", history.to_string()),
         ("ttl", ms_of(*ttl)),
         ("age", ms_of(*absolute_age)),
         ("max_keys", number_or_none(*max_keys)),
         ("max_bytes", number_or_none(*max_bytes)),
+        ("adaptive_min", ms_of(adaptive_ttl.map(|adaptive| adaptive.min))),
+        ("adaptive_max", ms_of(adaptive_ttl.map(|adaptive| adaptive.max))),
     ]
 }
 

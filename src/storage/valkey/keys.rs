@@ -43,6 +43,9 @@ pub(super) const BUCKETS: &str = "tidemill:buckets";
 /// are the truth, and a sweep mends it.
 pub(super) const EXPIRING: &str = "tidemill:expiring";
 
+/// Sorted set of the names of series, all with score 0. It can have names of series that are gone: a sweep mends it.
+pub(super) const SERIES: &str = "tidemill:series";
+
 /// Hash of the documents on who may do what, and their revision.
 pub(super) const ACCESS: &str = "tidemill:access";
 
@@ -292,13 +295,13 @@ impl Keys {
     }
 
     /// Returns the keys of a bucket, in the order in which the scripts take them: its log, facts, values, names, what is
-    /// due, what is past, what is owned, and what is being filled.
-    pub(super) fn bucket(self, bucket: &BucketName) -> [String; 8] {
+    /// due, what is past, what is owned, what is being filled, and how often keys are read.
+    pub(super) fn bucket(self, bucket: &BucketName) -> [String; 9] {
         let log = TopicName::log_of(bucket);
-        let [facts, values, names, due, past, owned, fills] =
-            ["facts", "values", "names", "due", "past", "owned", "fills"]
+        let [facts, values, names, due, past, owned, fills, reads] =
+            ["facts", "values", "names", "due", "past", "owned", "fills", "reads"]
                 .map(|rest| beside("bucket", &log, rest));
-        [self.stream(&log), facts, values, names, due, past, owned, fills]
+        [self.stream(&log), facts, values, names, due, past, owned, fills, reads]
     }
 
     /// Returns the key that remembers a publisher's idempotency key.

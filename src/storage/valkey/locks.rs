@@ -12,8 +12,8 @@ use super::resp::{Parts, Reply};
 use super::scripts::{self, Script};
 use super::{Shard, Valkey, keys};
 use crate::storage::{
-    FENCE_KEPT, HANDED_KEPT, LockAnswer, LockAsked, LockHeld, LockId, LockKept, LockRenewal, LockSecret,
-    LockSeen, LockStore, PLACE_KEPT, StorageError,
+    FENCE_KEPT, HANDED_KEPT, LINE_LOOKED_EVERY, LockAnswer, LockAsked, LockHeld, LockId, LockKept,
+    LockRenewal, LockSecret, LockSeen, LockStore, PLACE_KEPT, StorageError,
 };
 
 /// Bytes of an answer for each who waits: a name and a number.
@@ -117,6 +117,7 @@ impl Shard {
             digest(key.as_ref().map(|key| key.key)),
             digest(key.as_ref().map(|key| key.fingerprint)),
             WAITERS_MAX.to_string(),
+            LINE_LOOKED_EVERY.as_millis().to_string(),
         ]);
         let read = |code, parts: &mut Parts<'_>| match code {
             0 => {

@@ -391,6 +391,11 @@ impl BucketStore for Valkey {
         shard.fill_key(asked).await
     }
 
+    async fn count_reads(&self, bucket: &BucketName, reads: &[(KeyName, u32)]) -> Result<(), StorageError> {
+        let [shard] = &self.shards;
+        shard.count_reads(bucket, reads).await
+    }
+
     async fn touch_revisions(
         &self,
         bucket: &BucketName,

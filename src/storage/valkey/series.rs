@@ -15,6 +15,8 @@ use super::{Shard, Valkey, keys, scripts};
 use crate::storage::series::{AHEAD_MS, KEPT_MS, MINUTE_MS};
 use crate::storage::{Point, SeriesStore, StorageError};
 
+mod index;
+
 /// Answer of the scripts beside 0.
 const FOREIGN: i64 = 2;
 /// Bytes of a minute in a reply, about, and at most: its number, a count, and three numbers of 24 characters.
@@ -39,7 +41,17 @@ impl SeriesStore for Valkey {
         }
         let minutes =
             shard.series(&scripts::ADD_POINTS, Effect::Write, series, &arguments, points.len()).await?;
-        if minutes.len() == points.len() { Ok(minutes) } else { Err(unexpected("EVALSHA", Effect::Write)) }
+        if minutes.len() != points.len() {
+            return Err(unexpected("EVALSHA", Effect::Write));
+        }
+        // Of each minute anew, so that a name that is missing is not so for long.
+        let begins = |(point, minute): (&Point, &Option<SeriesMinute>)| {
+            minute.is_some_and(|minute| minute.count == u64::from(point.count()))
+        };
+        if points.iter().zip(&minutes).any(begins) {
+            shard.index_series(std::slice::from_ref(series)).await;
+        }
+        Ok(minutes)
     }
 
     async fn read_series(
@@ -56,9 +68,22 @@ impl SeriesStore for Valkey {
         Ok(minutes.into_iter().flatten().collect())
     }
 
+    async fn series_names(
+        &self,
+        prefix: &str,
+        after: Option<&SeriesName>,
+        limit: usize,
+    ) -> Result<Vec<SeriesName>, StorageError> {
+        let [shard] = &self.shards;
+        shard.series_names(prefix, after.cloned(), limit).await
+    }
+
     async fn delete_series(&self, series: &SeriesName) -> Result<(), StorageError> {
         let [shard] = &self.shards;
-        shard.series(&scripts::DELETE_SERIES, Effect::Write, series, &[], 0).await.map(|_| ())
+        shard.series(&scripts::DELETE_SERIES, Effect::Write, series, &[], 0).await?;
+        // The series is gone, whether the index knows it now or with the next sweep.
+        let _ = shard.forget_series(std::slice::from_ref(series)).await;
+        Ok(())
     }
 }
 

@@ -106,6 +106,7 @@ impl Shard {
         }
         self.mend_index().await?;
         self.mend_buckets().await?;
+        self.mend_series().await?;
         Ok(swept)
     }
 

@@ -220,7 +220,7 @@ pub(super) async fn what_is_put_comes_back_byte_for_byte(ground: &Ground) {
         let edit = KeyEdit::Put { value: value.clone(), ttl: None, fresh: None, owner: owner.clone() };
         let changed = make(storage, &bucket, vec![change(&name, edit)]).await;
         let revision = changed[0].revision;
-        assert_eq!(changed, [KeyChanged { revision, is_new: true, number: None }]);
+        assert_eq!(changed, [KeyChanged { revision, is_new: true, number: None, expires_at: None }]);
         let entry = get(storage, &bucket, &name).await.expect("it is there");
         assert_eq!((entry.value.as_ref(), Some(entry.revision)), (Some(value), revision));
         assert_eq!((&entry.key, &entry.owner, entry.expires_at), (&key(&name), &owner, None));
@@ -341,7 +341,7 @@ pub(super) async fn changes_are_made_all_or_none(ground: &Ground) {
     batch.extend((3..100).map(|number| put(&format!("k-{number}"), &number.to_string())));
     let changed = make(storage, &bucket, batch).await;
     assert_eq!(changed.len(), 100);
-    assert_eq!(changed[1], KeyChanged { revision: None, is_new: false, number: None });
+    assert_eq!(changed[1], KeyChanged { revision: None, is_new: false, number: None, expires_at: None });
     assert_eq!((changed[0].is_new, changed[2].number, changed[3].is_new), (false, Some(-2), true));
     let told = log(storage, &bucket).await;
     let (of_batch, revisions): (Vec<_>, Vec<_>) =

@@ -8,8 +8,14 @@ use tidemill::storage::{BucketSettings, KeyDigest, KeyEntry};
 use super::buckets::{bucket, get, increment, key, make, make_one, put, set, table};
 use crate::support::ground::Ground;
 
-const KEPT: BucketSettings =
-    BucketSettings { history: 3, ttl: None, absolute_age: None, max_keys: None, max_bytes: None };
+const KEPT: BucketSettings = BucketSettings {
+    history: 3,
+    ttl: None,
+    absolute_age: None,
+    max_keys: None,
+    max_bytes: None,
+    adaptive_ttl: None,
+};
 
 fn digest(own: &str, parent: Option<&str>) -> KeyDigest {
     let of = |text: &str| KeyDigest::of(text.as_bytes());

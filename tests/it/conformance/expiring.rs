@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use tidemill::proto::{BucketName, TopicName};
 use tidemill::storage::{
-    BucketSettings, EXPIRED_MAX, KeyCondition, KeyPage, KeyRefusal, KeysExpired, LoggedKind, Storage,
+    BucketSettings, EXPIRED_MAX, Idempotency, KeyCondition, KeyPage, KeyRefusal, KeysChanged, KeysExpired,
+    LoggedKind, Storage,
 };
 use tokio::task::JoinSet;
 
 use super::buckets::{
-    agree, all, bucket, delete, get, key, log, make, make_one, nodes, put, put_for, put_of, refusal, set,
-    table, text, where_it,
+    agree, all, bucket, changes, delete, get, increment, key, log, make, make_one, nodes, put, put_for,
+    put_of, refusal, set, table, text, where_it,
 };
 use crate::support::eventually;
 use crate::support::ground::{Ground, Heard, SOON, read_all};
@@ -39,6 +40,29 @@ pub(super) async fn expire_all(storage: &Storage, bucket: &BucketName) -> usize 
             return count;
         }
     }
+}
+
+pub(super) async fn a_change_tells_when_its_key_expires(ground: &Ground) {
+    let (bucket, storage) = (bucket(ground), &ground.storage);
+    let all =
+        vec![put("never", "1"), put_for("hour", "1", HOUR), increment("n", 1, None, None), delete("none")];
+    let first = make(storage, &bucket, all.clone()).await;
+    set(storage, &bucket, BucketSettings { ttl: Some(HOUR), ..BucketSettings::default() }).await;
+    let second = make(storage, &bucket, all).await;
+    for (changed, has_time) in [(first, [false, true, false, false]), (second, [true, true, false, false])] {
+        let told: Vec<_> = changed.iter().map(|one| one.expires_at.is_some()).collect();
+        assert_eq!(told, has_time, "{changed:?}");
+    }
+    let mut keyed = changes(storage, &bucket, vec![put("new", "1"), delete("hour")]);
+    keyed.idempotency = Some(Idempotency { key: "one".into(), fingerprint: [1; 16] });
+    let ask = async || match storage.buckets.change_keys(keyed.clone()).await.expect("it answers") {
+        KeysChanged::Made { changed, .. } => changed,
+        refused @ KeysChanged::Refused { .. } => panic!("{refused:?}"),
+    };
+    let made = ask().await;
+    let kept = get(storage, &bucket, "new").await.expect("it is there");
+    assert_eq!((made[0].expires_at, made[1].expires_at), (kept.expires_at, None));
+    assert_eq!(ask().await, made, "the repeat has the answer of the first");
 }
 
 pub(super) async fn a_key_whose_time_is_over_is_not_there(ground: &Ground) {

@@ -4,7 +4,7 @@ use tidemill::proto::locks::{Fence, Guarded};
 use tidemill::proto::{BucketName, LockName, MessageId};
 use tidemill::storage::{
     Idempotency, KeyChange, KeyChanges, KeyCondition, KeyEdit, KeyRefusal, KeysChanged, LockAnswer, LockId,
-    LockSeen, NewMessage, StorageError,
+    LockSeen, NewMessage, PLACE_KEPT, StorageError,
 };
 
 use super::buckets::{bucket, change, changes, delete, get, put, text, where_it};
@@ -262,4 +262,13 @@ pub(super) async fn as_many_wait_as_may_and_no_more(ground: &Ground) {
     assert!(!release(ground, &lock, &others[7]).await);
     refused(ground, &lock, &asks("late", LONG, true)).await;
     assert!(ground.storage.locks.lock(&lock, 10).await.expect("it answers").queue.len() <= 10);
+    // Those who ask no more keep nobody out, once their places count no more; who asks on keeps its own.
+    tokio::time::sleep(PLACE_KEPT / 2).await;
+    again.secret = others[8].secret;
+    refused(ground, &lock, &again).await;
+    tokio::time::sleep(PLACE_KEPT / 2 + std::time::Duration::from_millis(100)).await;
+    assert_eq!(refused(ground, &lock, &asks("new", LONG, true)).await.1, Some(1), "behind who has asked on");
+    let left = ground.storage.locks.lock(&lock, 10).await.expect("it answers");
+    let left: Vec<_> = left.queue.iter().map(|(holder, _)| holder.as_str()).collect();
+    assert_eq!(left, ["other", "new"]);
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tidemill::proto::BucketName;
 use tidemill::storage::{
-    BucketSettings, FillAsked, FillToken, KeyChange, KeyCondition, KeyEdit, KeyFill, KeyRefusal, Storage,
-    StorageError,
+    AdaptiveTtl, BucketSettings, FillAsked, FillToken, KeyChange, KeyCondition, KeyEdit, KeyFill, KeyRefusal,
+    Storage, StorageError,
 };
 use tokio::task::JoinSet;
 
@@ -217,6 +217,139 @@ pub(super) async fn a_fill_makes_its_bucket_only_if_asked(ground: &Ground) {
         other @ tidemill::storage::KeysChanged::Made { .. } => panic!("{other:?}"),
     };
     assert_eq!(refused, KeyRefusal::Condition(None));
+}
+
+const MIN: Duration = Duration::from_mins(10);
+const MAX: Duration = Duration::from_hours(2);
+
+fn adaptive() -> BucketSettings {
+    BucketSettings { adaptive_ttl: Some(AdaptiveTtl { min: MIN, max: MAX }), ..BucketSettings::default() }
+}
+
+async fn read(storage: &Storage, bucket: &BucketName, name: &str, reads: u32) {
+    storage.buckets.count_reads(bucket, &[(key(name), reads)]).await.expect("it answers");
+}
+
+/// Fills a key that is not there, and returns for how long it lives; `None` for ever.
+async fn lifetime(storage: &Storage, bucket: &BucketName, edit: KeyEdit) -> Option<Duration> {
+    make(storage, bucket, vec![delete("k")]).await;
+    is_granted(&fill(storage, bucket, 1, LONG).await);
+    let made = make(storage, bucket, vec![under(1, super::buckets::change("k", edit))]).await;
+    let entry = get(storage, bucket, "k").await.expect("it is filled");
+    assert_eq!(made[0].expires_at, entry.expires_at);
+    let lives = entry.expires_at?.as_millis() - entry.created_at.as_millis();
+    Some(Duration::from_millis(lives))
+}
+
+fn plain() -> KeyEdit {
+    KeyEdit::Put { value: json("1"), ttl: None, fresh: None, owner: None }
+}
+
+/// A little of what was counted is gone by the time that it counts.
+#[track_caller]
+fn is_about(lives: Option<Duration>, expected: Duration) {
+    let lives = lives.expect("it has a time");
+    assert!(lives <= expected && lives >= expected.mul_f64(0.95), "{lives:?} and not {expected:?}");
+}
+
+pub(super) async fn a_fill_lives_by_how_often_its_key_was_read(ground: &Ground) {
+    let (bucket, storage) = (bucket(ground), &ground.storage);
+    assert!(set(storage, &bucket, adaptive()).await);
+    assert_eq!(storage.buckets.bucket(&bucket).await.unwrap().settings, adaptive());
+    assert_eq!(lifetime(storage, &bucket, plain()).await, Some(MIN), "nobody has read it");
+    assert!(get(storage, &bucket, "k").await.unwrap().is_counted);
+    read(storage, &bucket, "k", 2).await;
+    read(storage, &bucket, "other", 9).await;
+    is_about(lifetime(storage, &bucket, plain()).await, MIN * 3);
+    let other = if ground.has_server() { ground.under(LIMITS).await } else { storage.clone() };
+    read(&other, &bucket, "k", 3).await;
+    is_about(lifetime(storage, &bucket, plain()).await, MIN * 6);
+    read(&other, &bucket, "k", 1_000_000).await;
+    assert_eq!(lifetime(storage, &bucket, plain()).await, Some(MAX));
+    // It goes on from one fill to the next, and an increment changes nothing of it.
+    make(storage, &bucket, vec![increment("k", 1, None, None)]).await;
+    let entry = get(storage, &bucket, "k").await.unwrap();
+    assert!(entry.is_counted && entry.expires_at == Some(entry.created_at.saturating_add(MAX)), "{entry:?}");
+    // A time of its own wins, and a put that fills nothing has that of the bucket.
+    let own = KeyEdit::Put { value: json("1"), ttl: Some(LONG), fresh: None, owner: None };
+    assert_eq!(lifetime(storage, &bucket, own).await, Some(LONG));
+    assert!(!get(storage, &bucket, "k").await.unwrap().is_counted, "how often it is read is nothing to it");
+    make(storage, &bucket, vec![put("k", "2")]).await;
+    let entry = get(storage, &bucket, "k").await.unwrap();
+    assert_eq!((entry.expires_at, entry.is_counted), (None, false));
+    let bound = BucketSettings { absolute_age: Some(LONG), ttl: Some(MAX), ..adaptive() };
+    set(storage, &bucket, bound).await;
+    assert_eq!(lifetime(storage, &bucket, plain()).await, Some(LONG), "no age is passed");
+    set(storage, &bucket, BucketSettings { ttl: Some(LONG), ..BucketSettings::default() }).await;
+    assert_eq!(lifetime(storage, &bucket, plain()).await, Some(LONG));
+    // A stale value that is filled lives on from then, and is as fresh as was said.
+    set(storage, &bucket, adaptive()).await;
+    make(storage, &bucket, vec![delete("k")]).await;
+    is_granted(&fill(storage, &bucket, 1, LONG).await);
+    make(storage, &bucket, vec![under(1, put_fresh("1", BRIEF))]).await;
+    tokio::time::sleep(BRIEF * 2).await;
+    assert!(matches!(fill(storage, &bucket, 2, LONG).await, KeyFill::Granted(Some(_))), "it is stale");
+    make(storage, &bucket, vec![under(2, put_fresh("2", LONG))]).await;
+    let entry = get(storage, &bucket, "k").await.unwrap();
+    assert!(
+        entry.is_counted && entry.fresh_until < entry.expires_at && entry.fresh_until.is_some(),
+        "{entry:?}"
+    );
+    assert!(matches!(fill(storage, &bucket, 3, LONG).await, KeyFill::Fresh(_)));
+    let history = storage.buckets.key_history(&bucket, &key("k")).await.unwrap();
+    assert_eq!(history, [entry]);
+}
+
+pub(super) async fn reads_count_where_fills_live_by_them_and_nowhere_else(ground: &Ground) {
+    let (bucket, storage) = (bucket(ground), &ground.storage);
+    read(storage, &bucket, "k", 5).await;
+    assert!(
+        matches!(storage.buckets.bucket(&bucket).await, Err(StorageError::NoBucket)),
+        "none is made by it"
+    );
+    set(storage, &bucket, BucketSettings::default()).await;
+    read(storage, &bucket, "k", 5).await;
+    set(storage, &bucket, adaptive()).await;
+    assert_eq!(lifetime(storage, &bucket, plain()).await, Some(MIN));
+    read(storage, &bucket, "k", 5).await;
+    storage.buckets.delete_bucket(&bucket).await.unwrap();
+    set(storage, &bucket, adaptive()).await;
+    assert_eq!(lifetime(storage, &bucket, plain()).await, Some(MIN), "it is another bucket");
+}
+
+/// For backends with a server.
+#[cfg(feature = "valkey")]
+pub(super) async fn of_reads_those_are_kept_of_the_keys_that_are_read_most(ground: &Ground) {
+    use tidemill::storage::READ_KEYS_MAX;
+
+    let (bucket, storage, server) = (bucket(ground), &ground.storage, ground.server());
+    set(storage, &bucket, adaptive()).await;
+    let kept = format!("bucket:{{keys/{bucket}}}:reads");
+    let all: Vec<_> = (0..READ_KEYS_MAX + 500)
+        .map(|at| (key(&format!("k{at}")), if at % 3 == 0 { 1 } else { 5 }))
+        .collect();
+    for some in all.chunks(1_000) {
+        storage.buckets.count_reads(&bucket, some).await.expect("it answers");
+    }
+    let count = async || usize::try_from(server.command(&["ZCARD", &kept]).await.integer()).expect("a count");
+    assert_eq!(count().await, READ_KEYS_MAX);
+    let is_kept = async |name: &str| {
+        !matches!(server.command(&["ZSCORE", &*kept, name]).await, crate::support::resp::Reply::Null)
+    };
+    assert!(is_kept("k1").await && is_kept("k10498").await && !is_kept("k0").await);
+    let ttl = server.command(&["PTTL", &kept]).await.integer();
+    assert!(ttl > 0, "it goes by itself: {ttl}");
+    // As after half an hour: five times is less than once by then.
+    let score: f64 = server.command(&["ZSCORE", &*kept, "k1"]).await.text().parse().expect("a number");
+    server.command(&["DEL", &kept]).await;
+    server
+        .command(&["ZADD", &*kept, &format!("{}", score - 1.0), "warm", &format!("{}", score - 3.5), "cold"])
+        .await;
+    read(storage, &bucket, "new", 1).await;
+    assert_eq!((count().await, is_kept("cold").await, is_kept("warm").await), (2, false, true));
+    server.command(&["SET", &kept, "x"]).await;
+    let refused = storage.buckets.count_reads(&bucket, &[(key("k"), 1)]).await;
+    assert!(matches!(&refused, Err(StorageError::ForeignKey(of)) if **of == *kept), "{refused:?}");
 }
 
 #[cfg(feature = "valkey")]

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::eventually;
 use crate::support::ground::{Ground, SOON};
+use crate::support::length::pick;
 #[cfg(feature = "valkey")]
 use crate::support::resp::Reply;
 
@@ -217,9 +218,9 @@ async fn size(ground: &Ground) -> i64 {
 #[cfg(feature = "valkey")]
 /// For backends with a server: nothing is left of what has come and gone.
 pub(super) async fn nothing_is_left_of_leases_that_have_gone(ground: &Ground) {
-    const MANY: usize = 10_000;
+    let many = pick(10_000, 100_000);
     let (before, bucket) = (size(ground).await, bucket());
-    let come_and_go = (0..MANY).map(|number| {
+    let come_and_go = (0..many).map(|number| {
         let thing = key(&bucket, "k", 1);
         async move {
             let (lease, _) = make(ground, Duration::from_secs(2)).await;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tidemill::proto::{BucketName, KeyName, MessageId};
 use tidemill::storage::{
-    BucketSettings, HISTORY_MAX, KeyEntry, KeyRange, KeyRefusal, LoggedKind, Storage, StorageError,
-    StorageLimits,
+    AdaptiveTtl, BucketSettings, HISTORY_MAX, KeyEntry, KeyRange, KeyRefusal, LoggedKind, Storage,
+    StorageError, StorageLimits,
 };
 
 use super::buckets::{
@@ -289,6 +289,10 @@ pub(super) async fn buckets_are_described_and_listed(ground: &Ground) {
             absolute_age: Some(Duration::from_hours(24 * 30)),
             max_keys: Some(u64::from(u32::MAX)),
             max_bytes: Some(1),
+            adaptive_ttl: Some(AdaptiveTtl {
+                min: Duration::from_millis(1),
+                max: Duration::from_hours(24 * 30),
+            }),
         };
         assert!(set(storage, bucket, settings).await);
         let state = storage.buckets.bucket(bucket).await.unwrap();

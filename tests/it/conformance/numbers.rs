@@ -151,7 +151,8 @@ pub(super) async fn an_increment_leaves_a_key_what_it_has_besides(ground: &Groun
     let first = make_one(storage, &bucket, change("n", edit)).await;
     let before = get(storage, &bucket, "n").await.unwrap();
     let by = |ttl| KeyEdit::Increment { by: 1, min: None, max: None, ttl };
-    make(storage, &bucket, vec![change("n", by(Some(Duration::from_hours(1))))]).await;
+    let added = make(storage, &bucket, vec![change("n", by(Some(Duration::from_hours(1))))]).await;
+    assert_eq!(added[0].expires_at, before.expires_at, "it is told until when it lives");
     let after = get(storage, &bucket, "n").await.unwrap();
     assert_eq!(after.value, Some(KeyValue { bytes: "2".into(), ..typed }));
     assert_eq!((&after.owner, after.expires_at), (&before.owner, before.expires_at));

@@ -9,7 +9,8 @@ use tidemill::storage::{Point, StorageError};
 use tokio::task::JoinSet;
 
 use crate::support::dice::Dice;
-use crate::support::ground::Ground;
+use crate::support::eventually;
+use crate::support::ground::{Ground, SOON};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -27,6 +28,12 @@ fn begin_of(at: Timestamp) -> Timestamp {
 
 async fn added(ground: &Ground, series: &str, points: &[Point]) -> Vec<Option<SeriesMinute>> {
     ground.storage.series.add_points(&name(series), points).await.expect("it answers")
+}
+
+async fn names(ground: &Ground, prefix: &str, after: Option<&str>, limit: usize) -> Vec<String> {
+    let after = after.map(name);
+    let names = ground.storage.series.series_names(prefix, after.as_ref(), limit).await.expect("it answers");
+    names.iter().map(ToString::to_string).collect()
 }
 
 async fn read(ground: &Ground, series: &str, last: Duration) -> Vec<SeriesMinute> {
@@ -213,6 +220,68 @@ pub(super) async fn minutes_that_are_over_are_trimmed_and_the_rest_expires(groun
     added(ground, "old", &[point(1.0, early)]).await;
     let first: u64 = server.command(&["HGET", key, "first"]).await.text().parse().expect("a number");
     assert!(first < minute - 1_430, "{}", minute - first);
+}
+
+pub(super) async fn series_are_named_in_order_for_as_long_as_they_are_there(ground: &Ground) {
+    assert_eq!(names(ground, "", None, 10).await, [""; 0]);
+    for series in ["web.b", "a", "web:a", "web.a", "we", "-", "Z", "web.a-1"] {
+        added(ground, series, &[point(1.0, None), point(2.0, None)]).await;
+    }
+    let all = ["-", "Z", "a", "we", "web.a", "web.a-1", "web.b", "web:a"];
+    assert_eq!(names(ground, "", None, 10).await, all);
+    assert_eq!(names(ground, "", None, 3).await, all[..3]);
+    assert_eq!(names(ground, "", Some("a"), 2).await, all[3..5]);
+    assert_eq!(
+        names(ground, "", Some("b"), 10).await,
+        all[3..],
+        "a name that is none is a place all the same"
+    );
+    assert_eq!(names(ground, "web.", None, 10).await, all[4..7]);
+    assert_eq!(names(ground, "web.", Some("a"), 10).await, all[4..7]);
+    assert_eq!(names(ground, "web.", Some("web.a"), 1).await, all[5..6]);
+    assert_eq!(names(ground, "web.", Some("web:a"), 10).await, [""; 0]);
+    let long_ago = ground.storage.upkeep.now().saturating_sub(SERIES_KEPT + 2 * MINUTE);
+    assert_eq!(added(ground, "b", &[point(1.0, Some(long_ago))]).await, [None]);
+    ground.storage.series.delete_series(&name("web.a")).await.expect("it answers");
+    assert_eq!(names(ground, "", None, 10).await, ["-", "Z", "a", "we", "web.a-1", "web.b", "web:a"]);
+    added(ground, "web.a", &[point(1.0, None)]).await;
+    assert_eq!(names(ground, "", None, 10).await, all);
+}
+
+pub(super) async fn names_of_series_that_are_gone_go_with_the_next_sweep(ground: &Ground) {
+    const MANY: u32 = 700;
+
+    let server = ground.server();
+    let one = [point(1.0, None)];
+    for number in 0..MANY {
+        added(ground, &format!("s{number:03}"), &one).await;
+    }
+    // As they are gone by themselves.
+    for number in (0..MANY).filter(|number| number % 7 != 3) {
+        server.command(&["DEL", &format!("tidemill:series:s{number:03}")]).await;
+    }
+    let left: Vec<_> =
+        (0..MANY).filter(|number| number % 7 == 3).map(|number| format!("s{number:03}")).collect();
+    assert_eq!(names(ground, "", None, 1_000).await, left, "who asks is told of none that is gone");
+    assert_eq!(names(ground, "", None, 5).await, left[..5]);
+    let indexed = async || server.command(&["ZCARD", "tidemill:series"]).await.integer();
+    assert_eq!(indexed().await, i64::from(MANY));
+    eventually(SOON, async || {
+        ground.storage.upkeep.sweep().await.expect("it sweeps");
+        indexed().await == i64::from(MANY / 7)
+    })
+    .await;
+    assert_eq!(names(ground, "", None, 1_000).await, left);
+    // What the index has lost comes back with the next minute.
+    server.command(&["DEL", "tidemill:series"]).await;
+    let other_minute = Some(ground.storage.upkeep.now().saturating_sub(2 * MINUTE));
+    added(ground, "s003", &[point(1.0, other_minute)]).await;
+    assert_eq!(names(ground, "", None, 10).await, ["s003"]);
+    server.command(&["SET", "tidemill:series", "x"]).await;
+    let refused = ground.storage.series.series_names("", None, 1).await;
+    let is_foreign = matches!(&refused, Err(StorageError::ForeignKey(of)) if &**of == "tidemill:series");
+    assert!(is_foreign, "{refused:?}");
+    assert!(added(ground, "other", &one).await[0].is_some(), "and points are added all the same");
 }
 
 pub(super) async fn a_key_of_another_program_is_not_a_series(ground: &Ground) {

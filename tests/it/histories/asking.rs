@@ -57,6 +57,11 @@ impl Door {
         Instant::now() < self.until
     }
 
+    /// Has it ask the other node from now on.
+    pub(super) fn turn(&mut self) {
+        self.node = 1 - self.node;
+    }
+
     /// Asks once.
     pub(super) async fn ask(&mut self, asked: &Asked<'_>) -> Told {
         let told = exchange(self.world.nodes[self.node], asked).await;

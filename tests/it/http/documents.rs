@@ -46,6 +46,7 @@ async fn the_document_lists_every_path() {
             "get /api/v1/locks/{lock}",
             "get /api/v1/presence/{room}",
             "get /api/v1/roles",
+            "get /api/v1/series",
             "get /api/v1/series/{series}",
             "get /api/v1/stream",
             "get /api/v1/tokens",

@@ -29,6 +29,11 @@ fn keys_are_put_got_listed_and_deleted() {
     let told = json_of(&run(&["get", "flows", "text", "-o", "json"]).stdout);
     assert_eq!((&told["value_text"], &told["owner"]), (&json!("high water"), &json!("ann")));
     assert!(told["expires_at"].is_string(), "{told}");
+    let put = json_of(
+        &run(&["put", "flows", "text", "-t", "high water", "--ttl", "1h", "--owner", "ann", "-o", "json"])
+            .stdout,
+    );
+    assert!(put["expires_at"].as_str() >= told["expires_at"].as_str(), "{put}: {told}");
     let piped = relay.run(&["keys", "put", "flows", "lines", "--content-type", "text/csv"], "a,b\n1,2\n");
     assert_eq!(piped.code, Some(0), "{piped:?}");
     assert_eq!(run(&["get", "flows", "lines"]).stdout, "a,b\n1,2\n");

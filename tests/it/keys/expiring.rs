@@ -47,8 +47,9 @@ async fn a_key_expires_and_its_log_says_so_once(storage: Storage) {
     let answer = put(&one, "b/k?ttl=300ms", &[], "1").await;
     assert_eq!(answer.status, 201, "{answer:?}");
     let until = get(&two, "b/k").await;
-    let until = until.header("tidemill-expires-at").and_then(|at| Timestamp::parse(at).ok());
-    assert!(until.is_some(), "it is told when");
+    let until = until.header("tidemill-expires-at").expect("it is told when");
+    assert!(Timestamp::parse(until).is_ok(), "{until}");
+    assert_eq!(answer.json()["expires_at"], json!(until), "and who puts it knows at once");
     put(&one, "b/stays", &[], "1").await;
     eventually(SOON, async || get(&two, "b/k").await.status == 404).await;
     assert!(at.elapsed() >= Duration::from_millis(290), "not before its time: {:?}", at.elapsed());
@@ -109,6 +110,7 @@ async fn a_counter_lives_from_when_it_came_to_be(storage: Storage) {
     let again = add().await;
     if at.elapsed() < Duration::from_millis(500) {
         assert_eq!(again.json()["value"], json!(2));
+        assert_eq!(again.json()["expires_at"], json!(until));
         assert_eq!(get(&relay, "b/n").await.header("tidemill-expires-at"), Some(until.as_str()));
     }
     eventually(SOON, async || get(&relay, "b/n").await.status == 404).await;

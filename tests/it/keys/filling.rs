@@ -22,6 +22,7 @@ on_both_backends![
     what_was_true_before_a_deletion_is_not_put,
     a_draining_relay_lets_go_of_who_waits,
     what_is_filled_is_counted,
+    a_fill_is_told_how_long_it_lives_by_how_often_it_was_read,
 ];
 
 const FILL: &str = "tidemill-fill";
@@ -219,4 +220,88 @@ async fn what_is_filled_is_counted(storage: Storage) {
         assert!(metrics.text().lines().any(|of| of == line), "no {line} in {}", metrics.text());
     }
     relay.stop().await;
+}
+
+/// Deletes a key, fills it, and returns for how many minutes it lives.
+async fn minutes(relay: &TestRelay) -> f64 {
+    delete(relay, "b/k", &[]).await;
+    let token = token(&ask(relay, "fill=30s").await);
+    let filled = put(relay, "b/k?fresh=1h", &[(FILL, &token)], "1").await;
+    assert_eq!(filled.status, 201, "{filled:?}");
+    let time = |text: &str| tidemill::proto::Timestamp::parse(text).expect("a time").as_millis();
+    let ends = time(filled.json()["expires_at"].as_str().expect("it has a time"));
+    let entry = relay.get("/api/v1/keys/b").await.json();
+    let begins = time(entry[0]["created_at"].as_str().expect("a time"));
+    f64::from(u32::try_from(ends - begins).expect("hours")) / 60_000.0
+}
+
+async fn adapts(relay: &TestRelay) {
+    let told = super::bucket(relay, "b", r#"{"adaptive_ttl": {"min": "10m", "max": 7200}}"#).await;
+    assert_eq!(told.json()["adaptive_ttl"], serde_json::json!({ "min": 600, "max": 7200 }), "{told:?}");
+}
+
+async fn a_fill_is_told_how_long_it_lives_by_how_often_it_was_read(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    adapts(&relay).await;
+    assert!((minutes(&relay).await - 10.0).abs() < 1e-9);
+    get(&relay, "b/k").await;
+    ask(&relay, "fill=30s").await;
+    relay.get("/api/v1/keys/b?values=true").await;
+    let lives = minutes(&relay).await;
+    assert!(lives > 29.0 && lives <= 30.0, "it was read twice: {lives}");
+    for _ in 0..3 {
+        get(&relay, "b/k").await;
+    }
+    let lives = minutes(&relay).await;
+    assert!(lives > 58.0 && lives <= 60.0, "and three times: {lives}");
+    for _ in 0..20 {
+        get(&relay, "b/k").await;
+    }
+    assert!((minutes(&relay).await - 120.0).abs() < 1e-9);
+    relay.stop().await;
+}
+
+/// What is read at one node counts where the key is filled at another.
+#[cfg(feature = "valkey")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_at_one_node_count_at_another() {
+    let Some(mut server) = crate::support::server::Server::start(Kind::Valkey, &[]).await else { return };
+    let url = format!("redis://127.0.0.1:{}", server.port());
+    let variables = [("VALKEY_URL", &*url), ("STORAGE_BACKEND", "valkey")];
+    let start = || crate::support::process::Relay::ready_at("127.0.0.1:0", &variables, &[]);
+    let (one, two) = (start().await, start().await);
+    let send =
+        async |at: std::net::SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str| {
+            let headers = [&[JSON], headers].concat();
+            let path = format!("/api/v1/{path}");
+            crate::support::relay::try_send(at, method, &path, &headers, body.as_bytes())
+                .await
+                .expect("an answer")
+        };
+    let settings = r#"{"adaptive_ttl": {"min": "10m", "max": "10d"}}"#;
+    assert_eq!(send(one.address(), "PUT", "buckets/b", &[], settings).await.status, 201);
+    let fill = async || {
+        send(one.address(), "DELETE", "keys/b/k", &[], "").await;
+        let token = token(&send(one.address(), "GET", "keys/b/k?fill=30s", &[], "").await);
+        let filled = send(one.address(), "PUT", "keys/b/k", &[(FILL, &token)], "1").await;
+        filled.json()["expires_at"].as_str().expect("it has a time").to_owned()
+    };
+    let first = fill().await;
+    let now = tidemill::proto::Timestamp::parse(&first).expect("a time");
+    let far = now.saturating_add(Duration::from_mins(60)).to_string();
+    for _ in 0..10 {
+        assert_eq!(send(two.address(), "GET", "keys/b/k", &[], "").await.status, 200);
+    }
+    crate::support::eventually(crate::support::ground::SOON, async || fill().await > far).await;
+    // Where the server is away, reads are lost, and nothing else.
+    for _ in 0..10 {
+        send(two.address(), "GET", "keys/b/k", &[], "").await;
+    }
+    server.kill9();
+    sleep(Duration::from_millis(100)).await;
+    server.restart().await;
+    crate::support::eventually(crate::support::ground::SOON, async || {
+        send(two.address(), "PUT", "buckets/b", &[], settings).await.status < 300
+    })
+    .await;
 }

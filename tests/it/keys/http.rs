@@ -1,7 +1,7 @@
 //! One key over HTTP: what is put comes back, conditions hold, and numbers are exact.
 
 use serde_json::{Value, json};
-use tidemill::features::{Feature, Features};
+use tidemill::features::Feature;
 use tidemill::proto::Timestamp;
 use tidemill::storage::Storage;
 
@@ -287,11 +287,7 @@ async fn a_relay_that_makes_no_topics_makes_no_buckets(storage: Storage) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_switched_off_is_not_there() {
-    let features = Features::all().without(Feature::Keys);
-    let relay = TestRelay::start_with(memory(), |options| {
-        (options.relay.features, options.http.features) = (features, features);
-    })
-    .await;
+    let relay = TestRelay::without(memory(), Feature::Keys).await;
     for path in ["/api/v1/keys/b/k", "/api/v1/keys/b", "/api/v1/buckets", "/api/v1/buckets/b"] {
         let answer = relay.get(path).await;
         assert_eq!(answer.problem().code.as_str(), "not_found", "{path}");

@@ -1,7 +1,7 @@
 //! What is wrong with a request about a lease is told, and nothing is changed.
 
 use serde_json::{Value, json};
-use tidemill::features::{Feature, Features};
+use tidemill::features::Feature;
 
 use super::{JSON, lease, lock, put};
 use crate::support::relay::{TestRelay, memory};
@@ -74,11 +74,7 @@ async fn what_is_wrong_is_named_and_changes_nothing() {
 
 #[tokio::test]
 async fn a_relay_without_locks_says_that_it_has_no_leases() {
-    let relay = TestRelay::start_with(memory(), |options| {
-        let features = Features::all().without(Feature::Locks);
-        (options.relay.features, options.http.features) = (features, features);
-    })
-    .await;
+    let relay = TestRelay::without(memory(), Feature::Locks).await;
     let none = "0".repeat(32);
     assert_eq!(relay.post("/api/v1/leases", r#"{"ttl":30}"#).await.problem().status, 404);
     assert_eq!(relay.get(&format!("/api/v1/leases/{none}")).await.problem().status, 404);

@@ -74,6 +74,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         absolute_age: age.map(Duration::from_secs),
         max_keys,
         max_bytes,
+        adaptive_ttl: None,
     });
     prop_oneof![
         12 => vec((0..10_u8, condition, edit()), 1..6).prop_map(|mut changes| {
@@ -172,7 +173,7 @@ impl Bucket {
                 }
                 // What is not known yet is the revision.
                 let revision = current.map(|_| MessageId::MIN);
-                return Ok(KeyChanged { revision, is_new: false, number: None });
+                return Ok(KeyChanged { revision, is_new: false, number: None, expires_at: None });
             }
             Edit::Put(text, ttl, owner) => {
                 let created_at = found.as_ref().map_or(now, |key| key.created_at);
@@ -210,7 +211,8 @@ impl Bucket {
             return Err(KeyRefusal::TooManyBytes);
         }
         self.log.push((name, LoggedKind::Put, text));
-        Ok(KeyChanged { revision: Some(MessageId::MIN), is_new: found.is_none(), number })
+        let revision = Some(MessageId::MIN);
+        Ok(KeyChanged { revision, is_new: found.is_none(), number, expires_at: end })
     }
 }
 
@@ -300,6 +302,8 @@ impl Model<'_> {
                 for ((told, expected), (key, ..)) in changed.iter().zip(&expected).zip(changes) {
                     assert_eq!((told.is_new, told.number), (expected.is_new, expected.number));
                     assert_eq!(told.revision.is_some(), expected.revision.is_some());
+                    assert_eq!(told.expires_at.is_some(), expected.expires_at.is_some());
+                    assert!(!self.is_exact || told.expires_at == expected.expires_at, "{told:?}");
                     if let Some(id) = told.revision {
                         assert!(id > self.last, "{id} after {}", self.last);
                         self.last = id;

@@ -1,7 +1,7 @@
 //! Who may do what in rooms on a closed relay, and relays without rooms.
 
 use serde_json::{Value, json};
-use tidemill::features::{Feature, Features};
+use tidemill::features::Feature;
 use tidemill::proto::Code;
 
 use crate::access::closed::{self, ROOT, send, token};
@@ -61,11 +61,7 @@ async fn a_rule_says_who_may_be_where() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_without_presence_says_so() {
-    let relay = TestRelay::start_with(memory(), |options| {
-        let features = Features::all().without(Feature::Presence);
-        (options.relay.features, options.http.features) = (features, features);
-    })
-    .await;
+    let relay = TestRelay::without(memory(), Feature::Presence).await;
     for (method, path) in [("GET", "lobby"), ("PUT", "lobby/ann"), ("DELETE", "lobby/ann")] {
         let answer = relay.send(method, &format!("/api/v1/presence/{path}"), &[], b"").await;
         assert_eq!(answer.problem().status, 404, "{method} {path}");

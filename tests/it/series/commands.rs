@@ -21,7 +21,11 @@ fn points_are_added_and_shown_and_a_series_is_forgotten() {
     assert_eq!(last, ["all", "4", "6.5", "-2", "12.5"], "{shown:?}");
     let told: Value = serde_json::from_str(run(&["show", "latency", "-o", "json"]).lines()[0]).expect("JSON");
     assert_eq!((&told["total"]["count"], &told["series"]), (&4.into(), &"latency".into()));
+    assert_eq!(run(&["add", "errors", "1"]).code, Some(0));
+    assert_eq!(run(&["list"]).lines(), ["errors", "latency"]);
+    assert_eq!(run(&["list", "--prefix", "l", "-o", "json"]).lines(), [r#"{"series":"latency"}"#]);
     assert_eq!(run(&["delete", "latency"]).lines(), ["deleted latency"]);
+    assert_eq!(run(&["list"]).lines(), ["errors"]);
     let none = run(&["show", "latency"]);
     let last: Vec<_> = none.lines().last().expect("a line").split_whitespace().collect();
     assert_eq!(last, ["all", "0", "0", "-", "-"], "{none:?}");

@@ -1,13 +1,13 @@
 //! Over HTTP: what is added, read and forgotten, and what is wrong with a point.
 
 use serde_json::{Value, json};
-use tidemill::features::{Feature, Features};
+use tidemill::features::Feature;
 use tidemill::proto::Code;
 use tidemill::storage::Storage;
 
 use crate::access::closed::{self, ROOT, token};
-use crate::support::ground::Ground;
-use crate::support::relay::{Answer, TestRelay, memory};
+use crate::keys::on_both_backends;
+use crate::support::relay::{Answer, TestRelay, is_wrong, memory};
 
 async fn add(relay: &TestRelay, series: &str, body: &Value) -> Answer {
     relay.post(&format!("/api/v1/series/{series}"), &body.to_string()).await
@@ -118,9 +118,7 @@ async fn of_several_points_each_is_for_itself(storage: Storage) {
         (json!({ "points": {} }), "must be an array"),
         (json!({}), "is missing"),
     ] {
-        let problem = relay.post("/api/v1/series", &body.to_string()).await.problem();
-        assert_eq!((problem.code, problem.field.as_deref()), (Code::InvalidField, Some("points")));
-        assert!(problem.detail.contains(rule), "{}", problem.detail);
+        is_wrong(&relay.post("/api/v1/series", &body.to_string()).await, "points", rule);
     }
     // As many as there may be: half of one series, and each of the others of its own.
     let many: Vec<_> = (0..1_000)
@@ -133,6 +131,44 @@ async fn of_several_points_each_is_for_itself(storage: Storage) {
     let results = many["results"].as_array().expect("results");
     assert!(results.len() == 1_000 && results.iter().all(|one| one.get("minute").is_some()), "{many}");
     assert_eq!(results[998], json!({ "name": "many", "minute": minute(500, 500, 1, 1) }));
+    relay.stop().await;
+}
+
+async fn series_are_listed_in_pages(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    let names: Vec<_> = (0..250).map(|at| format!("web.{at:03}")).collect();
+    let all = names.iter().map(String::as_str).chain(["a"]);
+    let points: Vec<_> = all.map(|name| json!({ "name": name, "value": 1 })).collect();
+    let added = relay.post("/api/v1/series", &json!({ "points": points }).to_string()).await;
+    assert_eq!(added.status, 200, "{added:?}");
+    let mut path = "/api/v1/series?prefix=web.&limit=100".to_owned();
+    let (mut pages, mut seen) = (Vec::new(), Vec::new());
+    loop {
+        let page = relay.get(&path).await;
+        assert_eq!(page.status, 200, "{page:?}");
+        let list: Vec<Value> = serde_json::from_slice(&page.body).expect("a list");
+        pages.push(list.len());
+        seen.extend(list.iter().map(|one| one["series"].as_str().expect("a name").to_owned()));
+        let Some(next) = page.header("link") else { break };
+        let next = next.strip_prefix('<').and_then(|next| next.split_once('>'));
+        path = next.expect("an address").0.to_owned();
+    }
+    assert_eq!((pages, seen), (vec![100, 100, 50], names));
+    let first = relay.get("/api/v1/series").await.json();
+    assert_eq!((&first[0], first.as_array().map(Vec::len)), (&json!({ "series": "a" }), Some(100)));
+    let last = relay.get("/api/v1/series?after=web.248").await;
+    assert_eq!((last.json(), last.header("link")), (json!([{ "series": "web.249" }]), None));
+    for (query, field) in [
+        ("prefix=a*", "prefix"),
+        ("prefix=.a", "prefix"),
+        ("after=a/b", "after"),
+        ("limit=0", "limit"),
+        ("limit=1001", "limit"),
+        ("pattern=a", "pattern"),
+    ] {
+        let problem = relay.get(&format!("/api/v1/series?{query}")).await.problem();
+        assert_eq!((problem.status, problem.field.as_deref()), (400, Some(field)), "{query}: {problem:?}");
+    }
     relay.stop().await;
 }
 
@@ -157,12 +193,7 @@ async fn what_is_wrong_is_named_and_nothing_is_added(storage: Storage) {
         (json!({ "value": 1, "at": "9999-01-01T00:00:00Z" }), "at"),
         (json!({ "value": 1, "values": 1 }), "values"),
     ] {
-        let problem = add(&relay, "wrong", &body).await.problem();
-        assert_eq!(
-            (problem.status, problem.code, problem.field.as_deref()),
-            (400, Code::InvalidField, Some(field)),
-            "{body}: {problem:?}"
-        );
+        is_wrong(&add(&relay, "wrong", &body).await, field, "");
     }
     let huge = relay.post("/api/v1/series/wrong", r#"{"value":1e400}"#).await.problem();
     assert_eq!((huge.status, huge.field.as_deref()), (400, Some("value")), "{huge:?}");
@@ -178,31 +209,10 @@ async fn what_is_wrong_is_named_and_nothing_is_added(storage: Storage) {
     relay.stop().await;
 }
 
-macro_rules! on_both_backends {
-    ($($name:ident),+ $(,)?) => {$(
-        mod $name {
-            use crate::support::ground::Ground;
-
-            #[tokio::test]
-            async fn memory() {
-                let ground = Ground::memory().await.expect("memory is always there");
-                super::$name(ground.storage.clone()).await;
-            }
-
-            #[cfg(feature = "valkey")]
-            #[tokio::test]
-            async fn valkey() {
-                if let Some(ground) = Ground::on(crate::support::server::Kind::Valkey).await {
-                    super::$name(ground.storage.clone()).await;
-                }
-            }
-        }
-    )+};
-}
-
 on_both_backends![
     points_are_added_and_read_by_the_minute,
     of_several_points_each_is_for_itself,
+    series_are_listed_in_pages,
     what_is_wrong_is_named_and_nothing_is_added,
 ];
 
@@ -238,17 +248,25 @@ async fn who_has_the_right_to_a_series_may_use_that_and_no_other() {
     assert_eq!(answer["results"][0]["minute"]["count"], 1, "{answer}");
     assert_eq!(answer["results"][1]["error"]["code"], "forbidden", "{answer}");
     assert_eq!(send(&reader, "POST", "", &both).await, 403, "there is nothing that it may");
+    // Of series that it may not read nobody is told.
+    assert_eq!(send(&reader, "GET", "", "").await, 403);
+    assert_eq!(send(&keeper, "GET", "", "").await, 403);
+    let (_, giver) = token(&relay, ROOT, &["allow publish series/*"]).await;
+    for path in ["/db", "/web.c"] {
+        assert_eq!(send(&giver, "POST", path, one).await, 200);
+    }
+    let (_, of_web) = token(&relay, ROOT, &["allow read series/web.*", "deny read series/web.b"]).await;
+    for (who, listed) in [(&worker, &["db", "web.b", "web.c"][..]), (&of_web, &["web.c"])] {
+        let list = relay.send("GET", "/api/v1/series", &[("authorization", who)], b"").await;
+        let listed: Vec<_> = listed.iter().map(|series| json!({ "series": series })).collect();
+        assert_eq!(list.json(), json!(listed), "{who}");
+    }
     relay.stop().await;
 }
 
 #[tokio::test]
 async fn a_relay_that_has_no_series_has_no_such_path() {
-    let ground = Ground::memory().await.expect("memory is always there");
-    let relay = TestRelay::start_with(ground.storage.clone(), |options| {
-        options.http.features = Features::all().without(Feature::Series);
-        options.relay.features = options.http.features;
-    })
-    .await;
+    let relay = TestRelay::without(memory(), Feature::Series).await;
     assert_eq!(add(&relay, "a", &json!({ "value": 1 })).await.status, 404);
     assert_eq!(relay.get("/api/v1/series/a").await.status, 404);
     relay.stop().await;

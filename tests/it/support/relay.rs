@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tidemill::access::{AccessOptions, Sessions, TrustedHosts, WebRules};
 use tidemill::clock::Clock;
-use tidemill::features::Features;
+use tidemill::features::{Feature, Features};
 use tidemill::http::{HttpOptions, OwnUrl};
 use tidemill::limits::{LimitOptions, TrustedProxies};
 use tidemill::relay::{PresenceOptions, RelayOptions, TakesAway};
@@ -162,6 +162,15 @@ impl TestRelay {
         let stopped = stop.clone().cancelled_owned();
         tracker.spawn(async move { server.run(stopped).await.expect("a server that ends well") });
         Self { address, sessions, bound, stop, tracker }
+    }
+
+    /// Starts a relay in which something is switched off.
+    pub(crate) async fn without(storage: Storage, feature: Feature) -> Self {
+        Self::start_with(storage, |options| {
+            let features = Features::all().without(feature);
+            (options.relay.features, options.http.features) = (features, features);
+        })
+        .await
     }
 
     /// Tells the relay to stop, as SIGTERM does.
@@ -327,4 +336,13 @@ impl Answer {
         assert_eq!(self.header("retry-after").is_some(), problem.retry_after_seconds.is_some());
         problem
     }
+}
+
+/// Checks that a request was refused because of a field, by a rule that has this text.
+#[track_caller]
+pub(crate) fn is_wrong(answer: &Answer, field: &str, rule: &str) {
+    let problem = answer.problem();
+    let why = (problem.status, problem.code.as_str(), problem.field.as_deref());
+    assert_eq!(why, (400, "invalid_field", Some(field)), "{answer:?}");
+    assert!(problem.detail.contains(rule), "{}", problem.detail);
 }

@@ -1,13 +1,12 @@
 //! Over HTTP: what a take, a look and a refund are answered, and what is wrong with one.
 
 use serde_json::{Value, json};
-use tidemill::features::{Feature, Features};
-use tidemill::proto::Code;
+use tidemill::features::Feature;
 use tidemill::storage::Storage;
 
 use crate::access::closed::{self, ROOT, token};
-use crate::support::ground::Ground;
-use crate::support::relay::{Answer, TestRelay, memory};
+use crate::keys::on_both_backends;
+use crate::support::relay::{Answer, TestRelay, is_wrong, memory};
 
 async fn post(relay: &TestRelay, path: &str, body: &Value) -> Answer {
     relay.post(&format!("/api/v1/limits/{path}"), &body.to_string()).await
@@ -82,9 +81,7 @@ async fn of_several_takes_each_is_for_itself(storage: Storage) {
         (json!({ "takes": {} }), "must be an array"),
         (json!({}), "is missing"),
     ] {
-        let problem = post(&relay, "take", &body).await.problem();
-        assert_eq!((problem.code, problem.field.as_deref()), (Code::InvalidField, Some("takes")));
-        assert!(problem.detail.contains(rule), "{}", problem.detail);
+        is_wrong(&post(&relay, "take", &body).await, "takes", rule);
     }
     let many: Vec<_> = (0..100).map(|at| json!({ "name": format!("m{at}"), "policies": policies })).collect();
     let many = post(&relay, "take", &json!({ "takes": many })).await.json();
@@ -129,12 +126,7 @@ async fn what_is_wrong_is_named_and_nothing_is_taken(storage: Storage) {
         (policy(json!({ "limit": 10, "per": "1h", "bursts": 1 })), "bursts"),
     ] {
         for what in ["take", "peek", "refund"] {
-            let problem = post(&relay, &format!("wrong/{what}"), &body).await.problem();
-            assert_eq!(
-                (problem.status, problem.code, problem.field.as_deref()),
-                (400, Code::InvalidField, Some(field)),
-                "{what} {body}: {problem:?}"
-            );
+            is_wrong(&post(&relay, &format!("wrong/{what}"), &body).await, field, "");
         }
     }
     let problem = post(&relay, "a*b/take", &policy(right.clone())).await.problem();
@@ -146,28 +138,6 @@ async fn what_is_wrong_is_named_and_nothing_is_taken(storage: Storage) {
         assert_eq!(answer.json()["remaining"], limit - 1, "{answer:?}");
     }
     relay.stop().await;
-}
-
-macro_rules! on_both_backends {
-    ($($name:ident),+ $(,)?) => {$(
-        mod $name {
-            use crate::support::ground::Ground;
-
-            #[tokio::test]
-            async fn memory() {
-                let ground = Ground::memory().await.expect("memory is always there");
-                super::$name(ground.storage.clone()).await;
-            }
-
-            #[cfg(feature = "valkey")]
-            #[tokio::test]
-            async fn valkey() {
-                if let Some(ground) = Ground::on(crate::support::server::Kind::Valkey).await {
-                    super::$name(ground.storage.clone()).await;
-                }
-            }
-        }
-    )+};
 }
 
 on_both_backends![
@@ -211,12 +181,7 @@ async fn who_has_the_right_to_a_limit_may_use_that_and_no_other() {
 
 #[tokio::test]
 async fn a_relay_that_has_no_limits_for_applications_has_no_such_path() {
-    let ground = Ground::memory().await.expect("memory is always there");
-    let relay = TestRelay::start_with(ground.storage.clone(), |options| {
-        options.http.features = Features::all().without(Feature::Limits);
-        options.relay.features = options.http.features;
-    })
-    .await;
+    let relay = TestRelay::without(memory(), Feature::Limits).await;
     let body = json!({ "policies": [{ "limit": 10, "per": "1h" }] });
     assert_eq!(post(&relay, "mail/take", &body).await.status, 404);
     relay.stop().await;

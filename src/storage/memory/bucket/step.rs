@@ -29,6 +29,7 @@ enum Action {
         owner: Option<KeyName>,
         expires_at: Timestamp,
         fresh_until: Option<Timestamp>,
+        is_counted: bool,
         is_new: bool,
         number: Option<i64>,
     },
@@ -51,11 +52,11 @@ impl Step {
         match &action {
             Action::Nothing => {}
             Action::Delete | Action::Expire => self.less += found.map_or(0, |found| found.cost(key)),
-            Action::Put { value, owner, fresh_until, is_new, .. } => {
+            Action::Put { value, owner, fresh_until, is_counted, is_new, .. } => {
                 self.puts = true;
                 let value = cost_of_value(value.bytes.len(), value.content_type.as_deref());
                 let keeps = bucket.settings.history > 1;
-                let beside = if keeps || fresh_until.is_some() { BESIDE_BYTES } else { 0 };
+                let beside = if keeps || *is_counted || fresh_until.is_some() { BESIDE_BYTES } else { 0 };
                 self.more += value + beside + cost_of_owner(owner.as_ref());
                 if *is_new {
                     self.more += KEY_BYTES + key.as_str().len();
@@ -105,7 +106,11 @@ impl Step {
             let found = bucket.found(key, now);
             check(*condition, found.map(|found| found.revision), bucket.filling(key, now))
                 .map_err(refused)?;
-            let (value, owner, expires_at, fresh_until, number) = match edit {
+            let adaptive = match condition {
+                KeyCondition::Filling(_) => bucket.settings.adaptive_ttl,
+                _ => None,
+            };
+            let (value, owner, expires_at, fresh_until, is_counted, number) = match edit {
                 KeyEdit::Delete => {
                     let action = if found.is_some() { Action::Delete } else { Action::Nothing };
                     if let Some(found) = found {
@@ -117,7 +122,10 @@ impl Step {
                 KeyEdit::Put { value, ttl, fresh, owner } => {
                     let created_at = found.map_or(now, |found| found.created_at);
                     let fresh_until = fresh.map(|fresh| now.saturating_add(fresh));
-                    (value.clone(), owner.clone(), bucket.end(*ttl, created_at, now), fresh_until, None)
+                    let adapted = adaptive.filter(|_| ttl.is_none());
+                    let ttl = adapted.map(|adaptive| adaptive.of(bucket.reads_of(key, now))).or(*ttl);
+                    let (value, end) = (value.clone(), bucket.end(ttl, created_at, now));
+                    (value, owner.clone(), end, fresh_until, adapted.is_some(), None)
                 }
                 KeyEdit::Increment { by, min, max, ttl } => {
                     let number = sum(found, *by, *min, *max).map_err(refused)?;
@@ -126,12 +134,14 @@ impl Step {
                     let end = found.map_or_else(|| bucket.end(*ttl, now, now), |found| found.expires_at);
                     let owner = found.and_then(|found| found.owner.clone());
                     let fresh_until = found.and_then(StoredKey::fresh_until);
-                    (KeyValue { bytes, content_type }, owner, end, fresh_until, Some(number))
+                    let is_counted = found.is_some_and(StoredKey::is_counted);
+                    (KeyValue { bytes, content_type }, owner, end, fresh_until, is_counted, Some(number))
                 }
             };
             room.take(found, value.bytes.len() as u64).map_err(refused)?;
             let is_new = found.is_none();
-            step.push(bucket, key, Action::Put { value, owner, expires_at, fresh_until, is_new, number });
+            let put = Action::Put { value, owner, expires_at, fresh_until, is_counted, is_new, number };
+            step.push(bucket, key, put);
         }
         Ok(step)
     }
@@ -163,6 +173,7 @@ struct Times {
     now: Timestamp,
     expires_at: Timestamp,
     fresh_until: Option<Timestamp>,
+    is_counted: bool,
 }
 
 /// The room that is left in a bucket by its settings.
@@ -244,7 +255,7 @@ impl Bucket {
                 self.end_fill(&key);
             }
             if matches!(action, Action::Nothing) {
-                changed.push(KeyChanged { revision: None, is_new: false, number: None });
+                changed.push(KeyChanged { revision: None, is_new: false, number: None, expires_at: None });
                 continue;
             }
             let entry = entries.next().expect("each action but none has an entry");
@@ -257,16 +268,20 @@ impl Bucket {
                 }
                 Action::Delete => {
                     self.take_out(&key);
-                    Some((false, None))
+                    Some((false, None, NEVER))
                 }
-                Action::Put { value, owner, expires_at, fresh_until, is_new, number } => {
-                    let times = Times { now, expires_at, fresh_until };
+                Action::Put { value, owner, expires_at, fresh_until, is_counted, is_new, number } => {
+                    let times = Times { now, expires_at, fresh_until, is_counted };
                     self.put(&key, revision, &value, number.is_none(), owner, &times);
-                    Some((is_new, number))
+                    Some((is_new, number, expires_at))
                 }
             };
-            let told = told.map(|(is_new, number)| KeyChanged { revision: Some(revision), is_new, number });
-            changed.extend(told);
+            changed.extend(told.map(|(is_new, number, expires_at)| KeyChanged {
+                revision: Some(revision),
+                is_new,
+                number,
+                expires_at: (expires_at != NEVER).then_some(expires_at),
+            }));
         }
         changed
     }
@@ -294,7 +309,7 @@ impl Bucket {
         owner: Option<KeyName>,
         times: &Times,
     ) {
-        let Times { now, expires_at, fresh_until } = *times;
+        let Times { now, expires_at, fresh_until, is_counted } = *times;
         let before = self.take_out(key);
         let created_at = before.as_ref().map_or(now, |before| before.created_at);
         let kept = self.settings.history.saturating_sub(1) as usize;
@@ -308,8 +323,8 @@ impl Bucket {
             past.extend(earlier.into_iter().take(kept - 1));
             past
         });
-        let has_more = digest.is_some() || fresh_until.is_some() || !past.is_empty();
-        let beside = has_more.then(|| Box::new(Beside { digest, fresh_until, past }));
+        let has_more = digest.is_some() || fresh_until.is_some() || is_counted || !past.is_empty();
+        let beside = has_more.then(|| Box::new(Beside { digest, fresh_until, is_counted, past }));
         let value = StoredValue::new(value);
         let stored = StoredKey { revision, created_at, expires_at, owner, value, beside };
         self.weight += stored.weight();

@@ -290,6 +290,23 @@ impl Topics {
         Ok(KeyFill::Granted(stale))
     }
 
+    /// Adds to how often keys were read, where fills live by that.
+    pub(in crate::storage::memory) fn count_reads(
+        &mut self,
+        name: &BucketName,
+        reads: &[(KeyName, u32)],
+        now: Timestamp,
+    ) -> Result<(), StorageError> {
+        if self.buckets.get(name).is_none_or(|bucket| bucket.settings.adaptive_ttl.is_none()) {
+            return Ok(());
+        }
+        self.with_bucket(name, |bucket| bucket.forget_cold(now));
+        let needed = Bucket::bytes_of_reads(reads);
+        self.make_room(|_| needed, needed)?;
+        self.with_bucket(name, |bucket| bucket.count_reads(reads, now));
+        Ok(())
+    }
+
     /// Makes a bucket, or gives settings to the one that is there.
     pub(in crate::storage::memory) fn put_bucket(
         &mut self,
@@ -366,6 +383,7 @@ impl Topics {
             self.keys_bytes -= freed;
             let cost = bucket.keys_cost();
             bucket.purge_fills(now, PURGED_PER_LOCK_MAX);
+            bucket.forget_cold(now);
             self.buckets_bytes = self.buckets_bytes + bucket.keys_cost() - cost;
             purged += ended;
             if purged == PURGED_PER_LOCK_MAX {

@@ -8,7 +8,7 @@ use super::replies::{self, Coded, Step, coded, read_changed};
 use super::{ROUNDS_MAX, filling, ms_of, said};
 use crate::storage::{
     BucketSettings, FENCE_KEPT, KeyChange, KeyChanges, KeyCondition, KeyDigest, KeyEdit, KeysChanged,
-    StorageError,
+    READS_HALF_LIFE, StorageError,
 };
 
 /// Returns the arguments that say what is to become of a key.
@@ -18,7 +18,9 @@ fn of_change(change: &KeyChange) -> [Vec<u8>; 9] {
         KeyCondition::Absent => "-".to_owned(),
         KeyCondition::Present => "+".to_owned(),
         KeyCondition::Revision(revision) => revision.to_string(),
-        KeyCondition::Filling(token) => format!("={}", filling::written(token)),
+        KeyCondition::Filling(token) => {
+            format!("={} {}", filling::written(token), ms_of(Some(READS_HALF_LIFE)))
+        }
     };
     let [op, value, kind, ttl, owner, digest, fresh]: [Vec<u8>; 7] = match &change.edit {
         KeyEdit::Put { value, ttl, fresh, owner } => [

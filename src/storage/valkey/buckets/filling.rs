@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tidemill_proto::{BucketName, KeyName};
+
 use super::super::Shard;
 use super::super::calls::Call;
 use super::super::failure::Effect;
@@ -9,7 +11,12 @@ use super::super::resp::{Parts, Reply};
 use super::super::scripts;
 use super::replies::{Coded, coded, number, read_record};
 use super::{ROUNDS_MAX, VALUE_BYTES, VALUE_BYTES_MAX, ms_of};
-use crate::storage::{BucketSettings, FillAsked, FillToken, KeyFill, StorageError};
+use crate::storage::{
+    BucketSettings, FillAsked, FillToken, KeyFill, READ_KEYS_MAX, READS_HALF_LIFE, StorageError,
+};
+
+/// How long after the last read was counted in a bucket nothing is left of what was: by then all is cold.
+const FORGOTTEN_AFTER: Duration = Duration::from_hours(24);
 
 /// Returns a token as scripts have it.
 pub(super) fn written(token: FillToken) -> String {
@@ -42,7 +49,26 @@ impl Shard {
     }
 }
 
-fn read_fill(key: tidemill_proto::KeyName, parts: &mut Parts<'_>) -> Option<KeyFill> {
+impl Shard {
+    /// Adds to how often keys were read.
+    pub(in crate::storage::valkey) async fn count_reads(
+        &self,
+        bucket: &BucketName,
+        reads: &[(KeyName, u32)],
+    ) -> Result<(), StorageError> {
+        let [_, facts, .., kept] = self.keys.bucket(bucket);
+        let bounds = [ms_of(Some(READS_HALF_LIFE)), READ_KEYS_MAX.to_string(), ms_of(Some(FORGOTTEN_AFTER))];
+        let each = reads.iter().flat_map(|(key, count)| [key.to_string(), count.to_string()]);
+        let arguments: Vec<String> = bounds.into_iter().chain(each).collect();
+        let call = Call::new(&scripts::COUNT_READS, Effect::Write, &[&facts, &kept], &arguments);
+        match self.calls.call(call, |reply| coded(reply, |_, _| Some(()))).await? {
+            Coded::Well(()) => Ok(()),
+            Coded::Other(code) => Err(self.of_code(bucket, code)),
+        }
+    }
+}
+
+fn read_fill(key: KeyName, parts: &mut Parts<'_>) -> Option<KeyFill> {
     let what = parts.next()?.integer()?;
     let over_in = Duration::from_millis(u64::try_from(parts.next()?.integer()?).ok()?);
     let (due, record) = (number(&parts.next()?), parts.next()?);

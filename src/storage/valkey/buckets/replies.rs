@@ -8,7 +8,8 @@ use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp};
 use super::super::entry::read_id;
 use super::super::resp::{Parts, Reply};
 use crate::storage::{
-    BucketSettings, BucketState, KeyChanged, KeyDigest, KeyEntry, KeyPage, KeyRefusal, KeyValue, KeysChanged,
+    AdaptiveTtl, BucketSettings, BucketState, KeyChanged, KeyDigest, KeyEntry, KeyPage, KeyRefusal, KeyValue,
+    KeysChanged,
 };
 
 /// What a script answers: that all is well, or another code.
@@ -90,7 +91,9 @@ fn read_line(line: &[u8]) -> Option<KeyChanged> {
     let (revision, is_new, number) = (words.next()?, words.next()?, words.next()?);
     let revision = if revision == "-" { None } else { Some(read_id(revision.as_bytes())?) };
     let number = if number == "-" { None } else { Some(number.parse().ok()?) };
-    Some(KeyChanged { revision, is_new: is_new == "1", number })
+    // Answers that earlier versions remembered have no time.
+    let expires_at = words.next().and_then(|due| due.parse().ok()).map(Timestamp::from_millis);
+    Some(KeyChanged { revision, is_new: is_new == "1", number, expires_at })
 }
 
 /// Returns a digest as records have it.
@@ -114,7 +117,9 @@ pub(super) fn read_record(key: KeyName, due: Option<u64>, wants: bool, record: &
     let owner = words.next()?.strip_prefix('=').and_then(|owner| KeyName::parse(owner).ok());
     let _past = words.next()?;
     let digest = read_digest(words.next()?);
-    let fresh_until = words.next()?.parse().ok().map(Timestamp::from_millis);
+    let fresh = words.next()?;
+    let (is_counted, fresh) = fresh.strip_prefix('~').map_or((false, fresh), |fresh| (true, fresh));
+    let fresh_until = fresh.parse().ok().map(Timestamp::from_millis);
     let content_type = words.next()?.strip_prefix('=').map(Box::from);
     let value = wants.then(|| KeyValue { bytes: Bytes::copy_from_slice(&record[end + 1..]), content_type });
     Some(KeyEntry {
@@ -126,6 +131,7 @@ pub(super) fn read_record(key: KeyName, due: Option<u64>, wants: bool, record: &
         value,
         digest,
         fresh_until,
+        is_counted,
     })
 }
 
@@ -170,7 +176,7 @@ pub(super) fn read_history(key: &KeyName, reply: Reply<'_>) -> Option<Vec<KeyEnt
         .map(|record| read_record(key.clone(), due.take(), true, record.bytes()?))
         .collect::<Option<_>>()?;
     for earlier in entries.iter_mut().skip(1) {
-        earlier.fresh_until = None;
+        (earlier.fresh_until, earlier.is_counted) = (None, false);
     }
     Some(entries)
 }
@@ -201,11 +207,11 @@ pub(super) fn read_state(bucket: BucketName, parts: &mut Parts<'_>) -> Option<(B
     let is_new = parts.next()?.integer()? == 1;
     let keys = u64::try_from(parts.next()?.integer()?).ok()?;
     let created_at = std::str::from_utf8(parts.next()?.bytes()?).ok()?.parse().ok()?;
-    let mut numbers = [None; 6];
+    let mut numbers = [None; 8];
     for number_of in &mut numbers {
         *number_of = number(&parts.next()?);
     }
-    let [bytes, history, ttl, age, max_keys, max_bytes] = numbers;
+    let [bytes, history, ttl, age, max_keys, max_bytes, min, max] = numbers;
     let duration = |ms: Option<u64>| ms.map(std::time::Duration::from_millis);
     let settings = BucketSettings {
         history: history.and_then(|history| u32::try_from(history).ok()).unwrap_or(1),
@@ -213,6 +219,7 @@ pub(super) fn read_state(bucket: BucketName, parts: &mut Parts<'_>) -> Option<(B
         absolute_age: duration(age),
         max_keys,
         max_bytes,
+        adaptive_ttl: duration(min).zip(duration(max)).map(|(min, max)| AdaptiveTtl { min, max }),
     };
     let bytes = bytes.unwrap_or(0);
     Some((BucketState { bucket, settings, created_at, keys, bytes }, is_new))

@@ -1,15 +1,17 @@
 //! The scripts of buckets of keys.
 //!
-//! A bucket is eight keys of one slot: its log, a stream; `facts`, a hash of its settings, of when and as which it was
+//! A bucket is nine keys of one slot: its log, a stream; `facts`, a hash of its settings, of when and as which it was
 //! made (`epoch`), and of how many bytes its values have; `values`, a hash of records by key; `names`, a sorted set of the
 //! keys, all with score 0, so that it lists them in order; `due`, a sorted set of those that have a time, by when it is
 //! over (ms); `past`, a hash of the records of earlier revisions, by key and revision; `owned`, a sorted set of
 //! owner and key; and `fills`, a hash of the tokens under which keys are being filled, each with its end (ms), which is
-//! gone when the last of them is over. Names hold no slash, so that what has one in between ends where it seems to end.
+//! gone when the last of them is over; and `reads`, a sorted set of keys by how often they are read, where fills live by that:
+//! the score is the logarithm of that to the base 2, and the half-lives until it was written. Names hold no slash, so that what has one in between ends where it seems to end.
 //!
 //! A record is a line, and behind it the value: its revision, when the key came to be (ms), whose it is, the earlier
 //! revisions that are kept of it with their sizes, the newest first (`1-0:12,0-5:7`), its digest and that of the one before
-//! (`own.parent`, in base64url), until when the value is fresh (ms), and its content type. What there is not is a `-`; owner and content type have a `=` in front.
+//! (`own.parent`, in base64url), until when the value is fresh (ms; with a `~` in front where the key's fill has lived by how often
+//! it was read), and its content type. What there is not is a `-`; owner and content type have a `=` in front.
 //!
 //! Scripts answer a table whose first number is 0 where all is well, 1 where there is no such bucket, and below 0 the place
 //! of a key that another program has. What a step does to the log comes first: it is the one thing that can be refused,
@@ -24,7 +26,8 @@ macro_rules! head_of {
 local function head_of(record)
   local revision, created, owner, past, digest, fresh, kind, at =
     string.match(record, '^(%S+) (%d+) (%S+) (%S+) (%S+) (%S+) ([^\n]*)\n()')
-  return {revision = revision, created = created, owner = owner, past = past, digest = digest, fresh = fresh, kind = kind,
+  local fresh_until = fresh and string.gsub(fresh, '^~', '')
+  return {revision = revision, created = created, owner = owner, past = past, digest = digest, fresh = fresh, fresh_until = fresh_until, kind = kind,
     at = at, size = #record - at + 1}
 end
 "
@@ -43,7 +46,7 @@ end
 }
 
 /// What scripts begin with that change a bucket: they define `now` (ms), `facts`, and what follows, and answer where there
-/// is no bucket, or a key is another program's. KEYS: log, facts, values, names, due, past, owned, fills. ARGV: changes and
+/// is no bucket, or a key is another program's. KEYS: log, facts, values, names, due, past, owned, fills, reads. ARGV: changes and
 /// bytes that the log keeps, the doorbell's channel and the notice, and the time of what is changed, if it has one.
 ///
 /// `fills` is how many keys are being filled; `weight_of(head)` is what a key has with its past; `take_out(key, head)` removes it from the table;
@@ -56,7 +59,8 @@ macro_rules! changes_a_bucket {
             head_of!(),
             foreign!(),
             r#"
-local facts = redis.pcall('HMGET', KEYS[2], 'epoch', 'history', 'ttl', 'age', 'max_keys', 'max_bytes', 'bytes')
+local facts = redis.pcall('HMGET', KEYS[2], 'epoch', 'history', 'ttl', 'age', 'max_keys', 'max_bytes', 'bytes',
+  'adaptive_min', 'adaptive_max')
 if foreign(facts) then return {-2} end
 if not facts[1] then return {1} end
 for at, command in pairs({[1] = 'XLEN', [3] = 'HLEN', [4] = 'ZCARD', [5] = 'ZCARD', [6] = 'HLEN', [7] = 'ZCARD'}) do
@@ -107,11 +111,13 @@ end
 }
 
 mod changing;
+mod counting;
 mod filling;
 mod keeping;
 mod reading;
 
 pub(in crate::storage::valkey) use changing::CHANGE_KEYS;
+pub(in crate::storage::valkey) use counting::COUNT_READS;
 pub(in crate::storage::valkey) use filling::FILL_KEY;
 pub(in crate::storage::valkey) use keeping::{
     DELETE_BUCKET, DESCRIBE_BUCKET, EXPIRE_KEYS, PUT_BUCKET, REVOKE_KEYS,

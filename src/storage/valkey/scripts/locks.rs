@@ -2,7 +2,8 @@
 //!
 //! - a hash of who holds it: `secret`, `holder`, `ttl` (ms), `fence`, `until` (ms), `handed` (1 until who waited comes
 //!   for it), `key` and `print` (`-` where there is none); of each who waits `w` and its secret, with until when its
-//!   place counts, and the same; `k` and a key, with the secret under which that waits; and `n`, the last place;
+//!   place counts, and the same; `k` and a key, with the secret under which that waits; `n`, the last place; and `c`, when it was last looked in a full
+//!   line for those whose places count no more (ms);
 //! - a sorted set of the secrets of those who wait, by their places;
 //! - beside all locks of the same braces the last fence.
 //!
@@ -97,7 +98,8 @@ look()
 /// Asks for a lock.
 ///
 /// ARGV behind those of all: who is to hold it, for how many ms, whether it waits (1 or 0), whether it has asked before
-/// (1 or 0), its key and the digest of what was sent (`-` for none), and how many may wait. Answers `{0, secret, fence,
+/// (1 or 0), its key and the digest of what was sent (`-` for none), how many may wait, and how often a full line is looked through
+/// for places that count no more (ms). Answers `{0, secret, fence,
 /// until, whether it was handed over}` where it is granted; `{1, holder, fence, until, how many ms that is, how many stand
 /// in front}` where another holds it, the last -1 without a place; `{2}` where the key belongs to another request, `{3}`
 /// where as many wait as may, `{4}` where somebody else has asked under the key since.
@@ -135,7 +137,17 @@ end
 local place = -1
 if waits then
   if not redis.call('ZSCORE', queue, secret) then
-    if redis.call('ZCARD', queue) >= tonumber(ARGV[13]) then return done({3}) end
+    if redis.call('ZCARD', queue) >= tonumber(ARGV[13]) then
+      -- It takes its time to look at all of them.
+      if math.abs(now - tonumber(redis.call('HGET', held, 'c') or '0')) >= tonumber(ARGV[14]) then
+        redis.call('HSET', held, 'c', text(now))
+        for _, of in ipairs(redis.call('ZRANGE', queue, 0, -1)) do
+          local place_till = waiter_of(of)
+          if not place_till or tonumber(place_till) <= now then leave(of) end
+        end
+      end
+      if redis.call('ZCARD', queue) >= tonumber(ARGV[13]) then return done({3}) end
+    end
     redis.call('ZADD', queue, redis.call('HINCRBY', held, 'n', 1), secret)
   end
   redis.call('HSET', held, 'w' .. secret, table.concat({text(now + place_kept), ttl, holder, key, print}, ' '))

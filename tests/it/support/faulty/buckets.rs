@@ -57,6 +57,13 @@ impl BucketStore for Faulty {
         self.change(fate, effect).await?
     }
 
+    async fn count_reads(&self, bucket: &BucketName, reads: &[(KeyName, u32)]) -> Result<(), StorageError> {
+        let fate = self.fate(Call::CountReads, bucket.as_str());
+        let (store, bucket, reads) = (self.inner.buckets.clone(), bucket.clone(), reads.to_vec());
+        let effect: Effect<_> = Box::pin(async move { store.count_reads(&bucket, &reads).await });
+        self.change(fate, effect).await?
+    }
+
     async fn touch_revisions(
         &self,
         bucket: &BucketName,

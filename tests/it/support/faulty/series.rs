@@ -33,6 +33,16 @@ impl SeriesStore for Faulty {
         self.ask(fate, self.inner.series.read_series(series, last)).await
     }
 
+    async fn series_names(
+        &self,
+        prefix: &str,
+        after: Option<&SeriesName>,
+        limit: usize,
+    ) -> Result<Vec<SeriesName>, StorageError> {
+        let fate = self.fate(Call::SeriesNames, prefix);
+        self.ask(fate, self.inner.series.series_names(prefix, after, limit)).await
+    }
+
     async fn delete_series(&self, series: &SeriesName) -> Result<(), StorageError> {
         let fate = self.fate(Call::DeleteSeries, series.as_str());
         let (store, series) = (self.inner.series.clone(), series.clone());

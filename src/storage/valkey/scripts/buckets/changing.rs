@@ -11,11 +11,11 @@ use super::Script;
 /// the bucket, and the greatest fences that were seen. ARGV: those of a bucket; fingerprint and window (ms), the first empty
 /// without a key; the name of the lock, the fence, and for how many ms it is remembered, the first two empty without a
 /// fence; then of each change the key, its condition (`*` none, `-` absent, `+` there, `=` and
-/// a token where it is being filled under that, or a revision), and `put` with value, content type (as in a record), time to
+/// a token where it is being filled under that, with a space and the half-life of reads (ms) behind it, or a revision), and `put` with value, content type (as in a record), time to
 /// live (ms, or nothing), owner (as in a record), digest, and for how long it is fresh (ms, or nothing), `del` with six
 /// empty ones, or `inc` with by how much, the bounds (each may be empty), time to live, and two empty ones.
 ///
-/// Answers `{0, the earliest time of the bucket if it is a new one, or nothing, …}` with `revision new number` of each
+/// Answers `{0, the earliest time of the bucket if it is a new one, or nothing, …}` with `revision new number due` of each
 /// change, where `-` stands for none; `{2, at, revision}` where the condition of the change at this place does not hold,
 /// `{3, at}` where its value is no number, `{4, at, number}` where that would leave its bounds, `{5, at}` and `{6, at}`
 /// where there would be too many keys or bytes; `{8}` where that may be so because of keys whose time is over: they have to
@@ -31,7 +31,7 @@ pub(in crate::storage::valkey) static CHANGE_KEYS: Script = Script::new(concat!(
     fence_check!(),
     r"
 local fingerprint, lock, fence, against = ARGV[6], ARGV[8], ARGV[9], nil
-local remembered = fingerprint ~= '' and KEYS[9]
+local remembered = fingerprint ~= '' and KEYS[10]
 local held, seen = KEYS[#KEYS - 1], KEYS[#KEYS]
 if lock ~= '' then
   if is_foreign(held, 'hash') then return {13} end
@@ -92,7 +92,9 @@ for first = 11, #ARGV, 9 do
   local holds
   if string.sub(condition, 1, 1) == '=' then
     local token, over = string.match(redis.call('HGET', KEYS[8], key) or '', '^(%S+) (%d+)$')
-    holds = token == string.sub(condition, 2) and tonumber(over) > now
+    local shown, half_life = string.match(condition, '^=(%S+) (%d+)$')
+    holds = token == shown and tonumber(over) > now
+    step.half_life = tonumber(half_life)
   elseif condition == '*' then holds = true
   elseif condition == '-' then holds = not head
   elseif condition == '+' then holds = head
@@ -108,7 +110,14 @@ for first = 11, #ARGV, 9 do
     local ttl
     if op == 'put' then
       step.value, step.kind, step.owner = ARGV[first + 3], ARGV[first + 4], ARGV[first + 6]
-      ttl = tonumber(ARGV[first + 5]) or common
+      ttl = tonumber(ARGV[first + 5])
+      local min, max = tonumber(facts[8] or ''), tonumber(facts[9] or '')
+      if not ttl and step.half_life and min and max then
+        local heat = tonumber(redis.call('ZSCORE', KEYS[9], key) or '')
+        ttl = math.floor(math.min(max, min * (1 + (heat and 2 ^ (heat - now / step.half_life) or 0))))
+        step.counted = true
+      end
+      ttl = ttl or common
     else
       local number = head and string.sub(record, head.at) or '0'
       local sum, wrong = sum_of(number, ARGV[first + 3])
@@ -127,6 +136,7 @@ for first = 11, #ARGV, 9 do
     local before = head and weight_of(head) or 0
     step.past, step.gone, step.digest, step.fresh = '-', {}, '-', head and op == 'inc' and head.fresh or '-'
     if op == 'put' and ARGV[first + 8] ~= '' then step.fresh = string.format('%.0f', now + ARGV[first + 8]) end
+    if step.counted then step.fresh = '~' .. step.fresh end
     if history > 1 and op == 'put' then
       step.digest = ARGV[first + 7]
       local parent = head and head.digest ~= '-' and string.match(head.digest, '^[^.]+')
@@ -199,6 +209,7 @@ for _, step in ipairs(steps) do
   end
   if fills > 0 then redis.call('HDEL', KEYS[8], step.key) end
   answer[#answer + 1] = (id or '-') .. ' ' .. (step.head and 0 or id and 1 or 0) .. ' ' .. (step.number or '-')
+    .. ' ' .. (step.due and string.format('%.0f', step.due) or '-')
 end
 if events > 0 then finish(bytes, logged) end
 if lock ~= '' then note_fence(seen, lock, fence, ARGV[10]) end

@@ -75,24 +75,25 @@ pub(in crate::storage::valkey) static PUT_BUCKET: Script = Script::new(concat!(
     is_foreign!(),
     now!(),
     r"
-for at, kind in ipairs({'stream', 'hash', 'hash', 'zset', 'zset', 'hash', 'zset', 'hash', 'string'}) do
+for at, kind in ipairs({'stream', 'hash', 'hash', 'zset', 'zset', 'hash', 'zset', 'hash', 'zset', 'string'}) do
   if is_foreign(KEYS[at], kind) then return {-at} end
 end
 local epoch = redis.call('HGET', KEYS[2], 'epoch')
 local is_new = not epoch
 if is_new then
   redis.call('HSET', KEYS[2], 'epoch', ARGV[1], 'created_at', ARGV[2])
-  redis.call('UNLINK', KEYS[1], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8])
+  redis.call('UNLINK', KEYS[1], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9])
 end
 if redis.call('EXISTS', KEYS[1]) == 0 then
-  local last = tonumber(redis.call('GET', KEYS[9]) or '0') or 0
+  local last = tonumber(redis.call('GET', KEYS[10]) or '0') or 0
   local ms = last < 9007199254740992 and math.max(now, last) or now
   mark(KEYS[1], ARGV[1], string.format('%.0f-0', ms + 1))
   redis.call('XSETID', KEYS[1], string.format('%.0f-18446744073709551615', ms))
 end
 if is_new or ARGV[3] ~= '1' then redis.call('HSET', KEYS[2], unpack(ARGV, 4)) end
-local facts = redis.call('HMGET', KEYS[2], 'created_at', 'bytes', 'history', 'ttl', 'age', 'max_keys', 'max_bytes')
-for at = 1, 7 do facts[at] = facts[at] or '' end
+local facts = redis.call('HMGET', KEYS[2], 'created_at', 'bytes', 'history', 'ttl', 'age', 'max_keys', 'max_bytes',
+  'adaptive_min', 'adaptive_max')
+for at = 1, 9 do facts[at] = facts[at] or '' end
 return {0, is_new and 1 or 0, redis.call('ZCARD', KEYS[4]), unpack(facts)}
 "
 ));
@@ -102,9 +103,10 @@ return {0, is_new and 1 or 0, redis.call('ZCARD', KEYS[4]), unpack(facts)}
 /// KEYS: facts, names. Answers as [`PUT_BUCKET`], and `{1}` where there is none.
 pub(in crate::storage::valkey) static DESCRIBE_BUCKET: Script = Script::new(
     r"
-local facts = redis.call('HMGET', KEYS[1], 'created_at', 'bytes', 'history', 'ttl', 'age', 'max_keys', 'max_bytes')
+local facts = redis.call('HMGET', KEYS[1], 'created_at', 'bytes', 'history', 'ttl', 'age', 'max_keys', 'max_bytes',
+  'adaptive_min', 'adaptive_max')
 if not facts[1] then return {1} end
-for at = 1, 7 do facts[at] = facts[at] or '' end
+for at = 1, 9 do facts[at] = facts[at] or '' end
 return {0, 0, redis.call('ZCARD', KEYS[2]), unpack(facts)}
 ",
 );
@@ -121,15 +123,15 @@ pub(in crate::storage::valkey) static DELETE_BUCKET: Script = Script::new(concat
     info_of!(),
     now!(),
     r"
-for at, kind in ipairs({'stream', 'hash', 'hash', 'zset', 'zset', 'hash', 'zset', 'hash', 'string'}) do
+for at, kind in ipairs({'stream', 'hash', 'hash', 'zset', 'zset', 'hash', 'zset', 'hash', 'zset', 'string'}) do
   if is_foreign(KEYS[at], kind) then return {-at} end
 end
 if redis.call('HEXISTS', KEYS[2], 'epoch') == 0 then return {1} end
 local last
 if redis.call('EXISTS', KEYS[1]) == 1 then last = string.match(info_of(KEYS[1])['last-generated-id'], '^%d+') end
 if ARGV[2] and (redis.call('ZCARD', KEYS[4]) > 0 or tonumber(last or '0') + tonumber(ARGV[2]) > now) then return {2} end
-redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8])
-if last then redis.call('SET', KEYS[9], last, 'PX', ARGV[1]) end
+redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9])
+if last then redis.call('SET', KEYS[10], last, 'PX', ARGV[1]) end
 return {0}
 "
 ));
