@@ -263,6 +263,7 @@ impl Engine {
                 | ServerFrame::Consuming(_)
                 | ServerFrame::Work(_)
                 | ServerFrame::Settled { .. }
+                | ServerFrame::Watched(_)
                 | ServerFrame::Pong { .. },
             )
             | None => {}

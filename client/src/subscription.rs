@@ -220,6 +220,7 @@ impl Subscription {
                 | ServerFrame::Consuming(_)
                 | ServerFrame::Work(_)
                 | ServerFrame::Settled { .. }
+                | ServerFrame::Watched(_)
                 | ServerFrame::Pong { .. },
             )
             | None => None,

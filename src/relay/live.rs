@@ -53,6 +53,7 @@
 //!
 //! **Invariant:** doorbells and hints only say "look": losing them costs time, never a message.
 
+mod awaited;
 mod begin;
 mod bookmark;
 mod by_topic;
