@@ -18,8 +18,10 @@ pub mod binary;
 pub mod json;
 #[cfg(feature = "openapi")]
 pub mod schema;
+mod watch;
 mod work;
 
+pub use watch::{Change, WATCH_NAME_BYTES_MAX, Watch, WatchTarget, Watched};
 pub use work::{CREDIT_MAX, Consume, Consuming, Delivered, HandedRef, Said, Settle, Work, WorkRef};
 
 /// The subprotocol that selects the binary encoding.
@@ -58,6 +60,15 @@ pub enum ClientFrame<'a> {
     Consume(Consume<'a>),
     /// Says what became of messages of groups.
     Settle(Settle<'a>),
+    /// Watches keys, or members of a room.
+    Watch(Watch<'a>),
+    /// Ends that.
+    Unwatch {
+        /// Comes back with the answer.
+        reference: Option<Cow<'a, str>>,
+        /// The watch; one that there is not is passed over.
+        watch: Cow<'a, str>,
+    },
 }
 
 /// A `subscribe` frame.
@@ -198,6 +209,8 @@ pub enum ServerFrame<'a> {
         /// What came of each receipt, in their order.
         results: Vec<Settled>,
     },
+    /// What is told of a watch.
+    Watched(Watched<'a>),
 }
 
 /// A message in a frame.

@@ -55,6 +55,7 @@
 //! **Invariant:** doorbells and hints only say "look": losing them costs time, never a message.
 
 mod adding;
+mod awaited;
 mod begin;
 mod bookmark;
 mod by_topic;

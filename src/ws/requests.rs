@@ -21,6 +21,10 @@ use crate::relay::{
     parse_order_key, parse_selector, parse_topic, within,
 };
 
+mod watching;
+
+pub(super) use watching::{Watch, WatchTarget};
+
 /// What a frame asks for.
 #[derive(Debug)]
 pub(super) enum Request {
@@ -36,6 +40,10 @@ pub(super) enum Request {
     Consume(Consumption),
     /// Settle messages; the reference comes back with the answer.
     Settle(Option<String>, Vec<SettledReceipt>),
+    /// Watch something.
+    Watch(Watch),
+    /// Watch something no longer; the reference comes back with the answer.
+    Unwatch(Option<String>, String),
     /// Nothing: frames that need no answer.
     Nothing,
 }
@@ -166,6 +174,18 @@ fn request(encoding: Encoding, body: &Bytes, frame: ClientFrame<'_>) -> Result<R
             let reference = owned(frame.reference.as_deref(), ErrorClass::Processing)?;
             let refuse = |failure| Rejection::new(reference.clone(), ErrorClass::Processing, failure);
             consumption(&frame, reference.clone()).map(Request::Consume).map_err(refuse)
+        }
+        ClientFrame::Watch(frame) => {
+            let reference = owned(frame.reference.as_deref(), ErrorClass::Processing)?;
+            let refuse = |failure| Rejection::new(reference.clone(), ErrorClass::Processing, failure);
+            watching::watch(&frame, reference.clone()).map(Request::Watch).map_err(refuse)
+        }
+        ClientFrame::Unwatch { reference, watch } => {
+            let reference = owned(reference.as_deref(), ErrorClass::Processing)?;
+            match watching::name(&watch) {
+                Ok(name) => Ok(Request::Unwatch(reference, name)),
+                Err(failure) => Err(Rejection::new(reference, ErrorClass::Processing, failure)),
+            }
         }
         ClientFrame::Settle(frame) => {
             let reference = owned(frame.reference.as_deref(), ErrorClass::Processing)?;

@@ -167,22 +167,6 @@ impl<O: Outlet> LiveReader<O> {
         );
     }
 
-    /// Waits until there is something, and takes it. Waits for ever where nothing is read.
-    ///
-    /// While the storage cannot be read, it waits: the messages come when it is back.
-    ///
-    /// # Cancel safety
-    /// Cancel-safe: what is not returned is not taken, and a read of storage goes on.
-    pub async fn next(&mut self, limit: TakeLimit) -> Vec<Item> {
-        loop {
-            let items = self.take_in(limit, None);
-            if !items.is_empty() {
-                return items;
-            }
-            self.woken().await;
-        }
-    }
-
     /// Takes what there is, which may be nothing; waits for storage where it has to be read, and for
     /// nothing else.
     ///
@@ -305,7 +289,7 @@ impl<O: Outlet> LiveReader<O> {
     }
 
     /// Takes what there is now, counted as pending or not at all.
-    fn take_in(&mut self, mut limit: TakeLimit, pending: Option<Pending>) -> Vec<Item> {
+    pub(super) fn take_in(&mut self, mut limit: TakeLimit, pending: Option<Pending>) -> Vec<Item> {
         if let Some(doubt) = self.doubt.take() {
             return self.given_out(doubt);
         }
