@@ -154,6 +154,7 @@ impl Subscription {
             offset: None,
             client_id: self.connector.options.client_id.as_deref().map(Into::into),
             must_exist: self.must_exist,
+            view: None,
         }))?;
         self.link = Link::Asked(connection);
         Ok(())

@@ -86,6 +86,8 @@ pub struct Subscribe<'a> {
     pub client_id: Option<Cow<'a, str>>,
     /// Whether a topic that does not exist is refused, alone; else it is waited for.
     pub must_exist: bool,
+    /// `latest` for the latest message of each key of topics that are compacted, and then what comes live.
+    pub view: Option<Cow<'a, str>>,
 }
 
 /// A `publish` frame.

@@ -70,6 +70,8 @@ pub(super) struct Subscription {
     pub(super) topics: Vec<(TopicSelector, StartAt)>,
     /// What it means that a topic does not exist.
     pub(super) absent: Absent,
+    /// Whether the reader wants the latest message of each key, where it does not get them live.
+    pub(super) latest: bool,
     /// What is wrong with the others.
     pub(super) refused: Vec<Rejection>,
 }
@@ -285,10 +287,16 @@ fn subscription(frame: &Subscribe<'_>) -> Result<Subscription, Rejection> {
         let rule = format!("names {topic:?}, which is not among `topics`");
         return Err(refuse(Problem::field("cursors", rule).into()));
     }
+    let latest = match frame.view.as_deref() {
+        None => false,
+        Some("latest") => true,
+        Some(_) => return Err(refuse(Problem::field("view", "must be `latest`, or left out").into())),
+    };
+    let start = if latest { Cursor::Earliest } else { Cursor::Latest };
     let offset = frame
         .offset
         .as_deref()
-        .map_or(Ok(StartAt::Since(Since::Cursor(Cursor::Latest))), |text| parse_from("offset", text))
+        .map_or(Ok(StartAt::Since(Since::Cursor(start))), |text| parse_from("offset", text))
         .map_err(refuse)?;
     let mut topics: Vec<(TopicSelector, StartAt)> = Vec::with_capacity(frame.topics.len());
     let mut refused = Vec::new();
@@ -308,7 +316,7 @@ fn subscription(frame: &Subscribe<'_>) -> Result<Subscription, Rejection> {
         tracing::debug!(?client_id, topics = topics.len(), "subscribing");
     }
     let absent = if frame.must_exist { Absent::Refuse } else { Absent::Await };
-    Ok(Subscription { reference, topics, absent, refused })
+    Ok(Subscription { reference, topics, absent, latest, refused })
 }
 
 /// Parses a cursor of a topic or of a pattern.

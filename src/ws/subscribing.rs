@@ -18,7 +18,7 @@ pub(super) async fn subscribe(
     watches: usize,
     asked: Subscription,
 ) {
-    let Subscription { reference, topics, absent, refused } = asked;
+    let Subscription { reference, topics, absent, latest, refused } = asked;
     for rejection in &refused {
         refuse(out, rejection);
     }
@@ -38,7 +38,12 @@ pub(super) async fn subscribe(
         if down.is_none() {
             let begun = match (selector.clone(), &from) {
                 (TopicSelector::Topic(topic), StartAt::Since(since)) => {
-                    reader.add(&topic, *since, absent).await.map(|Begun { cursor, exists, .. }| {
+                    let begun = if latest {
+                        reader.add_latest(&topic, *since, absent).await
+                    } else {
+                        reader.add(&topic, *since, absent).await
+                    };
+                    begun.map(|Begun { cursor, exists, .. }| {
                         if !exists {
                             waits_for.push(topic.clone());
                         }
@@ -47,6 +52,9 @@ pub(super) async fn subscribe(
                 }
                 (TopicSelector::Topic(_), StartAt::Cursor(_)) => {
                     Err(Problem::field("cursors", "is the cursor of a pattern").into())
+                }
+                (TopicSelector::Pattern(_), _) if latest => {
+                    Err(Problem::field("view", "is of topics; name them in place of a pattern").into())
                 }
                 (TopicSelector::Pattern(pattern), from) => {
                     let cursor = reader.add_pattern(&pattern, from).await;

@@ -54,8 +54,16 @@ const CONFIG: Configuration<LittleEndian, Varint, Limit<DECODE_BYTES_MAX>> =
 /// The bytes are not one whole frame of this version.
 pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
     Ok(match decode::<In<'_>>(bytes)? {
-        In::Subscribe { reference, topics, cursors, offset, client_id, must_exist } => {
-            ClientFrame::Subscribe(Subscribe { reference, topics, cursors, offset, client_id, must_exist })
+        In::Subscribe { reference, topics, cursors, offset, client_id, must_exist, view } => {
+            ClientFrame::Subscribe(Subscribe {
+                reference,
+                topics,
+                cursors,
+                offset,
+                client_id,
+                must_exist,
+                view,
+            })
         }
         In::Unsubscribe { topics } => ClientFrame::Unsubscribe { topics },
         In::Publish {
@@ -135,6 +143,7 @@ pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
             offset: it.offset.clone(),
             client_id: it.client_id.clone(),
             must_exist: it.must_exist,
+            view: it.view.clone(),
         },
         ClientFrame::Unsubscribe { topics } => In::Unsubscribe { topics: topics.clone() },
         ClientFrame::Publish(it) => match it.delivery {

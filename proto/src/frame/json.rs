@@ -43,6 +43,8 @@ struct AnyFrame<'a> {
     #[serde(default)]
     must_exist: Option<bool>,
     #[serde(borrow, default)]
+    view: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
     topic: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "crate::json::present")]
     payload: Option<&'a RawValue>,
@@ -148,6 +150,7 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
                 offset: any.offset,
                 client_id: any.client_id,
                 must_exist: any.must_exist.unwrap_or_default(),
+                view: any.view,
             })),
             None => Err(missing(ErrorClass::Subscription, "topics")),
         },

@@ -218,6 +218,10 @@ pub struct SubscribeFrame {
     /// Whether a topic that does not exist is refused, alone, with an `error`; false where it is absent.
     #[schema(nullable = false)]
     pub must_exist: Option<bool>,
+    /// `latest`: of topics that are compacted the latest message of each key, from the start where no place is said, and
+    /// then what comes live. Patterns have no such view.
+    #[schema(nullable = false, pattern = "^latest$")]
+    pub view: Option<String>,
 }
 
 /// Reads topics no longer; those that are not subscribed to are passed over. The answer is

@@ -8,12 +8,14 @@ use super::client::Coming;
 use super::on_both_backends;
 use crate::support::ground::{Ground, topic};
 use crate::support::relay::{Answer, TestRelay};
+use crate::support::ws::WsClient;
 
 const PATH: &str = "/api/v1/topics/states/messages";
 
 on_both_backends![
     pages_have_the_latest_of_each_key,
     streams_begin_with_the_latest_of_each_key_and_go_on_live,
+    a_websocket_begins_with_the_latest_of_each_key_and_goes_on_live,
     who_comes_back_behind_what_was_compacted_is_told_so,
     what_does_not_fit_is_refused_by_name,
 ];
@@ -116,6 +118,39 @@ async fn streams_begin_with_the_latest_of_each_key_and_go_on_live(ground: &Groun
             assert!(found.len() >= expected.len() - 1, "{form}: {} of {}", found.len(), expected.len());
         }
     }
+    relay.stop().await;
+}
+
+async fn a_websocket_begins_with_the_latest_of_each_key_and_goes_on_live(ground: &Ground) {
+    let relay = start(ground, None).await;
+    relay.publish("plain", "1").await;
+    let mut given = Vec::new();
+    for (key, payload) in [("a", "1"), ("b", "2"), ("a", "3")] {
+        given.push(publish(&relay, key, payload).await);
+    }
+    let mut client = WsClient::connect(relay.address).await;
+    let subscribe = |topics: Value, view: &str| {
+        json!({ "type": "subscribe", "topics": topics, "view": view }).to_string()
+    };
+    client.send(subscribe(json!(["states", "plain", "s*"]), "latest")).await;
+    let mut refused = Vec::new();
+    let mut found = Vec::new();
+    while found.len() < 3 {
+        let frame = client.frame().await;
+        match frame["type"].as_str() {
+            Some("error") => refused.push(frame["details"]["code"].clone()),
+            Some("message") => found.push(frame["message_id"].as_str().expect("an id").to_owned()),
+            _ => assert_eq!(frame["type"], "subscribed", "{frame}"),
+        }
+        if found.len() == 2 {
+            given.push(publish(&relay, "c", "4").await);
+        }
+    }
+    assert_eq!(found, given[1..]);
+    assert_eq!(refused, ["conflict", "invalid_field"], "what is not compacted, and a pattern");
+    client.send(subscribe(json!(["states"]), "newest")).await;
+    let frame = client.frame().await;
+    assert_eq!((&frame["type"], &frame["details"]["field"]), (&json!("error"), &json!("view")), "{frame}");
     relay.stop().await;
 }
 

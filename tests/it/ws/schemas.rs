@@ -236,6 +236,7 @@ fn client_frames() -> Vec<Written> {
             offset: Some(text("last")),
             client_id: Some(text("c")),
             must_exist: true,
+            view: Some(text("latest")),
         }),
         ClientFrame::Unsubscribe { topics: vec![text("a")] },
         ClientFrame::Publish(publish.clone()),

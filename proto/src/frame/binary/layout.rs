@@ -17,6 +17,7 @@ pub(super) enum In<'a> {
         offset: Option<Cow<'a, str>>,
         client_id: Option<Cow<'a, str>>,
         must_exist: bool,
+        view: Option<Cow<'a, str>>,
     },
     /// 1
     Unsubscribe { topics: Vec<Cow<'a, str>> },

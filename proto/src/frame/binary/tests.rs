@@ -279,8 +279,9 @@ fn the_bytes_of_client_frames_stand_still() {
                 offset: Some(Cow::Borrowed("last")),
                 client_id: None,
                 must_exist: true,
+                view: Some(Cow::Borrowed("latest")),
             }),
-            b"\x01\x00\x00\x01\x01a\x01\x01a\x031-0\x01\x04last\x00\x01",
+            b"\x01\x00\x00\x01\x01a\x01\x01a\x031-0\x01\x04last\x00\x01\x01\x06latest",
         ),
         (ClientFrame::Unsubscribe { topics: vec![Cow::Borrowed("a")] }, b"\x01\x01\x01\x01a"),
         (

@@ -328,6 +328,8 @@ enum Sent<'a> {
         client_id: Option<&'a str>,
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         must_exist: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        view: Option<&'a str>,
     },
     Unsubscribe {
         topics: &'a [Cow<'a, str>],
@@ -360,16 +362,15 @@ enum Sent<'a> {
 pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
     let sent = match frame {
         ClientFrame::Publish(publish) => return write_publish(publish, out),
-        ClientFrame::Subscribe(Subscribe { reference, topics, cursors, offset, client_id, must_exist }) => {
-            Sent::Subscribe {
-                reference: reference.as_deref(),
-                topics,
-                cursors: cursors.iter().map(|(topic, cursor)| (topic.as_ref(), cursor.as_ref())).collect(),
-                offset: offset.as_deref(),
-                client_id: client_id.as_deref(),
-                must_exist: *must_exist,
-            }
-        }
+        ClientFrame::Subscribe(it) => Sent::Subscribe {
+            reference: it.reference.as_deref(),
+            topics: &it.topics,
+            cursors: it.cursors.iter().map(|(topic, cursor)| (topic.as_ref(), cursor.as_ref())).collect(),
+            offset: it.offset.as_deref(),
+            client_id: it.client_id.as_deref(),
+            must_exist: it.must_exist,
+            view: it.view.as_deref(),
+        },
         ClientFrame::Unsubscribe { topics } => Sent::Unsubscribe { topics },
         ClientFrame::Ping { reference } => Sent::Ping { reference: reference.as_deref() },
         ClientFrame::Ack { message_id } => Sent::Ack { message_id },

@@ -19,6 +19,7 @@ fn what_a_client_writes_is_what_a_relay_reads() {
             offset: Some(Cow::Borrowed("last")),
             client_id: None,
             must_exist: true,
+            view: Some(Cow::Borrowed("latest")),
         }),
         ClientFrame::Unsubscribe { topics: vec![Cow::Borrowed("a")] },
         ClientFrame::Publish(Publish {
