@@ -394,7 +394,7 @@ pub struct Settings {
     #[arg(value_parser = whole::<usize>(1..=STREAM_TOPICS_MAX))]
     pub stream_topics_max: usize,
 
-    /// Most topics that one WebSocket reads
+    /// Most topics that one WebSocket reads, what it watches counted with them
     #[arg(long, value_name = "COUNT", default_value = "100", help_heading = LIMITS, value_parser = count())]
     pub ws_topics_max: usize,
 

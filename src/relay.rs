@@ -82,10 +82,12 @@ pub use schedules::{DueCursor, RecurringDraft, parse_recurring_name, parse_sched
 pub use series::{PointDraft, SERIES_LAST, parse_series};
 pub use takes::{TAKE_PER, TakeDraft, TakesAway, parse_limit};
 pub use topics::{
-    TrimTo, parse_description, parse_idle, parse_max_bytes, parse_max_messages, parse_retention,
-    parse_when_full,
+    TrimTo, parse_compact_by, parse_description, parse_idle, parse_max_bytes, parse_max_messages,
+    parse_retention, parse_when_full,
 };
-pub use watch::{KeyWatch, SnapshotPage, WatchScope, change_of, is_within_a_step};
+pub use watch::{
+    KeyWatch, SNAPSHOT_RETRY, SNAPSHOTS_MAX, SnapshotPart, TOO_FAST, WatchScope, change_of, told_of_entry,
+};
 pub use work::{
     Change, ClaimOrder, Claimant, Deliveries, DeliveriesOf, EXTENSION, GiveBack, GroupDraft, NACK_DELAY,
     SettledReceipt, Source, check_result, parse_group, parse_ordering, within,

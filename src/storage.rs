@@ -34,6 +34,8 @@
 //! - A topic that has ended takes no message, on whichever node, and its readers are told so behind the last that it
 //!   has. What it has stays.
 //! - A message that is deleted by request is missed by nobody.
+//! - Of a topic that is compacted the latest message of each key is there, also where the log has none as old, up to as
+//!   many keys and bytes as the topic keeps messages and bytes ([`MessageStore::latest`]).
 //! - How many bytes topics keep is told about as it was within the last interval of sweeps: what is published counts,
 //!   and what is removed does no longer.
 //! - A group gives each message to one consumer at a time, until it is settled: from its start on, none is lost to it
@@ -68,6 +70,7 @@ pub use buckets::{
 pub(crate) use buckets::{cold, heat_of, reads_of};
 pub use error::{Cause, StorageError};
 pub use hints::{Hint, HintListener};
+pub use latest::LatestRange;
 pub use leases::{LEASED_MAX, LeaseFacts, LeaseSecret, LeaseSeen, LeaseStore, Leased, PutUnder};
 pub use limits::{Draw, Drawn, LimitStore, Places, QuotaId, Rate, Unspent};
 pub use listing::{LISTED_NAMES_MAX, Selection, TopicList};
@@ -102,6 +105,7 @@ mod buckets;
 mod error;
 mod hints;
 mod history;
+mod latest;
 mod leases;
 pub(crate) mod limits;
 mod listing;

@@ -14,6 +14,8 @@
 //! | `consuming` | the groups that one connection consumes, and the messages that it has of them |
 //! | `settling` | what one connection says of such messages |
 //! | `working` | both of them together |
+//! | `watching` | the keys and rooms that one connection watches |
+//! | `told` | what is told of them |
 //! | `session` | the loop of one connection |
 //! | `close` | the codes with which a connection is closed |
 //! | `description` | the `AsyncAPI` document: what travels on a connection, for programs |
@@ -34,6 +36,8 @@ mod requests;
 mod session;
 mod settling;
 mod subscribing;
+mod told;
+mod watching;
 mod working;
 
 use std::sync::Arc;
@@ -47,7 +51,7 @@ use axum::routing::get;
 use tidemill_proto::limits::publish_bytes_max;
 use tidemill_proto::{MemberName, Problem, RoomName};
 
-use crate::access::{Asked, Opens, Origin, SentCookie, Shown, Verb};
+use crate::access::{Asked, Kind, Opens, Origin, SentCookie, Shown, Verb};
 use crate::budget::Budget;
 use crate::limits::{Asks, Entrance};
 use crate::link::Handover;
@@ -60,7 +64,7 @@ const PATH: &str = "/ws";
 /// What an operator may set about WebSockets.
 #[derive(Clone, Debug)]
 pub struct WsOptions {
-    /// Most topics that one connection reads.
+    /// Most topics that one connection reads, what it watches counted with them.
     pub topics_max: usize,
     /// Most publishes of one connection that wait for their answer.
     pub publishes_max: usize,
@@ -74,6 +78,8 @@ pub struct WsOptions {
     pub message_timeout: Duration,
     /// The drain time of the node, over which goodbyes are spread.
     pub drain: Duration,
+    /// Time without anything else after which a watch tells where it is.
+    pub bookmark_every: Duration,
     /// Whether groups may be consumed.
     pub groups: bool,
     /// Whether what travels on a connection is described at `/asyncapi.json`.
@@ -212,8 +218,11 @@ async fn enter(
         Some(ticket) => entrance.access().by_ticket(ticket, Opens { place: PATH, resumes: false }).await,
     };
     let (caller, meter) = entrance.admit(found, origin.address(), Asks::Other).await?;
-    // Who may neither publish, nor work, nor read has no use for a socket, and would only keep its place.
-    if caller.check_some_topic(Verb::Publish).is_err() && caller.check_some_topic(Verb::Work).is_err() {
+    // Who may neither publish, nor work, nor read, nor watch has no use for a socket, and would only keep its place.
+    let writes = [Verb::Publish, Verb::Work].into_iter().any(|verb| caller.check_some_topic(verb).is_ok());
+    let watches =
+        || [Kind::Key, Kind::Presence].map(|kind| caller.check_some_named(Verb::Read, kind).is_ok());
+    if !writes && !watches().contains(&true) {
         caller.check_some_topic(Verb::Read)?;
     }
     let place = entrance.limits().place(&caller).await?;

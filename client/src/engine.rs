@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tidemill_proto::frame::{ErrorFrame, ServerFrame};
+use tidemill_proto::frame::ServerFrame;
 use tidemill_proto::{Code, IDEMPOTENCY_KEY_FIELD};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -231,22 +231,9 @@ impl Engine {
                 }
             }
             Some(ServerFrame::Error(error)) => {
-                let ErrorFrame {
-                    reference,
-                    class: _,
-                    code,
-                    message,
-                    field,
-                    retryable,
-                    retry_after_seconds,
-                    last_id,
-                    reason,
-                } = error;
-                let (message, field) = (message.into_owned(), field.map(std::borrow::Cow::into_owned));
-                let reason = reason.map(std::borrow::Cow::into_owned);
-                let refusal =
-                    Refusal { code, message, field, retryable, retry_after_seconds, last_id, reason };
-                match number(reference.as_deref()) {
+                let number = number(error.reference.as_deref());
+                let refusal = Refusal::from(error);
+                match number {
                     Some(reference) => self.refused(reference, refusal),
                     // It is about the connection, for every frame has its reference.
                     None => return Err(ClientError::Refused(refusal)),
@@ -263,6 +250,7 @@ impl Engine {
                 | ServerFrame::Consuming(_)
                 | ServerFrame::Work(_)
                 | ServerFrame::Settled { .. }
+                | ServerFrame::Watched(_)
                 | ServerFrame::Pong { .. },
             )
             | None => {}
@@ -344,6 +332,7 @@ impl Engine {
                     retryable: false,
                     retry_after_seconds: None,
                     last_id: None,
+                    revision: None,
                     reason: None,
                 };
                 self.answer(largest, Err(ClientError::Refused(refusal)));

@@ -1,5 +1,8 @@
 //! Why a call of the client failed, told by what the caller may do next.
 
+use std::borrow::Cow;
+
+use tidemill_proto::frame::ErrorFrame;
 use tidemill_proto::{Code, MessageId, Problem};
 
 /// Why a call of the client failed.
@@ -24,7 +27,8 @@ pub enum ClientError {
     #[error("the connection broke before the answer came: the message may have been kept or not")]
     Unknown,
     /// A request over HTTP has no answer: it may have had its effect or not. Claims can be repeated under their
-    /// `claim_id`, and what is said of messages that were claimed can be said again.
+    /// `claim_id`, changes of keys under their idempotency key, and what is said of messages that were claimed can be
+    /// said again.
     #[error("no answer from the relay at {url} ({why})")]
     NoAnswer {
         /// Who was asked, without a password.
@@ -66,8 +70,10 @@ pub struct Refusal {
     pub retry_after_seconds: Option<u64>,
     /// The id of the last message of the topic, where a publish was to follow another one.
     pub last_id: Option<MessageId>,
+    /// The revision that a key has, where it was to have another one; `None` where there is no such key, too.
+    pub revision: Option<Box<MessageId>>,
     /// Why the topic was cancelled, where it was.
-    pub reason: Option<String>,
+    pub reason: Option<Box<str>>,
 }
 
 impl ClientError {
@@ -88,7 +94,19 @@ impl ClientError {
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        let Problem { code, detail, field, retryable, retry_after_seconds, last_id, reason, .. } = problem;
-        Self { code, message: detail, field, retryable, retry_after_seconds, last_id, reason }
+        let Problem {
+            code, detail, field, retryable, retry_after_seconds, last_id, revision, reason, ..
+        } = problem;
+        let (revision, reason) = (revision.map(Box::new), reason.map(Into::into));
+        Self { code, message: detail, field, retryable, retry_after_seconds, last_id, revision, reason }
+    }
+}
+
+impl From<ErrorFrame<'_>> for Refusal {
+    fn from(frame: ErrorFrame<'_>) -> Self {
+        let ErrorFrame { code, message, field, retryable, retry_after_seconds, last_id, reason, .. } = frame;
+        let (message, field) = (message.into_owned(), field.map(Cow::into_owned));
+        let reason = reason.map(|text| text.into_owned().into());
+        Self { code, message, field, retryable, retry_after_seconds, last_id, revision: None, reason }
     }
 }

@@ -3,17 +3,21 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, Response};
 use secrecy::ExposeSecret as _;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tidemill_proto::{Code, Problem};
+use tidemill_proto::{Code, Problem, content_type};
 use url::{Host, Url};
 
 use crate::connection::{SPEAKS_TLS, speaks_tls};
 use crate::error::{ClientError, Refusal};
 use crate::options::{Address, ClientOptions};
 
+/// Under which a repeat finds what was done.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// How long an answer may take beyond what was asked to be waited for.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -29,16 +33,65 @@ pub(crate) struct Http {
 /// A request.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
-    pub(crate) method: Method,
-    /// The segments of the path, not encoded.
-    pub(crate) path: &'a [&'a str],
-    pub(crate) query: Option<(&'a str, String)>,
-    /// Under which a repeat finds what was done.
-    pub(crate) key: Option<&'a str>,
-    /// JSON.
-    pub(crate) body: Option<Vec<u8>>,
-    /// How long the relay is asked to wait.
-    pub(crate) wait: Duration,
+    method: Method,
+    path: &'a [&'a str],
+    query: Vec<(&'a str, String)>,
+    headers: Vec<(HeaderName, String)>,
+    body: Option<Bytes>,
+    wait: Duration,
+}
+
+/// The answer to a request that has succeeded.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl<'a> Request<'a> {
+    /// Returns a request for a path of these segments, which are not encoded.
+    pub(crate) const fn new(method: Method, path: &'a [&'a str]) -> Self {
+        Self { method, path, query: Vec::new(), headers: Vec::new(), body: None, wait: Duration::ZERO }
+    }
+
+    pub(crate) fn query(mut self, name: &'a str, value: Option<impl ToString>) -> Self {
+        self.query.extend(value.map(|value| (name, value.to_string())));
+        self
+    }
+
+    pub(crate) fn header(mut self, name: HeaderName, value: Option<impl ToString>) -> Self {
+        self.headers.extend(value.map(|value| (name, value.to_string())));
+        self
+    }
+
+    /// Adds the key under which a repeat finds what was done.
+    pub(crate) fn key(self, key: Option<&str>) -> Self {
+        self.header(IDEMPOTENCY_KEY, key)
+    }
+
+    /// Adds a body in JSON.
+    pub(crate) fn json(self, body: &impl Serialize) -> Result<Self, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|cause| ClientError::Usage(cause.to_string()))?;
+        Ok(self.body(content_type::JSON, body.into()))
+    }
+
+    /// Adds a body of a type.
+    pub(crate) fn body(mut self, kind: &str, body: Bytes) -> Self {
+        self.body = Some(body);
+        self.header(CONTENT_TYPE, Some(kind))
+    }
+
+    /// Says how long the relay is asked to wait.
+    pub(crate) const fn wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
 }
 
 impl Http {
@@ -77,32 +130,45 @@ impl Http {
         Ok(Self { client, base, name, answer_bytes_max: options.frame_bytes_max })
     }
 
-    /// Sends a request, and reads its answer. One without a body is `null`.
+    /// Sends a request, and reads its answer, which is JSON. One without a body is `null`.
     pub(crate) async fn ask<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T, ClientError> {
+        self.read(&self.send(request).await?)
+    }
+
+    /// Reads an answer that is JSON.
+    pub(crate) fn read<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, ClientError> {
+        let body: &[u8] = if answer.body.is_empty() { b"null" } else { &answer.body };
+        serde_json::from_slice(body).map_err(|cause| self.not_a_relay(cause.to_string()))
+    }
+
+    /// Sends a request, and returns its answer.
+    pub(crate) async fn send(&self, request: Request<'_>) -> Result<Answer, ClientError> {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(request.path);
         }
-        if let Some((name, value)) = &request.query {
+        for (name, value) in &request.query {
             url.query_pairs_mut().append_pair(name, value);
         }
         let mut asked = self.client.request(request.method, url).timeout(request.wait + ANSWER);
-        if let Some(key) = request.key {
-            asked = asked.header("idempotency-key", key);
+        for (name, text) in request.headers {
+            let broken = |_| ClientError::Usage(format!("the header {name} cannot be sent"));
+            let value = HeaderValue::try_from(text).map_err(broken)?;
+            asked = asked.header(name, value);
         }
         if let Some(body) = request.body {
-            asked = asked.header(CONTENT_TYPE, "application/json").body(body);
+            asked = asked.body(body);
         }
-        let response = asked.send().await.map_err(|cause| self.broken(cause))?;
+        let mut response = asked.send().await.map_err(|cause| self.broken(cause))?;
         let status = response.status().as_u16();
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let is_problem =
             header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/problem+json"));
         let retry_after = header(RETRY_AFTER).and_then(|text| text.parse().ok());
+        let headers = std::mem::take(response.headers_mut());
         let body = self.body(response).await?;
         if (200..300).contains(&status) {
-            let body: &[u8] = if body.is_empty() { b"null" } else { &body };
-            return serde_json::from_slice(body).map_err(|cause| self.not_a_relay(cause.to_string()));
+            return Ok(Answer { headers, body });
         }
         let problem = if is_problem { serde_json::from_slice::<Problem>(&body).ok() } else { None };
         Err(match problem {
@@ -118,7 +184,7 @@ impl Http {
     fn foreign(&self, status: u16, body: &[u8], retry_after_seconds: Option<u64>) -> ClientError {
         let passing = |code| {
             let message = format!("status {status} from {}", self.name);
-            let (field, last_id, reason) = (None, None, None);
+            let (field, last_id, revision, reason) = (None, None, None, None);
             let retryable = true;
             ClientError::Refused(Refusal {
                 code,
@@ -127,6 +193,7 @@ impl Http {
                 retryable,
                 retry_after_seconds,
                 last_id,
+                revision,
                 reason,
             })
         };

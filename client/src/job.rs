@@ -252,6 +252,7 @@ mod tests {
                 retryable: code.retryable(),
                 retry_after_seconds: seconds,
                 last_id: None,
+                revision: None,
                 reason: None,
             })
         };

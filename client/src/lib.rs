@@ -1,7 +1,7 @@
 //! A client of a Tidemill relay: live reading without loss, and pipelined publishing without copies.
 //!
 //! It speaks WebSocket, connects again by itself, and goes on where it was; and it works on the messages of
-//! groups, holds locks and takes of limits, over HTTP. The relay's own commands are made of it, and programs of others can be. It must not
+//! groups, holds locks, takes of limits, and reads and changes keys, over HTTP. The relay's own commands are made of it, and programs of others can be. It must not
 //! know the relay: only the wire contract, which is [`proto`].
 //!
 //! | file | owns |
@@ -22,6 +22,8 @@
 //! | `worker` | work: claims as there is room, and ends when told to |
 //! | `locks` | locks: acquired, renewed in the background, given back |
 //! | `takes` | takes of limits of applications, a request each |
+//! | `key_watch` | watching keys: connect, watch behind the cursor, pass on, and again |
+//! | `keys` | keys of buckets, a request each |
 //!
 //! A file knows only those that stand above it.
 //!
@@ -74,6 +76,8 @@ mod engine;
 mod error;
 mod http;
 mod job;
+mod key_watch;
+mod keys;
 mod locks;
 mod message;
 mod options;
@@ -90,6 +94,8 @@ pub use connection::{SPEAKS_TLS, speaks_tls};
 pub use engine::LinkState;
 pub use error::{ClientError, Refusal};
 pub use job::{Finished, Job};
+pub use key_watch::{KeyEvent, KeyWatch, WatchScope};
+pub use keys::{ChangeOptions, KeyClient, KeyCondition, KeyPage, KeyValue, ListOptions, PutOptions};
 pub use locks::{Lock, LockClient, LockOptions};
 pub use message::{Message, NewMessage, Published, Scheduled};
 pub use options::{ClientOptions, Encoding, PublisherOptions};
@@ -142,6 +148,14 @@ impl Client {
     /// [`ClientError::Usage`]: an option cannot be used.
     pub fn limits(&self) -> Result<LimitClient, ClientError> {
         LimitClient::new(&self.connector)
+    }
+
+    /// Returns what reads and changes keys, over HTTP, and watches them. It holds connections of its own.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`]: an option cannot be used.
+    pub fn keys(&self) -> Result<KeyClient, ClientError> {
+        KeyClient::new(&self.connector)
     }
 
     /// Connects, and subscribes to 1 to 1,000 topics and patterns, each from its cursor on. A topic that does not

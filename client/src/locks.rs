@@ -290,8 +290,7 @@ async fn send<T: DeserializeOwned>(
     key: Option<&str>,
     wait: Duration,
 ) -> Result<T, ClientError> {
-    let body = serde_json::to_vec(body).map_err(|cause| ClientError::Usage(cause.to_string()))?;
-    http.ask(Request { method: Method::POST, path, query: None, key, body: Some(body), wait }).await
+    http.ask(Request::new(Method::POST, path).key(key).json(body)?.wait(wait)).await
 }
 
 fn is(error: &ClientError, code: Code) -> bool {

@@ -44,14 +44,14 @@ impl Position {
 
     /// Returns whether a gap is to be passed on, and stands behind it if so.
     pub(crate) fn pass_gap(&mut self, gap: &Gap) -> bool {
-        let trimmed = gap.reason == GapReason::Trimmed;
+        let trimmed = gap.reason.goes_on();
         // A relay told again where we stand, or where we stood before, knows no better than to tell the same gap
         // again.
         if trimmed && self.gap_to.max(self.passed).is_some_and(|to| gap.to <= to) {
             return false;
         }
         let resume = match gap.reason {
-            GapReason::Trimmed => self.passed.max(gap.to.previous()),
+            GapReason::Trimmed | GapReason::Compacted => self.passed.max(gap.to.previous()),
             // Nothing is there yet: whatever comes is new.
             GapReason::Deleted if gap.from.next() == Some(gap.to) => None,
             GapReason::Deleted | GapReason::Reset => gap.to.previous(),

@@ -183,7 +183,7 @@ impl Shared {
 
     fn pass_gap(&mut self, gap: &Gap) {
         match gap.reason {
-            GapReason::Trimmed => {}
+            GapReason::Trimmed | GapReason::Compacted => {}
             // Ids start anew.
             GapReason::Deleted | GapReason::Reset => *self = Self::new(Since::Cursor(Cursor::Earliest)),
         }

@@ -2,13 +2,13 @@
 //!
 //! It must not queue: what is not asked for stays in the socket.
 
-use tidemill_proto::frame::{ClientFrame, ErrorFrame, ServerFrame, Subscribe};
+use tidemill_proto::frame::{ClientFrame, ServerFrame, Subscribe};
 use tidemill_proto::topics::Closed;
 use tidemill_proto::{Gap, TopicName, TopicSelector};
 use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{Connection, Connector, Received};
-use crate::error::{ClientError, Refusal};
+use crate::error::ClientError;
 use crate::message::Message;
 use crate::options::Backoff;
 use crate::progress::Progress;
@@ -154,6 +154,7 @@ impl Subscription {
             offset: None,
             client_id: self.connector.options.client_id.as_deref().map(Into::into),
             must_exist: self.must_exist,
+            view: None,
         }))?;
         self.link = Link::Asked(connection);
         Ok(())
@@ -185,26 +186,7 @@ impl Subscription {
                 self.progress.start(&topics, patterns);
                 self.begin_reading()
             }
-            Some(ServerFrame::Error(ErrorFrame {
-                code,
-                message,
-                field,
-                retryable,
-                retry_after_seconds,
-                ..
-            })) => {
-                let message = message.into_owned();
-                let field = field.map(std::borrow::Cow::into_owned);
-                return Err(ClientError::Refused(Refusal {
-                    code,
-                    message,
-                    field,
-                    retryable,
-                    retry_after_seconds,
-                    last_id: None,
-                    reason: None,
-                }));
-            }
+            Some(ServerFrame::Error(error)) => return Err(ClientError::Refused(error.into())),
             Some(ServerFrame::End { reason, patterns, .. }) => {
                 let ended = connection.ended(&reason);
                 for (pattern, cursor) in patterns {
@@ -220,6 +202,7 @@ impl Subscription {
                 | ServerFrame::Consuming(_)
                 | ServerFrame::Work(_)
                 | ServerFrame::Settled { .. }
+                | ServerFrame::Watched(_)
                 | ServerFrame::Pong { .. },
             )
             | None => None,

@@ -1,7 +1,5 @@
 //! Takes of limits of applications over HTTP. One request each, sent once.
 
-use std::time::Duration;
-
 use reqwest::Method;
 use tidemill_proto::LimitName;
 use tidemill_proto::takes::{TakeAnswer, TakeRequest};
@@ -53,10 +51,7 @@ impl LimitClient {
         what: &str,
         request: &TakeRequest,
     ) -> Result<TakeAnswer, ClientError> {
-        let body = serde_json::to_vec(request).map_err(|cause| ClientError::Usage(cause.to_string()))?;
-        let (path, wait) = (["api", "v1", "limits", name.as_str(), what], Duration::ZERO);
-        let request =
-            Request { method: Method::POST, path: &path, query: None, key: None, body: Some(body), wait };
-        self.http.ask(request).await
+        let path = ["api", "v1", "limits", name.as_str(), what];
+        self.http.ask(Request::new(Method::POST, &path).json(request)?).await
     }
 }

@@ -172,7 +172,8 @@ impl WorkClient {
         query: Option<(&str, String)>,
         wait: Duration,
     ) -> Result<T, ClientError> {
-        self.http.ask(Request { method: Method::GET, path, query, key: None, body: None, wait }).await
+        let (name, value) = query.unzip();
+        self.http.ask(Request::new(Method::GET, path).query(name.unwrap_or_default(), value).wait(wait)).await
     }
 
     async fn send<T: DeserializeOwned>(
@@ -182,8 +183,7 @@ impl WorkClient {
         body: &impl Serialize,
         wait: Duration,
     ) -> Result<T, ClientError> {
-        let body = serde_json::to_vec(body).map_err(|cause| ClientError::Usage(cause.to_string()))?;
-        self.http.ask(Request { method, path, query: None, key: None, body: Some(body), wait }).await
+        self.http.ask(Request::new(method, path).json(body)?.wait(wait)).await
     }
 }
 

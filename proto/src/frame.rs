@@ -18,8 +18,10 @@ pub mod binary;
 pub mod json;
 #[cfg(feature = "openapi")]
 pub mod schema;
+mod watch;
 mod work;
 
+pub use watch::{Change, WATCH_NAME_BYTES_MAX, Watch, WatchTarget, Watched};
 pub use work::{CREDIT_MAX, Consume, Consuming, Delivered, HandedRef, Said, Settle, Work, WorkRef};
 
 /// The subprotocol that selects the binary encoding.
@@ -58,6 +60,15 @@ pub enum ClientFrame<'a> {
     Consume(Consume<'a>),
     /// Says what became of messages of groups.
     Settle(Settle<'a>),
+    /// Watches keys, or members of a room.
+    Watch(Watch<'a>),
+    /// Ends that.
+    Unwatch {
+        /// Comes back with the answer.
+        reference: Option<Cow<'a, str>>,
+        /// The watch; one that there is not is passed over.
+        watch: Cow<'a, str>,
+    },
 }
 
 /// A `subscribe` frame.
@@ -75,6 +86,8 @@ pub struct Subscribe<'a> {
     pub client_id: Option<Cow<'a, str>>,
     /// Whether a topic that does not exist is refused, alone; else it is waited for.
     pub must_exist: bool,
+    /// `latest` for the latest message of each key of topics that are compacted, and then what comes live.
+    pub view: Option<Cow<'a, str>>,
 }
 
 /// A `publish` frame.
@@ -198,6 +211,8 @@ pub enum ServerFrame<'a> {
         /// What came of each receipt, in their order.
         results: Vec<Settled>,
     },
+    /// What is told of a watch.
+    Watched(Watched<'a>),
 }
 
 /// A message in a frame.

@@ -11,6 +11,8 @@ use crate::{MessageId, TopicName};
 pub enum GapReason {
     /// Retention or a trim removed them.
     Trimmed,
+    /// Retention removed them. Of each key the latest is still there: `view=latest` gives it.
+    Compacted,
     /// The topic was deleted, and perhaps made again.
     Deleted,
     /// The cursor belongs to no message that this topic can have had: the topic was made again
@@ -21,13 +23,20 @@ pub enum GapReason {
 
 impl GapReason {
     /// Every reason there is.
-    pub const ALL: [Self; 3] = [Self::Trimmed, Self::Deleted, Self::Reset];
+    pub const ALL: [Self; 4] = [Self::Trimmed, Self::Compacted, Self::Deleted, Self::Reset];
+
+    /// Whether the reader goes on in the same topic, behind its cursor.
+    #[must_use]
+    pub const fn goes_on(self) -> bool {
+        matches!(self, Self::Trimmed | Self::Compacted)
+    }
 
     /// Returns the word that stands for the reason.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Trimmed => "trimmed",
+            Self::Compacted => "compacted",
             Self::Deleted => "deleted",
             Self::Reset => "reset",
         }

@@ -31,6 +31,7 @@
 //! | [`leases`] | leases: what one renewal keeps alive together |
 //! | [`work`] | groups, claims, receipts, and how messages are settled |
 //! | [`presence`] | who is present in rooms |
+//! | [`watched`] | changes of keys and members, as those who watch are told of them |
 //! | [`topics`] | descriptions of topics, trimming, statistics |
 //! | [`node`] | [`NodeId`]: which of several relays answers |
 //! | [`health`] | the answers of `/health` and `/ready` |
@@ -77,6 +78,7 @@ pub mod takes;
 pub mod time;
 pub mod topic;
 pub mod topics;
+pub mod watched;
 pub mod work;
 
 pub use cursor::{Cursor, Since};

@@ -69,6 +69,9 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Longest order key in bytes: names of things of any kind, and a small key in Valkey.
 pub const ORDER_KEY_BYTES_MAX: usize = 256;
 
+/// Most bytes of the name of the field by which a topic is compacted.
+pub const COMPACT_BY_BYTES_MAX: usize = 255;
+
 /// Most bytes of a message's metadata. It is meant for headers, not for a second payload.
 pub const METADATA_BYTES_MAX: usize = 64 * 1024;
 

@@ -31,6 +31,9 @@ pub struct TopicCreate {
     /// Seconds after which the topic is removed when nothing was done with it; never, if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_seconds: Option<u64>,
+    /// The field of the metadata that says which messages replace each other; none do, if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compact_by: Option<String>,
 }
 
 /// The body of `PUT /api/v1/topics/{topic}`: what is absent or null is cleared.
@@ -51,6 +54,8 @@ pub struct TopicUpdate {
     pub keep_until_acked: Option<bool>,
     /// Seconds after which the topic is removed when nothing was done with it; never, if null.
     pub idle_seconds: Option<u64>,
+    /// The field of the metadata that says which messages replace each other; none do, if null.
+    pub compact_by: Option<String>,
 }
 
 /// A topic, as lists show it.
@@ -90,6 +95,11 @@ pub struct Topic {
     /// Seconds after which it is removed when nothing was done with it; null where it stays.
     #[cfg_attr(feature = "openapi", schema(required = true))]
     pub idle_seconds: Option<u64>,
+    /// The field of the metadata that says which messages replace each other: the latest of each text there stays, also
+    /// where the topic keeps no message as old. Null where none do.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(required = true))]
+    pub compact_by: Option<String>,
 }
 
 /// What becomes of a message for which a topic has no room.

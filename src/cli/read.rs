@@ -24,6 +24,7 @@ Examples:
   tidemill read orders --limit 100 --order asc       the oldest hundred
   tidemill read orders --after=-10m --all            everything of the last ten minutes
   tidemill read orders --after 1517363399650-0       what came after a message
+  tidemill read pumps --latest --all                 of each key its latest message
   tidemill read orders --all -o json > orders.ndjson every message, as the relay serves it
   tidemill read pictures -n 1 -o raw > tide.png      the payload alone, byte for byte
 
@@ -48,7 +49,7 @@ pub struct Read {
     #[arg(long)]
     all: bool,
 
-    /// asc is oldest first, desc newest first [default: asc with --after or --all, else desc]
+    /// asc is oldest first, desc newest first [default: asc with --after, --all or --latest, else desc]
     #[arg(long, value_name = "ORDER")]
     order: Option<Order>,
 
@@ -61,6 +62,10 @@ pub struct Read {
     /// Go on from the `next_cursor` of an earlier page, in its order
     #[arg(long, value_name = "ID")]
     cursor: Option<MessageId>,
+
+    /// Of a topic with `compact_by`: the latest message of each key, oldest first
+    #[arg(long, conflicts_with = "order")]
+    latest: bool,
 
     /// The form of what is printed
     #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
@@ -100,7 +105,7 @@ impl Read {
             return Err(CliError::Usage(rule.to_owned()));
         }
         let client = self.target.client(environment)?;
-        let forward = self.after.is_some() || self.all;
+        let forward = self.after.is_some() || self.all || self.latest;
         let order = self.order.unwrap_or(if forward { Order::Asc } else { Order::Desc });
         let mut left = if self.all { u64::MAX } else { self.limit.unwrap_or(PAGE_MESSAGES_DEFAULT as u64) };
         let mut start = match (&self.after, self.cursor) {
@@ -124,19 +129,26 @@ impl Read {
     /// Tells that there is more behind the last message, if there is.
     async fn note_more(&self, client: &Client, order: Order, next: MessageId) -> Result<(), CliError> {
         let path = ["api", "v1", "topics", self.topic.as_str(), "messages"];
-        let query = [("limit", "1".to_owned()), ("order", order.to_string()), ("cursor", next.to_string())];
+        let mut query =
+            vec![("limit", "1".to_owned()), ("order", order.to_string()), ("cursor", next.to_string())];
+        query.extend(self.view());
         let answer = client.send(client.request(Method::GET, &path).query(&query)).await?;
         let page: RawPage<'_> = client.read(&answer)?;
         if page.messages.is_empty() {
             return Ok(());
         }
         match order {
+            Order::Asc if self.latest => eprintln!("more follow; add --all, or go on with --cursor {next}"),
             Order::Asc => eprintln!("more follow; add --all, or go on with --after {next}"),
             Order::Desc => eprintln!(
                 "older ones follow; go on with --cursor {next}, or read all, oldest first, with --all"
             ),
         }
         Ok(())
+    }
+
+    fn view(&self) -> Option<(&'static str, String)> {
+        self.latest.then(|| ("view", "latest".to_owned()))
     }
 
     /// Prints one page, and returns how many messages it had and where the next one starts.
@@ -150,6 +162,7 @@ impl Read {
         let path = ["api", "v1", "topics", self.topic.as_str(), "messages"];
         let mut query = vec![("limit", limit.to_string()), ("order", order.to_string())];
         query.extend(start.cloned());
+        query.extend(self.view());
         let answer = client.send(client.request(Method::GET, &path).query(&query)).await?;
         let page: RawPage<'_> = client.read(&answer)?;
         if let Some(gap) = &page.gap {

@@ -313,6 +313,7 @@ fn missing(absent: &[TopicName], unmatched: &[&TopicPattern]) -> CliError {
         retryable,
         retry_after_seconds: None,
         last_id: None,
+        revision: None,
         reason: None,
     })
     .into()

@@ -110,6 +110,9 @@ struct Create {
     /// Seconds after which the topic is removed when nothing was done with it
     #[arg(long, value_name = "SECONDS")]
     idle_seconds: Option<u64>,
+    /// The field of the metadata that says which messages replace each other
+    #[arg(long, value_name = "FIELD")]
+    compact_by: Option<String>,
     #[command(flatten)]
     relay: Relay,
 }
@@ -145,6 +148,9 @@ struct Change {
     /// Seconds after which the topic is removed when nothing was done with it; `none` for never
     #[arg(long, value_name = "SECONDS", value_parser = number_or_none)]
     idle_seconds: Option<Value>,
+    /// The field of the metadata that says which messages replace each other; nothing, if empty
+    #[arg(long, value_name = "FIELD")]
+    compact_by: Option<String>,
     #[command(flatten)]
     relay: Relay,
 }
@@ -252,6 +258,7 @@ impl Create {
             when_full: self.when_full,
             keep_until_acked: self.keep_until_acked,
             idle_seconds: self.idle_seconds,
+            compact_by: self.compact_by,
         };
         let request = client.request(Method::POST, &["api", "v1", "topics"]).json(&body);
         let topic: Topic = client.read(&client.send(request).await?)?;
@@ -265,16 +272,17 @@ impl Create {
 impl Change {
     async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let client = self.relay.client(environment)?;
-        let description =
-            self.description.map(|text| if text.is_empty() { Value::Null } else { text.into() });
+        let text =
+            |text: Option<String>| text.map(|text| if text.is_empty() { Value::Null } else { text.into() });
         let parts = [
-            ("description", description),
+            ("description", text(self.description)),
             ("retention_seconds", self.retention_seconds),
             ("max_messages", self.max_messages),
             ("max_bytes", self.max_bytes),
             ("when_full", self.when_full.map(|what| what.as_str().into())),
             ("keep_until_acked", self.keep_until_acked.map(Value::Bool)),
             ("idle_seconds", self.idle_seconds),
+            ("compact_by", text(self.compact_by)),
         ];
         let named = parts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         let body = Value::Object(named.collect());
@@ -397,6 +405,8 @@ fn keeps(topic: &Topic) -> String {
     parts.extend(topic.max_bytes.map(|max| format!("{max} bytes")));
     parts.extend((topic.when_full == WhenFull::Refuse).then(|| "refuses more".to_owned()));
     parts.extend(topic.keep_until_acked.then(|| "until they are acknowledged".to_owned()));
+    parts
+        .extend(topic.compact_by.as_ref().map(|field| format!("the latest by {}", output::printable(field))));
     parts.join(", ")
 }
 

@@ -184,6 +184,7 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         ("list_keys" | "list_buckets" | "list_members" | "list_series", "after")
         | (_, "bucket" | "key" | "owner" | "lock" | "room" | "member" | "presence" | "series")
         | ("take" | "peek" | "refund", "name") => text(TOPIC_NAME),
+        ("read_messages", "view") => json!({ "type": "string", "enum": ["latest"] }),
         ("list_keys" | "list_series", "prefix") => text("([A-Za-z0-9_-][A-Za-z0-9_.:-]{0,253})?"),
         ("read_key", "view") => json!({ "type": "string", "enum": ["history"] }),
         ("put_key", "ttl") => text("[1-9][0-9]{0,7}(ms|s|m)?"),
@@ -411,6 +412,9 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
             "max_bytes" => json!({ "minimum": 1, "maximum": tidemill_proto::limits::KEPT_BYTES_MAX }),
             "idle_seconds" => json!({ "minimum": 1, "maximum": tidemill_proto::limits::IDLE_SECONDS_MAX }),
             // Bytes in the relay, characters here: for a text of other letters it is less.
+            "compact_by" => {
+                json!({ "minLength": 1, "maxLength": tidemill_proto::limits::COMPACT_BY_BYTES_MAX })
+            }
             "description" => json!({ "maxLength": DESCRIPTION_BYTES_MAX }),
             "keep" => json!({ "minimum": 0, "maximum": i64::MAX }),
             "before" => json!({ "anyOf": moment()["anyOf"] }),

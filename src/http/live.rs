@@ -21,11 +21,17 @@ use super::stream::{Cursor, Opening};
 use super::streamed::{LAST_EVENT_ID, LAST_EVENT_ID_NAMES, MEMBER, PRESENCE, Streamed, TICKET};
 use super::{Http, accept, query, stream};
 use crate::access::Verb;
-use crate::relay::{Absent, Begun, Failure, Gate, StartAt, parse_id, parse_selector, parse_since};
+use crate::relay::{
+    Absent, Begun, Failure, Gate, LiveReader, Outlet, StartAt, parse_id, parse_selector, parse_since,
+};
 
 /// The parameter that has topics refused which do not exist, in place of waiting for them.
 pub(super) const MUST_EXIST: &str = "must_exist";
 
+/// The parameter that says which messages a reader wants.
+pub(super) const VIEW: &str = "view";
+
+pub(super) const EARLIEST: Since = Since::Cursor(tidemill_proto::Cursor::Earliest);
 pub(super) const LATEST: Since = Since::Cursor(tidemill_proto::Cursor::Latest);
 
 /// What the query of a topic's messages says, as text.
@@ -53,12 +59,52 @@ pub(super) const fn after(id: MessageId) -> Since {
     Since::Cursor(tidemill_proto::Cursor::After(id))
 }
 
+/// Which messages of a topic a reader wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum View {
+    /// All.
+    All,
+    /// The latest of each key, and what comes live.
+    Latest,
+}
+
+impl View {
+    /// Adds a topic to a reader.
+    ///
+    /// # Errors
+    /// It may not be read, does not exist, or is not compacted.
+    pub(super) async fn begin<O: Outlet>(
+        self,
+        reader: &mut LiveReader<O>,
+        topic: &TopicName,
+        since: Since,
+        absent: Absent,
+    ) -> Result<Begun, Failure> {
+        match self {
+            Self::All => reader.add(topic, since, absent).await,
+            Self::Latest => reader.add_latest(topic, since, absent).await,
+        }
+    }
+}
+
+/// Parses [`VIEW`].
+///
+/// # Errors
+/// The text is not `latest`.
+pub(super) fn view(text: Option<&str>) -> Result<View, Failure> {
+    match text {
+        None => Ok(View::All),
+        Some("latest") => Ok(View::Latest),
+        Some(_) => Err(Problem::field(VIEW, "must be `latest`, or left out").into()),
+    }
+}
+
 /// Answers with the messages of one topic as they come.
 pub(super) async fn follow(
     http: &Http,
     gate: &Gate,
     wanted: Wanted,
-    topic: &TopicName,
+    (topic, view): (&TopicName, View),
     headers: &HeaderMap,
     [cursor, after, must_exist]: [Text<'_>; 3],
     named: EventId<'_>,
@@ -71,10 +117,11 @@ pub(super) async fn follow(
         (Some((field, id)), ..) => self::after(parse_id(field, &id)?),
         (None, Some(cursor), None) => self::after(parse_id("cursor", cursor)?),
         (None, None, Some(after)) => parse_since("after", after)?,
+        (None, None, None) if view == View::Latest => EARLIEST,
         (None, None, None) => LATEST,
     };
     let mut reader = gate.live_reader();
-    let Begun { cursor: start, exists, has_ended } = reader.add(topic, since, absent).await?;
+    let Begun { cursor: start, exists, has_ended } = view.begin(&mut reader, topic, since, absent).await?;
     if has_ended && is_resumed && wanted != Wanted::Lines && gate.is_over(topic, start).await? {
         // A browser that comes back to it stops, and does so on no other answer.
         return Ok(StatusCode::NO_CONTENT.into_response());

@@ -18,6 +18,7 @@ use super::called::Called;
 use super::counted::Counted;
 use super::etag::Validator;
 use super::failure::Problems;
+use super::live::View;
 use super::media::APPLICATION_JSON;
 use super::path::{MessagePath, TopicPath};
 use super::routes::{Concern, Needs};
@@ -44,6 +45,9 @@ pub(super) fn routes() -> Concern {
 /// `earliest`, `latest`, an RFC 3339 time, or a time ago as in `-10m`. With `wait`, a page that would
 /// be empty is answered when there is a message, or the seconds are over.
 ///
+/// With `view=latest` it has the latest message of each key of a topic that is compacted (`compact_by`), and reads
+/// forward, from the start if it says no place.
+///
 /// With `Accept: text/event-stream` or `application/x-ndjson` the messages come as a stream: from now
 /// on, or from `after`, `cursor` or the last event's id.
 #[utoipa::path(
@@ -55,6 +59,7 @@ pub(super) fn routes() -> Concern {
         ("cursor" = Option<String>, Query, description = "A message id to go on from"),
         ("after" = Option<String>, Query, description = "An id, `earliest`, `latest`, a time, or `-10m`; reads forward"),
         ("wait" = Option<u64>, Query, description = "Seconds to wait for a message, 1 to 60; reads forward"),
+        ("view" = Option<String>, Query, description = "`latest`: the latest message of each key, and then live all"),
         ("must_exist" = Option<bool>, Query, description = "Streams, and pages with `wait`: whether a topic that does not exist is refused; else it is waited for"),
         ("last_event_id" = Option<String>, Query, description = "Streams: as the header, for clients that cannot set one; `lastEventId` and `Last-Event-ID` mean the same"),
         ("presence" = Option<String>, Query, description = "Streams: a room of which the stream is a member as long as it is open"),
@@ -81,6 +86,7 @@ pub(super) async fn read(
         "cursor",
         "after",
         "wait",
+        live::VIEW,
         live::MUST_EXIST,
         one,
         two,
@@ -89,9 +95,10 @@ pub(super) async fn read(
         MEMBER,
         TICKET,
     ];
-    let [limit, order, cursor, after, wait, must_exist, one, two, three, presence, member, _] =
+    let [limit, order, cursor, after, wait, view, must_exist, one, two, three, presence, member, _] =
         query::parameters(&uri, names)?;
     let last_event_id = live::named_event_id([one, two, three]);
+    let view = live::view(view.as_deref())?;
     let form = accept::wanted(&headers);
     if form != Wanted::Page {
         for (name, value) in [("limit", limit), ("order", order), ("wait", wait)] {
@@ -100,7 +107,7 @@ pub(super) async fn read(
             }
         }
         let words = [cursor, after, must_exist];
-        let stream = live::follow(&http, &gate, form, &topic, &headers, words, last_event_id).await?;
+        let stream = live::follow(&http, &gate, form, (&topic, view), &headers, words, last_event_id).await?;
         return Ok(stream::to(&method, stream));
     }
     if let Some((name, _)) = last_event_id {
@@ -121,27 +128,20 @@ pub(super) async fn read(
     let order = order
         .map(|text| text.parse::<Order>().map_err(|error| Failure::from(Problem::field("order", error))))
         .transpose()?;
-    let start = match (&cursor, &after) {
-        (Some(_), Some(_)) => return Err(live::two_places()),
-        (Some(cursor), None) => Start::After(parse_id("cursor", cursor)?),
-        (None, Some(_)) if order == Some(Order::Desc) => {
-            return Err(Problem::field("after", "reads forward; leave `order` out, or write `asc`").into());
-        }
-        (None, Some(after)) => Start::Since(parse_since("after", after)?),
-        (None, None) => Start::End,
-    };
+    let start = start(cursor.as_deref(), after.as_deref(), (order, view))?;
     let asked = cursor.or(after);
     let page = if let Some(wait) = wait {
         if order == Some(Order::Desc) {
             return Err(Problem::field("wait", "reads forward; leave `order` out, or write `asc`").into());
         }
         let since = match start {
+            Start::End if view == View::Latest => live::EARLIEST,
             Start::End => live::LATEST,
             Start::After(id) => live::after(id),
             Start::Since(since) => since,
         };
         let wait = waiting::seconds("wait", &wait)?;
-        let found = waiting::page(&http, &gate, &topic, (since, absent), limit, wait).await?;
+        let found = waiting::page(&http, &gate, (&topic, view), (since, absent), limit, wait).await?;
         let around = Around {
             limit,
             order: Order::Asc,
@@ -156,7 +156,10 @@ pub(super) async fn read(
     } else {
         let forward = matches!(start, Start::Since(_));
         let order = if forward { Order::Asc } else { order.unwrap_or_default() };
-        let batch = gate.read(&topic, PageRequest { order, start, limit }).await?;
+        let (order, batch) = match view {
+            View::All => (order, gate.read(&topic, PageRequest { order, start, limit }).await?),
+            View::Latest => (Order::Asc, gate.read_latest(&topic, start, limit).await?),
+        };
         http.0.metrics.messages().served(batch.messages.len());
         let Batch { next, gap, .. } = &batch;
         let (cursor, gap) = (asked.as_deref(), gap.as_ref());
@@ -169,6 +172,29 @@ pub(super) async fn read(
     // `Accept` decides between a page and a stream.
     let vary = HeaderValue::from_static("accept");
     Ok(([(CONTENT_TYPE, APPLICATION_JSON), (VARY, vary)], Extension(Counted), page).into_response())
+}
+
+/// Returns where a page starts whose reader says this.
+///
+/// # Errors
+/// It says what does not fit together, or a place that is none.
+fn start(
+    cursor: Option<&str>,
+    after: Option<&str>,
+    (order, view): (Option<Order>, View),
+) -> Result<Start, Failure> {
+    if let (View::Latest, Some(Order::Desc)) = (view, order) {
+        return Err(Problem::field("order", "does not fit `view=latest`, which reads forward").into());
+    }
+    match (cursor, after) {
+        (Some(_), Some(_)) => Err(live::two_places()),
+        (Some(cursor), None) => Ok(Start::After(parse_id("cursor", cursor)?)),
+        (None, Some(_)) if order == Some(Order::Desc) => {
+            Err(Problem::field("after", "reads forward; leave `order` out, or write `asc`").into())
+        }
+        (None, Some(after)) => Ok(Start::Since(parse_since("after", after)?)),
+        (None, None) => Ok(Start::End),
+    }
 }
 
 /// What a page says beside its messages.

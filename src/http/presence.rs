@@ -19,7 +19,6 @@ use super::path::{MemberPath, RoomPath};
 use super::publishing::refuse_fence;
 use super::routes::{Concern, Needs};
 use super::streamed::{LAST_EVENT_ID_NAMES, MEMBER, PRESENCE, Streamed, TICKET};
-use super::watched::Of;
 use super::{Http, json, query, stream, watch};
 use crate::access::Verb;
 use crate::relay::Failure;
@@ -76,7 +75,7 @@ pub(super) async fn members(
             }
         }
         let watched = gate.watch_room(&room)?;
-        let response = watch::respond(&http, watched, Of::Members, wanted, &headers, event_id).await?;
+        let response = watch::respond(&http, watched, wanted, &headers, event_id).await?;
         return Ok(stream::to(&method, response));
     }
     let of_streams = [event_id.map(|(name, _)| name), presence.map(|_| PRESENCE), member.map(|_| MEMBER)];

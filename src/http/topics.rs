@@ -23,12 +23,13 @@ use super::routes::{Concern, Needs};
 use super::{Http, json, media, query};
 use crate::access::Verb;
 use crate::relay::{
-    Failure, Gate, Part, TopicChange, TrimTo, parse_description, parse_idle, parse_max_bytes,
-    parse_max_messages, parse_retention, parse_selector, parse_since, parse_topic, parse_when_full,
+    Failure, Gate, Part, TopicChange, TrimTo, parse_compact_by, parse_description, parse_idle,
+    parse_max_bytes, parse_max_messages, parse_retention, parse_selector, parse_since, parse_topic,
+    parse_when_full,
 };
 
 /// The parts of a description.
-const ABOUT: [&str; 7] = [
+const ABOUT: [&str; 8] = [
     "description",
     "retention_seconds",
     "max_messages",
@@ -36,6 +37,7 @@ const ABOUT: [&str; 7] = [
     "when_full",
     "keep_until_acked",
     "idle_seconds",
+    "compact_by",
 ];
 
 /// Most messages that a trim keeps: the largest number that storages take.
@@ -70,8 +72,8 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<Response, Failure> {
     let body = receive(&http, &gate, request).await?;
-    let [one, two, three, four, five, six, seven] = ABOUT;
-    let names = ["topic_name", one, two, three, four, five, six, seven];
+    let [one, two, three, four, five, six, seven, eight] = ABOUT;
+    let names = ["topic_name", one, two, three, four, five, six, seven, eight];
     let [name, about @ ..] = json::fields(&body.bytes, names)?;
     let name = json::string("topic_name", name.ok_or_else(|| json::missing("topic_name"))?)?;
     let topic = parse_topic("topic_name", &name)?;
@@ -203,7 +205,7 @@ async fn change_named(
     let body = receive(http, gate, request).await?;
     let parts = json::fields(&body.bytes, ABOUT)?;
     let about = about(parts)?;
-    let [one, two, three, four, five, six, seven] = parts.map(|part| part.is_some());
+    let [one, two, three, four, five, six, seven, eight] = parts.map(|part| part.is_some());
     let change = TopicChange {
         description: part(one, about.description),
         retention_seconds: part(two, about.retention_seconds),
@@ -212,6 +214,7 @@ async fn change_named(
         when_full: part(five, about.when_full),
         keep_until_acked: part(six, about.keep_until_acked),
         idle_seconds: part(seven, about.idle_seconds),
+        compact_by: part(eight, about.compact_by),
     };
     gate.update_topic(topic, change).await.map(Json)
 }
@@ -343,11 +346,15 @@ pub(super) async fn receive(http: &Http, gate: &Gate, request: Request) -> Resul
 }
 
 /// Returns the description whose [`ABOUT`] are these.
-fn about(parts: [Option<&RawValue>; 7]) -> Result<TopicUpdate, Failure> {
-    let [description, retention, messages, bytes, when_full, keep_until_acked, idle] =
+fn about(parts: [Option<&RawValue>; 8]) -> Result<TopicUpdate, Failure> {
+    let [description, retention, messages, bytes, when_full, keep_until_acked, idle, compact_by] =
         parts.map(json::optional);
     let description = match description {
         Some(raw) => Some(parse_description(&json::string("description", raw)?)?),
+        None => None,
+    };
+    let compact_by = match compact_by {
+        Some(raw) => Some(parse_compact_by(&json::string("compact_by", raw)?)?),
         None => None,
     };
     let when_full = match when_full {
@@ -365,5 +372,6 @@ fn about(parts: [Option<&RawValue>; 7]) -> Result<TopicUpdate, Failure> {
         when_full,
         keep_until_acked: keep_until_acked.map(|raw| json::switch("keep_until_acked", raw)).transpose()?,
         idle_seconds: number(idle, parse_idle)?,
+        compact_by,
     })
 }

@@ -12,6 +12,7 @@ use tidemill_proto::{Gap, GapReason, MessageId, Problem, Since, TopicName};
 use tokio::time::timeout;
 
 use super::Http;
+use super::live::View;
 use crate::metrics::Transport;
 use crate::relay::{self, Absent, Failure, Gate, Item, LiveMessage, LiveReader};
 
@@ -56,13 +57,13 @@ pub(super) fn seconds(field: &str, text: &str) -> Result<Duration, Failure> {
 pub(super) async fn page(
     http: &Http,
     gate: &Gate,
-    topic: &TopicName,
+    (topic, view): (&TopicName, View),
     (since, absent): (Since, Absent),
     limit: usize,
     wait: Duration,
 ) -> Result<Found, Failure> {
     let mut reader = gate.live_reader();
-    let begun = reader.add(topic, since, absent).await?;
+    let begun = view.begin(&mut reader, topic, since, absent).await?;
     let _waiter = http.0.waiters.enter(std::slice::from_ref(topic));
     let mut found = Found::new(begun.cursor);
     found.wait(http, &mut reader, limit, wait, Holes::OneInFront).await;
@@ -158,7 +159,7 @@ fn behind(gap: &Gap) -> MessageId {
     match gap.reason {
         // There is no such topic now; if it is made again, this reader was there from its first message.
         GapReason::Deleted if gap.from.next() == Some(gap.to) => MessageId::MIN,
-        GapReason::Deleted | GapReason::Trimmed | GapReason::Reset => {
+        GapReason::Deleted | GapReason::Trimmed | GapReason::Compacted | GapReason::Reset => {
             gap.to.previous().unwrap_or(MessageId::MIN)
         }
     }

@@ -16,20 +16,15 @@ use super::Http;
 use super::accept::Wanted;
 use super::live::{EventId, Text, event_id};
 use super::stream::{self, Ended, Stream, Until};
-use super::watched::{Encoding, Of, Watched};
+use super::watched::{Encoding, Watched};
 use crate::link::Link;
 use crate::relay::{
-    Failure, Gate, Item, KeyWatch, TakeLimit, WatchScope, is_within_a_step, parse_id, parse_prefix,
+    Failure, Gate, KeyWatch, SNAPSHOT_RETRY, SNAPSHOTS_MAX, SnapshotPart, TOO_FAST, TakeLimit, WatchScope,
+    parse_id, parse_prefix,
 };
 
-/// Wait before the storage is asked again for a snapshot that it did not give.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_LAST: Duration = Duration::from_secs(2);
 /// Changes that are taken at once behind a snapshot.
 const CHANGES_MAX: usize = 256;
-/// How often a snapshot is taken anew because its log was trimmed meanwhile, before it is given up: the bucket changes
-/// faster than it can be read.
-const SNAPSHOTS_MAX: usize = 5;
 
 /// Answers with the keys of a bucket as they are, and as they change.
 ///
@@ -46,7 +41,7 @@ pub(super) async fn follow(
     named: EventId<'_>,
 ) -> Result<Response, Failure> {
     let watch = gate.watch_keys(bucket, scope(prefix, key)?)?;
-    respond(http, watch, Of::Keys, wanted, headers, named).await
+    respond(http, watch, wanted, headers, named).await
 }
 
 /// Answers with what is watched.
@@ -56,7 +51,6 @@ pub(super) async fn follow(
 pub(super) async fn respond(
     http: &Http,
     mut watch: KeyWatch<Stream>,
-    of: Of,
     wanted: Wanted,
     headers: &HeaderMap,
     named: EventId<'_>,
@@ -68,8 +62,8 @@ pub(super) async fn respond(
         None => watch.begin().await?,
     }
     let encoding = match wanted {
-        Wanted::Lines => Encoding::lines(of),
-        Wanted::Events | Wanted::Page => Encoding::events(of),
+        Wanted::Lines => Encoding::lines(watch.kind()),
+        Wanted::Events | Wanted::Page => Encoding::events(watch.kind()),
     };
     let form = Watched::new(encoding, watch.scope().clone());
     let writer = Writer { http: http.clone(), watch, encoding };
@@ -146,9 +140,7 @@ impl Writer {
                         continue;
                     }
                     Taken::Torn => {
-                        let reason =
-                            "the bucket changes faster than it can be read; try again with a longer prefix";
-                        return stream.write_last(reason, stream::cursors_of(self.watch.reader())).await;
+                        return stream.write_last(TOO_FAST, stream::cursors_of(self.watch.reader())).await;
                     }
                     Taken::Over(reason) => {
                         return stream.write_last(&reason, stream::cursors_of(self.watch.reader())).await;
@@ -175,70 +167,51 @@ impl Writer {
         let drain = self.http.0.options.drain;
         let mut farewell = Box::pin(self.watch.reader().farewell(drain));
         if !has_begun {
-            let mut wait = RETRY_FIRST;
+            let mut wait = SNAPSHOT_RETRY[0];
             while let Err(failure) = self.watch.begin().await {
                 if let Some(over) = wait_on(&failure, &mut wait, &mut farewell).await {
                     return Ok(over);
                 }
             }
         }
-        let mut wait = RETRY_FIRST;
+        let limit = TakeLimit { items: CHANGES_MAX, bytes: stream.bytes_max() };
+        let mut wait = SNAPSHOT_RETRY[0];
         loop {
             stream.flush().await?;
             if let Some(leave) = farewell.as_mut().now_or_never() {
                 return Ok(Taken::Over(leave.reason().into()));
             }
-            let page = match self.watch.page().await {
-                Ok(page) => page,
+            let part = tokio::select! {
+                part = self.watch.next_part(limit) => part,
+                leave = &mut farewell => return Ok(Taken::Over(leave.reason().into())),
+            };
+            let mut out = Vec::new();
+            let _held = match part {
+                Ok(SnapshotPart::Page(entries, held)) => {
+                    for entry in &entries {
+                        self.encoding.entry(entry, &mut out);
+                    }
+                    held
+                }
+                Ok(SnapshotPart::Changes(changes)) => {
+                    for message in &changes {
+                        self.encoding.change(message, &mut out);
+                    }
+                    None
+                }
+                Ok(SnapshotPart::Torn) => return Ok(Taken::Torn),
+                Ok(SnapshotPart::Whole) => {
+                    stream.put(self.encoding.synced(self.watch.cursor()));
+                    return Ok(Taken::Whole);
+                }
                 Err(failure) => match wait_on(&failure, &mut wait, &mut farewell).await {
                     Some(over) => return Ok(over),
                     None => continue,
                 },
             };
-            let mut out = Vec::new();
-            for entry in &page.entries {
-                self.encoding.entry(entry, &mut out);
-            }
-            stream.put(out.into());
-            stream.flush().await?;
-            if page.is_last {
-                break;
-            }
-        }
-        let end = loop {
-            match self.watch.end().await {
-                Ok(end) => break end,
-                Err(failure) => {
-                    if let Some(over) = wait_on(&failure, &mut wait, &mut farewell).await {
-                        return Ok(over);
-                    }
-                }
-            }
-        };
-        let limit = TakeLimit { items: CHANGES_MAX, bytes: stream.bytes_max() };
-        let mut is_open = false;
-        while is_open || self.watch.cursor() < end {
-            let items = tokio::select! {
-                items = self.watch.reader().next(limit) => items,
-                leave = &mut farewell => return Ok(Taken::Over(leave.reason().into())),
-            };
-            is_open = is_within_a_step(&items);
-            let mut out = Vec::new();
-            for item in &items {
-                match item {
-                    Item::Message(message) if !self.watch.has_seen(message) => {
-                        self.encoding.change(message, self.watch.scope(), &mut out);
-                    }
-                    Item::Gap(_) => return Ok(Taken::Torn),
-                    Item::Message(_) | Item::Closed(_) | Item::Bookmark(..) => {}
-                }
-            }
             stream.put(out.into());
             stream.flush().await?;
         }
-        self.watch.forget_seen();
-        stream.put(self.encoding.synced(self.watch.cursor()));
-        Ok(Taken::Whole)
     }
 }
 
@@ -252,7 +225,7 @@ async fn wait_on(
         return Some(Taken::Over(failure.problem().detail.clone().into()));
     }
     let until = *wait;
-    *wait = (until * 2).min(RETRY_LAST);
+    *wait = (until * 2).min(SNAPSHOT_RETRY[1]);
     tokio::select! {
         () = sleep(until) => None,
         leave = farewell => Some(Taken::Over(leave.reason().into())),

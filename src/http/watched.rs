@@ -11,12 +11,13 @@ use std::io::Write as _;
 use axum::body::Bytes;
 use axum::http::HeaderValue;
 use serde::Serialize;
-use tidemill_proto::{MessageEncoding, MessageId, MessageRef, PayloadRef, Problem, Timestamp, frame};
+use tidemill_proto::watched::{ChangeRef, WatchedKind};
+use tidemill_proto::{MessageEncoding, MessageId, Problem, Timestamp, frame};
 
 use super::events::{put_data, retry};
 use super::stream::{Cursor, Cursors, Form, Opening};
 use crate::metrics::Transport;
-use crate::relay::{Item, KeyEntry, LiveMessage, LoggedKind, LoggedRef, WatchScope, change_of};
+use crate::relay::{Item, KeyEntry, LiveMessage, LoggedRef, WatchScope, change_of, told_of_entry};
 
 /// Changes as those get them who watch the whole bucket: a [`MessageEncoding`] for each way to write them.
 macro_rules! encodings {
@@ -26,7 +27,7 @@ macro_rules! encodings {
             write: |message, out| {
                 if let Some(logged) = message.metadata.and_then(LoggedRef::read) {
                     let id = (!logged.more).then_some(message.message_id);
-                    $encoding.write(&Written::of(message, &logged), id, out);
+                    $encoding.write(&logged.told($encoding.of, message), id, out);
                 }
             },
         };
@@ -34,90 +35,23 @@ macro_rules! encodings {
 }
 
 encodings! {
-    KEY_EVENT = "key event", Encoding { form: Frames::Events, of: Of::Keys };
-    KEY_LINE = "key line", Encoding { form: Frames::Lines, of: Of::Keys };
-    MEMBER_EVENT = "member event", Encoding { form: Frames::Events, of: Of::Members };
-    MEMBER_LINE = "member line", Encoding { form: Frames::Lines, of: Of::Members };
+    KEY_EVENT = "key event", Encoding { form: Frames::Events, of: WatchedKind::Keys };
+    KEY_LINE = "key line", Encoding { form: Frames::Lines, of: WatchedKind::Keys };
+    MEMBER_EVENT = "member event", Encoding { form: Frames::Events, of: WatchedKind::Members };
+    MEMBER_LINE = "member line", Encoding { form: Frames::Lines, of: WatchedKind::Members };
 }
 
 /// How frames are written, and what of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Encoding {
     form: Frames,
-    of: Of,
+    of: WatchedKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Frames {
     Events,
     Lines,
-}
-
-/// What is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Of {
-    /// Keys of a bucket.
-    Keys,
-    /// Members of a room.
-    Members,
-}
-
-/// What is written of a key, or of a member.
-struct Written<'a> {
-    change: LoggedKind,
-    key: &'a str,
-    revision: MessageId,
-    /// `None` where it is damaged, and not shown.
-    value: Option<PayloadRef<'a>>,
-}
-
-impl<'a> Written<'a> {
-    fn of(message: &MessageRef<'a>, logged: &LoggedRef<'a>) -> Self {
-        let (revision, value) = (message.message_id, Some(message.payload));
-        Self { change: logged.change, key: logged.key, revision, value }
-    }
-
-    /// Returns the type of the frame.
-    const fn kind(&self, of: Of) -> &'static str {
-        match (of, self.change) {
-            (Of::Keys, LoggedKind::Put) => "put",
-            (Of::Keys, LoggedKind::Deleted) => "deleted",
-            (Of::Keys, LoggedKind::Expired) => "expired",
-            (Of::Members, LoggedKind::Put) => "joined",
-            (Of::Members, LoggedKind::Deleted | LoggedKind::Expired) => "left",
-        }
-    }
-
-    /// Appends the members of its object.
-    fn write_members(&self, of: Of, out: &mut Vec<u8>) {
-        let name = match of {
-            Of::Keys => "key",
-            Of::Members => "member",
-        };
-        // Names and ids hold nothing that JSON escapes.
-        put(out, format_args!(r#""{name}":"{}","revision":"{}""#, self.key, self.revision));
-        match (of, self.change) {
-            (Of::Keys, LoggedKind::Put) => match &self.value {
-                Some(value) => {
-                    out.push(b',');
-                    value.write_json("value", out);
-                }
-                None => put(out, format_args!(r#","damaged":true"#)),
-            },
-            // What is kept of a member is an object that says what there is to say.
-            (Of::Members, LoggedKind::Put) => {
-                let kept = self.value.as_ref().and_then(|value| value.bytes.strip_prefix(b"{"));
-                let kept = kept.and_then(|kept| kept.strip_suffix(b"}"));
-                if let Some(kept) = kept.filter(|kept| !kept.is_empty()) {
-                    out.push(b',');
-                    out.extend_from_slice(kept);
-                }
-            }
-            (Of::Members, LoggedKind::Expired) => put(out, format_args!(r#","reason":"expired""#)),
-            (Of::Members, LoggedKind::Deleted) => put(out, format_args!(r#","reason":"left""#)),
-            (Of::Keys, LoggedKind::Deleted | LoggedKind::Expired) => {}
-        }
-    }
 }
 
 /// What a frame says that is of no key.
@@ -139,12 +73,12 @@ enum Place {
 
 impl Encoding {
     /// Returns events of something.
-    pub(super) const fn events(of: Of) -> Self {
+    pub(super) const fn events(of: WatchedKind) -> Self {
         Self { form: Frames::Events, of }
     }
 
     /// Returns lines of something.
-    pub(super) const fn lines(of: Of) -> Self {
+    pub(super) const fn lines(of: WatchedKind) -> Self {
         Self { form: Frames::Lines, of }
     }
 
@@ -157,10 +91,10 @@ impl Encoding {
 
     const fn message(self) -> &'static MessageEncoding {
         match (self.form, self.of) {
-            (Frames::Events, Of::Keys) => &KEY_EVENT,
-            (Frames::Lines, Of::Keys) => &KEY_LINE,
-            (Frames::Events, Of::Members) => &MEMBER_EVENT,
-            (Frames::Lines, Of::Members) => &MEMBER_LINE,
+            (Frames::Events, WatchedKind::Keys) => &KEY_EVENT,
+            (Frames::Lines, WatchedKind::Keys) => &KEY_LINE,
+            (Frames::Events, WatchedKind::Members) => &MEMBER_EVENT,
+            (Frames::Lines, WatchedKind::Members) => &MEMBER_LINE,
         }
     }
 
@@ -169,24 +103,24 @@ impl Encoding {
     }
 
     /// Appends a key, with the id that resumes behind it where there is one.
-    fn write(self, written: &Written<'_>, id: Option<MessageId>, out: &mut Vec<u8>) {
+    fn write(self, change: &ChangeRef<'_>, id: Option<MessageId>, out: &mut Vec<u8>) {
         match self.form {
             Frames::Events => {
-                put(out, format_args!("event: {}\n", written.kind(self.of)));
+                put(out, format_args!("event: {}\n", change.kind()));
                 if let Some(id) = id {
                     put(out, format_args!("id: {id}\n"));
                 }
                 put_data(out, |out| {
                     out.push(b'{');
-                    written.write_members(self.of, out);
+                    change.write_members(out);
                     out.push(b'}');
                 });
                 out.push(b'\n');
             }
             Frames::Lines => {
                 let start = out.len();
-                put(out, format_args!(r#"{{"type":"{}","#, written.kind(self.of)));
-                written.write_members(self.of, out);
+                put(out, format_args!(r#"{{"type":"{}","#, change.kind()));
+                change.write_members(out);
                 if let Some(id) = id {
                     put(out, format_args!(r#","id":"{id}""#));
                 }
@@ -235,18 +169,16 @@ impl Encoding {
 
     /// Appends a key of a snapshot.
     pub(super) fn entry(self, entry: &KeyEntry, out: &mut Vec<u8>) {
-        let Some(value) = &entry.value else { return };
-        let value = PayloadRef { bytes: &value.bytes, content_type: value.content_type.as_deref() };
-        let value = entry.is_sound().then_some(value);
-        let (key, revision) = (entry.key.as_str(), entry.revision);
-        self.write(&Written { change: LoggedKind::Put, key, revision, value }, None, out);
+        if let Some(change) = told_of_entry(self.of, entry) {
+            self.write(&change, None, out);
+        }
     }
 
-    /// Appends a change that comes before the snapshot is whole, if it is one of those that are watched.
-    pub(super) fn change(self, message: &LiveMessage, scope: &WatchScope, out: &mut Vec<u8>) {
-        if let Some(logged) = change_of(message).filter(|logged| scope.has(logged.key)) {
+    /// Appends a change that comes before the snapshot is whole.
+    pub(super) fn change(self, message: &LiveMessage, out: &mut Vec<u8>) {
+        if let Some(logged) = change_of(message) {
             let wire = crate::relay::as_wire(message.topic(), message.stored());
-            self.write(&Written::of(&wire, &logged), None, out);
+            self.write(&logged.told(self.of, &wire), None, out);
         }
     }
 

@@ -265,6 +265,12 @@ impl Failure {
                     },
                 )
             },
+            StorageError::NotCompacted => Problem::new(
+                Code::Conflict,
+                format!(
+                    "topic `{name}` is not compacted, so there is no latest message of each key; set `compact_by`, as with `tidemill topics change {name} --compact-by FIELD`, or leave `view` out"
+                ),
+            ),
             StorageError::Fenced(against) => fenced(*against, "kept"),
             StorageError::Closed => Problem::new(
                 Code::TopicClosed,

@@ -30,6 +30,7 @@
 //! | `subscription` | one topic of a reader: its cursor, and the way from history into the ring |
 //! | `doubt` | the question whose a topic is by now, and what is kept back until it is answered |
 //! | `reader` | what one connection reads |
+//! | `adding` | how topics come to a reader, and where it starts in them |
 //! | `withheld` | what a reader keeps back of topics that it reads because its caller owns them |
 //! | `patterned` | the patterns of a reader: how they are added and taken away |
 //! | `by_topic` | a reader of a pattern that has not come to the pattern's ring: it reads each topic by itself |
@@ -53,6 +54,8 @@
 //!
 //! **Invariant:** doorbells and hints only say "look": losing them costs time, never a message.
 
+mod adding;
+mod awaited;
 mod begin;
 mod bookmark;
 mod by_topic;

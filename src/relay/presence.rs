@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tidemill_proto::limits::PRESENCE_BYTES_MAX;
 use tidemill_proto::presence::{KeptMember, Member, Members};
+use tidemill_proto::watched::WatchedKind;
 use tidemill_proto::{BucketName, Code, MemberName, Problem, RoomName};
 
 use super::live::Outlet;
@@ -155,7 +156,8 @@ impl Gate {
     /// The caller may not.
     pub fn watch_room<O: Outlet>(&self, room: &RoomName) -> Result<KeyWatch<O>, Failure> {
         self.check_room(Verb::Read, room, None)?;
-        Ok(KeyWatch::new(self, &BucketName::of_room(room), WatchScope::Prefix("".into())))
+        let (kind, bucket) = (WatchedKind::Members, BucketName::of_room(room));
+        Ok(KeyWatch::new(self, kind, &bucket, WatchScope::Prefix("".into())))
     }
 
     /// Returns the gate for a caller whose session is a member of a room as long as it is open: of this name, or of one

@@ -6,7 +6,7 @@ use tidemill_proto::{Code, Cursor, MessageId, Problem, Since, TopicName, TopicSe
 
 use super::{Batch, Failure, Gate, StoredMessage};
 use crate::access::Verb;
-use crate::storage::{GapCheck, Range};
+use crate::storage::{GapCheck, LatestRange, Range};
 
 /// Where a page starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +88,28 @@ impl Gate {
         };
         let range = Range { order, after, gap_check, limit: request.limit, bytes_max: PAGE_BYTES_MAX };
         storage.messages.read(topic, range).await.map_err(|error| Failure::read(error, Some(topic)))
+    }
+
+    /// Returns a page of the latest messages of the keys of a topic. Who goes on behind an id goes on with the pages before;
+    /// who comes with a place as its reader's words is told what is missing behind it.
+    ///
+    /// # Errors
+    /// The caller may not read the topic, the topic does not exist or is not compacted, or the storage did not answer.
+    pub async fn read_latest(&self, topic: &TopicName, start: Start, limit: usize) -> Result<Batch, Failure> {
+        self.check_topic(Verb::Read, topic).await?;
+        let storage = &self.relay().storage;
+        let (after, gap_check, goes_on) = match start {
+            Start::End => (None, GapCheck::None, false),
+            Start::After(id) => (Some(id), GapCheck::Seen, true),
+            Start::Since(since) => match since.at(storage.upkeep.now()) {
+                Cursor::Earliest => (None, GapCheck::None, false),
+                Cursor::Latest => (Some(MessageId::MAX), GapCheck::None, false),
+                Cursor::After(id) if matches!(since, Since::Cursor(_)) => (Some(id), GapCheck::Seen, false),
+                Cursor::After(id) => (Some(id), GapCheck::None, false),
+            },
+        };
+        let range = LatestRange { after, gap_check, goes_on, limit, bytes_max: PAGE_BYTES_MAX };
+        storage.messages.latest(topic, range).await.map_err(|error| Failure::read(error, Some(topic)))
     }
 
     /// Returns one message.

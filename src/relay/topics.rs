@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use tidemill_proto::limits::{
-    DESCRIPTION_BYTES_MAX, IDLE_SECONDS_MAX, KEPT_BYTES_MAX, KEPT_MESSAGES_MAX, RETENTION_SECONDS_MAX,
-    TOPICS_PAGE_MAX,
+    COMPACT_BY_BYTES_MAX, DESCRIPTION_BYTES_MAX, IDLE_SECONDS_MAX, KEPT_BYTES_MAX, KEPT_MESSAGES_MAX,
+    RETENTION_SECONDS_MAX, TOPICS_PAGE_MAX,
 };
 use tidemill_proto::topics::{RunState, Topic, TopicDetail, TopicUpdate, TopicsStats, WhenFull};
 use tidemill_proto::{Cursor, MessageId, Problem, Since, TopicName, TopicSelector};
@@ -92,6 +92,19 @@ pub fn parse_when_full(text: &str) -> Result<WhenFull, Failure> {
 /// The text is no whole number, or it is out of bounds.
 pub fn parse_idle(text: &str) -> Result<u64, Failure> {
     whole("idle_seconds", "seconds", IDLE_SECONDS_MAX, text)
+}
+
+/// Parses the name of the field of the metadata that says which messages replace each other.
+///
+/// # Errors
+/// The text is empty or too long.
+pub fn parse_compact_by(text: &str) -> Result<String, Failure> {
+    if text.is_empty() || text.len() > COMPACT_BY_BYTES_MAX {
+        let rule =
+            format_args!("must be the name of a field of the metadata, of 1 to {COMPACT_BY_BYTES_MAX} bytes");
+        return Err(Problem::field("compact_by", rule).into());
+    }
+    Ok(text.to_owned())
 }
 
 fn whole(field: &str, what: &str, max: u64, text: &str) -> Result<u64, Failure> {

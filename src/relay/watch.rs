@@ -9,11 +9,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tidemill_proto::{BucketName, Cursor, KeyName, MessageId, Problem, Since, TopicName};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tidemill_proto::watched::{ChangeRef, LoggedKind, WatchedKind};
+use tidemill_proto::{BucketName, Cursor, KeyName, MessageId, PayloadRef, Problem, Since, TopicName};
+use tokio::sync::Semaphore;
 
-use super::live::{Begun, Item, LiveMessage, LiveReader, Outlet};
+use super::live::{Begun, Held, Item, LiveMessage, LiveReader, Outlet, TakeLimit};
 use super::{Failure, Gate};
 use crate::access::{Kind, Verb};
 use crate::features::Feature;
@@ -25,6 +27,13 @@ const PAGE_KEYS: usize = 500;
 const PAGE_BYTES: usize = 128 * 1024;
 /// Pages that are on their way to clients at one time, over a node: what a page holds lies in memory until it is written.
 const PAGES_MAX: usize = 64;
+
+/// How long to wait before the storage is asked again for a snapshot that it did not give: at first, and at most.
+pub const SNAPSHOT_RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
+/// How often a snapshot is taken anew because its log was trimmed meanwhile, before it is given up.
+pub const SNAPSHOTS_MAX: usize = 5;
+/// Why it is.
+pub const TOO_FAST: &str = "the bucket changes faster than it can be read; try again with a longer prefix";
 
 /// The pages that are on their way to clients.
 #[derive(Debug)]
@@ -65,6 +74,7 @@ impl WatchScope {
 /// Keys that are watched by one reader.
 pub struct KeyWatch<O: Outlet> {
     gate: Gate,
+    kind: WatchedKind,
     bucket: BucketName,
     log: TopicName,
     scope: WatchScope,
@@ -73,8 +83,20 @@ pub struct KeyWatch<O: Outlet> {
     seen: HashMap<KeyName, MessageId>,
     /// Where the reader stood in the log before the first page.
     from: MessageId,
-    /// Behind which the next page begins.
-    after: Option<KeyName>,
+    /// How much of the snapshot is taken.
+    stage: Stage,
+}
+
+/// How much of a snapshot is taken.
+#[derive(Debug)]
+enum Stage {
+    /// The pages up to behind this key.
+    Pages(Option<KeyName>),
+    /// All pages.
+    AllPages,
+    /// All pages, and of what has changed meanwhile that up to the cursor, which ends with this change, or behind it
+    /// where more of the same step follow.
+    Changes { end: MessageId, is_open: bool },
 }
 
 impl<O: Outlet> std::fmt::Debug for KeyWatch<O> {
@@ -86,15 +108,18 @@ impl<O: Outlet> std::fmt::Debug for KeyWatch<O> {
     }
 }
 
-/// A page of a snapshot.
+/// A part of a snapshot, in the order in which they come.
 #[derive(Debug)]
-pub struct SnapshotPage {
-    /// The keys, with their values.
-    pub entries: Vec<KeyEntry>,
-    /// Whether it is the last page.
-    pub is_last: bool,
-    /// Its place among those that are on their way, kept until it is written.
-    _turn: Option<OwnedSemaphorePermit>,
+pub enum SnapshotPart {
+    /// A page of keys with their values; what is held is their place among the pages that are on their way, to be kept
+    /// until they are written.
+    Page(Vec<KeyEntry>, Option<Held>),
+    /// What has changed since, of what is watched.
+    Changes(Vec<Arc<LiveMessage>>),
+    /// It is whole: what comes next are changes.
+    Whole,
+    /// It cannot become whole: the log was trimmed, or is another one.
+    Torn,
 }
 
 impl Gate {
@@ -119,23 +144,30 @@ impl Gate {
                 self.caller().check_each(Verb::Read, Kind::Key, &[bucket.as_str(), prefix])?;
             }
         }
-        Ok(KeyWatch::new(self, bucket, scope))
+        Ok(KeyWatch::new(self, WatchedKind::Keys, bucket, scope))
     }
 }
 
 impl<O: Outlet> KeyWatch<O> {
     /// Returns a watch of keys that the caller may read.
-    pub(super) fn new(gate: &Gate, bucket: &BucketName, scope: WatchScope) -> Self {
+    pub(super) fn new(gate: &Gate, kind: WatchedKind, bucket: &BucketName, scope: WatchScope) -> Self {
         Self {
             gate: gate.clone(),
+            kind,
             bucket: bucket.clone(),
             log: TopicName::log_of(bucket),
             scope,
             reader: gate.live_reader(),
             seen: HashMap::new(),
             from: MessageId::MIN,
-            after: None,
+            stage: Stage::Pages(None),
         }
+    }
+
+    /// Returns what is watched.
+    #[must_use]
+    pub const fn kind(&self) -> WatchedKind {
+        self.kind
     }
 
     /// Returns which keys are watched.
@@ -170,20 +202,55 @@ impl<O: Outlet> KeyWatch<O> {
     /// As many topics are read live as may be, or the storage did not answer.
     pub async fn begin(&mut self) -> Result<(), Failure> {
         self.seen.clear();
-        self.after = None;
+        self.stage = Stage::Pages(None);
         let Begun { cursor, .. } = self.reader.add_log(&self.bucket, Since::Cursor(Cursor::Latest)).await?;
         self.from = cursor;
         Ok(())
     }
 
-    /// Returns the next page of the snapshot, when it has its turn.
+    /// Returns the next part of a snapshot that was begun. A page waits for its turn; of changes there are no more than
+    /// the limit says.
     ///
     /// # Errors
-    /// The storage did not answer.
-    pub async fn page(&mut self) -> Result<SnapshotPage, Failure> {
+    /// The storage did not answer; asked again, it goes on where it was.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn next_part(&mut self, limit: TakeLimit) -> Result<SnapshotPart, Failure> {
+        loop {
+            match &self.stage {
+                Stage::Pages(after) => return self.page(after.clone()).await,
+                Stage::AllPages => {
+                    let end = self.end().await?;
+                    self.stage = Stage::Changes { end, is_open: false };
+                }
+                Stage::Changes { end, is_open } if *is_open || self.cursor() < *end => {
+                    let end = *end;
+                    let items = self.reader.next(limit).await;
+                    self.stage = Stage::Changes { end, is_open: is_within_a_step(&items) };
+                    if items.iter().any(|item| matches!(item, Item::Gap(_))) {
+                        return Ok(SnapshotPart::Torn);
+                    }
+                    let changes = items.into_iter().filter_map(|item| match item {
+                        Item::Message(message) => Some(message),
+                        Item::Gap(_) | Item::Closed(_) | Item::Bookmark(..) => None,
+                    });
+                    let unseen = changes.filter(|message| self.is_unseen(message)).collect();
+                    return Ok(SnapshotPart::Changes(unseen));
+                }
+                Stage::Changes { .. } => {
+                    // All of it was passed.
+                    self.seen = HashMap::new();
+                    return Ok(SnapshotPart::Whole);
+                }
+            }
+        }
+    }
+
+    async fn page(&mut self, after: Option<KeyName>) -> Result<SnapshotPart, Failure> {
         let turns = self.gate.relay().snapshots.0.clone();
         // It is never closed.
-        let turn = turns.acquire_owned().await.ok();
+        let turn = turns.acquire_owned().await.ok().map(|turn| Arc::new(turn) as Held);
         let buckets = &self.gate.relay().storage.buckets;
         let (entries, next) = match &self.scope {
             WatchScope::Key(key) => {
@@ -193,7 +260,7 @@ impl<O: Outlet> KeyWatch<O> {
             WatchScope::Prefix(prefix) => {
                 let range = KeyRange {
                     prefix: prefix.clone(),
-                    after: self.after.clone(),
+                    after,
                     limit: PAGE_KEYS,
                     bytes_max: PAGE_BYTES,
                     values: true,
@@ -208,16 +275,12 @@ impl<O: Outlet> KeyWatch<O> {
         for entry in entries.iter().filter(|entry| entry.revision > self.from) {
             self.seen.insert(entry.key.clone(), entry.revision);
         }
-        let is_last = next.is_none();
-        self.after = next;
-        Ok(SnapshotPage { entries, is_last, _turn: turn })
+        self.stage = next.map_or(Stage::AllPages, |next| Stage::Pages(Some(next)));
+        Ok(SnapshotPart::Page(entries, turn))
     }
 
     /// Returns the end of the log as it is now: up to there the snapshot is whole.
-    ///
-    /// # Errors
-    /// The storage did not answer.
-    pub async fn end(&mut self) -> Result<MessageId, Failure> {
+    async fn end(&mut self) -> Result<MessageId, Failure> {
         match self.gate.relay().storage.live.tail(&self.log).await {
             Ok(tail) => Ok(tail.last.unwrap_or(MessageId::MIN)),
             Err(StorageError::NoTopic) => Ok(MessageId::MIN),
@@ -225,17 +288,22 @@ impl<O: Outlet> KeyWatch<O> {
         }
     }
 
-    /// Returns whether a page had this change already, or a later one of its key.
-    #[must_use]
-    pub fn has_seen(&self, message: &LiveMessage) -> bool {
-        let key = change_of(message).map(|logged| logged.key);
-        key.and_then(|key| self.seen.get(key)).is_some_and(|seen| message.id() <= *seen)
+    /// Returns whether a change is one of what is watched, and no page had it already, or a later one of its key.
+    fn is_unseen(&self, message: &LiveMessage) -> bool {
+        change_of(message).is_some_and(|logged| {
+            self.scope.has(logged.key) && self.seen.get(logged.key).is_none_or(|seen| message.id() > *seen)
+        })
     }
+}
 
-    /// Forgets what pages had: all of it was passed.
-    pub fn forget_seen(&mut self) {
-        self.seen = HashMap::new();
-    }
+/// Returns a key of a snapshot as it is told of something of this kind; `None` of one that was read without its value.
+#[must_use]
+pub fn told_of_entry(of: WatchedKind, entry: &KeyEntry) -> Option<ChangeRef<'_>> {
+    let value = entry.value.as_ref()?;
+    let value = PayloadRef { bytes: &value.bytes, content_type: value.content_type.as_deref() };
+    let value = entry.is_sound().then_some(value);
+    let (key, revision) = (entry.key.as_str(), entry.revision);
+    Some(ChangeRef { of, change: LoggedKind::Put, key, revision, value })
 }
 
 /// Returns the change that a message of a log tells; `None` of what another program has put there.
@@ -245,8 +313,7 @@ pub fn change_of(message: &LiveMessage) -> Option<LoggedRef<'_>> {
 }
 
 /// Returns whether more changes of the same step follow behind these items.
-#[must_use]
-pub fn is_within_a_step(items: &[Item]) -> bool {
+fn is_within_a_step(items: &[Item]) -> bool {
     match items.last() {
         Some(Item::Message(message)) => change_of(message).is_some_and(|logged| logged.more),
         Some(Item::Gap(_) | Item::Closed(_) | Item::Bookmark(..)) | None => false,

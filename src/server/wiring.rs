@@ -324,6 +324,7 @@ fn server_options(
             ping_timeout: Duration::from_millis(settings.ws_ping_timeout_ms),
             message_timeout: Duration::from_millis(settings.ws_message_timeout_ms),
             drain: Duration::from_millis(settings.drain_ms),
+            bookmark_every: PING_EVERY,
             groups: settings.beside.features.has(Feature::Groups),
             serve_docs: settings.docs,
         },

@@ -70,6 +70,9 @@ pub enum StorageError {
     /// Certainly no effect: the fence is not that of who holds the lock. This one stands against it, if there is one.
     #[error("the fence is not that of who holds the lock")]
     Fenced(Option<MessageId>),
+    /// Certainly no effect: the topic is not compacted, so it has no latest messages of keys.
+    #[error("topic is not compacted")]
+    NotCompacted,
     /// Certainly no effect, now and later: the topic was closed.
     #[error("topic is closed")]
     Closed,
@@ -111,6 +114,7 @@ impl StorageError {
             Self::SchedulesLimit => Self::SchedulesLimit,
             Self::NotLast(last) => Self::NotLast(*last),
             Self::Fenced(fence) => Self::Fenced(*fence),
+            Self::NotCompacted => Self::NotCompacted,
             Self::Closed => Self::Closed,
             Self::Cancelled(reason) => Self::Cancelled(reason.clone()),
             Self::KeyReused => Self::KeyReused,

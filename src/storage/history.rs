@@ -7,6 +7,7 @@
 
 use tidemill_proto::{Gap, GapReason, MessageId, TopicName};
 
+use super::latest::Untold;
 use super::{Epoch, GapCheck, end_of};
 
 /// What a backend knows of a topic's history.
@@ -39,6 +40,8 @@ pub(super) struct Facts {
     pub(super) deleted_behind: u64,
     /// How many of these in front of the oldest that is kept, or at all where none is.
     pub(super) deleted_in_front: u64,
+    /// Of a topic that is compacted: what is gone of which its latest messages have no trace.
+    pub(super) untold: Option<Untold>,
 }
 
 /// What a read has found behind a cursor.
@@ -73,7 +76,10 @@ impl Facts {
         behind: Behind,
     ) -> Option<Verdict> {
         let judged = Judged { facts: self, cursor, gap_check, behind };
-        let (reason, to, resume, missed) = judged.judge()?;
+        let (mut reason, to, resume, missed) = judged.judge()?;
+        if reason == GapReason::Trimmed && self.untold.is_some_and(|untold| untold.tells_behind(cursor)) {
+            reason = GapReason::Compacted;
+        }
         Some(Verdict { gap: Gap { topic: topic.clone(), from: cursor, to, reason, missed }, resume })
     }
 
@@ -274,6 +280,7 @@ mod tests {
         is_deleted: false,
         deleted_behind: 0,
         deleted_in_front: 0,
+        untold: None,
     };
     const FOREIGN: Facts = Facts { epoch: Epoch::Unmarked, born: None, ..TRIMMED };
 
@@ -489,5 +496,18 @@ mod tests {
         assert_eq!((told(0, 2), told(1, 1), told(2, 0)), (false, false, false));
         assert_eq!((told(0, 1), told(0, 0), told(1, 0)), (true, true, true));
         assert!(judged(Facts { deleted_in_front: 3, ..facts }, id(49)).is_some(), "nobody knows how many");
+    }
+
+    #[test]
+    fn what_is_gone_from_a_compacted_topic_is_told_as_such_where_its_latest_are_kept() {
+        let told = |newest: Option<u64>, keyless: Option<u64>, cursor| {
+            let untold = Some(Untold { newest: newest.map(id), keyless: keyless.map(id) });
+            judged(Facts { untold, ..TRIMMED }, cursor).map(|told| told.0)
+        };
+        assert_eq!(told(None, None, id(20)), Some(GapReason::Compacted));
+        assert_eq!(told(Some(20), Some(20), id(20)), Some(GapReason::Compacted));
+        assert_eq!(told(Some(21), None, id(20)), Some(GapReason::Trimmed), "gone without a trace");
+        assert_eq!(told(None, Some(60), id(20)), Some(GapReason::Trimmed), "it may be gone, and has no key");
+        assert_eq!(told(None, None, id(91)), Some(GapReason::Reset));
     }
 }

@@ -179,6 +179,7 @@ mod tests {
             when_full: WhenFull::DropOld,
             keep_until_acked: false,
             idle_seconds: None,
+            compact_by: None,
         }
     }
 

@@ -47,8 +47,8 @@ use super::hints::Hints;
 use super::listing::Listing;
 use super::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Backend, Batch, Changes, Condition, Draw, Drawn,
-    Followed, HintListener, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Places, Range,
-    RecordChanges, RecordEdit, RecordStore, RunEnd, RunEnding, RunStore, Selection, StorageError,
+    Followed, HintListener, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Places,
+    Range, RecordChanges, RecordEdit, RecordStore, RunEnd, RunEnding, RunStore, Selection, StorageError,
     StorageLimits, StoredMessage, Swept, Tail, TicketClaim, TopicChange, TopicList, TopicState, TopicStore,
     Trim, Unfit, Upkeep,
 };
@@ -59,6 +59,7 @@ mod bucket;
 mod buckets;
 mod group;
 mod keys;
+mod latest;
 mod leases;
 mod limits;
 mod locks;
@@ -205,6 +206,10 @@ impl MessageStore for Memory {
 
     async fn read(&self, topic: &TopicName, range: Range) -> Result<Batch, StorageError> {
         self.topics.read().read(topic, range, self.clock.now())
+    }
+
+    async fn latest(&self, topic: &TopicName, range: LatestRange) -> Result<Batch, StorageError> {
+        self.topics.read().latest(topic, range, self.clock.now())
     }
 
     async fn get(&self, topic: &TopicName, id: MessageId) -> Result<Option<StoredMessage>, StorageError> {

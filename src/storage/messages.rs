@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tidemill_proto::{MessageId, TopicName};
 
 use super::error::StorageError;
+use super::latest::LatestRange;
 use super::message::{Appended, NewMessage, StoredMessage};
 use super::reading::{Batch, Range};
 
@@ -53,13 +54,23 @@ pub trait MessageStore: fmt::Debug + Send + Sync {
     /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.
     async fn read(&self, topic: &TopicName, range: Range) -> Result<Batch, StorageError>;
 
+    /// Returns the latest message of each key of a topic, in the order of their ids, as far as the range goes. Of a key that
+    /// is written meanwhile it is the one or the other, and who reads on behind what it has got comes to the newer one.
+    /// `next` and `reached` of the batch are those of a [`read`](Self::read) of a topic without the others: at the end
+    /// `reached` is the last id that the topic has given.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`, `NotCompacted`.
+    async fn latest(&self, topic: &TopicName, range: LatestRange) -> Result<Batch, StorageError>;
+
     /// Returns the message with this id, or `None` if the topic does not (or no longer) have it.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.
     async fn get(&self, topic: &TopicName, id: MessageId) -> Result<Option<StoredMessage>, StorageError>;
 
-    /// Removes messages from the old end of a topic and returns how many were removed.
+    /// Removes messages from the old end of a topic, and what is as old of the latest of its keys, and returns how many
+    /// were removed.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.

@@ -62,6 +62,8 @@ pub struct TopicChange {
     pub keep_until_acked: Part<bool>,
     /// Seconds after which it is removed when nothing was done with it.
     pub idle_seconds: Part<u64>,
+    /// The field of the metadata that says which messages replace each other.
+    pub compact_by: Part<String>,
 }
 
 impl From<TopicUpdate> for TopicChange {
@@ -75,6 +77,7 @@ impl From<TopicUpdate> for TopicChange {
             when_full: Part::Set(update.when_full),
             keep_until_acked: Part::Set(update.keep_until_acked),
             idle_seconds: Part::Set(update.idle_seconds),
+            compact_by: Part::Set(update.compact_by),
         }
     }
 }

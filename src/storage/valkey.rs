@@ -80,6 +80,7 @@ mod health;
 mod kept;
 mod keys;
 mod lanes;
+mod latest;
 mod leases;
 mod limits;
 mod live;

@@ -33,6 +33,8 @@ const ANSWERS: &[(&str, &[&str])] = &[
     ("extend", &["settled", "error"]),
     ("reject", &["settled", "error"]),
     ("release", &["settled", "error"]),
+    ("watch", &["watching", "error"]),
+    ("unwatch", &["unwatched", "error"]),
 ];
 
 /// What the relay sends unasked.
@@ -43,6 +45,11 @@ const SENT: &[(&str, &str, &[&str])] = &[
         &["message", "gap", "cursor", "closed"],
     ),
     ("hand_out", "Messages of the groups that are consumed.", &["work"]),
+    (
+        "tell",
+        "Keys and members that are watched, as they are and as they change, and that a watch cannot go on.",
+        &["put", "deleted", "expired", "joined", "left", "synced", "bookmark", "reset", "unwatched"],
+    ),
     ("refuse", "A frame was refused, or a part of one: a topic of several.", &["error"]),
     ("end", "The relay closes the connection.", &["end"]),
 ];
@@ -72,7 +79,7 @@ fn document() -> Value {
         "info": {
             "title": "Tidemill",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "The WebSocket of a persistent message relay built on streams: any number of topics is read live, and messages are published. What is done over HTTP is described in `/openapi.json`, the codes of problems in `/problems`.",
+            "description": "The WebSocket of a persistent message relay built on streams: any number of topics is read live, keys and rooms are watched, and messages are published. What is done over HTTP is described in `/openapi.json`, the codes of problems in `/problems`.",
         },
         "defaultContentType": "application/json",
         "channels": {

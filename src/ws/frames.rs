@@ -21,6 +21,8 @@ use crate::link::{Link, Outbox, Taken};
 use crate::metrics::Metrics;
 use crate::relay::{DeliveriesOf, Held, Item, LiveMessage, Outlet, SharedBatch, as_wire};
 
+mod watched;
+
 /// What the library takes from the bytes that have arrived at once. Every idle connection holds it.
 const PARSE_BYTES: usize = 1024;
 /// Most bytes that stand in front of what a frame of the relay holds (RFC 6455 section 5.2).

@@ -21,6 +21,10 @@ use crate::relay::{
     parse_order_key, parse_selector, parse_topic, within,
 };
 
+mod watching;
+
+pub(super) use watching::{Watch, WatchTarget};
+
 /// What a frame asks for.
 #[derive(Debug)]
 pub(super) enum Request {
@@ -36,6 +40,10 @@ pub(super) enum Request {
     Consume(Consumption),
     /// Settle messages; the reference comes back with the answer.
     Settle(Option<String>, Vec<SettledReceipt>),
+    /// Watch something.
+    Watch(Watch),
+    /// Watch something no longer; the reference comes back with the answer.
+    Unwatch(Option<String>, String),
     /// Nothing: frames that need no answer.
     Nothing,
 }
@@ -62,6 +70,8 @@ pub(super) struct Subscription {
     pub(super) topics: Vec<(TopicSelector, StartAt)>,
     /// What it means that a topic does not exist.
     pub(super) absent: Absent,
+    /// Whether the reader wants the latest message of each key, where it does not get them live.
+    pub(super) latest: bool,
     /// What is wrong with the others.
     pub(super) refused: Vec<Rejection>,
 }
@@ -167,6 +177,18 @@ fn request(encoding: Encoding, body: &Bytes, frame: ClientFrame<'_>) -> Result<R
             let refuse = |failure| Rejection::new(reference.clone(), ErrorClass::Processing, failure);
             consumption(&frame, reference.clone()).map(Request::Consume).map_err(refuse)
         }
+        ClientFrame::Watch(frame) => {
+            let reference = owned(frame.reference.as_deref(), ErrorClass::Processing)?;
+            let refuse = |failure| Rejection::new(reference.clone(), ErrorClass::Processing, failure);
+            watching::watch(&frame, reference.clone()).map(Request::Watch).map_err(refuse)
+        }
+        ClientFrame::Unwatch { reference, watch } => {
+            let reference = owned(reference.as_deref(), ErrorClass::Processing)?;
+            match watching::name(&watch) {
+                Ok(name) => Ok(Request::Unwatch(reference, name)),
+                Err(failure) => Err(Rejection::new(reference, ErrorClass::Processing, failure)),
+            }
+        }
         ClientFrame::Settle(frame) => {
             let reference = owned(frame.reference.as_deref(), ErrorClass::Processing)?;
             match settled(encoding, body, &frame) {
@@ -265,10 +287,16 @@ fn subscription(frame: &Subscribe<'_>) -> Result<Subscription, Rejection> {
         let rule = format!("names {topic:?}, which is not among `topics`");
         return Err(refuse(Problem::field("cursors", rule).into()));
     }
+    let latest = match frame.view.as_deref() {
+        None => false,
+        Some("latest") => true,
+        Some(_) => return Err(refuse(Problem::field("view", "must be `latest`, or left out").into())),
+    };
+    let start = if latest { Cursor::Earliest } else { Cursor::Latest };
     let offset = frame
         .offset
         .as_deref()
-        .map_or(Ok(StartAt::Since(Since::Cursor(Cursor::Latest))), |text| parse_from("offset", text))
+        .map_or(Ok(StartAt::Since(Since::Cursor(start))), |text| parse_from("offset", text))
         .map_err(refuse)?;
     let mut topics: Vec<(TopicSelector, StartAt)> = Vec::with_capacity(frame.topics.len());
     let mut refused = Vec::new();
@@ -288,7 +316,7 @@ fn subscription(frame: &Subscribe<'_>) -> Result<Subscription, Rejection> {
         tracing::debug!(?client_id, topics = topics.len(), "subscribing");
     }
     let absent = if frame.must_exist { Absent::Refuse } else { Absent::Await };
-    Ok(Subscription { reference, topics, absent, refused })
+    Ok(Subscription { reference, topics, absent, latest, refused })
 }
 
 /// Parses a cursor of a topic or of a pattern.

@@ -17,6 +17,7 @@ use super::frames::{self, Arrived, Broken, Encoding, Incoming, Intake, Outgoing}
 use super::publishing::{Answer, Publishing};
 use super::requests::{self, Rejection, Request, Subscription};
 use super::subscribing::{self, refuse};
+use super::watching::{self, Watching};
 use super::working::{Done, Working};
 use super::{Ws, close};
 use crate::access::{Farewell, Leave};
@@ -32,6 +33,7 @@ const FRAMES_AT_ONCE: usize = 256;
 const ITEMS_AT_ONCE: usize = 512;
 
 mod answers;
+mod watches;
 
 use answers::admit_work;
 
@@ -114,6 +116,7 @@ enum Turn {
     Frame(Result<Arrived, Broken>),
     Answers(Vec<Answer>),
     Work(Done),
+    Watched(watching::Come),
     Time,
     Leave(Leave),
 }
@@ -122,6 +125,7 @@ enum Turn {
 enum Command {
     Subscribe(Subscription),
     Unsubscribe(Vec<TopicSelector>),
+    Watch(requests::Watch),
 }
 
 /// Where the topics stand that are read, and the patterns.
@@ -135,6 +139,8 @@ struct Session {
     publishing: Publishing,
     /// Made where there is some: most connections have none.
     working: Option<Box<Working>>,
+    /// The same of watches.
+    watching: Option<Box<Watching>>,
     /// When the client last gave a sign of life.
     heard: Instant,
     /// When it was last asked for one, if it has not been heard since.
@@ -155,8 +161,17 @@ pub(super) async fn serve(ws: Ws, gate: Gate, taken: Taken, encoding: Encoding) 
     let publishing = Publishing::new(gate.clone(), publishes_max, held_max, ws.0.budget.clone());
     let heard = Instant::now();
     // In a box: it is large, and handed on; what waits would hold it several times.
-    let session =
-        Box::new(Session { ws, gate, id: random(), incoming, publishing, working: None, heard, asked: None });
+    let session = Box::new(Session {
+        ws,
+        gate,
+        id: random(),
+        incoming,
+        publishing,
+        working: None,
+        watching: None,
+        heard,
+        asked: None,
+    });
     session.run(out).await;
 }
 
@@ -171,8 +186,8 @@ impl Session {
             reader.note_cut();
         }
         let (cursors, patterns) = (reader.cursors(), reader.pattern_cursors());
-        // Nobody is served by it any more, whatever the rest takes.
-        drop(reader);
+        // Nobody is served by them any more, whatever the rest takes.
+        drop((reader, self.watching.take()));
         let metrics = self.ws.0.metrics.clone();
         self.end(ending, (cursors, patterns), out).await;
         metrics.sockets().ended(how);
@@ -262,8 +277,9 @@ impl Session {
             if let Err(ending) = self.take_turn(turn, reader, &mut out, timer.as_mut()).await {
                 return (out, ending);
             }
-            if reader.is_empty() == counted.is_some() {
-                counted = (!reader.is_empty()).then(|| counts.readers().enter(metrics::Transport::WebSocket));
+            let reads = !reader.is_empty() || self.watches() > 0;
+            if reads != counted.is_some() {
+                counted = reads.then(|| counts.readers().enter(metrics::Transport::WebSocket));
             }
         }
     }
@@ -281,6 +297,7 @@ impl Session {
             frame = self.incoming.read(), if reads => Turn::Frame(frame),
             answers = self.publishing.answers() => Turn::Answers(answers),
             done = next_work(self.working.as_deref_mut()) => Turn::Work(done),
+            come = next_watched(self.watching.as_deref_mut()) => Turn::Watched(come),
             () = timer => Turn::Time,
             leave = farewell => Turn::Leave(leave),
         }
@@ -297,13 +314,19 @@ impl Session {
             Turn::Frame(frame) => match self.take_frames(frame, out).await? {
                 None => {}
                 Some(Command::Subscribe(asked)) => {
-                    subscribing::subscribe(&self.ws, &self.gate, self.id, reader, out, asked).await;
+                    let watches = self.watches();
+                    subscribing::subscribe(&self.ws, &self.gate, self.id, reader, out, watches, asked).await;
                 }
                 Some(Command::Unsubscribe(topics)) => subscribing::unsubscribe(reader, out, topics),
+                Some(Command::Watch(asked)) => {
+                    let topics = reader.cursors().len() + reader.pattern_cursors().len();
+                    self.watch(topics, out, asked).await;
+                }
             },
             Turn::Answers(answers) => self.write_answers(out, answers).await?,
             Turn::Work(Done::Settled(answers)) => self.write_settled(out, answers).await?,
             Turn::Work(Done::Come(come)) => come.into_iter().for_each(|come| self.write_come(out, come)),
+            Turn::Watched(come) => self.write_watched(out, come).await?,
             Turn::Leave(leave) => {
                 self.answer_the_rest(out, self.ws.0.options.drain / 4).await?;
                 return Err(Ending::Over(leave));
@@ -374,6 +397,8 @@ impl Session {
                 }
             },
             Ok(Request::Unsubscribe(topics)) => return Ok(Some(Command::Unsubscribe(topics))),
+            Ok(Request::Watch(asked)) => return Ok(Some(Command::Watch(asked))),
+            Ok(Request::Unwatch(reference, name)) => self.unwatch(out, reference, &name),
             Ok(Request::Ping(reference)) => {
                 let timestamp = self.ws.0.relay.clock().now();
                 out.put(&ServerFrame::Pong { reference: reference.map(Into::into), timestamp });
@@ -383,12 +408,12 @@ impl Session {
                 let reference = asked.reference.clone();
                 match admit_work(&self.ws, &self.gate).await.and_then(|()| self.work().consume(asked)) {
                     Ok(()) => {}
-                    Err(failure) => self.refuse_work(out, reference, failure),
+                    Err(failure) => self.refuse_frame(out, reference, failure),
                 }
             }
             Ok(Request::Settle(reference, receipts)) => match admit_work(&self.ws, &self.gate).await {
                 Ok(()) => self.work().settle(reference, receipts, hold),
-                Err(failure) => self.refuse_work(out, reference, failure),
+                Err(failure) => self.refuse_frame(out, reference, failure),
             },
             Err(rejection) => refuse(out, &rejection),
         }
@@ -424,6 +449,14 @@ impl Session {
 async fn next_work(working: Option<&mut Working>) -> Done {
     match working {
         Some(working) => working.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for what comes of the watches of a connection; for ever where there are none.
+async fn next_watched(watching: Option<&mut Watching>) -> watching::Come {
+    match watching {
+        Some(watching) => watching.next().await,
         None => std::future::pending().await,
     }
 }

@@ -8,16 +8,17 @@ use super::frames::Outgoing;
 use super::requests::{Rejection, Subscription};
 use crate::relay::{Begun, Gate, LiveReader, StartAt};
 
-/// Subscribes to what a frame names, and answers it.
+/// Subscribes to what a frame names, and answers it, on a connection with so many watches.
 pub(super) async fn subscribe(
     ws: &Ws,
     gate: &Gate,
     session: u64,
     reader: &mut LiveReader<Outgoing>,
     out: &mut Outgoing,
+    watches: usize,
     asked: Subscription,
 ) {
-    let Subscription { reference, topics, absent, refused } = asked;
+    let Subscription { reference, topics, absent, latest, refused } = asked;
     for rejection in &refused {
         refuse(out, rejection);
     }
@@ -26,11 +27,8 @@ pub(super) async fn subscribe(
     let known: Vec<_> = topics_of.chain(patterns).collect();
     let added = topics.iter().filter(|(topic, _)| !known.contains(topic)).count();
     let topics_max = ws.0.options.topics_max;
-    if known.len() + added > topics_max {
-        let rule = format!(
-            "are too many: a connection reads at most {topics_max} topics (setting `TIDEMILL_WS_TOPICS_MAX`)"
-        );
-        let problem = Problem::field("topics", rule);
+    if known.len() + added + watches > topics_max {
+        let problem = Problem::field("topics", format_args!("are too many: {}", reads_at_most(topics_max)));
         return refuse(out, &Rejection::new(reference, ErrorClass::Subscription, problem));
     }
     let mut started: Vec<(TopicName, MessageId)> = Vec::with_capacity(topics.len());
@@ -40,7 +38,12 @@ pub(super) async fn subscribe(
         if down.is_none() {
             let begun = match (selector.clone(), &from) {
                 (TopicSelector::Topic(topic), StartAt::Since(since)) => {
-                    reader.add(&topic, *since, absent).await.map(|Begun { cursor, exists, .. }| {
+                    let begun = if latest {
+                        reader.add_latest(&topic, *since, absent).await
+                    } else {
+                        reader.add(&topic, *since, absent).await
+                    };
+                    begun.map(|Begun { cursor, exists, .. }| {
                         if !exists {
                             waits_for.push(topic.clone());
                         }
@@ -49,6 +52,9 @@ pub(super) async fn subscribe(
                 }
                 (TopicSelector::Topic(_), StartAt::Cursor(_)) => {
                     Err(Problem::field("cursors", "is the cursor of a pattern").into())
+                }
+                (TopicSelector::Pattern(_), _) if latest => {
+                    Err(Problem::field("view", "is of topics; name them in place of a pattern").into())
                 }
                 (TopicSelector::Pattern(pattern), from) => {
                     let cursor = reader.add_pattern(&pattern, from).await;
@@ -84,6 +90,13 @@ pub(super) async fn subscribe(
         };
         out.put(&subscribed);
     }
+}
+
+/// Returns the rule on how much one connection reads.
+pub(super) fn reads_at_most(topics_max: usize) -> String {
+    format!(
+        "a connection reads at most {topics_max} topics, what it watches counted with them (setting `TIDEMILL_WS_TOPICS_MAX`)"
+    )
 }
 
 /// Ends what a frame names, and answers it.

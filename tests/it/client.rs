@@ -12,6 +12,7 @@ use crate::support::ground::topic;
 use crate::support::relay::STUCK;
 
 mod frames;
+mod keys;
 mod locks;
 mod patterns;
 mod publishing;

@@ -20,6 +20,7 @@ mod gaps;
 mod held;
 mod idempotency;
 mod kept;
+mod latest;
 mod leases;
 mod limits;
 mod listed;
@@ -105,6 +106,13 @@ conformance! {
             records_change_together_and_only_as_expected,
             who_has_missed_many_changes_is_told_of_all_records,
             of_changes_of_one_record_one_is_made_and_those_of_others_do_not_disturb;
+        latest:
+            the_latest_of_each_key_is_there_however_short_the_log,
+            who_is_behind_is_told_that_what_is_gone_was_compacted,
+            what_is_deleted_or_trimmed_by_request_is_not_among_the_latest,
+            a_topic_is_compacted_from_when_it_says_so_and_by_what,
+            there_are_as_many_latest_as_the_topic_keeps_messages,
+            what_has_expired_is_the_latest_and_is_not_returned;
         kept:
             what_topics_keep_is_told_about_by_their_names;
         limits:

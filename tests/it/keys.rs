@@ -10,6 +10,7 @@ mod handover;
 mod http;
 mod rights;
 mod several;
+mod sockets;
 mod watch;
 mod wrong;
 

@@ -7,6 +7,7 @@ mod drain;
 mod events;
 mod first;
 mod gaps;
+mod latest;
 mod libraries;
 mod lines;
 mod origins;

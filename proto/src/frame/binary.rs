@@ -19,10 +19,11 @@ use self::parts::{
     read_class, read_cursors, read_id, read_order_key, read_pattern_cursor, read_pattern_cursors, read_topic,
     write_class, write_cursors, write_id, write_pattern_cursors,
 };
+use self::watch::{read_target, write_target};
 use self::work::{OutDelivered, OutSettled, read_group, read_said, write_said};
 use super::{
     ClientFrame, Consume, Consuming, ErrorFrame, HandedRef, Message, Publish, ServerFrame, Settle, Subscribe,
-    Work, WorkRef,
+    Watch, Watched, Work, WorkRef,
 };
 use crate::gap::{Gap, GapReason};
 use crate::message::{MessageEncoding, MessageRef};
@@ -32,9 +33,12 @@ use crate::{Code, Delivery, ScheduleId, Timestamp};
 
 mod layout;
 mod parts;
+mod watch;
+mod watched;
 mod work;
 
 pub use parts::BinaryError;
+pub use watch::{write_change_head, write_change_rest};
 
 /// The byte in front of every frame.
 pub const VERSION: u8 = 1;
@@ -50,8 +54,16 @@ const CONFIG: Configuration<LittleEndian, Varint, Limit<DECODE_BYTES_MAX>> =
 /// The bytes are not one whole frame of this version.
 pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
     Ok(match decode::<In<'_>>(bytes)? {
-        In::Subscribe { reference, topics, cursors, offset, client_id, must_exist } => {
-            ClientFrame::Subscribe(Subscribe { reference, topics, cursors, offset, client_id, must_exist })
+        In::Subscribe { reference, topics, cursors, offset, client_id, must_exist, view } => {
+            ClientFrame::Subscribe(Subscribe {
+                reference,
+                topics,
+                cursors,
+                offset,
+                client_id,
+                must_exist,
+                view,
+            })
         }
         In::Unsubscribe { topics } => ClientFrame::Unsubscribe { topics },
         In::Publish {
@@ -114,6 +126,10 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
         In::Settle { reference, receipts, said } => {
             ClientFrame::Settle(Settle { reference, receipts, said: read_said(said) })
         }
+        In::Watch { reference, watch, target, cursor } => {
+            ClientFrame::Watch(Watch { reference, watch, target: read_target(target), cursor })
+        }
+        In::Unwatch { reference, watch } => ClientFrame::Unwatch { reference, watch },
     })
 }
 
@@ -127,6 +143,7 @@ pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
             offset: it.offset.clone(),
             client_id: it.client_id.clone(),
             must_exist: it.must_exist,
+            view: it.view.clone(),
         },
         ClientFrame::Unsubscribe { topics } => In::Unsubscribe { topics: topics.clone() },
         ClientFrame::Publish(it) => match it.delivery {
@@ -172,6 +189,15 @@ pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
             receipts: it.receipts.clone(),
             said: write_said(&it.said),
         },
+        ClientFrame::Watch(it) => In::Watch {
+            reference: it.reference.clone(),
+            watch: it.watch.clone(),
+            target: write_target(&it.target),
+            cursor: it.cursor.clone(),
+        },
+        ClientFrame::Unwatch { reference, watch } => {
+            In::Unwatch { reference: reference.clone(), watch: watch.clone() }
+        }
     };
     encode(&frame, out);
 }
@@ -289,6 +315,19 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
             reference,
             results: results.into_iter().map(OutSettled::read).collect::<Result<_, _>>()?,
         },
+        Out::Watching { reference, watch } => ServerFrame::Watched(Watched::Began { reference, watch }),
+        Out::Unwatched { reference, watch, cursor, reason } => {
+            let cursor = cursor.map(read_id);
+            ServerFrame::Watched(Watched::Ended { reference, watch, cursor, reason })
+        }
+        Out::Change { watch, change } => ServerFrame::Watched(Watched::Change(change.read(watch)?)),
+        Out::Synced { watch, revision } => {
+            ServerFrame::Watched(Watched::Synced { watch, revision: read_id(revision) })
+        }
+        Out::Bookmark { watch, revision } => {
+            ServerFrame::Watched(Watched::Bookmark { watch, revision: read_id(revision) })
+        }
+        Out::Reset { watch } => ServerFrame::Watched(Watched::Reset { watch }),
     })
 }
 
@@ -370,6 +409,7 @@ pub fn write_server(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
             reference: reference.clone(),
             results: results.iter().map(OutSettled::of).collect(),
         },
+        ServerFrame::Watched(watched) => watched::write(watched),
     };
     encode(&frame, out);
 }
@@ -437,7 +477,11 @@ fn why(error: &DecodeError) -> &'static str {
 
 fn encode(frame: &impl Encode, out: &mut Vec<u8>) {
     out.push(VERSION);
-    bincode::encode_into_std_write(frame, out, CONFIG).expect("plain structures encode into a vector");
+    append(frame, out);
+}
+
+fn append(part: &impl Encode, out: &mut Vec<u8>) {
+    bincode::encode_into_std_write(part, out, CONFIG).expect("plain structures encode into a vector");
 }
 
 #[cfg(test)]

@@ -17,9 +17,11 @@ use crate::{Code, Delivery, MessageId, PatternCursor, Problem, ScheduleId, Topic
 
 mod client;
 mod refused;
+mod watch;
 mod work;
 
 pub use client::{ServerFrameError, read_server, write_client};
+pub use watch::{write_change_head, write_change_rest};
 pub use work::write_work;
 
 /// Every field that any client frame can have; which of them belong together depends on `type`.
@@ -40,6 +42,8 @@ struct AnyFrame<'a> {
     client_id: Option<Cow<'a, str>>,
     #[serde(default)]
     must_exist: Option<bool>,
+    #[serde(borrow, default)]
+    view: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     topic: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "crate::json::present")]
@@ -84,6 +88,16 @@ struct AnyFrame<'a> {
     ack_wait: Option<&'a RawValue>,
     #[serde(borrow, default)]
     reason: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    watch: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    bucket: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    prefix: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    room: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    cursor: Option<Cow<'a, str>>,
 }
 
 /// A group, and a key in it.
@@ -136,6 +150,7 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
                 offset: any.offset,
                 client_id: any.client_id,
                 must_exist: any.must_exist.unwrap_or_default(),
+                view: any.view,
             })),
             None => Err(missing(ErrorClass::Subscription, "topics")),
         },
@@ -180,9 +195,12 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
         Some("consume" | "ack" | "nack" | "extend" | "reject" | "release") => {
             work::read(any).map_err(|problem| refuse(ErrorClass::Processing, *problem))
         }
+        Some("watch" | "unwatch") => {
+            watch::read(any).map_err(|problem| refuse(ErrorClass::Processing, *problem))
+        }
         Some(other) => {
             let rule = format!(
-                "is {}; known are `subscribe`, `unsubscribe`, `publish`, `ping`, `consume`, `ack`, `nack`, `extend`, `reject` and `release`",
+                "is {}; known are `subscribe`, `unsubscribe`, `publish`, `ping`, `consume`, `ack`, `nack`, `extend`, `reject`, `release`, `watch` and `unwatch`",
                 serde_json::Value::from(other)
             );
             Err(refuse(ErrorClass::UnknownType, Problem::field("type", rule)))
@@ -321,16 +339,12 @@ pub fn write(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
             write_out(&Out::Unsubscribed { topics: out_topics(topics, patterns), cursors }, out);
         }
         ServerFrame::Published { reference, message_id, topic, timestamp, replayed } => {
-            out.extend_from_slice(br#"{"type":"published","#);
-            if let Some(reference) = reference {
-                out.extend_from_slice(br#""ref":"#);
-                let _ = serde_json::to_writer(&mut *out, reference);
-                out.push(b',');
-            }
+            out.extend_from_slice(br#"{"type":"published""#);
+            put_reference(reference.as_deref(), out);
             // Writing into a vector cannot fail; names, ids and times hold nothing that JSON escapes.
             let _ = write!(
                 out,
-                r#""message_id":"{message_id}","topic":"{topic}","timestamp":"{timestamp}"{}}}"#,
+                r#","message_id":"{message_id}","topic":"{topic}","timestamp":"{timestamp}"{}}}"#,
                 if *replayed { r#","replayed":true"# } else { "" }
             );
         }
@@ -357,6 +371,7 @@ pub fn write(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
         ServerFrame::Settled { reference, results } => {
             write_out(&Out::Settled { reference: reference.as_deref(), results }, out);
         }
+        ServerFrame::Watched(watched) => watch::write(watched, out),
     }
 }
 
@@ -388,6 +403,14 @@ fn write_error(error: &ErrorFrame<'_>, out: &mut Vec<u8>) {
     };
     let frame = Out::Error { reference: error.reference.as_deref(), code, message: &error.message, details };
     write_out(&frame, out);
+}
+
+/// Appends the reference of an answer, behind another member.
+fn put_reference(reference: Option<&str>, out: &mut Vec<u8>) {
+    if let Some(reference) = reference {
+        out.extend_from_slice(br#","ref":"#);
+        let _ = serde_json::to_writer(out, reference);
+    }
 }
 
 fn write_out(frame: &Out<'_>, out: &mut Vec<u8>) {

@@ -15,19 +15,27 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{AllOf, Object, ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 
-use super::{ClientFrame, Said, ServerFrame, Settle};
+use super::{Change, ClientFrame, Said, ServerFrame, Settle, Watched};
 use crate::message::Unique;
 use crate::topics::RunState;
+use crate::watched::{LoggedKind, WatchedKind};
 use crate::{
-    Code, Gap, Message, MessageId, OrderKey, PatternCursor, ScheduleId, Since, Timestamp, TopicName,
-    TopicPattern, TopicSelector,
+    Gap, Message, MessageId, OrderKey, PatternCursor, ScheduleId, Since, Timestamp, TopicName, TopicPattern,
+    TopicSelector,
 };
 use fields::{cursors, idempotency_key, reference, seconds_to_live, starts, topics_of_frame};
 
+mod errors;
 mod fields;
 mod texts;
+mod watch;
 mod work;
 
+pub use errors::{ErrorDetails, ErrorFrame, ErrorWord, RefusedFrame};
+pub use watch::{
+    BookmarkFrame, DeletedFrame, ExpiredFrame, JoinedFrame, LeftFrame, PutFrame, ResetFrame, SyncedFrame,
+    UnwatchFrame, UnwatchedFrame, WatchFrame, WatchingFrame,
+};
 pub use work::{
     AckFrame, ConsumeFrame, ConsumingFrame, DeliveredMessage, ExtendFrame, NackFrame, RejectFrame,
     ReleaseFrame, SettledFrame, WorkFrame,
@@ -73,7 +81,12 @@ impl FrameSchema {
 
 /// Returns the schema of a frame; of fields of which it has one, as of the forms of a payload, it has exactly one.
 fn with_one_of(object: Object) -> Schema {
-    const FORMS: [&[&str]; 2] = [&["payload", "payload_text", "payload_base64"], &["receipts", "message_id"]];
+    const FORMS: [&[&str]; 4] = [
+        &["payload", "payload_text", "payload_base64"],
+        &["receipts", "message_id"],
+        &["bucket", "room"],
+        &["value", "value_text", "value_base64", "damaged"],
+    ];
 
     let are_there = |forms: &&&[&'static str]| forms.iter().all(|form| object.properties.contains_key(*form));
     let Some(forms) = FORMS.iter().find(are_there) else { return Schema::Object(object) };
@@ -110,6 +123,13 @@ macro_rules! frames {
     };
 }
 
+/// A change of something of a kind.
+macro_rules! of_change {
+    ($of:ident, $change:pat) => {
+        ServerFrame::Watched(Watched::Change(Change { of: WatchedKind::$of, change: $change, .. }))
+    };
+}
+
 frames! {
     /// Every frame that a client sends.
     CLIENT_FRAMES,
@@ -125,6 +145,8 @@ frames! {
     ClientFrame::Settle(Settle { said: Said::Extend { .. }, .. }) => ExtendFrame = "extend";
     ClientFrame::Settle(Settle { said: Said::Reject { .. }, .. }) => RejectFrame = "reject";
     ClientFrame::Settle(Settle { said: Said::Release, .. }) => ReleaseFrame = "release";
+    ClientFrame::Watch(_) => WatchFrame = "watch";
+    ClientFrame::Unwatch { .. } => UnwatchFrame = "unwatch";
 }
 
 frames! {
@@ -146,6 +168,16 @@ frames! {
     ServerFrame::Consuming(_) => ConsumingFrame = "consuming";
     ServerFrame::Work(_) => WorkFrame = "work";
     ServerFrame::Settled { .. } => SettledFrame = "settled";
+    ServerFrame::Watched(Watched::Began { .. }) => WatchingFrame = "watching";
+    ServerFrame::Watched(Watched::Ended { .. }) => UnwatchedFrame = "unwatched";
+    of_change!(Keys, LoggedKind::Put) => PutFrame = "put";
+    of_change!(Keys, LoggedKind::Deleted) => DeletedFrame = "deleted";
+    of_change!(Keys, LoggedKind::Expired) => ExpiredFrame = "expired";
+    of_change!(Members, LoggedKind::Put) => JoinedFrame = "joined";
+    of_change!(Members, LoggedKind::Deleted | LoggedKind::Expired) => LeftFrame = "left";
+    ServerFrame::Watched(Watched::Synced { .. }) => SyncedFrame = "synced";
+    ServerFrame::Watched(Watched::Bookmark { .. }) => BookmarkFrame = "bookmark";
+    ServerFrame::Watched(Watched::Reset { .. }) => ResetFrame = "reset";
 }
 
 /// Returns the schemas of all frames and of what they consist of, by name. They refer to each other
@@ -186,6 +218,10 @@ pub struct SubscribeFrame {
     /// Whether a topic that does not exist is refused, alone, with an `error`; false where it is absent.
     #[schema(nullable = false)]
     pub must_exist: Option<bool>,
+    /// `latest`: of topics that are compacted the latest message of each key, from the start where no place is said, and
+    /// then what comes live. Patterns have no such view.
+    #[schema(nullable = false, pattern = "^latest$")]
+    pub view: Option<String>,
 }
 
 /// Reads topics no longer; those that are not subscribed to are passed over. The answer is
@@ -379,66 +415,6 @@ pub struct PongFrame {
     pub reference: Option<String>,
     /// When.
     pub timestamp: Timestamp,
-}
-
-/// A frame that was refused. It leaves the connection and its subscriptions as they were.
-#[derive(Debug, ToSchema)]
-pub struct ErrorFrame {
-    /// The `ref` of the refused frame, where it had one that could be read.
-    #[serde(rename = "ref")]
-    #[schema(schema_with = reference)]
-    pub reference: Option<String>,
-    /// What kind of frame was refused; for a publish, the problem's code.
-    pub code: ErrorWord,
-    /// What is wrong, and what to do.
-    pub message: String,
-    /// The problem.
-    pub details: ErrorDetails,
-}
-
-/// What stands in `code` of an `error`.
-#[derive(Debug, ToSchema)]
-#[serde(untagged)]
-pub enum ErrorWord {
-    /// Of a refused frame that is no publish.
-    Frame(RefusedFrame),
-    /// Of a refused publish.
-    Publish(Code),
-}
-
-/// What kind of frame was refused.
-#[derive(Debug, ToSchema)]
-pub enum RefusedFrame {
-    /// A subscribe or unsubscribe.
-    #[serde(rename = "SUBSCRIPTION_ERROR")]
-    Subscription,
-    /// A frame of a type that does not exist.
-    #[serde(rename = "UNKNOWN_MESSAGE_TYPE")]
-    UnknownType,
-    /// Any other frame.
-    #[serde(rename = "PROCESSING_ERROR")]
-    Processing,
-}
-
-/// The problem for which a frame was refused.
-#[derive(Debug, ToSchema)]
-pub struct ErrorDetails {
-    /// The problem's code.
-    pub code: Code,
-    /// Whether the same frame, sent again later, can succeed and does no harm.
-    pub retryable: bool,
-    /// The field that is meant, where there is one.
-    #[schema(nullable = false)]
-    pub field: Option<String>,
-    /// Seconds to wait before that, where waiting helps.
-    #[schema(nullable = false)]
-    pub retry_after_seconds: Option<u64>,
-    /// The id of the last message of the topic, `0-0` for none, where a publish was to follow another one.
-    #[schema(nullable = false)]
-    pub last_id: Option<MessageId>,
-    /// Why the topic was cancelled, where it was.
-    #[schema(nullable = false)]
-    pub reason: Option<String>,
 }
 
 /// The last frame: the relay closes the connection, and a close frame follows.

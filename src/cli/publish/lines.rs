@@ -439,7 +439,7 @@ impl Run<'_> {
                 result.code = Some(refusal.code);
                 result.retryable = Some(refusal.retryable);
                 result.last_id = refusal.last_id;
-                result.reason = refusal.reason;
+                result.reason = refusal.reason.map(Into::into);
             }
             Err(error) => result.error = Some(error.to_string()),
         }

@@ -2,6 +2,7 @@
 
 use tidemill_proto::MessageId;
 
+use super::history::View;
 use crate::storage::{Epoch, Tail};
 
 /// What a topic that does not exist means to who wants to read it.
@@ -32,11 +33,12 @@ pub(super) struct Begin {
     pub(super) seen: bool,
     /// Which topic the cursor is of, where that is known.
     pub(super) epoch: Option<Epoch>,
+    pub(super) view: View,
 }
 
 impl Begin {
     /// In a topic that is still to be made.
-    pub(super) const BEFORE_THE_FIRST: Self = Self { cursor: None, seen: true, epoch: None };
+    pub(super) const BEFORE_THE_FIRST: Self = Self { cursor: None, seen: true, epoch: None, view: View::All };
 
     /// In front of the oldest message that there is. What is trimmed from there on is missed, and nothing that
     /// was trimmed before.
@@ -54,6 +56,6 @@ impl Begin {
 /// Whoever begins at the tail is told of what is lost behind it.
 impl From<Tail> for Begin {
     fn from(tail: Tail) -> Self {
-        Self { cursor: tail.last, seen: true, epoch: Some(tail.epoch) }
+        Self { cursor: tail.last, seen: true, epoch: Some(tail.epoch), view: View::All }
     }
 }

@@ -389,7 +389,7 @@ impl Feed {
             let resume =
                 resume_after(&gap, messages.first().map(|message| message.id()), reached, ring.tail());
             match gap.reason {
-                GapReason::Trimmed => ring.push_gap(gap, resume),
+                GapReason::Trimmed | GapReason::Compacted => ring.push_gap(gap, resume),
                 GapReason::Deleted => ring.cut(epoch.unwrap_or_default(), resume, false),
                 GapReason::Reset => {
                     // Of one topic: the backend has lost messages. Else it is another one.
@@ -450,7 +450,7 @@ fn resume_after(
 ) -> Option<MessageId> {
     match gap.reason {
         // Behind what the reader had seen; `to` is the next message or the next id there can be.
-        GapReason::Trimmed | GapReason::Deleted => tail.max(gap.to.previous()),
+        GapReason::Trimmed | GapReason::Compacted | GapReason::Deleted => tail.max(gap.to.previous()),
         GapReason::Reset => match first.or(reached) {
             Some(first) => first.previous(),
             None => gap.to.previous(),

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::begin::{Absent, Begin};
 use super::feed::{Feed, Mark};
-use super::history::History;
+use super::history::{History, View};
 use super::options::FeedOptions;
 use super::pattern_feed::PatternFeed;
 use super::patterns::Patterns;
@@ -28,7 +28,7 @@ use crate::access::{Caller, Permit, Session, Verb};
 use crate::relay::Failure;
 use crate::relay::owners::{Owned, Owners};
 use crate::relay::watching::Watching;
-use crate::storage::{Epoch, GapCheck, Hint, HintListener, Range, Storage, StorageError, Tail};
+use crate::storage::{Epoch, GapCheck, Hint, HintListener, LatestRange, Range, Storage, StorageError, Tail};
 
 /// How many feeds are begun at one time, at most.
 const BEGINNING: usize = 64;
@@ -254,10 +254,14 @@ impl Feeds {
         topic: &TopicName,
         since: Since,
         absent: Absent,
+        view: View,
     ) -> Result<Begin, Failure> {
         let cursor = since.at(self.storage.upkeep.now());
+        if matches!((cursor, view), (Cursor::Earliest, View::Latest { .. })) {
+            return Ok(Begin::BEFORE_THE_FIRST);
+        }
         if let (Cursor::After(id), Since::Cursor(_)) = (cursor, since) {
-            return Ok(Begin { cursor: Some(id), seen: true, epoch: None });
+            return Ok(Begin { cursor: Some(id), ..Begin::BEFORE_THE_FIRST });
         }
         let tail = self.tail(topic, absent).await?.unwrap_or(NOTHING);
         Ok(match cursor {
@@ -273,6 +277,19 @@ impl Feeds {
                 Begin { cursor: Some(newest), ..tail.into() }
             }
         })
+    }
+
+    /// Checks that there is a latest message of each key of a topic, if there is the topic.
+    ///
+    /// # Errors
+    /// It is not compacted, or the storage did not answer.
+    pub(super) async fn check_compacted(&self, topic: &TopicName) -> Result<(), Failure> {
+        let (after, gap_check) = (Some(MessageId::MAX), GapCheck::None);
+        let range = LatestRange { after, gap_check, goes_on: true, limit: 1, bytes_max: 1 };
+        match self.storage.messages.latest(topic, range).await {
+            Ok(_) | Err(StorageError::NoTopic) => Ok(()),
+            Err(error) => Err(Failure::read(error, Some(topic))),
+        }
     }
 
     /// Returns the newest message up to a place, if one is kept. A topic that has gone meanwhile has none.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tidemill_proto::{GapReason, MessageId, TopicName, TopicPattern};
+use tidemill_proto::{MessageId, TopicName, TopicPattern};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -172,7 +172,7 @@ impl<P: Park> Following<P> {
                         taken.push(Item::Message(message));
                     }
                     Slot::Gap(gap, _) => {
-                        let is_known = gap.reason == GapReason::Trimmed
+                        let is_known = gap.reason.goes_on()
                             && gap.to.previous().is_some_and(|last| self.had(&gap.topic, last));
                         self.skips.remove(&gap.topic);
                         if !is_known {
@@ -221,10 +221,10 @@ impl Origin {
     /// Returns where to begin in a topic.
     pub(super) fn begin_in(self, topic: &TopicName, covered: &CoveredTopic, bookmark: &Bookmark) -> Begin {
         match self {
-            Self::Cursor(cursor) => Begin { cursor, seen: false, epoch: None },
+            Self::Cursor(cursor) => Begin { cursor, seen: false, ..Begin::BEFORE_THE_FIRST },
             Self::Bookmark => {
                 if let Some(cursor) = bookmark.place_of(topic) {
-                    return Begin { cursor: Some(cursor), seen: true, epoch: None };
+                    return Begin { cursor: Some(cursor), ..Begin::BEFORE_THE_FIRST };
                 }
                 let Some(before) =
                     bookmark.base_ms().checked_sub(1).filter(|_| covered.from_ms < bookmark.base_ms())
@@ -235,11 +235,11 @@ impl Origin {
                 match covered.position {
                     // It has given nothing since, so the reader has all that the ring has of it.
                     Some(place) if place.cursor <= Some(base) => {
-                        Begin { cursor: place.cursor, seen: true, epoch: None }
+                        Begin { cursor: place.cursor, ..Begin::BEFORE_THE_FIRST }
                     }
-                    Some(_) => Begin { cursor: Some(base), seen: true, epoch: None },
+                    Some(_) => Begin { cursor: Some(base), ..Begin::BEFORE_THE_FIRST },
                     // Nobody can tell, so nobody can tell either what is missing.
-                    None => Begin { cursor: Some(base), seen: false, epoch: None },
+                    None => Begin { cursor: Some(base), seen: false, ..Begin::BEFORE_THE_FIRST },
                 }
             }
         }

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::message::LiveMessage;
 use super::primitives::{Mutex, driven};
-use crate::storage::{Epoch, GapCheck, Range, Storage, StorageError};
+use crate::storage::{Epoch, GapCheck, LatestRange, Range, Storage, StorageError};
 
 /// Most reads at one time: enough to keep a server busy, few enough that the feeds' own reads, on the
 /// same connection, do not wait for all of them.
@@ -42,6 +42,19 @@ pub(super) struct ReadKey {
     pub(super) gap_check: GapCheck,
     pub(super) limit: usize,
     pub(super) bytes_max: usize,
+    pub(super) view: View,
+}
+
+/// Which messages are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum View {
+    /// All.
+    All,
+    /// The latest of each key.
+    Latest {
+        /// Whether the reader has begun to read them already.
+        goes_on: bool,
+    },
 }
 
 /// What storage has behind a cursor.
@@ -157,15 +170,26 @@ impl Recent {
 }
 
 async fn page(storage: &Storage, asked: ReadKey) -> Outcome {
-    let ReadKey { topic, after, gap_check, limit, bytes_max } = asked;
-    let range = Range { order: Order::Asc, after, gap_check, limit, bytes_max };
-    let mut batch = storage.messages.read(&topic, range).await.map_err(Arc::new)?;
+    let ReadKey { ref topic, after, gap_check, limit, bytes_max, view } = asked;
+    let read = || async move {
+        match view {
+            View::All => {
+                let range = Range { order: Order::Asc, after, gap_check, limit, bytes_max };
+                storage.messages.read(topic, range).await
+            }
+            View::Latest { goes_on } => {
+                let range = LatestRange { after, gap_check, goes_on, limit, bytes_max };
+                storage.messages.latest(topic, range).await
+            }
+        }
+    };
+    let mut batch = read().await.map_err(Arc::new)?;
     let mut passed = None;
     if gap_check == GapCheck::Epoch && batch.reached.is_none() && batch.gap.is_none() {
         // The tail first, so that whatever comes after it is found by the read or missed by somebody
         // who stands at the tail.
-        passed = storage.live.tail(&topic).await.map_err(Arc::new)?.last;
-        batch = storage.messages.read(&topic, range).await.map_err(Arc::new)?;
+        passed = storage.live.tail(topic).await.map_err(Arc::new)?.last;
+        batch = read().await.map_err(Arc::new)?;
         passed = passed.filter(|_| batch.reached.is_none());
     }
     let messages = batch.messages.into_iter();
@@ -190,7 +214,8 @@ mod tests {
 
     fn asked(seq: u64) -> ReadKey {
         let after = Some(MessageId::new(0, seq));
-        ReadKey { topic: topic(), after, gap_check: GapCheck::Seen, limit: 10, bytes_max: 1 << 16 }
+        let (gap_check, view) = (GapCheck::Seen, View::All);
+        ReadKey { topic: topic(), after, gap_check, limit: 10, bytes_max: 1 << 16, view }
     }
 
     async fn append(history: &History) {

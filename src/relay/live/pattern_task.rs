@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use tidemill_proto::{Code, GapReason, MessageId, Problem, Timestamp, TopicName};
+use tidemill_proto::{Code, MessageId, Problem, Timestamp, TopicName};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -189,7 +189,7 @@ impl Task {
                     self.feed.push_message(message);
                 }
                 Item::Gap(gap) => {
-                    if gap.reason != GapReason::Trimmed
+                    if !gap.reason.goes_on()
                         && let Some(topic) = covered.topics.get_mut(&gap.topic)
                     {
                         // What it has now may be of another topic than what readers have seen.

@@ -9,12 +9,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_proto::{BucketName, Cursor, MessageId, Since, TopicName};
+use tidemill_proto::{MessageId, TopicName};
 
-use super::begin::{Absent, Begun};
 use super::doubt::{Doubt, Owned};
-use super::feed::Mark;
-use super::feeds::{Feeds, Joined};
+use super::feeds::Feeds;
 use super::following::Following;
 use super::item::{End, Item, Lack, TakeLimit, Taken};
 use super::message::FRAME_BYTES;
@@ -24,9 +22,8 @@ use super::pending::{Held, Pending};
 use super::storage_read::StorageRead;
 use super::subscription::{Parked, Standing, Subscription};
 use super::turn::Turn;
-use crate::access::{Farewell, Permit, Session, Verb};
+use crate::access::{Farewell, Session};
 use crate::budget::{FREE_BYTES, Hold};
-use crate::relay::Failure;
 
 /// Wait before a failed read of storage is repeated.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -107,69 +104,6 @@ impl<O: Outlet> LiveReader<O> {
         self.session.farewell(drain)
     }
 
-    /// Adds a topic, or moves the reader to another place in it, and returns where it starts. Where the topic
-    /// does not exist, `absent` says what that means.
-    ///
-    /// # Errors
-    /// The caller may not read the topic, the topic does not exist and that is a mistake, as many topics are
-    /// read live as may be, or the storage did not answer.
-    pub async fn add(&mut self, topic: &TopicName, since: Since, absent: Absent) -> Result<Begun, Failure> {
-        let permit = self.feeds.check(self.session.caller(), Verb::Read, topic).await?;
-        let is_owned = permit == Permit::IfOwner;
-        if is_owned {
-            self.feeds.note_owner(&self.session, topic);
-        }
-        self.begin(topic, since, absent, is_owned).await
-    }
-
-    /// Adds the log of a bucket, as [`add`](Self::add) does: whoever asks has checked what its caller may read of it.
-    /// A bucket that does not exist is awaited.
-    ///
-    /// # Errors
-    /// As many topics are read live as may be, or the storage did not answer.
-    pub(in crate::relay) async fn add_log(
-        &mut self,
-        bucket: &BucketName,
-        since: Since,
-    ) -> Result<Begun, Failure> {
-        self.begin(&TopicName::log_of(bucket), since, Absent::Await, false).await
-    }
-
-    async fn begin(
-        &mut self,
-        topic: &TopicName,
-        since: Since,
-        absent: Absent,
-        is_owned: bool,
-    ) -> Result<Begun, Failure> {
-        let is_tail = matches!(since, Since::Cursor(Cursor::Latest));
-        // Who begins a feed is told of the tail; everybody else asks for it.
-        let mut resolved = None;
-        let (feed, begin, tail_of, exists) = loop {
-            // Before the question: the answer says nothing of what the feed comes to meanwhile.
-            let mark = if is_tail { self.feeds.mark(topic) } else { None };
-            if resolved.is_none() && (!is_tail || mark.is_some()) {
-                let place = self.feeds.resolve(topic, since, absent).await?;
-                resolved = Some((place, mark));
-            }
-            let Joined { feed, begun, exists } = self.feeds.join(topic, absent).await?;
-            // From here to the subscription nothing is waited for, so that who has joined is a subscriber.
-            match resolved.or_else(|| begun.map(|tail| (tail.into(), Some(Mark::default())))) {
-                Some((place, tail_of)) => break (feed, place, tail_of, exists),
-                // Somebody else has begun it at this moment.
-                None => self.feeds.leave(topic),
-            }
-        };
-        self.remove(topic);
-        if is_owned {
-            self.owned.insert(topic.clone(), None);
-        }
-        let has_ended = feed.has_ended();
-        self.subscriptions.push(Subscription::begin(feed, self.parking.clone(), begin, tail_of));
-        self.parking.wake();
-        Ok(Begun { cursor: begin.resume(), exists, has_ended })
-    }
-
     /// Takes a topic away; returns whether it was there.
     pub fn remove(&mut self, topic: &TopicName) -> bool {
         let is_it = |it: &Subscription<O>| it.covered_by.is_none() && it.topic() == topic;
@@ -231,22 +165,6 @@ impl<O: Outlet> LiveReader<O> {
             cursors = standing.join(" "),
             "a client that took nothing was cut; up to these cursors messages were on their way to it"
         );
-    }
-
-    /// Waits until there is something, and takes it. Waits for ever where nothing is read.
-    ///
-    /// While the storage cannot be read, it waits: the messages come when it is back.
-    ///
-    /// # Cancel safety
-    /// Cancel-safe: what is not returned is not taken, and a read of storage goes on.
-    pub async fn next(&mut self, limit: TakeLimit) -> Vec<Item> {
-        loop {
-            let items = self.take_in(limit, None);
-            if !items.is_empty() {
-                return items;
-            }
-            self.woken().await;
-        }
     }
 
     /// Takes what there is, which may be nothing; waits for storage where it has to be read, and for
@@ -371,7 +289,7 @@ impl<O: Outlet> LiveReader<O> {
     }
 
     /// Takes what there is now, counted as pending or not at all.
-    fn take_in(&mut self, mut limit: TakeLimit, pending: Option<Pending>) -> Vec<Item> {
+    pub(super) fn take_in(&mut self, mut limit: TakeLimit, pending: Option<Pending>) -> Vec<Item> {
         if let Some(doubt) = self.doubt.take() {
             return self.given_out(doubt);
         }

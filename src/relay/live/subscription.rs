@@ -11,7 +11,7 @@ use super::begin::Begin;
 use super::feed::{Feed, Mark};
 use super::feeds::Feeds;
 use super::following::Following;
-use super::history::{Page, ReadKey};
+use super::history::{Page, ReadKey, View};
 use super::item::{Item, TakeLimit, Taken};
 use super::message::LiveMessage;
 use super::outlet::Outlet;
@@ -48,6 +48,8 @@ pub(super) struct Subscription<O: Outlet> {
     losses: u64,
     /// Of what end of its topic the reader knows.
     knows_end: Option<Arc<Closed>>,
+    /// Which messages the reader gets of those behind the ring.
+    view: View,
 }
 
 /// Where a reader of a topic stands.
@@ -108,10 +110,10 @@ impl<O: Outlet> Subscription<O> {
         begin: Begin,
         tail_of: Option<Mark>,
     ) -> Self {
-        let Begin { cursor, seen, epoch } = begin;
+        let Begin { cursor, seen, epoch, view } = begin;
         let losses = tail_of.unwrap_or_else(|| feed.mark()).losses;
         let standing = Standing::Behind { seen, cuts: tail_of.map(|mark| mark.cuts) };
-        Self { had_topic: seen, epoch, ..Self::at(feed, parking, cursor, standing, losses) }
+        Self { had_topic: seen, epoch, view, ..Self::at(feed, parking, cursor, standing, losses) }
     }
 
     fn at(
@@ -135,6 +137,7 @@ impl<O: Outlet> Subscription<O> {
             knows_of: None,
             losses,
             knows_end: None,
+            view: View::All,
         }
     }
 
@@ -387,6 +390,7 @@ impl<O: Outlet> Subscription<O> {
             gap_check,
             limit: CATCH_UP_MESSAGES.min(limit.items),
             bytes_max: limit.bytes,
+            view: self.view,
         });
         let read = async move {
             let outcome = read.await;
@@ -411,12 +415,19 @@ impl<O: Outlet> Subscription<O> {
                 }
             }
             State::Known(Err(error)) if is_gone(error) => self.tell_deleted(reading.before, taken),
+            State::Known(Err(error)) if matches!(**error, StorageError::NotCompacted) => {
+                self.view = View::All;
+                return false;
+            }
             State::Known(Err(_)) | State::UnderWay(_) => return false,
         }
         true
     }
 
     fn take_page(&mut self, page: &Page, messages: Vec<Arc<LiveMessage>>, before: Mark, taken: &mut Taken) {
+        if let View::Latest { goes_on } = &mut self.view {
+            *goes_on = true;
+        }
         // Storage tells what became of it.
         (self.had_topic, self.knows_of) = (true, None);
         let known = self.epoch.filter(|epoch| *epoch != Epoch::Unmarked);

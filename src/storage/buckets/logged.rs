@@ -1,20 +1,11 @@
 //! What the log of a bucket tells of a change.
 
 use bytes::Bytes;
-use tidemill_proto::KeyName;
+pub use tidemill_proto::watched::LoggedKind;
+use tidemill_proto::watched::{ChangeRef, WatchedKind};
+use tidemill_proto::{KeyName, MessageRef};
 
 use crate::storage::message::StoredMessage;
-
-/// How a key has changed, as its log tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoggedKind {
-    /// It has the value of the message.
-    Put,
-    /// It was deleted.
-    Deleted,
-    /// Its time was over.
-    Expired,
-}
 
 /// What a message of a log says of its change, as its metadata. Its payload is the value, and `null` where there is
 /// none any more.
@@ -78,6 +69,14 @@ impl<'a> LoggedRef<'a> {
             _ => return None,
         };
         Some(Self { key, change, more })
+    }
+
+    /// Returns the change as it is told of something of this kind, of the message that has it.
+    #[must_use]
+    pub fn told(&self, of: WatchedKind, message: &MessageRef<'a>) -> ChangeRef<'a> {
+        let Self { key, change, more: _ } = *self;
+        let value = (change == LoggedKind::Put).then_some(message.payload);
+        ChangeRef { of, change, key, revision: message.message_id, value }
     }
 }
 

@@ -13,12 +13,14 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 use self::page::Page;
 use super::segment::{SEGMENT_ENTRIES_MAX, Segment};
 use crate::storage::history::{Behind, Facts};
+use crate::storage::latest::Untold;
 use crate::storage::{
     Batch, DELETED_MAX, Epoch, GapCheck, HELD_TIMES, NewMessage, Range, StoredMessage, Tail, TakenOut,
     TopicPolicy, Trim,
 };
 
 mod page;
+mod walk;
 
 /// Expired messages that one read steps over before it returns to say how far it came: enough for
 /// any page that a sweep keeps tidy, and well under a millisecond.
@@ -394,11 +396,22 @@ impl Log {
     }
 
     /// Returns the messages of a range that have not expired, and what the range has missed.
-    pub(super) fn read(&self, topic: &TopicName, mut range: Range, now: Timestamp) -> Batch {
+    pub(super) fn read(
+        &self,
+        topic: &TopicName,
+        mut range: Range,
+        untold: Option<Untold>,
+        now: Timestamp,
+    ) -> Batch {
         let cursor = range.after;
         let verdict = match (cursor, range.gap_check) {
             (Some(cursor), GapCheck::Seen | GapCheck::Follows { .. }) => {
-                self.facts(cursor).judge(topic, cursor, range.gap_check, self.behind(cursor))
+                Facts { untold, ..self.facts(cursor) }.judge(
+                    topic,
+                    cursor,
+                    range.gap_check,
+                    self.behind(cursor),
+                )
             }
             _ => None,
         };
@@ -445,7 +458,7 @@ impl Log {
         found.is_some_and(|entry| entry.id == id)
     }
 
-    fn facts(&self, cursor: MessageId) -> Facts {
+    pub(super) fn facts(&self, cursor: MessageId) -> Facts {
         let deleted = self.deleted.len() as u64;
         let next = cursor.next().unwrap_or(MessageId::MAX);
         Facts {
@@ -465,6 +478,7 @@ impl Log {
                 Some(first) => self.deleted.range(next..first).count() as u64,
                 None => self.deleted.range(next..).count() as u64,
             },
+            untold: None,
         }
     }
 

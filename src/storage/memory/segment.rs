@@ -54,6 +54,11 @@ impl Record {
         self.expires_at_ms <= now.as_millis()
     }
 
+    /// Returns from when on it is not returned.
+    pub(super) fn expires_at(&self) -> Option<Timestamp> {
+        (self.expires_at_ms != NEVER).then(|| Timestamp::from_millis(self.expires_at_ms))
+    }
+
     /// Returns how many bytes its body has.
     pub(super) fn body_bytes(&self) -> usize {
         let short = present_short(self.content_type_len) + present_short(self.order_key_len);

@@ -13,18 +13,20 @@ use tidemill_proto::{BucketName, MessageId, Timestamp, TopicName};
 use super::bucket::Bucket;
 use super::group::Group;
 use super::keys::Keys;
+use super::latest::LatestTable;
 use super::log::Log;
 use super::runs;
 use super::schedules::Schedules;
 use super::segment::BODY_BYTES_MAX;
 use super::{MemoryOptions, WhenFull};
 use crate::storage::{
-    Appended, Batch, Epoch, NewMessage, Range, RunEnd, RunEnding, StorageError, StoredMessage, Tail,
+    Appended, Batch, Epoch, NewMessage, Part, Range, RunEnd, RunEnding, StorageError, StoredMessage, Tail,
     TopicChange, Trim,
 };
 
 mod buckets;
 mod keeping;
+mod latest;
 mod listing;
 mod remembering;
 mod schedules;
@@ -65,6 +67,8 @@ struct StoredTopic {
     when_full: topics::WhenFull,
     keep_until_acked: bool,
     idle_seconds: Option<u64>,
+    /// The latest messages of its keys, if it is compacted; in a box, as most are not.
+    latest: Option<Box<LatestTable>>,
     /// When it was made, or its description changed last.
     touched_at: Timestamp,
     ended: Option<Box<RunEnd>>,
@@ -96,6 +100,7 @@ impl StoredTopic {
             when_full: self.when_full,
             keep_until_acked: self.keep_until_acked,
             idle_seconds: self.idle_seconds,
+            compact_by: self.latest.as_ref().map(|latest| latest.field().to_owned()),
         }
     }
 
@@ -114,7 +119,8 @@ impl StoredTopic {
         let groups = self.groups.iter().flat_map(|groups| groups.values());
         let groups: usize = groups.map(Group::bytes).sum();
         let ended = runs::len_bytes(self.ended.as_deref());
-        bytes_of_empty(name, self.description.as_deref(), self.owner.as_deref()) + groups + ended
+        let latest = self.latest.as_ref().map_or(0, |latest| latest.bytes());
+        bytes_of_empty(name, self.description.as_deref(), self.owner.as_deref()) + groups + ended + latest
     }
 }
 
@@ -268,13 +274,16 @@ impl Topics {
             return Err(StorageError::Full(Shortage::Body(body_bytes).into()));
         }
         let growth = |all: &Self| match all.topics.get(&message.topic) {
-            Some(topic) => topic.log.growth(body_bytes, &topic.policy(message.policy)),
+            Some(topic) => {
+                topic.log.growth(body_bytes, &topic.policy(message.policy))
+                    + topic.latest_growth(&message.body)
+            }
             None => {
                 bytes_of_empty(&message.topic, None, message.owner.as_deref()) + Log::bytes_of_one(body_bytes)
             }
         };
         let alone = match self.topics.get(&message.topic) {
-            Some(_) => Log::bytes_of_one(body_bytes),
+            Some(topic) => Log::bytes_of_one(body_bytes) + topic.latest_growth(&message.body),
             None => growth(self),
         };
         self.make_room(growth, alone)
@@ -308,6 +317,7 @@ impl Topics {
             when_full: description.when_full.unwrap_or_default(),
             keep_until_acked: description.keep_until_acked.unwrap_or_default(),
             idle_seconds: description.idle_seconds,
+            latest: description.compact_by.map(|field| Box::new(LatestTable::new(&field, None))),
             touched_at: now,
             ended: None,
             log: Log::new(self.floor, Epoch::Marked(self.next_number), now),
@@ -331,7 +341,8 @@ impl Topics {
             return Err(StorageError::TopicExists);
         }
         self.check_topics_limit()?;
-        let needed = bytes_of_empty(name, description.description.as_deref(), owner);
+        let latest = description.compact_by.as_ref().map_or(0, |field| LatestTable::new(field, None).bytes());
+        let needed = bytes_of_empty(name, description.description.as_deref(), owner) + latest;
         self.make_room(|_| needed, needed)?;
         self.put(name, description, owner, now);
         self.topic(name).map(|topic| topic.to_topic(name))
@@ -348,7 +359,11 @@ impl Topics {
         let description = change.description.or(topic.description.as_deref().map(str::to_owned));
         let new = old - topic.description.as_deref().map_or(0, str::len)
             + description.as_deref().map_or(0, str::len);
-        let needed = new.saturating_sub(old);
+        let latest = match &change.compact_by {
+            Part::Set(Some(field)) => topic.latest_by(field),
+            Part::Set(None) | Part::Kept => None,
+        };
+        let needed = new.saturating_sub(old) + latest.as_ref().map_or(0, |latest| latest.bytes());
         self.make_room(|_| needed, needed)?;
         let topic = self.topics.get_mut(name).ok_or(StorageError::NoTopic)?;
         topic.description = description.map(String::into_boxed_str);
@@ -360,7 +375,10 @@ impl Topics {
         topic.keep_until_acked = keep_until_acked.unwrap_or_default();
         topic.idle_seconds = change.idle_seconds.or(topic.idle_seconds);
         topic.touched_at = now;
-        self.topics_bytes = self.topics_bytes - old + new;
+        if latest.is_some() || change.compact_by == Part::Set(None) {
+            topic.latest = latest;
+        }
+        self.topics_bytes = self.topics_bytes - old + topic.empty_bytes(name);
         let changed = topic.to_topic(name);
         self.remove_acknowledged(name);
         Ok(changed)
@@ -405,9 +423,10 @@ impl Topics {
 
     pub(super) fn read(&self, name: &TopicName, range: Range, now: Timestamp) -> Result<Batch, StorageError> {
         let Some(topic) = self.topics.get(name) else {
-            return Ok(self.bucket_log(name)?.read(name, range, now));
+            return Ok(self.bucket_log(name)?.read(name, range, None, now));
         };
-        let mut batch = topic.log.read(name, range, now);
+        let untold = topic.latest.as_ref().map(|latest| latest.untold());
+        let mut batch = topic.log.read(name, range, untold, now);
         batch.state = topic.ended.as_ref().map_or(RunState::Open, |ended| ended.state);
         Ok(batch)
     }
@@ -423,14 +442,16 @@ impl Topics {
         id: MessageId,
         now: Timestamp,
     ) -> Result<Option<StoredMessage>, StorageError> {
-        let log = self.topics.get(name).map_or_else(|| self.bucket_log(name), |topic| Ok(&topic.log));
-        Ok(log?.get(id, now))
+        let Some(topic) = self.topics.get(name) else { return Ok(self.bucket_log(name)?.get(id, now)) };
+        let latest = || topic.latest.as_ref().and_then(|latest| latest.get(id, now));
+        Ok(topic.log.get(id, now).or_else(latest))
     }
 
     pub(super) fn trim(&mut self, name: &TopicName, trim: Trim) -> Result<u64, StorageError> {
         let Some(topic) = self.topics.get_mut(name) else { return self.trim_bucket_log(name, trim) };
         let bytes = topic.log.bytes();
         let removed = topic.log.trim(trim);
+        self.topics_bytes -= topic.forget_trimmed();
         self.messages -= removed;
         self.logs_bytes = self.logs_bytes - bytes + topic.log.bytes();
         Ok(removed as u64)
@@ -442,7 +463,9 @@ impl Topics {
         let is_removed = topic.log.remove(id);
         self.messages -= usize::from(is_removed);
         self.logs_bytes = self.logs_bytes - bytes + topic.log.bytes();
-        Ok(is_removed)
+        let (was_latest, freed) = topic.forget_latest(id);
+        self.topics_bytes -= freed;
+        Ok(is_removed || was_latest)
     }
 
     /// Works on the groups of a topic, and counts what they hold then.

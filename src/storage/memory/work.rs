@@ -38,7 +38,7 @@ impl Messages for Kept<'_> {
         bytes_max: usize,
     ) -> (Vec<StoredMessage>, u64, Option<MessageId>) {
         let range = Range { order: Order::Asc, after: Some(id), gap_check: GapCheck::None, limit, bytes_max };
-        let batch = self.log.read(self.topic, range, self.now);
+        let batch = self.log.read(self.topic, range, None, self.now);
         (batch.messages, batch.looked_at, batch.reached)
     }
 
@@ -79,7 +79,7 @@ fn detail(
         limit: 1,
         bytes_max: 1,
     };
-    let next = log.read(topic, range, now).messages.first().map(|message| message.id);
+    let next = log.read(topic, range, None, now).messages.first().map(|message| message.id);
     let oldest = numbers.oldest_ready.into_iter().chain(next).min();
     #[expect(clippy::cast_precision_loss, reason = "it is far below 2^52")]
     let seconds = |id: MessageId| now.as_millis().saturating_sub(id.ms) as f64 / 1e3;

@@ -22,12 +22,13 @@ pub(super) fn parts_of(change: &TopicChange) -> impl Iterator<Item = (&'static s
         when_full,
         keep_until_acked,
         idle_seconds,
+        compact_by,
     } = change;
     let number = |part: &Part<u64>| match part {
         Part::Kept => None,
         Part::Set(number) => Some(number.map(|number| number.to_string())),
     };
-    let description = match description {
+    let text = |part: &Part<String>| match part {
         Part::Kept => None,
         Part::Set(text) => Some(text.clone()),
     };
@@ -43,13 +44,14 @@ pub(super) fn parts_of(change: &TopicChange) -> impl Iterator<Item = (&'static s
         Part::Set(is) => Some(is.filter(|is| *is).map(|_| "1".to_owned())),
     };
     let parts = [
-        ("description", description),
+        ("description", text(description)),
         ("retention", number(retention_seconds)),
         ("max_messages", number(max_messages)),
         ("max_bytes", number(max_bytes)),
         ("when_full", when_full),
         ("keep_until_acked", keep_until_acked),
         ("idle", number(idle_seconds)),
+        ("compact_by", text(compact_by)),
     ];
     parts.into_iter().filter_map(|(field, value)| Some((field, value?)))
 }
@@ -89,6 +91,7 @@ pub(super) fn read_description(topic: &TopicName, reply: ValkeyValue) -> Topic {
         when_full: field("when_full").and_then(WhenFull::named),
         keep_until_acked: field("keep_until_acked").map(|is| is == "1"),
         idle_seconds: field("idle").and_then(|seconds| seconds.parse().ok()),
+        compact_by: field("compact_by").map(str::to_owned),
     };
     let mut described =
         described(topic, field("created_at").and_then(|at| Timestamp::parse(at).ok()), &update);

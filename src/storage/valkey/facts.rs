@@ -17,6 +17,7 @@ use super::marker::{self, End, Found, Marker};
 use super::resp::{Reply, Request};
 use super::{runs, scripts};
 use crate::storage::history::Facts;
+use crate::storage::latest::Untold;
 use crate::storage::{Epoch, Tail, TakenOut};
 
 /// How a server is asked.
@@ -77,6 +78,15 @@ pub(super) struct Numbers {
     deleted_behind: u64,
     deleted_in_front: u64,
     deleted: u64,
+    untold: Option<Untold>,
+}
+
+/// Reads what scripts say of what is gone without a trace: the id behind it, the newest of it, and the newest message
+/// without a key, each `-` where there is none. `None` where the topic is not compacted.
+pub(super) fn read_untold(text: &[u8]) -> Option<Untold> {
+    let mut ids = text.split(|byte| *byte == b' ').map(read_id);
+    let (from, upto, keyless) = (ids.next()?, ids.next()?, ids.next()?);
+    Some(Untold { newest: from.and_then(MessageId::previous).max(upto), keyless })
 }
 
 impl Asking {
@@ -181,6 +191,7 @@ impl Numbers {
         let (deleted_behind, deleted_in_front) = (number(&next()?)?, number(&next()?)?);
         let deleted = number(&next()?)?;
         let end = End::read(next()?.bytes()?);
+        let untold = read_untold(next()?.bytes()?);
         let numbers = Self {
             first,
             last_given,
@@ -194,6 +205,7 @@ impl Numbers {
             deleted_in_front,
             deleted,
             end: None,
+            untold,
         };
         Some(numbers.ended(end))
     }
@@ -240,6 +252,7 @@ impl Numbers {
             deleted_behind: 0,
             deleted_in_front: 0,
             deleted: 0,
+            untold: None,
         })
     }
 
@@ -304,6 +317,7 @@ impl Numbers {
             is_deleted: self.is_deleted,
             deleted_behind: self.deleted_behind,
             deleted_in_front: self.deleted_in_front,
+            untold: self.untold,
         }
     }
 }

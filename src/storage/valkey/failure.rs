@@ -144,6 +144,7 @@ pub(super) fn same(error: &StorageError) -> StorageError {
         StorageError::Closed => StorageError::Closed,
         StorageError::Cancelled(reason) => StorageError::Cancelled(reason.clone()),
         StorageError::TopicFull => StorageError::TopicFull,
+        StorageError::NotCompacted => StorageError::NotCompacted,
         StorageError::KeyReused => StorageError::KeyReused,
         StorageError::NoGroup => StorageError::NoGroup,
         StorageError::PoliciesLimit => StorageError::PoliciesLimit,

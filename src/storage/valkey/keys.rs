@@ -8,6 +8,7 @@
 //! | locks that guard a topic: `held`, `queue`, `last` | `lock:{orders}:held:nightly` | the same |
 //! | locks that guard a bucket, and those that guard nothing | `lock:{keys/flows}:held:nightly`, `lock:{locks/7}:held:nightly` | the same |
 //! | what is beside it: `deleted`, `idem`, `group`, `groups`, `schedule` | `kind:{orders}:rest` | the same |
+//! | of a topic that is compacted the latest messages (see `scripts::latest`) | `latest:{orders}:facts`, `latest:{orders}:order`, `latest:{orders}:gone` | the same |
 //! | the log of a bucket | `stream:topic:keys/flows` | `stream:topic:{keys/flows}` |
 //! | what is beside that: `bucket`, `idem` | `kind:{keys/flows}:rest` | the same |
 //!
@@ -285,6 +286,12 @@ impl Keys {
     #[expect(clippy::unused_self, reason = "every key is made by the maker, also where both forms agree")]
     pub(super) fn schedules(self, topic: &TopicName) -> [String; 3] {
         ["due", "bodies", "recurring"].map(|rest| beside("schedule", topic, rest))
+    }
+
+    /// Returns the key of what is known of the latest messages of a topic that is compacted. The scripts spell it, too.
+    #[expect(clippy::unused_self, reason = "every key is made by the maker, also where both forms agree")]
+    pub(super) fn latest(self, topic: &TopicName) -> String {
+        beside("latest", topic, "facts")
     }
 
     /// Returns the keys of a bucket, in the order in which the scripts take them: its log, facts, values, names, what is

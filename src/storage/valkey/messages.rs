@@ -105,13 +105,13 @@ impl Shard {
         id: MessageId,
     ) -> Result<Option<StoredMessage>, StorageError> {
         let stream = self.keys.stream(topic);
-        let id = id.to_string();
-        let (from, to) = (&id[..], &id[..]);
+        let text = id.to_string();
+        let (from, to) = (&text[..], &text[..]);
         let ask = Ask { stream: &stream, order: Order::Asc, from, to, count: 1, in_front: 0, bytes_max: 0 };
         let _room = self.read.room_for(&stream, 1, SMALL_BYTES_MAX).await?;
         let Some(entry) = self.read.range(ask).await?.entries.pop() else {
             self.read.must_exist(&stream).await?;
-            return Ok(None);
+            return self.latest_of(topic, id).await;
         };
         let now = self.clock.now();
         Ok(if entry.expires_at.is_some_and(|at| at <= now) { None } else { Some(entry.message) })

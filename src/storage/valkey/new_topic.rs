@@ -40,5 +40,6 @@ pub(super) fn described(
         when_full: description.when_full.unwrap_or_default(),
         keep_until_acked: description.keep_until_acked.unwrap_or_default(),
         idle_seconds: description.idle_seconds,
+        compact_by: description.compact_by.clone(),
     }
 }

@@ -17,10 +17,10 @@ use crate::storage::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Batch, BucketSettings, BucketState, BucketStore,
     Changes, Claim, Claimed, Condition, DeadLetter, Draw, Drawn, Dying, Existing, Fate, FillAsked, Followed,
     GroupChange, GroupStart, HintListener, KeyChanges, KeyEntry, KeyFill, KeyPage, KeyRange, KeysChanged,
-    KeysExpired, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Outcome, Places, Range,
-    RecordChanges, RecordEdit, RecordStore, Revived, RunEnd, RunEnding, RunStore, Selection, Settlement,
-    StorageError, StoredMessage, Swept, Tail, Tended, TicketClaim, TopicChange, TopicList, TopicState,
-    TopicStore, Trim, Upkeep, WorkStore,
+    KeysExpired, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Outcome, Places,
+    Range, RecordChanges, RecordEdit, RecordStore, Revived, RunEnd, RunEnding, RunStore, Selection,
+    Settlement, StorageError, StoredMessage, Swept, Tail, Tended, TicketClaim, TopicChange, TopicList,
+    TopicState, TopicStore, Trim, Upkeep, WorkStore,
 };
 
 #[async_trait]
@@ -32,6 +32,10 @@ impl MessageStore for Valkey {
 
     async fn read(&self, topic: &TopicName, range: Range) -> Result<Batch, StorageError> {
         self.shard_of(topic).read(topic, range).await
+    }
+
+    async fn latest(&self, topic: &TopicName, range: LatestRange) -> Result<Batch, StorageError> {
+        self.shard_of(topic).latest(topic, range).await
     }
 
     async fn get(&self, topic: &TopicName, id: MessageId) -> Result<Option<StoredMessage>, StorageError> {

@@ -8,7 +8,8 @@ pub(super) use buckets::{
     CHANGE_KEYS, COUNT_READS, DELETE_BUCKET, DESCRIBE_BUCKET, EXPIRE_KEYS, FILL_KEY, KEY_HISTORY, LIST_KEYS,
     PUT_BUCKET, READ_KEY, REVOKE_KEYS, TOUCH_KEY, TOUCH_REVISIONS,
 };
-pub(super) use deleting::{DELETE_IDLE, DELETE_TOPIC};
+pub(super) use deleting::{DELETE_IDLE, DELETE_MESSAGE, DELETE_TOPIC};
+pub(super) use latest::{FORGET_TRIMMED, LATEST};
 pub(super) use leases::{END_LEASE, LET_GO, MAKE_LEASE, PUT_UNDER, RENEW_LEASE, SEE_LEASE};
 pub(super) use locks::{ACQUIRE_LOCK, RELEASE_LOCK, RENEW_LOCK, SEE_LOCK, TAKE_LOCK};
 pub(super) use runs::END_RUN;
@@ -249,6 +250,8 @@ end
 #[macro_use]
 mod fencing;
 #[macro_use]
+mod latest;
+#[macro_use]
 mod trimming;
 mod appending;
 mod buckets;
@@ -270,6 +273,11 @@ pub(super) const CREATE_TOPIC: &str = concat!(
     kind!(),
     mark!(),
     is_foreign!(),
+    info_of!(),
+    marker_of!(),
+    end_of!(),
+    sortable!(),
+    latest!(),
     r"
 if kind == 'stream' then return 1 end
 if kind ~= 'none' then return 2 end
@@ -286,6 +294,7 @@ last = last and tonumber(last) or 0
 if last < 9007199254740992 then ms = math.max(ms, last) end
 redis.call('DEL', KEYS[2], KEYS[4])
 redis.call('UNLINK', KEYS[5], KEYS[6], KEYS[7])
+latest_forget(KEYS[1])
 redis.call('HSET', KEYS[2], unpack(ARGV, 2))
 mark(KEYS[1], ARGV[1], string.format('%.0f-0', ms + 1))
 redis.call('XSETID', KEYS[1], string.format('%.0f-18446744073709551615', ms))
@@ -295,7 +304,8 @@ return 0
 
 /// Changes parts of a description.
 ///
-/// Where the topic goes when it is not used, it is noted that it was used now.
+/// Where the topic goes when it is not used, it is noted that it was used now. Where it is compacted by another field, what
+/// is known of the one before goes.
 ///
 /// KEYS: stream, description. ARGV: pairs of a field and what it is from now on, which is empty to clear it. Answers 0 when
 /// changed, 1 when the topic does not exist, 2 when the key holds something else, -2 when the other does.
@@ -303,9 +313,17 @@ pub(super) const UPDATE_TOPIC: &str = concat!(
     kind!(),
     of_a_topic!(),
     is_foreign!(),
+    info_of!(),
+    marker_of!(),
+    end_of!(),
+    sortable!(),
+    latest!(),
     r"
 if is_foreign(KEYS[2], 'hash') then return -2 end
 for at = 1, #ARGV, 2 do
+  if ARGV[at] == 'compact_by' and (redis.call('HGET', KEYS[2], 'compact_by') or '') ~= ARGV[at + 1] then
+    latest_forget(KEYS[1])
+  end
   if ARGV[at + 1] == '' then redis.call('HDEL', KEYS[2], ARGV[at])
   else redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1]) end
 end
@@ -314,51 +332,6 @@ if redis.call('HGET', KEYS[2], 'idle') then
   local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
   redis.call('HSET', KEYS[2], 'touched_at', string.format('%.0f', now))
 end
-return 0
-"
-);
-
-/// Deletes a message, and remembers that it was deleted by request.
-///
-/// The server knows the largest id that was ever taken out, and no other. Where the message may become that one, and
-/// the one that is was taken out by somebody else, among those that are kept, that id is remembered, too: behind all
-/// others, with a sign in front of it.
-///
-/// What is remembered is of one stream, the one with its marker; a stream that has none gets one, so that nothing of
-/// it is taken for the next stream of the name. The removal comes first, as it does where topics are deleted.
-///
-/// KEYS: stream, deleted ids. ARGV: id, the same as it is sorted, how many are remembered, an epoch. Answers 0 when
-/// deleted, 1 when the topic does not exist, 2 when the key holds something else, 3 when the topic has no such
-/// message, -2 when the other key holds something else.
-pub(super) const DELETE_MESSAGE: &str = concat!(
-    kind!(),
-    of_a_topic!(),
-    is_foreign!(),
-    marker_of!(),
-    mark!(),
-    is_of_another!(),
-    sortable!(),
-    info_of!(),
-    r"
-if is_foreign(KEYS[2], 'zset') then return -2 end
-local info = info_of(KEYS[1])
-local first, taken_out = info['first-entry'], info['max-deleted-entry-id'] or '0-0'
-if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 3 end
-local marker = marker_of(KEYS[1])
-if not marker then
-  mark(KEYS[1], ARGV[4], '0-0')
-  marker = marker_of(KEYS[1])
-end
-if is_of_another(KEYS[2], marker) then redis.call('DEL', KEYS[2]) end
-local score = string.format('%.0f', score_of(marker))
-local others = sortable(taken_out)
-if sortable(first[1]) < others and not redis.call('ZSCORE', KEYS[2], others) then
-  redis.call('ZREMRANGEBYLEX', KEYS[2], '[~', '+')
-  redis.call('ZADD', KEYS[2], score, '~' .. others)
-end
-redis.call('ZADD', KEYS[2], score, ARGV[2])
-local over = redis.call('ZCARD', KEYS[2]) - ARGV[3]
-if over > 0 then redis.call('ZREMRANGEBYRANK', KEYS[2], 0, over - 1) end
 return 0
 "
 );
@@ -439,7 +412,8 @@ return is_new
 /// given id, length, entries ever added, newest id taken out, name of the marker, newest id taken out by others, whether
 /// the cursor or the id behind it was deleted by request, how many behind the cursor were, how many of these in front
 /// of the first id, or at all where there is none, how many at all, name of the group that says that the topic has
-/// ended}`; an id
+/// ended, and of a topic that is compacted what is gone of which its latest messages have no trace: the id behind that, the
+/// newest of it, and the newest message without a key, each `-` where there is none}`; an id
 /// or a name that there is not is empty, a number that the server does not know is -1. A key that does not exist,
 /// or holds something else, is the error of `XINFO`.
 pub(super) const STREAM_FACTS: &str = concat!(
@@ -448,6 +422,7 @@ pub(super) const STREAM_FACTS: &str = concat!(
     sortable!(),
     info_of!(),
     end_of!(),
+    latest!(),
     r"
 local known = info_of(KEYS[1])
 local marker = marker_of(KEYS[1]) or ''
@@ -469,7 +444,7 @@ end
 local last, ended = known['last-generated-id'], ''
 if last == '18446744073709551615-18446744073709551615' then ended = end_of(KEYS[1]) or '' end
 return {first and first[1] or '', last, known['length'], known['entries-added'] or -1,
-  taken_out, marker, others, at_cursor, behind, in_front, deleted, ended}
+  taken_out, marker, others, at_cursor, behind, in_front, deleted, ended, latest_untold(KEYS[1], marker)}
 "
 );
 

@@ -465,6 +465,7 @@ pub(super) fn not_created(error: &StorageError) -> StorageError {
         | StorageError::Closed
         | StorageError::Cancelled(_)
         | StorageError::TopicFull
+        | StorageError::NotCompacted
         | StorageError::KeyReused
         | StorageError::SchedulesLimit
         | StorageError::NoGroup

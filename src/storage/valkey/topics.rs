@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use glide::{Pipeline, ValkeyValue};
-use tidemill_proto::TopicName;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats, WhenFull};
+use tidemill_proto::{MessageId, TopicName};
 use tokio::sync::watch;
 
 use super::control::{Control, bytes_of, checked, group_names, read_id};
@@ -338,6 +338,13 @@ impl Shard {
         pipeline.cmd("HGETALL").arg(self.keys.description(topic));
         let updated = read_description(topic, self.change.run_one(&pipeline, Effect::Read).await?);
         self.refusing.note(topic, updated.when_full == WhenFull::Refuse);
+        if updated.compact_by.is_some() {
+            // From now on little is to be looked at in one step. What is not by now is later.
+            let none = MessageId::new(0, 1);
+            if let Err(error) = self.latest_of(topic, none).await {
+                tracing::debug!(%topic, %error, "the latest messages of a topic are not found yet");
+            }
+        }
         Ok(updated)
     }
 

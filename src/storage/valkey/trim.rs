@@ -26,9 +26,12 @@ impl Shard {
             Trim::Before(id) => pipeline.arg("MINID").arg("=").arg(id.to_string()),
         };
         pipeline.cmd("EXISTS").arg(&stream);
+        pipeline.cmd("EVAL").arg(scripts::FORGET_TRIMMED.text()).arg("2").arg(&stream);
+        pipeline.arg(self.keys.description(topic));
         let replies = self.change.run(&pipeline, Effect::Write).await?;
-        let [removed, exists] =
-            <[ValkeyValue; 2]>::try_from(replies).map_err(|_| unexpected("XTRIM", Effect::Write))?;
+        // A server that runs no scripts knows no latest messages.
+        let [removed, exists, _] =
+            <[ValkeyValue; 3]>::try_from(replies).map_err(|_| unexpected("XTRIM", Effect::Write))?;
         match (checked(removed)?, checked(exists)?) {
             (_, ValkeyValue::Int(0)) => Err(StorageError::NoTopic),
             (ValkeyValue::Int(removed), _) => Ok(u64::try_from(removed).unwrap_or(0)),
@@ -39,8 +42,9 @@ impl Shard {
     /// Deletes the message with this id, and returns whether there was one.
     pub(super) async fn remove(&self, topic: &TopicName, id: MessageId) -> Result<bool, StorageError> {
         let mut pipeline = glide::pipe();
-        pipeline.cmd("EVAL").arg(scripts::DELETE_MESSAGE).arg("2");
+        pipeline.cmd("EVAL").arg(scripts::DELETE_MESSAGE).arg("3");
         pipeline.arg(self.keys.stream(topic)).arg(self.keys.deleted(topic));
+        pipeline.arg(self.keys.description(topic));
         pipeline.arg(id.to_string()).arg(sortable(id)).arg(DELETED_MAX.to_string());
         pipeline.arg(new_epoch());
         write_notices(&mut pipeline, &self.doorbell, std::iter::once(topic));

@@ -81,8 +81,8 @@ impl Session {
         })
     }
 
-    /// Refuses what was asked of a group.
-    pub(super) fn refuse_work(&self, out: &mut Outgoing, reference: Option<String>, failure: Failure) {
+    /// Refuses what a frame asks for that neither publishes nor subscribes.
+    pub(super) fn refuse_frame(&self, out: &mut Outgoing, reference: Option<String>, failure: Failure) {
         self.ws.audit(&self.gate, self.id, &failure);
         self.tell(&failure);
         refuse(out, &Rejection::new(reference, ErrorClass::Processing, failure));
@@ -110,7 +110,7 @@ impl Session {
                     }
                     out.put(&ServerFrame::Settled { reference: reference.map(Into::into), results });
                 }
-                Err(failure) => self.refuse_work(out, reference, failure),
+                Err(failure) => self.refuse_frame(out, reference, failure),
             }
             if out.len() > ANSWERS_BYTES {
                 self.flush(out).await?;
@@ -127,7 +127,7 @@ impl Session {
                 out.put(&ServerFrame::Consuming(Consuming { reference, topic, group, consumer, credit }));
             }
             Come::Work(of, hold) => out.put_work(&of, hold),
-            Come::Ended { reference, failure } => self.refuse_work(out, reference, failure),
+            Come::Ended { reference, failure } => self.refuse_frame(out, reference, failure),
         }
     }
 

@@ -93,6 +93,15 @@ fn what_a_topic_keeps_is_set_changed_and_shown() {
     let change = ["topics", "change", "q", "--max-messages", "2", "--idle-seconds", "none"];
     let changed = relay.run(&[&change[..], &["--keep-until-acked=false", "--description", "d"]].concat(), "");
     assert_eq!(changed.lines(), ["changed q: 2 messages, 1000000 bytes, refuses more"]);
+    let compacted = relay.run(&["topics", "change", "q", "--compact-by", "device"], "");
+    assert_eq!(
+        compacted.lines(),
+        ["changed q: 2 messages, 1000000 bytes, refuses more, the latest by device"]
+    );
+    assert_eq!(relay.run(&["read", "q", "--latest", "--all"], "").lines(), [""; 0], "no message has a key");
+    relay.run(&["topics", "change", "q", "--compact-by", ""], "").lines();
+    let refused = relay.run(&["read", "q", "--latest"], "");
+    assert!(refused.stderr.contains("`q` is not compacted"), "{}", refused.stderr);
     relay.run(&["publish", "q", "2"], "").lines();
     let topic = relay.run(&["topics", "change", "q", "--when-full", "drop_old", "-o", "json"], "");
     let topic: Value = serde_json::from_str(&topic.stdout).expect("JSON");

@@ -237,9 +237,10 @@ fn plain_client_frame() -> impl Strategy<Value = ClientFrame<'static>> {
             cursors,
             option::of(text()),
             option::of(text()),
-            any::<bool>()
+            any::<bool>(),
+            option::of(text())
         )
-            .prop_map(|(reference, topics, cursors, offset, client_id, must_exist)| {
+            .prop_map(|(reference, topics, cursors, offset, client_id, must_exist, view)| {
                 ClientFrame::Subscribe(Subscribe {
                     reference,
                     topics,
@@ -250,6 +251,7 @@ fn plain_client_frame() -> impl Strategy<Value = ClientFrame<'static>> {
                     offset,
                     client_id,
                     must_exist,
+                    view: view.map(Into::into),
                 })
             }),
         vec(text(), 0..4).prop_map(|topics| ClientFrame::Unsubscribe { topics }),

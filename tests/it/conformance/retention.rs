@@ -81,6 +81,7 @@ pub(super) async fn a_part_of_a_description_is_changed_alone(ground: &Ground) {
         when_full: Some(WhenFull::Refuse),
         keep_until_acked: Some(true),
         idle_seconds: Some(9),
+        compact_by: Some("k".to_owned()),
     };
     storage.topics.create(&topic, about.clone(), None).await.unwrap();
     let told = async |change| {
@@ -95,6 +96,7 @@ pub(super) async fn a_part_of_a_description_is_changed_alone(ground: &Ground) {
             when_full: Some(topic.when_full),
             keep_until_acked: Some(topic.keep_until_acked),
             idle_seconds: topic.idle_seconds,
+            compact_by: topic.compact_by,
         }
     };
     assert_eq!(told(TopicChange::default()).await, about);

@@ -218,6 +218,8 @@ async fn a_bad_topic_body_is_refused(storage: Storage) {
         (r#"{"topic_name":"bad.topic","keep_until_acked":"yes"}"#, Some("keep_until_acked")),
         (r#"{"topic_name":"bad.topic","idle_seconds":0}"#, Some("idle_seconds")),
         (r#"{"topic_name":"bad.topic","idle_seconds":3153600001}"#, Some("idle_seconds")),
+        (r#"{"topic_name":"bad.topic","compact_by":""}"#, Some("compact_by")),
+        (r#"{"topic_name":"bad.topic","compact_by":7}"#, Some("compact_by")),
         (r#"{"topic_name":"bad.topic","owner_id":"me"}"#, Some("owner_id")),
         ("[]", None),
     ] {

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use tidemill::proto::health::{BackendHealth, HealthStatus};
 use tidemill::proto::{Code, MessageId, NodeId, Timestamp, TopicName, TopicSelector};
 use tidemill::storage::{
-    Appended, Batch, Condition, MessageStore, NewMessage, Range, Storage, StorageError, StoredMessage, Swept,
-    Trim, Upkeep,
+    Appended, Batch, Condition, LatestRange, MessageStore, NewMessage, Range, Storage, StorageError,
+    StoredMessage, Swept, Trim, Upkeep,
 };
 
 use crate::support::relay::{TestRelay, memory};
@@ -23,6 +23,10 @@ impl MessageStore for Failing {
     }
 
     async fn read(&self, _: &TopicName, _: Range) -> Result<Batch, StorageError> {
+        Err(self.0())
+    }
+
+    async fn latest(&self, _: &TopicName, _: LatestRange) -> Result<Batch, StorageError> {
         Err(self.0())
     }
 

@@ -60,7 +60,7 @@ async fn a_topic_lives_from_create_to_delete(storage: Storage) {
 
 async fn a_part_of_a_topic_is_changed_and_the_rest_stays(storage: Storage) {
     let relay = TestRelay::start(storage).await;
-    let body = r#"{"topic_name":"part","description":"d","max_messages":1000,"max_bytes":100000,"when_full":"refuse","keep_until_acked":true,"idle_seconds":9}"#;
+    let body = r#"{"topic_name":"part","description":"d","max_messages":1000,"max_bytes":100000,"when_full":"refuse","keep_until_acked":true,"idle_seconds":9,"compact_by":"k"}"#;
     let created = relay.post("/api/v1/topics", body).await.json();
     let kept = |topic: &Value| {
         [
@@ -71,21 +71,40 @@ async fn a_part_of_a_topic_is_changed_and_the_rest_stays(storage: Storage) {
             "when_full",
             "keep_until_acked",
             "idle_seconds",
+            "compact_by",
         ]
         .map(|name| topic[name].clone())
     };
     let null = Value::Null;
-    let first =
-        [json!("d"), null.clone(), json!(1_000), json!(100_000), json!("refuse"), json!(true), json!(9)];
+    let key = json!("k");
+    let first = [
+        json!("d"),
+        null.clone(),
+        json!(1_000),
+        json!(100_000),
+        json!("refuse"),
+        json!(true),
+        json!(9),
+        key.clone(),
+    ];
     assert_eq!(kept(&created), first);
-    let drops = [json!("d"), json!(60), json!(7), null.clone(), json!("drop_old"), json!(true), json!(9)];
-    let forgets =
-        [json!("d"), json!(60), json!(7), null.clone(), json!("drop_old"), json!(false), null.clone()];
+    let drops =
+        [json!("d"), json!(60), json!(7), null.clone(), json!("drop_old"), json!(true), json!(9), key];
+    let forgets = [
+        json!("d"),
+        json!(60),
+        json!(7),
+        null.clone(),
+        json!("drop_old"),
+        json!(false),
+        null.clone(),
+        null.clone(),
+    ];
     for (body, expected) in [
         ("{}", first),
         (r#"{"max_bytes":null,"retention_seconds":60,"max_messages":7,"when_full":null}"#, drops.clone()),
         (r#"{"when_full":"drop_old"}"#, drops),
-        (r#"{"keep_until_acked":false,"idle_seconds":null}"#, forgets),
+        (r#"{"keep_until_acked":false,"idle_seconds":null,"compact_by":null}"#, forgets),
     ] {
         let changed = relay.send("PATCH", "/api/v1/topics/part", &[JSON], body.as_bytes()).await;
         assert_eq!((changed.status, kept(&changed.json())), (200, expected.clone()), "{body}");
@@ -94,7 +113,9 @@ async fn a_part_of_a_topic_is_changed_and_the_rest_stays(storage: Storage) {
     let refused = relay.send("PATCH", "/api/v1/topics/part", &[JSON], br#"{"max_messages":0}"#).await;
     assert_eq!(refused.problem().field.as_deref(), Some("max_messages"));
     let replaced = relay.send("PUT", "/api/v1/topics/part", &[JSON], br#"{"max_bytes":8}"#).await.json();
-    let bytes = [null.clone(), null.clone(), null.clone(), json!(8), json!("drop_old"), json!(false), null];
+    let nothing = null.clone();
+    let bytes =
+        [null.clone(), null.clone(), nothing, json!(8), json!("drop_old"), json!(false), null.clone(), null];
     assert_eq!(kept(&replaced), bytes);
     let missing = relay.send("PATCH", "/api/v1/topics/none", &[JSON], b"{}").await;
     assert_eq!(missing.problem().code, Code::TopicNotFound);

@@ -52,6 +52,7 @@ impl Model<'_> {
             assert!(to.is_none_or(|to| gap.to == to), "{gap:?}");
             match gap.reason {
                 GapReason::Trimmed => assert!(of_topic.iter().any(is_gone), "{gap:?}"),
+                GapReason::Compacted => panic!("the topic is not compacted: {gap:?}"),
                 GapReason::Deleted | GapReason::Reset => assert!(!is_own, "{gap:?}"),
             }
         }

@@ -14,9 +14,9 @@ use tidemill::storage::valkey::check::{Outcome, RIGHTS};
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
 use tidemill::storage::{
     AccessEdit, Backend as _, Body, Claim, DeadLetter, Draw, Existing, Expected, GapCheck, GroupStart, Hint,
-    Idempotency, LimitPolicy, NewMessage, NewTicket, Places, Point, Range, Rate, RecordEdit, RunEnding,
-    Selection, Settlement, Storage, StorageError, Take, TakeKind, TicketClaim, TopicPolicy, Trim, Unique,
-    Unspent, Verdict, group_defaults,
+    Idempotency, LatestRange, LimitPolicy, NewMessage, NewTicket, Places, Point, Range, Rate, RecordEdit,
+    RunEnding, Selection, Settlement, Storage, StorageError, Take, TakeKind, TicketClaim, TopicPolicy, Trim,
+    Unique, Unspent, Verdict, group_defaults,
 };
 
 use crate::support::ground::{Heard, followed, node};
@@ -130,9 +130,13 @@ async fn bounded(storage: &Storage, topic: &TopicName) {
         when_full: Some(WhenFull::Refuse),
         keep_until_acked: Some(true),
         idle_seconds: Some(3_600),
+        compact_by: Some("key".to_owned()),
         ..TopicUpdate::default()
     };
     storage.topics.update(topic, about.into()).await.expect("a topic is described");
+    let latest =
+        LatestRange { after: None, gap_check: GapCheck::None, goes_on: false, limit: 1, bytes_max: 1 };
+    storage.messages.latest(topic, latest).await.expect("the latest messages are told");
     let batch = [None, Some("k"), None].map(|key| message(topic, key));
     let mut results = storage.messages.append(batch.into()).await.into_iter();
     assert!(results.next().expect("a result").is_ok());

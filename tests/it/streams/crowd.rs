@@ -18,8 +18,8 @@ use tidemill::metrics::Metrics;
 use tidemill::proto::{MessageId, TopicName};
 use tidemill::relay::Relay;
 use tidemill::storage::{
-    Appended, Batch, Changes, Followed, HintListener, LiveStore, MessageStore, NewMessage, Range, Storage,
-    StorageError, StoredMessage, Tail, Trim,
+    Appended, Batch, Changes, Followed, HintListener, LatestRange, LiveStore, MessageStore, NewMessage,
+    Range, Storage, StorageError, StoredMessage, Tail, Trim,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +55,11 @@ impl MessageStore for Counting {
     async fn read(&self, topic: &TopicName, range: Range) -> Result<Batch, StorageError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         self.inner.messages.read(topic, range).await
+    }
+
+    async fn latest(&self, topic: &TopicName, range: LatestRange) -> Result<Batch, StorageError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.inner.messages.latest(topic, range).await
     }
 
     async fn get(&self, topic: &TopicName, id: MessageId) -> Result<Option<StoredMessage>, StorageError> {

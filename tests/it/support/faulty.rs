@@ -14,9 +14,9 @@ use parking_lot::Mutex;
 use tidemill::proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill::proto::{MessageId, Timestamp, TopicName, TopicSelector};
 use tidemill::storage::{
-    Appended, Batch, Changes, Condition, Followed, Hint, HintListener, LiveStore, MessageStore, NewMessage,
-    Range, Selection, Storage, StorageError, StoredMessage, Swept, Tail, TopicChange, TopicList, TopicState,
-    TopicStore, Trim, Upkeep,
+    Appended, Batch, Changes, Condition, Followed, Hint, HintListener, LatestRange, LiveStore, MessageStore,
+    NewMessage, Range, Selection, Storage, StorageError, StoredMessage, Swept, Tail, TopicChange, TopicList,
+    TopicState, TopicStore, Trim, Upkeep,
 };
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -333,6 +333,14 @@ impl MessageStore for Faulty {
             range.bytes_max = 1 + usize::try_from(fate.dice.roll(60)).expect("a size");
         }
         self.ask(fate, self.inner.messages.read(topic, range)).await
+    }
+
+    async fn latest(&self, topic: &TopicName, mut range: LatestRange) -> Result<Batch, StorageError> {
+        let mut fate = self.fate(Call::Read, &format!("{topic} {range:?}"));
+        if !self.is_calm.load(Ordering::SeqCst) && fate.dice.chance(self.rates.short) {
+            range.bytes_max = 1 + usize::try_from(fate.dice.roll(60)).expect("a size");
+        }
+        self.ask(fate, self.inner.messages.latest(topic, range)).await
     }
 
     async fn get(&self, topic: &TopicName, id: MessageId) -> Result<Option<StoredMessage>, StorageError> {

@@ -120,6 +120,7 @@ pub(crate) fn options() -> ServerOptions {
             ping_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(10),
             drain: Duration::from_millis(100),
+            bookmark_every: Duration::from_secs(15),
             groups: true,
             serve_docs: true,
         },

@@ -1,5 +1,7 @@
 //! Frames in JSON against their schemas: what is written validates, and what is broken does not.
 
+mod watched;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use tidemill::proto::frame::schema::{
 };
 use tidemill::proto::frame::{
     CREDIT_MAX, ClientFrame, Consume, Consuming, Delivered, ErrorClass, ErrorFrame, Message, Publish, Said,
-    ServerFrame, Settle, Subscribe, Work, json as encoding,
+    ServerFrame, Settle, Subscribe, Watch, WatchTarget, Work, json as encoding,
 };
 use tidemill::proto::limits::TTL_SECONDS_MAX;
 use tidemill::proto::topics::{Closed, RunState};
@@ -198,6 +200,7 @@ fn server_frames() -> Vec<Written> {
             }
         }
     }
+    frames.extend(watched::frames().into_iter().map(ServerFrame::Watched));
     let written = |frame: &ServerFrame<'_>| {
         let mut out = Vec::new();
         encoding::write(frame, &mut out);
@@ -217,6 +220,8 @@ fn client_frames() -> Vec<Written> {
         ClientFrame::Settle(Settle { reference, receipts: vec![text("a"), text("b")], said })
     };
     let settle = |said| with(Some(text("7")), said);
+    let watch =
+        |reference, target, cursor| ClientFrame::Watch(Watch { reference, watch: text("w"), target, cursor });
     let frames = [
         ClientFrame::Subscribe(Subscribe { topics: vec![text("a")], ..Subscribe::default() }),
         ClientFrame::Subscribe(Subscribe {
@@ -231,6 +236,7 @@ fn client_frames() -> Vec<Written> {
             offset: Some(text("last")),
             client_id: Some(text("c")),
             must_exist: true,
+            view: Some(text("latest")),
         }),
         ClientFrame::Unsubscribe { topics: vec![text("a")] },
         ClientFrame::Publish(publish.clone()),
@@ -276,6 +282,16 @@ fn client_frames() -> Vec<Written> {
         settle(Said::Extend { ack_wait: Some(Duration::from_secs(1)) }),
         settle(Said::Reject { reason: text("r") }),
         settle(Said::Release),
+        watch(None, WatchTarget::Keys { bucket: text("b"), prefix: text("") }, None),
+        watch(
+            Some(text("7")),
+            WatchTarget::Keys { bucket: text("b"), prefix: text("p.") },
+            Some(text("5-1")),
+        ),
+        watch(None, WatchTarget::Key { bucket: text("b"), key: text("k") }, None),
+        watch(None, WatchTarget::Room { room: text("r") }, None),
+        ClientFrame::Unwatch { reference: None, watch: text("w") },
+        ClientFrame::Unwatch { reference: Some(text("7")), watch: text("w") },
     ];
     let written = |frame: &ClientFrame<'_>| {
         let mut out = Vec::new();
@@ -350,8 +366,8 @@ fn a_field_of_another_type_does_not_validate() {
         let kind = Kind::of(frame.name);
         for form in forms {
             for field in form.as_object().expect("an object").keys() {
-                // Any JSON value is a payload, or a result.
-                if field == "payload" || field == "result" {
+                // Any JSON value is one of these.
+                if ["payload", "result", "value", "data"].contains(&field.as_str()) {
                     continue;
                 }
                 let mut broken = form.clone();

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::parts::{Cursors, Id, PatternCursors};
+use super::watch::{InTarget, OutChange};
 use super::work::{InSaid, OutDelivered, OutSettled};
 use super::{BorrowDecode, Encode};
 
@@ -16,6 +17,7 @@ pub(super) enum In<'a> {
         offset: Option<Cow<'a, str>>,
         client_id: Option<Cow<'a, str>>,
         must_exist: bool,
+        view: Option<Cow<'a, str>>,
     },
     /// 1
     Unsubscribe { topics: Vec<Cow<'a, str>> },
@@ -59,6 +61,15 @@ pub(super) enum In<'a> {
     },
     /// 7
     Settle { reference: Option<Cow<'a, str>>, receipts: Vec<Cow<'a, str>>, said: InSaid<'a> },
+    /// 8
+    Watch {
+        reference: Option<Cow<'a, str>>,
+        watch: Cow<'a, str>,
+        target: InTarget<'a>,
+        cursor: Option<Cow<'a, str>>,
+    },
+    /// 9
+    Unwatch { reference: Option<Cow<'a, str>>, watch: Cow<'a, str> },
 }
 
 #[derive(Encode, BorrowDecode)]
@@ -140,4 +151,21 @@ pub(super) enum Out<'a> {
     },
     /// 13
     Settled { reference: Option<Cow<'a, str>>, results: Vec<OutSettled<'a>> },
+    /// 14
+    Watching { reference: Option<Cow<'a, str>>, watch: Cow<'a, str> },
+    /// 15
+    Unwatched {
+        reference: Option<Cow<'a, str>>,
+        watch: Cow<'a, str>,
+        cursor: Option<Id>,
+        reason: Option<Cow<'a, str>>,
+    },
+    /// 16
+    Change { watch: Cow<'a, str>, change: OutChange<'a> },
+    /// 17
+    Synced { watch: Cow<'a, str>, revision: Id },
+    /// 18
+    Bookmark { watch: Cow<'a, str>, revision: Id },
+    /// 19
+    Reset { watch: Cow<'a, str> },
 }

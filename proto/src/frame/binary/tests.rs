@@ -1,7 +1,8 @@
 //! Golden bytes of every frame, and what is refused.
 
 use super::*;
-use crate::frame::{Delivered, ErrorClass, Said};
+use crate::frame::{Change, Delivered, ErrorClass, Said, WatchTarget};
+use crate::watched::{LoggedKind, WatchedKind};
 use crate::work::{GroupName, Settled, SettledStatus};
 use crate::{MessageId, OrderKey, PatternCursor, TopicName, TopicPattern};
 
@@ -18,7 +19,7 @@ fn pattern() -> (TopicPattern, PatternCursor) {
 fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
     let id = MessageId::new(1_517_363_399_650, 7);
     let timestamp = Timestamp::from_millis(300);
-    vec![
+    let mut frames: Vec<(ServerFrame<'static>, &'static [u8])> = vec![
         (
             ServerFrame::Subscribed {
                 reference: Some(Cow::Borrowed("r")),
@@ -169,6 +170,59 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
             },
             b"\x01\x0d\x01\x01r\x01\x01x\x05\x01\x00\x01\xfb\x2c\x01\x01\x0creceipt_void\x01\x01e",
         ),
+    ];
+    frames.extend(watched().map(|(watched, bytes)| (ServerFrame::Watched(watched), bytes)));
+    frames
+}
+
+fn watched() -> [(Watched<'static>, &'static [u8]); 8] {
+    let (watch, revision) = (Cow::Borrowed("w"), MessageId::new(5, 1));
+    let change = Change {
+        watch: watch.clone(),
+        of: WatchedKind::Keys,
+        change: LoggedKind::Put,
+        key: Cow::Borrowed("k"),
+        revision,
+        value: Some(Cow::Borrowed(b"1")),
+        content_type: Some(Cow::Borrowed("a/b")),
+        ends_step: true,
+    };
+    let left = Change {
+        of: WatchedKind::Members,
+        change: LoggedKind::Expired,
+        value: None,
+        content_type: None,
+        ends_step: false,
+        ..change.clone()
+    };
+    [
+        (
+            Watched::Began { reference: Some(Cow::Borrowed("r")), watch: watch.clone() },
+            b"\x01\x0e\x01\x01r\x01w",
+        ),
+        (
+            Watched::Ended {
+                reference: Some(Cow::Borrowed("r")),
+                watch: watch.clone(),
+                cursor: Some(revision),
+                reason: None,
+            },
+            b"\x01\x0f\x01\x01r\x01w\x01\x05\x01\x00",
+        ),
+        (
+            Watched::Ended {
+                reference: None,
+                watch: watch.clone(),
+                cursor: None,
+                reason: Some(Cow::Borrowed("y")),
+            },
+            b"\x01\x0f\x00\x01w\x00\x01\x01y",
+        ),
+        (Watched::Change(change), b"\x01\x10\x01w\x00\x01k\x05\x01\x01\x011\x01\x03a/b\x01"),
+        (Watched::Change(left), b"\x01\x10\x01w\x05\x01k\x05\x01\x00\x00\x00"),
+        (Watched::Synced { watch: watch.clone(), revision }, b"\x01\x11\x01w\x05\x01"),
+        (Watched::Bookmark { watch: watch.clone(), revision }, b"\x01\x12\x01w\x05\x01"),
+        (Watched::Reset { watch }, b"\x01\x13\x01w"),
     ]
 }
 
@@ -181,6 +235,12 @@ fn the_bytes_of_server_frames_stand_still() {
         if let ServerFrame::Message(message) = &frame {
             out.clear();
             (MESSAGE.write)(&message.parts(), &mut out);
+            assert_eq!(out, golden, "from its parts");
+        }
+        if let ServerFrame::Watched(Watched::Change(change)) = &frame {
+            out.clear();
+            write_change_head(&change.watch, &mut out);
+            write_change_rest(&change.parts(), change.ends_step, &mut out);
             assert_eq!(out, golden, "from its parts");
         }
         assert_eq!(read_server(golden), Ok(frame));
@@ -206,7 +266,11 @@ fn the_bytes_of_client_frames_stand_still() {
     };
     let settle =
         |said| ClientFrame::Settle(Settle { reference: None, receipts: vec![Cow::Borrowed("x")], said });
-    let frames: [(ClientFrame<'_>, &[u8]); 13] = [
+    let watch = |target, cursor| {
+        ClientFrame::Watch(Watch { reference: None, watch: Cow::Borrowed("w"), target, cursor })
+    };
+    let text = Cow::Borrowed;
+    let frames: [(ClientFrame<'_>, &[u8]); 17] = [
         (
             ClientFrame::Subscribe(Subscribe {
                 reference: None,
@@ -215,8 +279,9 @@ fn the_bytes_of_client_frames_stand_still() {
                 offset: Some(Cow::Borrowed("last")),
                 client_id: None,
                 must_exist: true,
+                view: Some(Cow::Borrowed("latest")),
             }),
-            b"\x01\x00\x00\x01\x01a\x01\x01a\x031-0\x01\x04last\x00\x01",
+            b"\x01\x00\x00\x01\x01a\x01\x01a\x031-0\x01\x04last\x00\x01\x01\x06latest",
         ),
         (ClientFrame::Unsubscribe { topics: vec![Cow::Borrowed("a")] }, b"\x01\x01\x01\x01a"),
         (
@@ -263,6 +328,16 @@ fn the_bytes_of_client_frames_stand_still() {
         (settle(Said::Extend { ack_wait: None }), b"\x01\x07\x00\x01\x01x\x02\x00"),
         (settle(Said::Reject { reason: Cow::Borrowed("r") }), b"\x01\x07\x00\x01\x01x\x03\x01r"),
         (settle(Said::Release), b"\x01\x07\x00\x01\x01x\x04"),
+        (
+            watch(WatchTarget::Keys { bucket: text("b"), prefix: text("") }, None),
+            b"\x01\x08\x00\x01w\x00\x01b\x00\x00",
+        ),
+        (
+            watch(WatchTarget::Key { bucket: text("b"), key: text("k") }, Some(text("5-1"))),
+            b"\x01\x08\x00\x01w\x01\x01b\x01k\x01\x035-1",
+        ),
+        (watch(WatchTarget::Room { room: text("r") }, None), b"\x01\x08\x00\x01w\x02\x01r\x00"),
+        (ClientFrame::Unwatch { reference: Some(text("7")), watch: text("w") }, b"\x01\x09\x01\x017\x01w"),
     ];
     for (frame, golden) in frames {
         let mut out = Vec::new();
@@ -279,7 +354,7 @@ fn other_bytes_are_refused() {
     assert_eq!(read_client(b"\x01\x03\x00\x00"), Err(BinaryError::Trailing(1)));
     for bytes in [
         &b"\x01"[..],
-        b"\x01\x09",
+        b"\x01\x0a",
         b"\x01\x04\x03\xff\xff\xff",
         b"\x01\x01\xfd\xff\xff\xff\xff\xff\xff\xff\x7f",
     ] {

@@ -13,10 +13,9 @@ use serde_json::value::RawValue;
 
 use crate::duration::Seconds;
 use crate::frame::{
-    ClientFrame, Consume, Consuming, ErrorClass, ErrorFrame, Message, Publish, ServerFrame, Subscribe,
+    ClientFrame, Consume, Consuming, ErrorClass, ErrorFrame, Publish, ServerFrame, Subscribe,
 };
 use crate::gap::{Gap, GapReason};
-use crate::json::with_blanks;
 use crate::topics::{Closed, RunState};
 use crate::work::{ConsumerName, GroupName, Settled};
 use crate::{
@@ -24,6 +23,8 @@ use crate::{
     TopicPattern, TopicSelector, content_type,
 };
 
+mod message;
+mod watch;
 mod work;
 
 /// Why a text is not a frame of a relay.
@@ -147,7 +148,7 @@ pub fn read_server(text: &str) -> Result<ServerFrame<'_>, ServerFrameError> {
     let mut any = parse(text)?;
     let kind = any.kind.take().ok_or_else(|| ServerFrameError::Malformed("it has no `type`".to_owned()))?;
     match kind.as_ref() {
-        "message" => read_message(text, any).map(ServerFrame::Message),
+        "message" => message::read(text, any).map(ServerFrame::Message),
         "published" => Ok(ServerFrame::Published {
             message_id: any.message_id.ok_or(ServerFrameError::Missing("published", "message_id"))?,
             topic: name(any.topic).ok_or(ServerFrameError::Missing("published", "topic"))?,
@@ -211,11 +212,18 @@ pub fn read_server(text: &str) -> Result<ServerFrame<'_>, ServerFrameError> {
             results: any.results.ok_or(ServerFrameError::Missing("settled", "results"))?,
             reference: any.reference,
         }),
+        other if let Some(kind) = watch::KINDS.into_iter().find(|kind| *kind == other) => {
+            watch::read(kind, text, any).map(ServerFrame::Watched)
+        }
         other => Err(ServerFrameError::UnknownType(other.to_owned())),
     }
 }
 
 fn parse(text: &str) -> Result<AnyServerFrame<'_>, ServerFrameError> {
+    parse_as(text)
+}
+
+fn parse_as<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ServerFrameError> {
     serde_json::from_str(text).map_err(|error| ServerFrameError::Malformed(error.to_string()))
 }
 
@@ -225,37 +233,6 @@ fn name(topic: Option<TopicSelector>) -> Option<TopicName> {
         Some(TopicSelector::Topic(topic)) => Some(topic),
         Some(TopicSelector::Pattern(_)) | None => None,
     }
-}
-
-fn read_message<'a>(text: &'a str, any: AnyServerFrame<'a>) -> Result<Message<'a>, ServerFrameError> {
-    let missing = |field| ServerFrameError::Missing("message", field);
-    let bytes = |text: Cow<'a, str>| match text {
-        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-    };
-    // The relay writes a payload of JSON with the white space that was published around it.
-    let (payload, is_json) = match (any.payload, any.payload_text, any.payload_base64) {
-        (Some(json), ..) => (Cow::Borrowed(with_blanks(text, json.get()).as_bytes()), true),
-        (None, Some(text), _) => (bytes(text), false),
-        (None, None, Some(text)) => {
-            let bytes = BASE64.decode(text.as_bytes()).map_err(|_| missing("payload_base64"))?;
-            (Cow::Owned(bytes), false)
-        }
-        (None, None, None) => return Err(missing("payload")),
-    };
-    let content_type = any.content_type;
-    if !is_json && content_type.is_none() {
-        return Err(missing("content_type"));
-    }
-    Ok(Message {
-        message_id: any.message_id.ok_or(missing("message_id"))?,
-        topic: name(any.topic).ok_or(missing("topic"))?,
-        payload,
-        content_type,
-        timestamp: any.timestamp.ok_or(missing("timestamp"))?,
-        metadata: any.metadata.map(|json| Cow::Borrowed(with_blanks(text, json.get()).as_bytes())),
-        order_key: any.order_key,
-    })
 }
 
 fn read_gap(any: AnyServerFrame<'_>) -> Result<Gap, ServerFrameError> {
@@ -351,6 +328,8 @@ enum Sent<'a> {
         client_id: Option<&'a str>,
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         must_exist: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        view: Option<&'a str>,
     },
     Unsubscribe {
         topics: &'a [Cow<'a, str>],
@@ -371,6 +350,11 @@ enum Sent<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         consumer: Option<&'a str>,
     },
+    Unwatch {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a str>,
+        watch: &'a str,
+    },
 }
 
 /// Appends a client's frame to `out` as one JSON object. A payload of JSON and metadata are copied as they
@@ -378,20 +362,21 @@ enum Sent<'a> {
 pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
     let sent = match frame {
         ClientFrame::Publish(publish) => return write_publish(publish, out),
-        ClientFrame::Subscribe(Subscribe { reference, topics, cursors, offset, client_id, must_exist }) => {
-            Sent::Subscribe {
-                reference: reference.as_deref(),
-                topics,
-                cursors: cursors.iter().map(|(topic, cursor)| (topic.as_ref(), cursor.as_ref())).collect(),
-                offset: offset.as_deref(),
-                client_id: client_id.as_deref(),
-                must_exist: *must_exist,
-            }
-        }
+        ClientFrame::Subscribe(it) => Sent::Subscribe {
+            reference: it.reference.as_deref(),
+            topics: &it.topics,
+            cursors: it.cursors.iter().map(|(topic, cursor)| (topic.as_ref(), cursor.as_ref())).collect(),
+            offset: it.offset.as_deref(),
+            client_id: it.client_id.as_deref(),
+            must_exist: it.must_exist,
+            view: it.view.as_deref(),
+        },
         ClientFrame::Unsubscribe { topics } => Sent::Unsubscribe { topics },
         ClientFrame::Ping { reference } => Sent::Ping { reference: reference.as_deref() },
         ClientFrame::Ack { message_id } => Sent::Ack { message_id },
         ClientFrame::Settle(settle) => return work::write_settle(settle, out),
+        ClientFrame::Watch(frame) => return watch::write(frame, out),
+        ClientFrame::Unwatch { reference, watch } => Sent::Unwatch { reference: reference.as_deref(), watch },
         ClientFrame::Consume(Consume { reference, topic, group, credit, consumer }) => Sent::Consume {
             reference: reference.as_deref(),
             topic,

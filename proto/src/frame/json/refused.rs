@@ -45,7 +45,7 @@ const OF_PUBLISH: [&str; 14] = [
 const PAYLOADS: [&str; 5] = ["data", "message", "body", "value", "text"];
 
 /// Every field that a frame can have.
-const FIELDS: [(&str, Form); 28] = [
+const FIELDS: [(&str, Form); 33] = [
     ("type", Form::Text),
     ("ref", Form::Text),
     ("topics", Form::Texts),
@@ -74,6 +74,11 @@ const FIELDS: [(&str, Form); 28] = [
     ("error", Form::Text),
     ("ack_wait", Form::Any),
     ("reason", Form::Text),
+    ("watch", Form::Text),
+    ("bucket", Form::Text),
+    ("prefix", Form::Text),
+    ("room", Form::Text),
+    ("cursor", Form::Text),
 ];
 
 impl Form {
@@ -236,6 +241,22 @@ mod tests {
                 ErrorClass::Processing,
                 Some("message_id"),
             ),
+            (r#"{"type":"watch","bucket":"b"}"#, ErrorClass::Processing, Some("watch")),
+            (r#"{"type":"unwatch","ref":"7"}"#, ErrorClass::Processing, Some("watch")),
+            (r#"{"type":"watch","watch":"w"}"#, ErrorClass::Processing, Some("bucket")),
+            (r#"{"type":"watch","watch":7,"bucket":"b"}"#, ErrorClass::Processing, Some("watch")),
+            (r#"{"type":"watch","watch":"w","bucket":"b","room":"r"}"#, ErrorClass::Processing, Some("room")),
+            (
+                r#"{"type":"watch","watch":"w","bucket":"b","key":"k","prefix":"p"}"#,
+                ErrorClass::Processing,
+                Some("key"),
+            ),
+            (
+                r#"{"type":"watch","watch":"w","room":"r","prefix":"p"}"#,
+                ErrorClass::Processing,
+                Some("prefix"),
+            ),
+            (r#"{"type":"watch","watch":"w","room":"r","key":"k"}"#, ErrorClass::Processing, Some("key")),
             (r#"{"type":"publish","payload_text":"\ud800"}"#, ErrorClass::Publish, Some("payload_text")),
             (
                 r#"{"type":"publish","topic":"t","payload_base64":"!"}"#,

@@ -93,7 +93,7 @@ fn subscription(feed: &Arc<Feed>) -> Subscription<Ids> {
 }
 
 fn begin(feed: &Arc<Feed>, cursor: Option<u64>, mark: Mark) -> Subscription<Ids> {
-    let begin = Begin { cursor: cursor.map(id), seen: true, epoch: None };
+    let begin = Begin { cursor: cursor.map(id), ..Begin::BEFORE_THE_FIRST };
     Subscription::begin(feed.clone(), Arc::default(), begin, Some(mark))
 }
 
@@ -281,7 +281,7 @@ fn what_came_after_a_deletion_while_it_was_read_is_not_passed_over() {
 #[test]
 fn who_found_no_topic_asks_for_one_that_the_feed_has_come_to_since() {
     let feed = feed();
-    let nothing = Begin { cursor: None, seen: true, epoch: Some(Epoch::Unmarked) };
+    let nothing = Begin { epoch: Some(Epoch::Unmarked), ..Begin::BEFORE_THE_FIRST };
     let mut subscription =
         Subscription::<Ids>::begin(feed.clone(), Arc::default(), nothing, Some(feed.mark()));
     // It is made, and the feed reads it, before the reader has its first turn.

@@ -65,6 +65,11 @@ impl Topics {
         let id = topic.log.append(now, message, &policy, held_from);
         self.messages = self.messages - length + topic.log.length();
         self.logs_bytes = self.logs_bytes - bytes + topic.log.bytes();
+        if topic.latest.is_some() {
+            self.topics_bytes -= topic.empty_bytes(&message.topic);
+            topic.note_latest(id, message, now);
+            self.topics_bytes += topic.empty_bytes(&message.topic);
+        }
         id
     }
 
@@ -164,6 +169,11 @@ impl Topics {
             // What is set for all topics is trimmed behind what is appended.
             let policy = topic.policy(TopicPolicy { age: None, ..TopicPolicy::newest(u64::MAX) });
             topic.log.keep(&policy, held_from, now);
+            if let Some(latest) = &mut topic.latest {
+                let before = latest.bytes();
+                latest.keep(policy.number, policy.bytes, now);
+                self.topics_bytes -= before - latest.bytes();
+            }
             let removed = before - topic.log.length();
             if removed > 0 {
                 topic.log.compact();

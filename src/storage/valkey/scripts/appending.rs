@@ -79,6 +79,8 @@ pub(in super::super) static APPEND_BOUNDED: Script = Script::new(concat!(
     info_of!(),
     last_of!(),
     first_answer!(),
+    end_of!(),
+    latest!(),
     trim!(),
     r"
 local first = KEYS[3] and first_answer(KEYS[3], ARGV[1])
@@ -118,6 +120,8 @@ pub(in super::super) const APPEND_UNIQUE: &str = concat!(
     last_of!(),
     first_answer!(),
     lives!(),
+    end_of!(),
+    latest!(),
     trim!(),
     r"
 local first = KEYS[6] and first_answer(KEYS[6], ARGV[1])
@@ -171,6 +175,8 @@ pub(in super::super) static APPEND_FENCED: Script = Script::new(concat!(
     last_of!(),
     first_answer!(),
     fence_check!(),
+    end_of!(),
+    latest!(),
     trim!(),
     r"
 local first = KEYS[5] and first_answer(KEYS[5], ARGV[1])

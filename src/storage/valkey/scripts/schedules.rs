@@ -139,6 +139,10 @@ pub(in crate::storage::valkey) static PROMOTE: Script = Script::new(concat!(
     of_what_waits!(),
     now!(),
     sortable!(),
+    info_of!(),
+    marker_of!(),
+    end_of!(),
+    latest!(),
     trim!(),
     publish!(),
     r"
@@ -192,6 +196,10 @@ pub(in crate::storage::valkey) static PUBLISH_NOW: Script = Script::new(concat!(
     of_what_waits!(),
     now!(),
     sortable!(),
+    info_of!(),
+    marker_of!(),
+    end_of!(),
+    latest!(),
     trim!(),
     publish!(),
     r"

@@ -2,7 +2,7 @@
 
 use super::Script;
 
-/// Defines `own_of(description)`: what a topic says itself of what it keeps; `held_from(key)`: the first id that not
+/// Defines, behind `latest`, `own_of(description)`: what a topic says itself of what it keeps; `held_from(key)`: the first id that not
 /// every group of the stream has acknowledged, or nothing where it has no groups; and, behind `sortable`,
 /// `trim(key, own, messages, bytes, times, times_bytes)`, which removes what the topic does not keep, and returns how
 /// many that were. What it is given holds where the topic says nothing: messages and bytes that are kept (each empty for
@@ -12,7 +12,7 @@ macro_rules! trim {
     () => {
         r"
 local function own_of(description)
-  local own = redis.pcall('HMGET', description, 'max_messages', 'max_bytes', 'when_full', 'keep_until_acked')
+  local own = redis.pcall('HMGET', description, 'max_messages', 'max_bytes', 'when_full', 'keep_until_acked', 'compact_by')
   if own['err'] then return {} end
   return own
 end
@@ -41,6 +41,12 @@ local function trim(key, own, messages, bytes, times, times_bytes)
   local number = tonumber(own[1] or messages) or math.huge
   bytes = tonumber(own[2] or bytes)
   local length, removed, held = redis.call('XLEN', key), 0, nil
+  if own[5] then
+    local is_urgent = length > 2 * number or bytes and (redis.call('MEMORY', 'USAGE', key) or 0) > 2 * bytes
+    -- What nobody has looked at stays, but not without a bound.
+    if not latest_index(key, own[5], is_urgent and math.huge or 2000) then return 0 end
+    latest_keep(latest_keys(key), own[5], number, bytes)
+  end
   if own[4] == '1' then
     held = held_from(key)
     if held then removed = redis.call('XTRIM', key, 'MINID', '=', held) end
@@ -94,10 +100,15 @@ end
 pub(in super::super) static TRIM_TOPIC: Script = Script::new(concat!(
     kind!(),
     sortable!(),
+    info_of!(),
+    marker_of!(),
+    end_of!(),
+    latest!(),
     trim!(),
     r"
 if kind ~= 'stream' then return {0, 0} end
-local removed = 0
+local removed, own = 0, own_of(KEYS[2])
+if own[5] and not latest_index(KEYS[1], own[5], 2000) then return {0, own[3] == 'refuse' and 1 or 0} end
 if ARGV[5] then
   local time = redis.call('TIME')
   local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -109,7 +120,6 @@ if ARGV[5] then
   end
   removed = redis.call('XTRIM', KEYS[1], 'MINID', '=', oldest)
 end
-local own = own_of(KEYS[2])
 removed = removed + trim(KEYS[1], own, ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 return {removed, own[3] == 'refuse' and 1 or 0}
 "

@@ -1,9 +1,16 @@
 //! What a client writes and reads, and what it refuses.
 
 use super::*;
+use crate::frame::json::write;
+use crate::frame::{Change, Watch, WatchTarget, Watched};
+use crate::watched::{LoggedKind, WatchedKind};
 
 #[test]
 fn what_a_client_writes_is_what_a_relay_reads() {
+    let watch = |target| {
+        let (reference, watch) = (Some(Cow::Borrowed("r")), Cow::Borrowed("w\""));
+        ClientFrame::Watch(Watch { reference, watch, target, cursor: Some(Cow::Borrowed("5-1")) })
+    };
     let frames = [
         ClientFrame::Subscribe(Subscribe {
             reference: Some(Cow::Borrowed("r\"")),
@@ -12,6 +19,7 @@ fn what_a_client_writes_is_what_a_relay_reads() {
             offset: Some(Cow::Borrowed("last")),
             client_id: None,
             must_exist: true,
+            view: Some(Cow::Borrowed("latest")),
         }),
         ClientFrame::Unsubscribe { topics: vec![Cow::Borrowed("a")] },
         ClientFrame::Publish(Publish {
@@ -36,12 +44,67 @@ fn what_a_client_writes_is_what_a_relay_reads() {
             credit: 100,
             consumer: Some(Cow::Borrowed("c")),
         }),
+        watch(WatchTarget::Keys { bucket: Cow::Borrowed("b"), prefix: Cow::Borrowed("") }),
+        watch(WatchTarget::Keys { bucket: Cow::Borrowed("b"), prefix: Cow::Borrowed("p.") }),
+        watch(WatchTarget::Key { bucket: Cow::Borrowed("b"), key: Cow::Borrowed("k") }),
+        watch(WatchTarget::Room { room: Cow::Borrowed("r") }),
+        ClientFrame::Unwatch { reference: None, watch: Cow::Borrowed("w\"") },
     ];
     for frame in frames {
         let mut out = Vec::new();
         write_client(&frame, &mut out);
         let text = String::from_utf8(out).expect("JSON is UTF-8");
         assert_eq!(crate::frame::json::read(&text), Ok(frame), "{text}");
+    }
+}
+
+#[test]
+fn what_a_relay_tells_of_a_watch_is_what_a_client_reads() {
+    let (watch, revision) = (Cow::Borrowed("w\""), MessageId::new(5, 1));
+    let change = |of, change, value: Option<&'static [u8]>, content_type: Option<&'static str>, ends_step| {
+        Watched::Change(Change {
+            watch: watch.clone(),
+            of,
+            change,
+            key: Cow::Borrowed("k"),
+            revision,
+            value: value.map(Cow::Borrowed),
+            content_type: content_type.map(Cow::Borrowed),
+            ends_step,
+        })
+    };
+    let (keys, members) = (WatchedKind::Keys, WatchedKind::Members);
+    let bare = br#"{"since":"1970-01-01T00:00:00.001Z"}"#;
+    let full = br#"{"since":"1970-01-01T00:00:00.001Z","node":"n","connection":"c","address":"a","lease":"l","data":{ "reason": 1 }}"#;
+    for watched in [
+        Watched::Began { reference: Some(Cow::Borrowed("r")), watch: watch.clone() },
+        Watched::Ended { reference: None, watch: watch.clone(), cursor: None, reason: None },
+        Watched::Ended {
+            reference: Some(Cow::Borrowed("r")),
+            watch: watch.clone(),
+            cursor: Some(revision),
+            reason: Some(Cow::Borrowed("\"why")),
+        },
+        change(keys, LoggedKind::Put, Some(b"{ \"a\" : 1.10 }"), None, false),
+        change(keys, LoggedKind::Put, Some(b"null"), None, true),
+        change(keys, LoggedKind::Put, Some(b"\"t"), Some("text/plain"), true),
+        change(keys, LoggedKind::Put, Some(b"\xff"), Some("a/b"), true),
+        change(keys, LoggedKind::Put, None, None, false),
+        change(keys, LoggedKind::Deleted, None, None, true),
+        change(keys, LoggedKind::Expired, None, None, false),
+        change(members, LoggedKind::Put, Some(bare), None, false),
+        change(members, LoggedKind::Put, Some(full), None, true),
+        change(members, LoggedKind::Deleted, None, None, true),
+        change(members, LoggedKind::Expired, None, None, true),
+        Watched::Synced { watch: watch.clone(), revision },
+        Watched::Bookmark { watch: watch.clone(), revision },
+        Watched::Reset { watch: watch.clone() },
+    ] {
+        let frame = ServerFrame::Watched(watched);
+        let mut out = Vec::new();
+        write(&frame, &mut out);
+        let text = String::from_utf8(out).expect("JSON is UTF-8");
+        assert_eq!(read_server(&text), Ok(frame), "{text}");
     }
 }
 
@@ -99,7 +162,7 @@ fn what_is_no_frame_is_refused() {
     assert_eq!(read_server(r#"{"type":"gap"}"#), missing("gap", "reason"));
     assert_eq!(read_server(r#"{"type":"message","message_id":"1-0"}"#), missing("message", "payload"));
     let text = r#"{"type":"message","payload_base64":"!","content_type":"a/b"}"#;
-    assert_eq!(read_server(text), missing("message", "payload_base64"));
+    assert_eq!(read_server(text), missing("message", "payload"));
     let text = r#"{"type":"message","payload":1,"message_id":"1-0","topic":"a*"}"#;
     assert_eq!(read_server(text), missing("message", "topic"), "a message is of one topic");
     for (text, field) in [

@@ -1,6 +1,7 @@
 //! The frames of consumers in JSON, as a client writes and reads them.
 
-use super::{AnyServerFrame, ServerFrameError, name, parse, read_message, write_member, write_value};
+use super::message;
+use super::{AnyServerFrame, ServerFrameError, name, parse, write_member, write_value};
 use crate::duration::Seconds;
 use crate::frame::{Delivered, Said, Settle, Work};
 use crate::work::Receipt;
@@ -20,7 +21,7 @@ pub(super) fn read(any: AnyServerFrame<'_>) -> Result<Work<'_>, ServerFrameError
         let receipt = of_message.receipt.take().and_then(|text| Receipt::parse(&text).ok());
         let receipt = receipt.ok_or(missing("receipt"))?;
         work.cancelled = of_message.cancelled.take();
-        let message = read_message(json.get(), of_message)?;
+        let message = message::read(json.get(), of_message)?;
         work.epoch = receipt.epoch;
         work.deliveries.push(Delivered { message, delivery: receipt.delivery, deadline });
     }
