@@ -123,19 +123,9 @@ mod tests {
     fn what_is_gone_and_has_no_trace_is_told_to_who_comes_back_to_it() {
         let id = |ms| MessageId::new(ms, 0);
         let facts = Facts {
-            epoch: Epoch::Marked(1),
-            first: Some(id(50)),
-            last_given: id(90),
             born: Some(id(10)),
-            given: Some(10),
-            removed: Some(4),
-            deleted: 0,
-            last_removed: None,
-            taken_out: None,
-            is_deleted: false,
-            deleted_behind: 0,
-            deleted_in_front: 0,
             untold: Some(Untold { newest: Some(id(30)), keyless: Some(id(95)) }),
+            ..Facts::whole(Epoch::Marked(1), Some(id(50)), id(90))
         };
         let topic = TopicName::parse("t").expect("a name");
         let told = |cursor, gap_check, goes_on| {

@@ -134,19 +134,9 @@ impl Found {
     /// Returns what is known of the topic: of what has gone from its old end, nothing.
     fn facts(&self) -> Facts {
         Facts {
-            epoch: Epoch::Marked(self.marker.epoch),
-            first: self.first,
-            last_given: self.last_given,
             born: self.marker.born,
-            given: None,
-            removed: None,
-            deleted: 0,
-            last_removed: None,
-            taken_out: None,
-            is_deleted: false,
-            deleted_behind: 0,
-            deleted_in_front: 0,
             untold: Some(self.untold),
+            ..Facts::whole(Epoch::Marked(self.marker.epoch), self.first, self.last_given)
         }
     }
 }

@@ -12,9 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::duration::Seconds;
-use crate::frame::{
-    ClientFrame, Consume, Consuming, ErrorClass, ErrorFrame, Publish, ServerFrame, Subscribe,
-};
+use crate::frame::{ClientFrame, Consume, Consuming, ErrorClass, ErrorFrame, Publish, ServerFrame};
 use crate::gap::{Gap, GapReason};
 use crate::topics::{Closed, RunState};
 use crate::work::{ConsumerName, GroupName, Settled};
