@@ -443,8 +443,10 @@ if taken_out ~= '' and taken_out ~= '0-0' and not is_of_another(KEYS[2], marker)
 end
 local last, ended = known['last-generated-id'], ''
 if last == '18446744073709551615-18446744073709551615' then ended = end_of(KEYS[1]) or '' end
+-- Where nothing is gone, it is no matter.
+local untold = known['entries-added'] == known['length'] and '' or latest_untold(KEYS[1], marker)
 return {first and first[1] or '', last, known['length'], known['entries-added'] or -1,
-  taken_out, marker, others, at_cursor, behind, in_front, deleted, ended, latest_untold(KEYS[1], marker)}
+  taken_out, marker, others, at_cursor, behind, in_front, deleted, ended, untold}
 "
 );
 

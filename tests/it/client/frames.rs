@@ -251,7 +251,7 @@ fn plain_client_frame() -> impl Strategy<Value = ClientFrame<'static>> {
                     offset,
                     client_id,
                     must_exist,
-                    view: view.map(Into::into),
+                    view,
                 })
             }),
         vec(text(), 0..4).prop_map(|topics| ClientFrame::Unsubscribe { topics }),

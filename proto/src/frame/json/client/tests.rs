@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::frame::json::write;
-use crate::frame::{Change, Watch, WatchTarget, Watched};
+use crate::frame::{Change, Subscribe, Watch, WatchTarget, Watched};
 use crate::watched::{LoggedKind, WatchedKind};
 
 #[test]
