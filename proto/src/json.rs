@@ -110,6 +110,17 @@ pub fn with_blanks<'a>(text: &'a str, value: &'a str) -> &'a str {
     &text[start..end]
 }
 
+/// Returns the text under a name in a JSON object; `None` where there is something else, or no object. Of a name that is
+/// there twice the last counts.
+#[must_use]
+pub fn text_in(object: &[u8], name: &str) -> Option<String> {
+    let mut members: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(object).ok()?;
+    match members.remove(name)? {
+        serde_json::Value::String(text) => Some(text),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,6 @@
 
 use tidemill_proto::{Gap, GapReason, MessageId, TopicName};
 
-use super::latest::Untold;
 use super::{Epoch, GapCheck, end_of};
 
 /// What a backend knows of a topic's history.
@@ -42,6 +41,22 @@ pub(super) struct Facts {
     pub(super) deleted_in_front: u64,
     /// Of a topic that is compacted: what is gone of which its latest messages have no trace.
     pub(super) untold: Option<Untold>,
+}
+
+/// What of a topic is gone for good, of which the table has no trace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Untold {
+    /// The newest message of which that is so, whatever its key: the table began behind it, or it was dropped from there.
+    pub(super) newest: Option<MessageId>,
+    /// The newest message without a key. Where it is gone from the log, it is gone.
+    pub(super) keyless: Option<MessageId>,
+}
+
+impl Untold {
+    /// Whether of all that is gone behind a cursor, the table has the latest of its key.
+    pub(super) fn tells_behind(self, cursor: MessageId) -> bool {
+        self.newest.max(self.keyless).is_none_or(|gone| gone <= cursor)
+    }
 }
 
 /// What a read has found behind a cursor.

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use tidemill_proto::{Gap, GapReason, MessageId, TopicName};
+use tidemill_proto::{Gap, GapReason, MessageId, TopicName, json};
 
 use super::history::{Behind, Facts, Verdict};
 use super::message::Body;
@@ -31,22 +31,6 @@ pub struct LatestRange {
     pub limit: usize,
     /// Payload and metadata bytes after which to stop early; the first message is always returned.
     pub bytes_max: usize,
-}
-
-/// What of a topic is gone for good, of which the table has no trace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Untold {
-    /// The newest message of which that is so, whatever its key: the table began behind it, or it was dropped from there.
-    pub(super) newest: Option<MessageId>,
-    /// The newest message without a key. Where it is gone from the log, it is gone.
-    pub(super) keyless: Option<MessageId>,
-}
-
-impl Untold {
-    /// Whether of all that is gone behind a cursor, the table has the latest of its key.
-    pub(super) fn tells_behind(self, cursor: MessageId) -> bool {
-        self.newest.max(self.keyless).is_none_or(|gone| gone <= cursor)
-    }
 }
 
 impl Facts {
@@ -77,11 +61,7 @@ impl Facts {
 
 /// Returns the key of a message with this metadata: the text in the field. `None` where there is none.
 pub(super) fn key_of(field: &str, metadata: Option<&[u8]>) -> Option<String> {
-    let mut fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(metadata?).ok()?;
-    match fields.remove(field)? {
-        serde_json::Value::String(key) => Some(key),
-        _ => None,
-    }
+    json::text_in(metadata?, field)
 }
 
 /// Whether a message says that its key is gone.
@@ -93,6 +73,7 @@ pub(super) fn says_gone(body: &Body) -> bool {
 mod tests {
     use super::*;
     use crate::storage::Epoch;
+    use crate::storage::history::Untold;
 
     #[test]
     fn a_key_is_a_text_in_the_field_and_nothing_else() {

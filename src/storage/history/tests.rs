@@ -1,3 +1,5 @@
+//! Cursors, and what is told of them.
+
 use super::*;
 
 const fn id(ms: u64) -> MessageId {

@@ -8,7 +8,8 @@ use std::ops::Bound;
 use bytes::Bytes;
 use tidemill_proto::{MessageId, Timestamp};
 
-use crate::storage::latest::{GONE_KEPT, Untold, key_of, says_gone};
+use crate::storage::history::Untold;
+use crate::storage::latest::{GONE_KEPT, key_of, says_gone};
 use crate::storage::{Body, StoredMessage};
 
 /// Bytes of a message beside its body and its key: its slots in three trees whose nodes are half full at worst, and the

@@ -12,13 +12,13 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use self::page::Page;
 use super::segment::{SEGMENT_ENTRIES_MAX, Segment};
-use crate::storage::history::{Behind, Facts};
-use crate::storage::latest::Untold;
+use crate::storage::history::{Facts, Untold};
 use crate::storage::{
     Batch, DELETED_MAX, Epoch, GapCheck, HELD_TIMES, NewMessage, Range, StoredMessage, Tail, TakenOut,
     TopicPolicy, Trim,
 };
 
+mod known;
 mod page;
 mod walk;
 
@@ -437,49 +437,6 @@ impl Log {
             batch.looked_at += self.deleted.range((after, Bound::Included(reached))).count() as u64;
         }
         batch
-    }
-
-    /// Returns what lies behind a cursor.
-    fn behind(&self, cursor: MessageId) -> Behind {
-        let place = self.position_before(|entry| entry <= cursor);
-        let first = self.segments.get(place.segment).and_then(|segment| segment.entries().get(place.entry));
-        let count = self.length - self.count_before(cursor.next().unwrap_or(MessageId::MAX));
-        Behind {
-            is_kept: self.keeps(cursor),
-            first: first.map(|entry| entry.id),
-            last: self.last_id(),
-            count: Some(count as u64),
-        }
-    }
-
-    fn keeps(&self, id: MessageId) -> bool {
-        let place = self.position_before(|entry| entry < id);
-        let found = self.segments.get(place.segment).and_then(|segment| segment.entries().get(place.entry));
-        found.is_some_and(|entry| entry.id == id)
-    }
-
-    pub(super) fn facts(&self, cursor: MessageId) -> Facts {
-        let deleted = self.deleted.len() as u64;
-        let next = cursor.next().unwrap_or(MessageId::MAX);
-        Facts {
-            epoch: self.epoch,
-            first: self.first_id(),
-            last_given: self.last,
-            born: self.made_after.next(),
-            given: Some(self.given),
-            removed: Some(self.given - self.length as u64 - deleted),
-            deleted,
-            last_removed: self.last_removed,
-            taken_out: None,
-            is_deleted: self.deleted.contains(&cursor) || self.deleted.contains(&next),
-            deleted_behind: self.deleted.range(next..).count() as u64,
-            deleted_in_front: match self.first_id() {
-                Some(first) if first < next => 0,
-                Some(first) => self.deleted.range(next..first).count() as u64,
-                None => self.deleted.range(next..).count() as u64,
-            },
-            untold: None,
-        }
     }
 
     fn read_ascending(&self, after: Option<MessageId>, page: &mut Page) -> ControlFlow<()> {

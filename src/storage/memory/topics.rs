@@ -21,7 +21,7 @@ use super::segment::BODY_BYTES_MAX;
 use super::{MemoryOptions, WhenFull};
 use crate::storage::{
     Appended, Batch, Epoch, NewMessage, Part, Range, RunEnd, RunEnding, StorageError, StoredMessage, Tail,
-    TopicChange, Trim,
+    TopicChange,
 };
 
 mod buckets;
@@ -445,27 +445,6 @@ impl Topics {
         let Some(topic) = self.topics.get(name) else { return Ok(self.bucket_log(name)?.get(id, now)) };
         let latest = || topic.latest.as_ref().and_then(|latest| latest.get(id, now));
         Ok(topic.log.get(id, now).or_else(latest))
-    }
-
-    pub(super) fn trim(&mut self, name: &TopicName, trim: Trim) -> Result<u64, StorageError> {
-        let Some(topic) = self.topics.get_mut(name) else { return self.trim_bucket_log(name, trim) };
-        let bytes = topic.log.bytes();
-        let removed = topic.log.trim(trim);
-        self.topics_bytes -= topic.forget_trimmed();
-        self.messages -= removed;
-        self.logs_bytes = self.logs_bytes - bytes + topic.log.bytes();
-        Ok(removed as u64)
-    }
-
-    pub(super) fn remove_message(&mut self, name: &TopicName, id: MessageId) -> Result<bool, StorageError> {
-        let topic = self.topics.get_mut(name).ok_or(StorageError::NoTopic)?;
-        let bytes = topic.log.bytes();
-        let is_removed = topic.log.remove(id);
-        self.messages -= usize::from(is_removed);
-        self.logs_bytes = self.logs_bytes - bytes + topic.log.bytes();
-        let (was_latest, freed) = topic.forget_latest(id);
-        self.topics_bytes -= freed;
-        Ok(is_removed || was_latest)
     }
 
     /// Works on the groups of a topic, and counts what they hold then.

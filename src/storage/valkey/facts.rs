@@ -16,8 +16,7 @@ use super::keys::sortable;
 use super::marker::{self, End, Found, Marker};
 use super::resp::{Reply, Request};
 use super::{runs, scripts};
-use crate::storage::history::Facts;
-use crate::storage::latest::Untold;
+use crate::storage::history::{Facts, Untold};
 use crate::storage::{Epoch, Tail, TakenOut};
 
 /// How a server is asked.

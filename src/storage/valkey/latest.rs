@@ -10,8 +10,7 @@ use super::keys::sortable;
 use super::marker::{End, Marker, new_epoch};
 use super::resp::Reply;
 use super::{Shard, scripts};
-use crate::storage::history::Facts;
-use crate::storage::latest::Untold;
+use crate::storage::history::{Facts, Untold};
 use crate::storage::{Batch, Epoch, GapCheck, LatestRange, StorageError, StoredMessage};
 
 /// How often the script is called until it has looked at all messages, of which each call looks at 128 at the least.

@@ -11,7 +11,7 @@ use super::super::group::Group;
 use super::super::log::Log;
 use super::super::work::Kept;
 use super::{PURGED_PER_LOCK_MAX, Removed, StoredTopic, Topics};
-use crate::storage::{NewMessage, Swept, TopicPolicy, Trim};
+use crate::storage::{NewMessage, StorageError, Swept, TopicPolicy, Trim};
 
 impl StoredTopic {
     /// Returns what is removed from the topic: by what it says itself, and where it says nothing, what comes with an append.
@@ -71,6 +71,35 @@ impl Topics {
             self.topics_bytes += topic.empty_bytes(&message.topic);
         }
         id
+    }
+
+    pub(in crate::storage::memory) fn trim(
+        &mut self,
+        name: &TopicName,
+        trim: Trim,
+    ) -> Result<u64, StorageError> {
+        let Some(topic) = self.topics.get_mut(name) else { return self.trim_bucket_log(name, trim) };
+        let bytes = topic.log.bytes();
+        let removed = topic.log.trim(trim);
+        self.topics_bytes -= topic.forget_trimmed();
+        self.messages -= removed;
+        self.logs_bytes = self.logs_bytes - bytes + topic.log.bytes();
+        Ok(removed as u64)
+    }
+
+    pub(in crate::storage::memory) fn remove_message(
+        &mut self,
+        name: &TopicName,
+        id: MessageId,
+    ) -> Result<bool, StorageError> {
+        let topic = self.topics.get_mut(name).ok_or(StorageError::NoTopic)?;
+        let bytes = topic.log.bytes();
+        let is_removed = topic.log.remove(id);
+        self.messages -= usize::from(is_removed);
+        self.logs_bytes = self.logs_bytes - bytes + topic.log.bytes();
+        let (was_latest, freed) = topic.forget_latest(id);
+        self.topics_bytes -= freed;
+        Ok(is_removed || was_latest)
     }
 
     /// Removes what every group of a topic has acknowledged, where the topic says so.
