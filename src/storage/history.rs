@@ -82,25 +82,6 @@ pub(super) struct Verdict {
 }
 
 impl Facts {
-    /// Returns those of a topic from which nothing is gone.
-    pub(super) const fn whole(epoch: Epoch, first: Option<MessageId>, last_given: MessageId) -> Self {
-        Self {
-            epoch,
-            first,
-            last_given,
-            born: None,
-            given: None,
-            removed: Some(0),
-            deleted: 0,
-            last_removed: None,
-            taken_out: None,
-            is_deleted: false,
-            deleted_behind: 0,
-            deleted_in_front: 0,
-            untold: None,
-        }
-    }
-
     /// Judges a cursor; `None` proves that nothing is missing.
     pub(super) fn judge(
         &self,

@@ -9,9 +9,9 @@
 
 use std::time::Duration;
 
-use tidemill_proto::{Gap, GapReason, MessageId, TopicName, json};
+use tidemill_proto::{Gap, GapReason, MessageId, json};
 
-use super::history::{Behind, Facts, Verdict};
+use super::history::{Untold, Verdict};
 use super::message::Body;
 use super::reading::GapCheck;
 
@@ -33,27 +33,25 @@ pub struct LatestRange {
     pub bytes_max: usize,
 }
 
-impl Facts {
-    /// Judges the cursor of who reads the latest messages; behind it is this one. `None` where nothing is missing.
-    pub(super) fn judge_latest(
-        &self,
-        topic: &TopicName,
-        (cursor, first): (MessageId, Option<MessageId>),
-        range: &LatestRange,
-    ) -> Option<Verdict> {
-        // What has gone from the old end is no matter: the table tells of it.
-        let whole = Facts { given: None, removed: Some(0), taken_out: None, ..*self };
-        let behind = Behind { is_kept: cursor <= self.last_given, first, ..Behind::default() };
-        if let Some(verdict) = whole.judge(topic, cursor, range.gap_check, behind) {
-            return Some(verdict);
+impl LatestRange {
+    /// Whether its reader is to be told what is missing behind its cursor.
+    pub(super) const fn is_told(&self) -> bool {
+        matches!(self.gap_check, GapCheck::Seen | GapCheck::Follows { .. })
+    }
+
+    /// Judges its cursor by what somebody who reads all messages would be told there, and by what is gone without a
+    /// trace; `to` is the first message behind it, or the next that there can be. `None` where nothing is missing.
+    pub(super) fn judge(&self, plain: Option<Gap>, untold: Untold, to: MessageId) -> Option<Verdict> {
+        let cursor = self.after.filter(|_| self.is_told())?;
+        let plain = plain?;
+        if !plain.reason.goes_on() {
+            return Some(Verdict { gap: plain, resume: None });
         }
-        let untold = self.untold.and_then(|untold| untold.newest);
-        let is_behind = cursor > MessageId::MIN && untold.is_some_and(|gone| gone > cursor);
-        let is_told = matches!(range.gap_check, GapCheck::Seen | GapCheck::Follows { .. });
-        (is_behind && is_told && !range.goes_on).then(|| {
-            let to = first.or(self.last_given.next()).unwrap_or(MessageId::MAX);
-            let gap =
-                Gap { topic: topic.clone(), from: cursor, to, reason: GapReason::Trimmed, missed: None };
+        // What has gone from the old end is no matter else: the table tells of it.
+        let is_missing =
+            !self.goes_on && cursor > MessageId::MIN && untold.newest.is_some_and(|gone| gone > cursor);
+        is_missing.then(|| {
+            let gap = Gap { to, reason: GapReason::Trimmed, missed: None, ..plain };
             Verdict { gap, resume: Some(cursor) }
         })
     }
@@ -71,9 +69,10 @@ pub(super) fn says_gone(body: &Body) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tidemill_proto::TopicName;
+
     use super::*;
     use crate::storage::Epoch;
-    use crate::storage::history::Untold;
 
     #[test]
     fn a_key_is_a_text_in_the_field_and_nothing_else() {
@@ -103,27 +102,26 @@ mod tests {
     #[test]
     fn what_is_gone_and_has_no_trace_is_told_to_who_comes_back_to_it() {
         let id = |ms| MessageId::new(ms, 0);
-        let facts = Facts {
-            born: Some(id(10)),
-            untold: Some(Untold { newest: Some(id(30)), keyless: Some(id(95)) }),
-            ..Facts::whole(Epoch::Marked(1), Some(id(50)), id(90))
-        };
         let topic = TopicName::parse("t").expect("a name");
-        let told = |cursor, gap_check, goes_on| {
+        let untold = Untold { newest: Some(id(30)), keyless: Some(id(95)) };
+        let told = |cursor, gap_check, goes_on, reason: Option<GapReason>| {
             let range = LatestRange { after: Some(cursor), gap_check, goes_on, limit: 1, bytes_max: 1 };
-            let verdict = facts.judge_latest(&topic, (cursor, Some(id(40))), &range);
-            verdict.map(|verdict| (verdict.gap.reason, verdict.gap.to, verdict.resume))
+            let plain =
+                |reason| Gap { topic: topic.clone(), from: cursor, to: id(50), reason, missed: Some(3) };
+            let verdict = range.judge(reason.map(plain), untold, id(40));
+            verdict.map(|verdict| (verdict.gap.reason, verdict.gap.to, verdict.gap.missed, verdict.resume))
         };
-        let trimmed = Some((GapReason::Trimmed, id(40), Some(id(20))));
-        assert_eq!(told(id(20), GapCheck::Seen, false), trimmed);
-        assert_eq!(told(id(20), GapCheck::follows(Epoch::Unmarked, None), false), trimmed);
-        assert_eq!(told(id(20), GapCheck::Seen, true), None, "it has only begun");
-        assert_eq!(told(id(20), GapCheck::None, false), None);
-        assert_eq!(told(id(30), GapCheck::Seen, false), None, "in front of the log, but the table has it");
-        assert_eq!(told(MessageId::MIN, GapCheck::Seen, false), None, "from the start there is all");
-        assert_eq!(told(id(91), GapCheck::Seen, false).map(|told| told.0), Some(GapReason::Reset));
-        assert_eq!(told(id(9), GapCheck::Seen, true).map(|told| told.0), Some(GapReason::Deleted));
-        let other = GapCheck::follows(Epoch::Marked(2), None);
-        assert_eq!(told(id(60), other, true).map(|told| told.0), Some(GapReason::Reset));
+        let (seen, gone) = (GapCheck::Seen, Some(GapReason::Trimmed));
+        let trimmed = |cursor| Some((GapReason::Trimmed, id(40), None, Some(cursor)));
+        assert_eq!(told(id(20), seen, false, gone), trimmed(id(20)));
+        assert_eq!(told(id(20), GapCheck::follows(Epoch::Unmarked, None), false, gone), trimmed(id(20)));
+        assert_eq!(told(id(20), seen, true, gone), None, "it has only begun");
+        assert_eq!(told(id(20), GapCheck::None, false, gone), None);
+        assert_eq!(told(id(30), seen, false, gone), None, "in front of the log, but the table has it");
+        assert_eq!(told(MessageId::MIN, seen, false, gone), None, "from the start there is all");
+        for reason in [GapReason::Reset, GapReason::Deleted] {
+            let over = Some((reason, id(50), Some(3), None));
+            assert_eq!(told(id(60), seen, true, Some(reason)), over);
+        }
     }
 }

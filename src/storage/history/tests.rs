@@ -8,10 +8,19 @@ const fn id(ms: u64) -> MessageId {
 
 const EPOCH: Epoch = Epoch::Marked(1);
 const TRIMMED: Facts = Facts {
+    epoch: EPOCH,
+    first: Some(id(50)),
+    last_given: id(90),
     born: Some(id(10)),
     given: Some(10),
     removed: Some(4),
-    ..Facts::whole(EPOCH, Some(id(50)), id(90))
+    deleted: 0,
+    last_removed: None,
+    taken_out: None,
+    is_deleted: false,
+    deleted_behind: 0,
+    deleted_in_front: 0,
+    untold: None,
 };
 const FOREIGN: Facts = Facts { epoch: Epoch::Unmarked, born: None, ..TRIMMED };
 

@@ -1,5 +1,6 @@
 //! Reading the latest messages of the keys of a topic that is compacted.
 
+use tidemill_proto::page::Order;
 use tidemill_proto::{MessageId, TopicName};
 
 use super::calls::Call;
@@ -10,8 +11,8 @@ use super::keys::sortable;
 use super::marker::{End, Marker, new_epoch};
 use super::resp::Reply;
 use super::{Shard, scripts};
-use crate::storage::history::{Facts, Untold};
-use crate::storage::{Batch, Epoch, GapCheck, LatestRange, StorageError, StoredMessage};
+use crate::storage::history::Untold;
+use crate::storage::{Batch, Epoch, GapCheck, LatestRange, Range, StorageError, StoredMessage};
 
 /// How often the script is called until it has looked at all messages, of which each call looks at 128 at the least.
 const CALLS_MAX: usize = 1_000_000;
@@ -26,7 +27,6 @@ const FOREIGN: i64 = -3;
 
 /// What the script has found.
 struct Found {
-    first: Option<MessageId>,
     last_given: MessageId,
     marker: Marker,
     end: Option<End>,
@@ -39,11 +39,14 @@ impl Shard {
     /// Returns the latest messages of the keys of a topic.
     pub(super) async fn latest(&self, topic: &TopicName, range: LatestRange) -> Result<Batch, StorageError> {
         let mut found = self.find_latest(topic, range.after, range).await?;
-        let mut gap = None;
-        let mut after = range.after;
-        if let Some(cursor) = range.after.filter(|_| range.gap_check != GapCheck::None) {
+        let (mut after, mut gap) = (range.after, None);
+        if range.is_told() {
+            let LatestRange { after: cursor, gap_check, .. } = range;
+            let plain = Range { order: Order::Asc, after: cursor, gap_check, limit: 1, bytes_max: 1 };
+            let plain = self.read(topic, plain).await?.gap;
             let first = found.entries.first().map(|entry| entry.message.id);
-            if let Some(verdict) = found.facts().judge_latest(topic, (cursor, first), &range) {
+            let to = first.or(found.last_given.next()).unwrap_or(MessageId::MAX);
+            if let Some(verdict) = range.judge(plain, found.untold, to) {
                 if verdict.resume != after {
                     found = self.find_latest(topic, verdict.resume, range).await?;
                 }
@@ -129,17 +132,6 @@ impl Shard {
     }
 }
 
-impl Found {
-    /// Returns what is known of the topic: of what has gone from its old end, nothing.
-    fn facts(&self) -> Facts {
-        Facts {
-            born: self.marker.born,
-            untold: Some(self.untold),
-            ..Facts::whole(Epoch::Marked(self.marker.epoch), self.first, self.last_given)
-        }
-    }
-}
-
 /// Reads an answer: its code, or what follows a 0.
 fn read(reply: Reply<'_>) -> Option<Result<Found, i64>> {
     let Reply::Array(mut parts) = reply else { return None };
@@ -147,7 +139,6 @@ fn read(reply: Reply<'_>) -> Option<Result<Found, i64>> {
     if code != 0 {
         return Some(Err(code));
     }
-    let first = read_id(parts.next()?.bytes()?);
     let last_given = read_id(parts.next()?.bytes()?)?;
     let marker = Marker::read(parts.next()?.bytes()?)?;
     let end = End::read(parts.next()?.bytes()?);
@@ -155,5 +146,5 @@ fn read(reply: Reply<'_>) -> Option<Result<Found, i64>> {
     let is_more = parts.next()?.integer()? == 1;
     let entries = entry::read_all(parts.next()?)?;
     let last_given = end.map_or(last_given, |end| end.last);
-    Some(Ok(Found { first, last_given, marker, end, untold, is_more, entries }))
+    Some(Ok(Found { last_given, marker, end, untold, is_more, entries }))
 }

@@ -162,6 +162,17 @@ pub(super) async fn what_is_deleted_or_trimmed_by_request_is_not_among_the_lates
         [given[1], given[3], given[4]],
         "the one that it had replaced does not come back"
     );
+    // An id that no message had, among those that there are, is of another topic, or was lost.
+    let strange = MessageId::new(given[3].ms, given[3].seq + 7_000);
+    let next = append_keys(storage, &topic, &[("f", "8")]).await;
+    if strange < next[0] {
+        let told = try_latest(storage, &topic, Some(strange), (GapCheck::Seen, false)).await.unwrap();
+        assert_eq!(told.gap.map(|gap| gap.reason), Some(GapReason::Reset));
+        assert_eq!(ids(&told.messages), [given[1], given[3], given[4], next[0]], "it begins anew");
+    }
+    let end = try_latest(storage, &topic, Some(MessageId::MAX), (GapCheck::None, false)).await.unwrap();
+    assert_eq!((end.gap, end.messages.len()), (None, 0), "behind the end there is nothing");
+    assert!(storage.messages.remove(&topic, next[0]).await.unwrap());
     // The key can come back, and what was not looked at yet can be deleted.
     let again = append_keys(storage, &topic, &[("a", "5"), ("a", "6")]).await;
     assert!(storage.messages.remove(&topic, again[1]).await.unwrap());

@@ -19,6 +19,7 @@ enum Form {
     Texts,
     TextsByName,
     Number,
+    Flag,
     Unique,
     Any,
 }
@@ -45,13 +46,15 @@ const OF_PUBLISH: [&str; 14] = [
 const PAYLOADS: [&str; 5] = ["data", "message", "body", "value", "text"];
 
 /// Every field that a frame can have.
-const FIELDS: [(&str, Form); 33] = [
+const FIELDS: [(&str, Form); 35] = [
     ("type", Form::Text),
     ("ref", Form::Text),
     ("topics", Form::Texts),
     ("cursors", Form::TextsByName),
     ("offset", Form::Text),
     ("client_id", Form::Text),
+    ("must_exist", Form::Flag),
+    ("view", Form::Text),
     ("topic", Form::Text),
     ("payload", Form::Any),
     ("payload_text", Form::Text),
@@ -99,6 +102,7 @@ impl Form {
                 "must be an object with `group` and `key`, which are strings",
             ),
             Self::Number => (is::<u64>(text), "must be a whole number, 0 or more"),
+            Self::Flag => (is::<bool>(text), "must be `true` or `false`"),
         };
         (!keeps).then_some(rule)
     }

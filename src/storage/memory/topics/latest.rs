@@ -1,12 +1,12 @@
 //! The latest messages of the keys of topics that are compacted: what becomes of them, and how they are read.
 
+use tidemill_proto::page::Order;
 use tidemill_proto::topics::RunState;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::super::latest::{Found, LatestTable};
 use super::{StoredTopic, Topics};
-use crate::storage::history::Facts;
-use crate::storage::{Batch, Body, LatestRange, NewMessage, StorageError, StoredMessage, TopicPolicy};
+use crate::storage::{Batch, Body, LatestRange, NewMessage, Range, StorageError, StoredMessage, TopicPolicy};
 
 impl StoredTopic {
     /// Returns by how many bytes the table grows at most with this message.
@@ -65,12 +65,14 @@ impl Topics {
         let topic = self.topic(name)?;
         let table = topic.latest.as_ref().ok_or(StorageError::NotCompacted)?;
         let read = |after, limit| table.read(after, (limit, range.bytes_max), now);
-        let mut after = range.after;
-        let mut gap = None;
-        if let Some(cursor) = range.after {
-            let first = read(Some(cursor), 1).messages.first().map(|message| message.id);
-            let facts = Facts { untold: Some(table.untold()), ..topic.log.facts(cursor) };
-            if let Some(verdict) = facts.judge_latest(name, (cursor, first), &range) {
+        let (mut after, mut gap) = (range.after, None);
+        if range.is_told() {
+            let LatestRange { after: cursor, gap_check, .. } = range;
+            let plain = Range { order: Order::Asc, after: cursor, gap_check, limit: 1, bytes_max: 1 };
+            let plain = topic.log.read(name, plain, None, now).gap;
+            let first = read(cursor, 1).messages.first().map(|message| message.id);
+            let to = first.or(topic.log.last_given().next()).unwrap_or(MessageId::MAX);
+            if let Some(verdict) = range.judge(plain, table.untold(), to) {
                 (gap, after) = (Some(verdict.gap), verdict.resume);
             }
         }

@@ -151,7 +151,7 @@ end
 /// looked at in one step, so that this is called until that is done.
 ///
 /// KEYS: stream, description. ARGV: a cursor as it is sorted, or nothing for the start; how many messages and bytes; an
-/// epoch for a stream that has none. Answers `{0, first id, last given id, name of the marker, name of the group that says
+/// epoch for a stream that has none. Answers `{0, last given id, name of the marker, name of the group that says
 /// that the topic has ended, what is gone without a trace, whether there are more, messages}`, where a message is as in an
 /// answer of `XRANGE`; `{1}` when the topic does not exist, `{2}` when the key holds something else, `{3}` where it is not
 /// compacted, `{4}` to be called again, and `{-3}` where one of the keys beside it holds something else.
@@ -189,8 +189,7 @@ repeat
   end
 until is_more or #members < wanted
 local known, marker = info_of(KEYS[1]), marker_of(KEYS[1])
-local first = known['first-entry']
-return {0, first and first[1] or '', known['last-generated-id'], marker, end_of(KEYS[1]) or '',
+return {0, known['last-generated-id'], marker, end_of(KEYS[1]) or '',
   latest_untold(KEYS[1], marker), is_more and 1 or 0, entries}
 "
 ));
