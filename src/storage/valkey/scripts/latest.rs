@@ -25,6 +25,12 @@ local function latest_keys(stream)
   local before = 'latest:{' .. string.match(stream, '^stream:topic:{?(.-)}?$') .. '}:'
   return {facts = before .. 'facts', order = before .. 'order', gone = before .. 'gone'}
 end
+-- The last id that the stream was given, also where it has ended and shows another.
+local function latest_given(stream, known)
+  local last = known['last-generated-id']
+  if last ~= '18446744073709551615-18446744073709551615' then return last end
+  return string.match(end_of(stream) or '', '(%d+%-%d+)$') or last
+end
 local function latest_forget(stream)
   local keys = latest_keys(stream)
   redis.call('UNLINK', keys.facts, keys.order, keys.gone)
@@ -68,10 +74,7 @@ local function latest_index(stream, by, most)
   if not marker then return false end
   local of, known = string.sub(marker, 16, 31) .. ' ' .. by, info_of(stream)
   local first, added = known['first-entry'], known['entries-added']
-  local last = known['last-generated-id']
-  if last == '18446744073709551615-18446744073709551615' then
-    last = string.match(end_of(stream) or '', '(%d+%-%d+)$') or last
-  end
+  local last = latest_given(stream, known)
   local facts = redis.call('HMGET', keys.facts, 'of', 'at', 'nth')
   local at, nth, is_lost = facts[2] or '0-0', tonumber(facts[3] or ''), false
   if facts[1] ~= of then
@@ -218,13 +221,7 @@ repeat
   for _, member in ipairs(members) do latest_drop(keys, string.sub(member, 1, 41), by) end
 until #members < 100
 if first then redis.call('HSET', keys.facts, 'from', first[1])
-else
-  local last = known['last-generated-id']
-  if last == '18446744073709551615-18446744073709551615' then
-    last = string.match(end_of(KEYS[1]) or '', '(%d+%-%d+)$') or last
-  end
-  redis.call('HSET', keys.facts, 'upto', last)
-end
+else redis.call('HSET', keys.facts, 'upto', latest_given(KEYS[1], known)) end
 return 0
 "
 ));

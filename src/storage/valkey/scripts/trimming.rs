@@ -108,8 +108,7 @@ pub(in super::super) static TRIM_TOPIC: Script = Script::new(concat!(
     r"
 if kind ~= 'stream' then return {0, 0} end
 local removed, own = 0, own_of(KEYS[2])
-if own[5] and not latest_index(KEYS[1], own[5], 2000) then return {0, own[3] == 'refuse' and 1 or 0} end
-if ARGV[5] then
+if ARGV[5] and (not own[5] or latest_index(KEYS[1], own[5], 2000)) then
   local time = redis.call('TIME')
   local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
   local function before(age) return string.format('%.0f-0', math.max(0, now - age)) end
