@@ -86,7 +86,8 @@ pub use topics::{
     parse_retention, parse_when_full,
 };
 pub use watch::{
-    KeyWatch, SNAPSHOT_RETRY, SNAPSHOTS_MAX, SnapshotPart, TOO_FAST, WatchScope, change_of, told_of_entry,
+    KeyWatch, SNAPSHOT_RETRY, SNAPSHOTS_MAX, SnapshotPart, StepPlace, TOO_FAST, WatchScope, change_of,
+    told_of_entry,
 };
 pub use work::{
     Change, ClaimOrder, Claimant, Deliveries, DeliveriesOf, EXTENSION, GiveBack, GroupDraft, NACK_DELAY,

@@ -57,6 +57,9 @@ pub(super) trait Form: Send + 'static {
     /// same for all readers.
     fn frame(&mut self, message: &LiveMessage, front: &mut Vec<u8>) -> Bytes;
 
+    /// Notes that the frames of these items, which are the same for all readers of the form, were made by another reader.
+    fn written(&mut self, _: &[Item]) {}
+
     /// Returns the frame that shows that the relay is there, to a reader that has come up to this place.
     fn ping(&mut self, now: Timestamp, at: Option<MessageId>) -> Bytes;
 
@@ -380,6 +383,7 @@ impl Outlet for Stream {
             Some(name) => {
                 let form = &mut self.form;
                 let chunk = batch.encoded(name, |items| chunk(&form.frames(items)));
+                form.written(batch.items());
                 self.http.0.metrics.messages().served(batch.items().len());
                 if !chunk.is_empty() {
                     self.sent_at = Instant::now();

@@ -17,7 +17,7 @@ use tidemill_proto::{MessageEncoding, MessageId, Problem, Timestamp, frame};
 use super::events::{put_data, retry};
 use super::stream::{Cursor, Cursors, Form, Opening};
 use crate::metrics::Transport;
-use crate::relay::{Item, KeyEntry, LiveMessage, LoggedRef, WatchScope, change_of, told_of_entry};
+use crate::relay::{Item, KeyEntry, LiveMessage, LoggedRef, StepPlace, WatchScope, change_of, told_of_entry};
 
 /// Changes as those get them who watch the whole bucket: a [`MessageEncoding`] for each way to write them.
 macro_rules! encodings {
@@ -207,22 +207,22 @@ impl Encoding {
 pub(super) struct Watched {
     encoding: Encoding,
     scope: WatchScope,
-    /// Whether a change of a step was written whose end was not.
-    is_open: bool,
+    place: StepPlace,
 }
 
 impl Watched {
-    pub(super) const fn new(encoding: Encoding, scope: WatchScope) -> Self {
-        Self { encoding, scope, is_open: false }
+    pub(super) fn new(encoding: Encoding, scope: WatchScope) -> Self {
+        Self { encoding, scope, place: StepPlace::default() }
     }
 
     /// Appends a change, if it is one of those that are watched.
     fn write(&mut self, message: &LiveMessage, out: &mut Vec<u8>) {
         let Some(logged) = change_of(message) else { return };
-        if self.scope.has(logged.key) {
+        let is_watched = self.scope.has(logged.key);
+        if is_watched {
             out.extend_from_slice(self.encoding.message_of(message));
-            self.is_open = logged.more;
-        } else if !logged.more && std::mem::take(&mut self.is_open) {
+        }
+        if self.place.pass(&logged, is_watched) {
             self.encoding.bookmark(message.id(), out);
         }
     }
@@ -263,7 +263,7 @@ impl Form for Watched {
     fn frame(&mut self, message: &LiveMessage, front: &mut Vec<u8>) -> Bytes {
         match change_of(message) {
             Some(logged) if self.scope.has(logged.key) => {
-                self.is_open = logged.more;
+                self.place.pass(&logged, true);
                 self.encoding.message_of(message).clone()
             }
             Some(_) | None => {
@@ -273,9 +273,13 @@ impl Form for Watched {
         }
     }
 
+    fn written(&mut self, items: &[Item]) {
+        self.place.pass_told(items);
+    }
+
     fn ping(&mut self, now: Timestamp, at: Option<MessageId>) -> Bytes {
         let mut out = Vec::new();
-        match at {
+        match at.filter(|_| !self.place.is_within()) {
             Some(at) => self.encoding.bookmark(at, &mut out),
             None => put(&mut out, format_args!(": {now}\n")),
         }
@@ -290,7 +294,7 @@ impl Form for Watched {
             revision: Option<MessageId>,
         }
         let revision = cursors.values().find_map(|cursor| match cursor {
-            Cursor::Of(id) => Some(*id),
+            Cursor::Of(id) => Some(*id).filter(|_| !self.place.is_within()),
             Cursor::OfPattern(_) => None,
         });
         let mut out = self.encoding.greeting().to_vec();

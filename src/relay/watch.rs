@@ -312,6 +312,38 @@ pub fn change_of(message: &LiveMessage) -> Option<LoggedRef<'_>> {
     LoggedRef::read(message.stored().body.metadata.as_deref()?)
 }
 
+/// Where whoever tells changes stands among the steps of a log: a client resumes behind steps that are whole alone.
+#[derive(Debug, Default)]
+pub struct StepPlace {
+    /// Whether a change was told of the step that is being told.
+    has_told: bool,
+    /// Whether more of that step follow.
+    is_within: bool,
+}
+
+impl StepPlace {
+    /// Passes a change, that was told or not. Returns whether a client has to be told where its step ends, since the last
+    /// change of it was not told.
+    pub const fn pass(&mut self, logged: &LoggedRef<'_>, is_told: bool) -> bool {
+        let had_told = self.has_told;
+        self.is_within = logged.more;
+        self.has_told = self.is_within && (had_told || is_told);
+        !self.is_within && had_told && !is_told
+    }
+
+    /// Passes what others have told, all of it.
+    pub fn pass_told(&mut self, items: &[Item]) {
+        self.is_within = is_within_a_step(items);
+        self.has_told = self.is_within;
+    }
+
+    /// Returns whether more of the same step follow.
+    #[must_use]
+    pub const fn is_within(&self) -> bool {
+        self.is_within
+    }
+}
+
 /// Returns whether more changes of the same step follow behind these items.
 fn is_within_a_step(items: &[Item]) -> bool {
     match items.last() {

@@ -21,7 +21,7 @@ use super::requests::{Watch, WatchTarget};
 use super::told::Told;
 use crate::relay::{
     Failure, Gate, Held, Item, KeyWatch, LiveMessage, NoOutlet, SNAPSHOT_RETRY, SNAPSHOTS_MAX, SnapshotPart,
-    TOO_FAST, TakeLimit, change_of,
+    StepPlace, TOO_FAST, TakeLimit, change_of,
 };
 
 /// Most keys or changes that one watch tells at once.
@@ -33,9 +33,9 @@ type Step = Pin<Box<dyn Future<Output = (Arc<str>, Stepped)> + Send>>;
 type Stepped = (Outcome, Option<Box<Watcher>>);
 
 enum Outcome {
-    Began(Option<String>),
+    Began,
     Told(Vec<Told>, Vec<Held>),
-    Refused(Option<String>, Failure),
+    Refused(Failure),
     Ended(String),
 }
 
@@ -49,6 +49,19 @@ pub(super) enum Come {
     Refused { reference: Option<String>, failure: Failure },
     /// The watch cannot go on.
     Ended { name: Arc<str>, cursor: Option<MessageId>, reason: String },
+}
+
+/// The question that has a watch begin.
+pub(super) struct Asked {
+    pub(super) reference: Option<String>,
+}
+
+/// A watch that was ended by its client.
+pub(super) struct Unwatched {
+    /// The question for it, if that was not answered.
+    pub(super) asked: Option<Asked>,
+    /// Where to go on.
+    pub(super) cursor: Option<MessageId>,
 }
 
 /// The watches of a connection.
@@ -65,6 +78,8 @@ pub(super) struct Watching {
 /// Where a watch stands.
 struct Standing {
     kind: WatchedKind,
+    /// Which question is answered when it has begun, until then.
+    asked: Option<Asked>,
     /// The last id that was told of it.
     cursor: Option<MessageId>,
     abort: AbortHandle,
@@ -110,22 +125,22 @@ impl Watching {
             limit: TakeLimit { items: TOLD_AT_ONCE, bytes: self.bytes_max },
             bookmark_every: self.bookmark_every,
             turns: self.turns.clone(),
-            stage: Stage::First(reference, cursor),
+            stage: Stage::First(cursor),
             torn: 0,
-            is_open: false,
+            place: StepPlace::default(),
             told_at: Instant::now(),
         };
         let (abort, _) = AbortHandle::new_pair();
-        self.watches.insert(name.clone(), Standing { kind, cursor, abort });
+        self.watches.insert(name.clone(), Standing { kind, asked: Some(Asked { reference }), cursor, abort });
         self.go_on(name, Box::new(watcher));
         Ok(())
     }
 
-    /// Ends a watch, if there is one of this name. Returns where to go on.
-    pub(super) fn unwatch(&mut self, name: &str) -> Option<MessageId> {
-        let Standing { cursor, abort, .. } = self.watches.remove(name)?;
+    /// Ends a watch, if there is one of this name.
+    pub(super) fn unwatch(&mut self, name: &str) -> Option<Unwatched> {
+        let Standing { asked, cursor, abort, .. } = self.watches.remove(name)?;
         abort.abort();
-        cursor
+        Some(Unwatched { asked, cursor })
     }
 
     /// Waits for what comes first; for ever where nothing is watched.
@@ -150,13 +165,14 @@ impl Watching {
     /// Takes what came of a step.
     fn take(&mut self, name: Arc<str>, (outcome, watcher): Stepped) -> Option<Come> {
         let standing = self.watches.get_mut(&name)?;
+        let mut reference = || standing.asked.take().and_then(|asked| asked.reference);
         let come = match outcome {
-            Outcome::Began(reference) => Come::Began { reference, name: name.clone() },
+            Outcome::Began => Come::Began { reference: reference(), name: name.clone() },
             Outcome::Told(told, held) => {
                 standing.cursor = told.iter().fold(standing.cursor, cursor_behind);
                 Come::Told { name: name.clone(), kind: standing.kind, told, held }
             }
-            Outcome::Refused(reference, failure) => Come::Refused { reference, failure },
+            Outcome::Refused(failure) => Come::Refused { reference: reference(), failure },
             Outcome::Ended(reason) => Come::Ended { name: name.clone(), cursor: standing.cursor, reason },
         };
         match watcher {
@@ -196,8 +212,7 @@ struct Watcher {
     stage: Stage,
     /// How many snapshots in a row have come to nothing.
     torn: usize,
-    /// Whether a change of a step was told whose end was not.
-    is_open: bool,
+    place: StepPlace,
     /// When something was told last.
     told_at: Instant,
 }
@@ -205,7 +220,7 @@ struct Watcher {
 /// What a watch does next.
 enum Stage {
     /// It begins; behind this id, or with a snapshot.
-    First(Option<String>, Option<MessageId>),
+    First(Option<MessageId>),
     /// It begins a snapshot anew.
     Anew,
     /// It takes a part of a snapshot.
@@ -219,11 +234,10 @@ enum Stage {
 impl Watcher {
     /// Makes the next step.
     async fn step(mut self: Box<Self>) -> Stepped {
-        if let Stage::First(reference, cursor) = &mut self.stage {
-            let (reference, cursor) = (reference.take(), *cursor);
+        if let Stage::First(cursor) = self.stage {
             return match self.begin(cursor).await {
-                Ok(()) => (Outcome::Began(reference), Some(self)),
-                Err(failure) => (Outcome::Refused(reference, failure), None),
+                Ok(()) => (Outcome::Began, Some(self)),
+                Err(failure) => (Outcome::Refused(failure), None),
             };
         }
         let mut wait = SNAPSHOT_RETRY[0];
@@ -273,7 +287,7 @@ impl Watcher {
                 (vec![Told::Reset], None)
             }
             SnapshotPart::Whole => {
-                (self.torn, self.stage, self.is_open) = (0, Stage::Changes, false);
+                (self.torn, self.stage) = (0, Stage::Changes);
                 (vec![Told::Synced(self.watch.cursor())], None)
             }
         };
@@ -286,7 +300,7 @@ impl Watcher {
                 timeout_at(self.told_at + self.bookmark_every, self.watch.reader().next_counted(self.limit));
             let Ok((items, held)) = taken.await else {
                 self.told_at = Instant::now();
-                if self.is_open {
+                if self.place.is_within() {
                     continue;
                 }
                 return (vec![Told::Bookmark(self.watch.cursor())], Vec::new());
@@ -314,11 +328,11 @@ impl Watcher {
     /// Adds a change, if it is one of those that are watched; where a step ends with another, the place behind it.
     fn tell_change(&mut self, message: Arc<LiveMessage>, told: &mut Vec<Told>) {
         let Some(logged) = change_of(&message) else { return };
-        if self.watch.scope().has(logged.key) {
-            self.is_open = logged.more;
-            told.push(Told::Change(message));
-        } else if !logged.more && std::mem::take(&mut self.is_open) {
+        let is_watched = self.watch.scope().has(logged.key);
+        if self.place.pass(&logged, is_watched) {
             told.push(Told::Bookmark(message.id()));
+        } else if is_watched {
+            told.push(Told::Change(message));
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::relay::Failure;
 use crate::ws::frames::Outgoing;
 use crate::ws::requests::Watch;
 use crate::ws::subscribing::reads_at_most;
-use crate::ws::watching::{Come, Watching};
+use crate::ws::watching::{Asked, Come, Unwatched, Watching};
 
 impl Session {
     /// Returns how many watches there are.
@@ -39,17 +39,18 @@ impl Session {
 
     /// Ends a watch, if there is one of this name, and answers that.
     pub(super) fn unwatch(&mut self, out: &mut Outgoing, reference: Option<String>, name: &str) {
-        let cursor = self.watching.as_mut().and_then(|watching| watching.unwatch(name));
+        let ended = self.watching.as_mut().and_then(|watching| watching.unwatch(name));
+        let (asked, cursor) = ended.map_or((None, None), |Unwatched { asked, cursor }| (asked, cursor));
+        if let Some(Asked { reference }) = asked {
+            put_began(out, reference, name);
+        }
         put_ended(out, reference, name, cursor, None);
     }
 
     /// Writes what comes of watches.
     pub(super) async fn write_watched(&mut self, out: &mut Outgoing, come: Come) -> Result<(), Ending> {
         match come {
-            Come::Began { reference, name } => {
-                let (reference, watch) = (reference.map(Into::into), (&*name).into());
-                out.put(&ServerFrame::Watched(Watched::Began { reference, watch }));
-            }
+            Come::Began { reference, name } => put_began(out, reference, &name),
             Come::Told { name, kind, told, held } => {
                 if out.len() > 0 {
                     // What is large is not copied behind something else.
@@ -62,6 +63,13 @@ impl Session {
         }
         Ok(())
     }
+}
+
+fn put_began(out: &mut Outgoing, reference: Option<String>, name: &str) {
+    out.put(&ServerFrame::Watched(Watched::Began {
+        reference: reference.map(Into::into),
+        watch: name.into(),
+    }));
 }
 
 fn put_ended(

@@ -316,6 +316,19 @@ async fn a_watch_ends_when_it_is_asked_to(storage: Storage) {
         let on = json!({ "type": "watch", "watch": "w", "bucket": "b", "cursor": place });
         client.ask(&on, "watching").await;
         assert_eq!(client.expect("put").await["key"], "a");
+        // Each question has its answer, also where the watch has had no time to begin.
+        client.send(&json!({ "type": "watch", "watch": "v", "bucket": "b", "ref": "10" })).await;
+        client.send(&json!({ "type": "unwatch", "watch": "v", "ref": "11" })).await;
+        let mut answers = Vec::new();
+        while answers.last() != Some(&json!("unwatched")) {
+            let mut frame = client.next().await;
+            if frame["watch"] == "v" {
+                answers.extend([frame["ref"].take(), frame["type"].take()]);
+            }
+        }
+        let first: Vec<_> = answers.iter().filter(|answer| !answer.is_null()).collect();
+        assert_eq!(first[..2], ["10", "watching"], "{answers:?}");
+        assert_eq!(first[first.len() - 2..], ["11", "unwatched"], "{answers:?}");
         relay.send("DELETE", "/api/v1/buckets/b", &[], b"").await;
     }
     relay.stop().await;
