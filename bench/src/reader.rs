@@ -192,8 +192,10 @@ impl Reader {
         topics: &[String],
         number: usize,
     ) -> Result<Self, String> {
+        let watched = topics.first().and_then(|topic| topic.strip_prefix(BUCKET));
+        let is_watch = watched.is_some();
         let path = match topics {
-            [topic] if let Some(bucket) = topic.strip_prefix(BUCKET) => format!("/api/v1/keys/{bucket}"),
+            [_] if let Some(bucket) = watched => format!("/api/v1/keys/{bucket}"),
             [topic] => format!("/api/v1/topics/{topic}/messages"),
             topics => format!("/api/v1/stream?topics={}", topics.join(",")),
         };
@@ -212,9 +214,14 @@ impl Reader {
                 return Err("an answer that is no stream".to_owned());
             }
             reader.rest.drain(..head.bytes);
-            reader.rest.shrink_to_fit();
-            return Ok(reader);
+            break;
         }
+        // What changes before a watch has begun is told as it was then, and not as each change of it.
+        while is_watch && memchr::memmem::find(&reader.rest, b"synced").is_none() {
+            reader.read_more().await?;
+        }
+        reader.rest.shrink_to_fit();
+        Ok(reader)
     }
 
     async fn open_stream(target: &Target, topics: &[String], number: usize) -> Result<Self, String> {

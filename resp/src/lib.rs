@@ -24,7 +24,7 @@ mod scan;
 pub use cut::{Cut, Cutter};
 pub use head::LINE_BYTES_MAX;
 pub use reply::{Item, Parts, Replies, Reply, Walk};
-pub use request::{Bounds, Command, Request};
+pub use request::{Arguments, Bounds, Command, Request};
 pub use scan::{DEPTH_MAX, Scan, Step, extent};
 
 /// What the server sent is no reply.

@@ -118,6 +118,56 @@ impl Request {
     }
 }
 
+/// Arguments of commands that are written later, in the form of the wire. `Debug` does not show them either.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Arguments {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl fmt::Debug for Arguments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arguments").field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+impl Arguments {
+    /// Adds an argument.
+    pub fn add(&mut self, argument: &[u8]) -> &mut Self {
+        self.count += 1;
+        put_argument(&mut self.bytes, argument);
+        self
+    }
+
+    /// Returns how many there are.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Returns how many bytes they have as they are sent.
+    #[must_use]
+    pub const fn len_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl<A: AsRef<[u8]>> Extend<A> for Arguments {
+    fn extend<T: IntoIterator<Item = A>>(&mut self, arguments: T) {
+        for argument in arguments {
+            self.add(argument.as_ref());
+        }
+    }
+}
+
+impl<A: AsRef<[u8]>> FromIterator<A> for Arguments {
+    fn from_iter<T: IntoIterator<Item = A>>(arguments: T) -> Self {
+        let mut all = Self::default();
+        all.extend(arguments);
+        all
+    }
+}
+
 /// A command that is being written. `Debug` does not show it either.
 pub struct Command<'a> {
     bytes: &'a mut Vec<u8>,
@@ -133,9 +183,9 @@ impl fmt::Debug for Command<'_> {
 impl Command<'_> {
     /// Adds an argument.
     pub fn arg(&mut self, argument: &[u8]) -> &mut Self {
-        self.begin(argument.len());
-        self.bytes.extend_from_slice(argument);
-        self.end()
+        self.count_down();
+        put_argument(self.bytes, argument);
+        self
     }
 
     /// Adds an argument that is made of several parts.
@@ -147,11 +197,23 @@ impl Command<'_> {
         self.end()
     }
 
+    /// Adds arguments that are written already.
+    pub fn all(&mut self, arguments: &Arguments) -> &mut Self {
+        debug_assert!(self.left >= arguments.count, "arguments more than was said");
+        self.left = self.left.wrapping_sub(arguments.count);
+        self.bytes.extend_from_slice(&arguments.bytes);
+        self
+    }
+
     /// Begins an argument of so many bytes.
     fn begin(&mut self, len: usize) {
+        self.count_down();
+        put_count(self.bytes, b'$', len);
+    }
+
+    fn count_down(&mut self) {
         debug_assert!(self.left > 0, "an argument more than was said");
         self.left = self.left.wrapping_sub(1);
-        put_count(self.bytes, b'$', len);
     }
 
     fn end(&mut self) -> &mut Self {
@@ -169,6 +231,12 @@ impl Drop for Command<'_> {
     fn drop(&mut self) {
         debug_assert!(self.left == 0 || std::thread::panicking(), "arguments are missing");
     }
+}
+
+fn put_argument(bytes: &mut Vec<u8>, argument: &[u8]) {
+    put_count(bytes, b'$', argument.len());
+    bytes.extend_from_slice(argument);
+    bytes.extend_from_slice(b"\r\n");
 }
 
 /// Adds the line that says how many there are of what follows.
@@ -192,5 +260,10 @@ mod tests {
             b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*3\r\n$3\r\nSET\r\n$10\r\nstream:t\r\n\r\n$1\r\n0\r\n"
         );
         assert_eq!(request.commands(), 2);
+        let later: Arguments = ["k", "v"].iter().collect();
+        let mut request = Request::default();
+        request.begin(3).arg(b"SET").all(&later);
+        assert_eq!(request.bytes(), b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n");
+        assert_eq!((later.count(), later.len_bytes()), (2, 14));
     }
 }

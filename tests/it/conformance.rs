@@ -6,6 +6,7 @@
 use crate::support::ground::Ground;
 
 mod access;
+mod at_once;
 mod buckets;
 mod conditional;
 mod digests;
@@ -352,6 +353,9 @@ conformance! {
             of_many_who_publish_under_a_key_one_is_kept;
         worked:
             whatever_consumers_do_no_message_is_lost_or_with_two;
+        at_once:
+            who_asks_at_once_is_answered_each_for_itself,
+            large_values_that_are_read_at_once_all_come;
         buckets:
             what_is_put_comes_back_byte_for_byte,
             of_what_is_not_there_nothing_is_read_and_nothing_made,

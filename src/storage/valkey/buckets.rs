@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tidemill_proto::{BucketName, KeyName, Timestamp, TopicName};
 
-use super::calls::Call;
+use super::calls::{Call, Joining};
 use super::failure::{Effect, of_key, refuses_writes, unexpected};
 use super::marker::new_epoch;
-use super::resp::{Reply, Request};
+use super::resp::{Arguments, Reply, Request};
 use super::scripts::{self, Script};
 use super::{Shard, keys};
 use crate::storage::{
@@ -74,22 +74,19 @@ impl Shard {
         &self,
         bucket: &BucketName,
         script: &'static Script,
-        beside: impl IntoIterator<Item = String>,
         timestamp: Timestamp,
-        arguments: impl IntoIterator<Item = Vec<u8>>,
+        arguments: impl IntoIterator<Item = String>,
     ) -> Call {
-        let mut keys: Vec<String> = self.keys.bucket(bucket).into();
-        keys.extend(beside);
-        let notice = format!("{} {}", self.doorbell.signature(), TopicName::log_of(bucket));
-        let mut all: Vec<Vec<u8>> = vec![
-            LOG_CHANGES.to_string().into(),
-            LOG_BYTES.to_string().into(),
-            keys::DOORBELL.into(),
-            notice.into(),
-            timestamp.to_string().into(),
-        ];
+        let mut all = Vec::from(self.arguments_of(bucket));
+        all.push(timestamp.to_string());
         all.extend(arguments);
-        Call::new(script, Effect::Write, &keys, &all)
+        Call::new(script, Effect::Write, &self.keys.bucket(bucket), &all)
+    }
+
+    /// Returns the arguments that all scripts have which change a bucket.
+    fn arguments_of(&self, bucket: &BucketName) -> [String; 4] {
+        let notice = format!("{} {}", self.doorbell.signature(), TopicName::log_of(bucket));
+        [LOG_CHANGES.to_string(), LOG_BYTES.to_string(), keys::DOORBELL.to_owned(), notice]
     }
 
     /// Calls a script that changes a bucket, and tells of it.
@@ -244,10 +241,14 @@ impl Shard {
     ) -> Result<Option<KeyEntry>, StorageError> {
         let [_, _, values, _, due, ..] = self.keys.bucket(bucket);
         let wants = if value { "1" } else { "0" };
-        let call = Call::new(&scripts::READ_KEY, Effect::Read, &[&values, &due], &[key.as_str(), wants])
+        let keys = [values, due];
+        let own: Arguments = [key.as_str(), wants].iter().collect();
+        let no_more: &[&str] = &[];
+        let call = Call::several(&scripts::READ_KEY, Effect::Read, &keys, no_more, own, Joining::Joined)
             .replied(if value { VALUE_BYTES } else { 0 }, VALUE_BYTES_MAX);
         let name = key.clone();
         let answer = self.calls.call(call, move |reply| read_entry(name, value, reply)).await;
+        let [values, _] = keys;
         answer.map_err(|error| of_key(error, values))
     }
 
@@ -319,8 +320,8 @@ impl Shard {
     ) -> Result<u64, StorageError> {
         let mut all = 0;
         loop {
-            let arguments = [owner.as_str().into(), REVOKED_MAX.to_string().into()];
-            let call = self.of_bucket(bucket, &scripts::REVOKE_KEYS, None, timestamp, arguments);
+            let arguments = [owner.as_str().to_owned(), REVOKED_MAX.to_string()];
+            let call = self.of_bucket(bucket, &scripts::REVOKE_KEYS, timestamp, arguments);
             let read = |reply: Reply<'_>| {
                 coded(reply, |_, parts| {
                     let count = u64::try_from(parts.next()?.integer()?).ok()?;
@@ -341,8 +342,8 @@ impl Shard {
 
     /// Has keys expire in one bucket.
     async fn expire_in(&self, bucket: &BucketName) -> Result<(KeysExpired, Option<u64>), StorageError> {
-        let arguments = [EXPIRED_MAX.to_string().into()];
-        let call = self.of_bucket(bucket, &scripts::EXPIRE_KEYS, None, self.now(), arguments);
+        let arguments = [EXPIRED_MAX.to_string()];
+        let call = self.of_bucket(bucket, &scripts::EXPIRE_KEYS, self.now(), arguments);
         let read = |reply: Reply<'_>| {
             coded(reply, |_, parts| {
                 let count = usize::try_from(parts.next()?.integer()?).ok()?;

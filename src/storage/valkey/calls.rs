@@ -1,10 +1,12 @@
 //! Calls: scripts over a connection of our own, many at a time.
 //!
 //! What arrives while requests are under way forms the next one, as with lanes; but calls have no order among each
-//! other. A script that the server does not know is loaded, and its calls are sent again: they had no effect.
+//! other. Those that ask for the same of the same keys, and say that they may be, are one call of their script there: what
+//! it does before it comes to one of them is done once. A script that the server does not know is loaded, and its calls are sent again: they had no effect.
 //!
 //! What may wait is bounded. What waited too long, or waits while the connection goes down, is answered as not sent.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::failure::{Effect, Failure, of_reply, refuses_writes, same, unexpected};
-use super::resp::{Bounds, Reply, Request, RespConnection};
+use super::resp::{Arguments, Bounds, Parts, Reply, Request, RespConnection};
 use super::scripts::Script;
 use super::supervised::Supervised;
 use crate::storage::StorageError;
@@ -30,6 +32,8 @@ const REPLIES_BYTES: usize = 32 * 1024 * 1024;
 const REQUEST_BYTES: usize = 1024 * 1024;
 /// Calls that may wait.
 const WAITING_MAX: usize = 4_096;
+/// Arguments of calls that are one, so that the server is not held up by it, unless one of them alone has more.
+const ARGUMENTS_JOINED: usize = 1_024;
 /// Bytes and elements that every reply may have: a long error.
 const REPLY_BYTES: usize = 4 * 1024;
 const REPLY_ELEMENTS: usize = 64;
@@ -43,13 +47,28 @@ type Taker = Box<dyn for<'a> FnOnce(Result<Reply<'a>, StorageError>) + Send>;
 #[derive(Debug)]
 pub(super) struct Call {
     script: &'static Script,
-    request: Request,
+    /// How many keys there are, which stand in front of what is shared.
+    keys: usize,
+    shared: Arguments,
+    own: Arguments,
+    joining: Joining,
     effect: Effect,
     /// Bytes that the reply will have, about.
     expected: usize,
     /// Bytes that it may have at most.
     bytes: usize,
     elements: usize,
+}
+
+/// Whether a script takes several calls at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Joining {
+    /// It takes one, and answers that.
+    Never,
+    /// It takes several and answers an array, with an answer for each; this one has to be alone.
+    Alone,
+    /// As that, and this one may be any of them.
+    Joined,
 }
 
 impl Call {
@@ -60,19 +79,33 @@ impl Call {
         keys: &[K],
         arguments: &[A],
     ) -> Self {
-        let bytes: usize = keys.iter().map(|key| key.as_ref().len() + 16).sum::<usize>()
-            + arguments.iter().map(|argument| argument.as_ref().len() + 16).sum::<usize>();
-        let mut request = Request::with_capacity(bytes + 96);
-        let mut command = request.begin(3 + keys.len() + arguments.len());
-        command.arg(b"EVALSHA").arg(script.digest().as_bytes()).number(keys.len() as u64);
-        for key in keys {
-            command.arg(key.as_ref());
+        Self {
+            script,
+            keys: keys.len(),
+            shared: keys.iter().collect(),
+            own: arguments.iter().collect(),
+            joining: Joining::Never,
+            effect,
+            expected: REPLY_BYTES,
+            bytes: REPLY_BYTES,
+            elements: REPLY_ELEMENTS,
         }
-        for argument in arguments {
-            command.arg(argument.as_ref());
-        }
-        drop(command);
-        Self { script, request, effect, expected: REPLY_BYTES, bytes: REPLY_BYTES, elements: REPLY_ELEMENTS }
+    }
+
+    /// Returns the call of a script that takes several at once: after the keys come arguments that those have in common,
+    /// and those of each behind the other. Where such a script cannot begin it answers one code, in an array, to all. Where
+    /// its answer has grown long it may end with some of them, and has done nothing for the others, which ask again.
+    pub(super) fn several<A: AsRef<[u8]>>(
+        script: &'static Script,
+        effect: Effect,
+        keys: &[String],
+        common: &[A],
+        own: Arguments,
+        joining: Joining,
+    ) -> Self {
+        let mut call = Self { own, joining, ..Self::new(script, effect, keys, &[] as &[&str]) };
+        call.shared.extend(common);
+        call
     }
 
     /// Says how many bytes the reply will have, about, and may have at most, beside those of an error.
@@ -80,6 +113,97 @@ impl Call {
         let elements = self.elements + bytes / ELEMENT_BYTES;
         Self { expected: self.expected + expected, bytes: self.bytes + bytes, elements, ..self }
     }
+}
+
+/// Returns which calls of one request are one call of a script, in the order in which they are sent: the places of each.
+fn joined(calls: &[Waiting]) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    // The group of each kind that takes more, and how many arguments it has.
+    let mut open: HashMap<(*const Script, &Arguments), (usize, usize)> = HashMap::new();
+    for (at, Waiting { call, .. }) in calls.iter().enumerate() {
+        if call.joining == Joining::Joined {
+            let count = call.own.count();
+            let kind = (std::ptr::from_ref(call.script), &call.shared);
+            match open.get_mut(&kind) {
+                Some((group, arguments)) if *arguments + count <= ARGUMENTS_JOINED => {
+                    groups[*group].push(at);
+                    *arguments += count;
+                    continue;
+                }
+                Some(_) | None => drop(open.insert(kind, (groups.len(), count))),
+            }
+        }
+        groups.push(vec![at]);
+    }
+    groups
+}
+
+/// Adds calls of scripts, each for a group of calls.
+fn write(calls: &[Waiting], groups: &[Vec<usize>], request: &mut Request) {
+    for group in groups {
+        let Some(Call { script, keys, shared, .. }) = group.first().map(|at| &calls[*at].call) else {
+            continue;
+        };
+        let own = || group.iter().map(|at| &calls[*at].call.own);
+        let count = shared.count() + own().map(Arguments::count).sum::<usize>();
+        let mut command = request.begin(3 + count);
+        command.arg(b"EVALSHA").arg(script.digest().as_bytes()).number(*keys as u64).all(shared);
+        for arguments in own() {
+            command.all(arguments);
+        }
+    }
+}
+
+/// What came of a call.
+enum Replied<'a> {
+    With(Reply<'a>),
+    /// Others that it is one call with have filled the reply; nothing was done for it.
+    Later,
+    Never,
+}
+
+/// Calls that are to be sent.
+#[derive(Default)]
+struct Left {
+    calls: Vec<Waiting>,
+    /// Whether the server does not know the script of some.
+    unknown: bool,
+}
+
+/// Returns what came of each call, from the replies to groups of them.
+fn replies_of<'r>(
+    calls: &[Waiting],
+    groups: &[Vec<usize>],
+    replies: impl Iterator<Item = Reply<'r>>,
+) -> Vec<Replied<'r>> {
+    let mut all: Vec<Replied<'r>> = calls.iter().map(|_| Replied::Never).collect();
+    for (group, reply) in groups.iter().zip(replies) {
+        let several = group.first().is_some_and(|at| calls[*at].call.joining != Joining::Never);
+        match reply {
+            Reply::Array(parts) if several && is_of_each(&parts) => {
+                let mut parts = parts.peekable();
+                let is_any = parts.peek().is_some();
+                for at in group {
+                    all[*at] = match parts.next() {
+                        Some(part) => Replied::With(part),
+                        None if is_any => Replied::Later,
+                        None => Replied::Never,
+                    };
+                }
+            }
+            reply => {
+                for at in group {
+                    all[*at] = Replied::With(reply.clone());
+                }
+            }
+        }
+    }
+    all
+}
+
+/// Returns whether these are answers of several calls, and not one with its code in front.
+fn is_of_each(parts: &Parts<'_>) -> bool {
+    !matches!(parts.clone().next(), Some(Reply::Integer(_)))
 }
 
 /// A call that waits, with who takes its reply.
@@ -174,9 +298,9 @@ struct Caller {
 impl Caller {
     async fn run(self) {
         while let Some(calls) = self.take().await {
-            let again = self.send(calls, true).await;
-            if !again.is_empty() {
-                self.send(again, false).await;
+            let mut left = Left { calls, unknown: false };
+            while !left.calls.is_empty() {
+                left = self.send(left).await;
             }
         }
     }
@@ -191,7 +315,7 @@ impl Caller {
             if one.since.elapsed() > self.wait_max {
                 (one.taker)(Err(StorageError::Unavailable(Failure::Expired.into())));
             } else {
-                request_bytes += one.call.request.bytes().len();
+                request_bytes += one.call.shared.len_bytes() + one.call.own.len_bytes();
                 replies_bytes += one.call.expected;
                 calls.push(one);
             }
@@ -203,16 +327,13 @@ impl Caller {
         Some(calls)
     }
 
-    /// Sends calls and gives out their replies; returns those whose script has to be loaded, which is done in front of
-    /// them if it is not the first time.
-    async fn send(&self, calls: Vec<Waiting>, is_first: bool) -> Vec<Waiting> {
-        if calls.is_empty() {
-            return calls;
-        }
+    /// Sends calls and gives out their replies; returns those that have none yet. At least one of those that are one call
+    /// has one then, unless their script was not known.
+    async fn send(&self, Left { calls, unknown: loads }: Left) -> Left {
         let mut request = Request::default();
         let mut bounds = Bounds { bytes: REPLY_BYTES, elements: REPLY_ELEMENTS, pass_over: true };
         let mut loaded: Vec<&'static Script> = Vec::new();
-        if !is_first {
+        if loads {
             for waiting in &calls {
                 let script = waiting.call.script;
                 if !loaded.iter().any(|known| std::ptr::eq(*known, script)) {
@@ -222,10 +343,11 @@ impl Caller {
             }
         }
         for Waiting { call, .. } in &calls {
-            request.extend(&call.request);
             bounds.bytes += call.bytes;
             bounds.elements += call.elements;
         }
+        let groups = joined(&calls);
+        write(&calls, &groups, &mut request);
         request.bound(bounds);
         let effect = if calls.iter().any(|waiting| waiting.call.effect == Effect::Write) {
             Effect::Write
@@ -238,19 +360,30 @@ impl Caller {
                 for waiting in calls {
                     (waiting.taker)(Err(same(&error)));
                 }
-                return Vec::new();
+                return Left::default();
             }
         };
         let mut replies = replies.iter();
         let not_loaded = replies.by_ref().take(loaded.len()).find_map(|reply| reply.error());
-        let mut again = Vec::new();
-        for waiting in calls {
-            let Some(reply) = replies.next() else {
-                (waiting.taker)(Err(unexpected("EVALSHA", waiting.call.effect)));
-                continue;
+        let replies = replies_of(&calls, &groups, replies);
+        let mut left = Left::default();
+        for (waiting, reply) in calls.into_iter().zip(replies) {
+            let reply = match reply {
+                Replied::With(reply) => reply,
+                Replied::Later => {
+                    left.calls.push(waiting);
+                    continue;
+                }
+                Replied::Never => {
+                    (waiting.taker)(Err(unexpected("EVALSHA", waiting.call.effect)));
+                    continue;
+                }
             };
             match reply.error() {
-                Some(text) if text.starts_with("NOSCRIPT") && is_first => again.push(waiting),
+                Some(text) if text.starts_with("NOSCRIPT") && !loads => {
+                    left.unknown = true;
+                    left.calls.push(waiting);
+                }
                 Some(text) if text.starts_with("NOSCRIPT") => {
                     let cause = Failure::NoScripts(not_loaded.clone().unwrap_or(text)).into();
                     (waiting.taker)(Err(StorageError::Unavailable(cause)));
@@ -264,6 +397,6 @@ impl Caller {
                 None => (waiting.taker)(Ok(reply)),
             }
         }
-        again
+        left
     }
 }

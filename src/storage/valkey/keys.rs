@@ -318,7 +318,7 @@ pub(super) fn sortable(id: MessageId) -> String {
 
 /// Returns the key of something that stands beside a topic's stream.
 fn beside(kind: &'static str, topic: &TopicName, rest: &str) -> String {
-    format!("{kind}:{{{topic}}}:{rest}")
+    [kind, ":{", topic.as_str(), "}:", rest].concat()
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 mod open;
 
-pub(super) use tidemill_resp::{Bounds, Command, Item, Parts, Replies, Reply, Request, Walk};
+pub(super) use tidemill_resp::{Arguments, Bounds, Command, Item, Parts, Replies, Reply, Request, Walk};
 
 /// Most requests under way. The lanes and the reads have few (see `lanes` and `reads`); the rest is for
 /// those that were given up, until a look at the connection finds out what ails it.

@@ -3,6 +3,9 @@
 use tidemill_proto::locks::Guarded;
 use tidemill_proto::{KeyName, TopicName};
 
+use super::super::calls::{Call, Joining};
+use super::super::failure::Effect;
+use super::super::resp::Arguments;
 use super::super::{Shard, keys, scripts};
 use super::replies::{self, Coded, Step, coded, read_changed};
 use super::{ROUNDS_MAX, filling, ms_of, said};
@@ -61,21 +64,21 @@ impl Shard {
         let fences = fence.as_ref().map(|fence| keys::fences(Guarded::Bucket(bucket.clone()), &fence.lock));
         let fence_kept = FENCE_KEPT.as_millis().to_string();
         for _ in 0..ROUNDS_MAX {
-            let mut arguments: Vec<Vec<u8>> = Vec::with_capacity(5 + 9 * all.len());
             let window = u64::try_from(self.limits.idempotency_window.as_millis()).unwrap_or(u64::MAX);
-            arguments.push(
-                idempotency.as_ref().map_or_else(String::new, |once| hex::encode(once.fingerprint)).into(),
-            );
-            arguments.push(window.to_string().into());
+            let once = idempotency.as_ref().map_or_else(String::new, |once| hex::encode(once.fingerprint));
             let of_fence = fence.as_ref().map(|fence| (fence.lock.to_string(), fence.fence.to_string()));
             let (lock, shown) = of_fence.unwrap_or_default();
-            arguments.extend([lock.into(), shown.into(), fence_kept.clone().into()]);
+            let mut common = Vec::from(self.arguments_of(bucket));
+            common.extend([once, window.to_string(), lock, shown, fence_kept.clone()]);
+            let mut own: Arguments = [timestamp.to_string(), all.len().to_string()].iter().collect();
             for change in all {
-                arguments.extend(of_change(change));
+                own.extend(of_change(change));
             }
-            let beside = remembered.iter().chain(fences.iter().flatten()).cloned();
-            let call = self
-                .of_bucket(bucket, &scripts::CHANGE_KEYS, beside, *timestamp, arguments)
+            let mut keys = Vec::from(self.keys.bucket(bucket));
+            keys.extend(remembered.iter().chain(fences.iter().flatten()).cloned());
+            let is_alone = idempotency.is_some() || fence.is_some();
+            let joining = if is_alone { Joining::Alone } else { Joining::Joined };
+            let call = Call::several(&scripts::CHANGE_KEYS, Effect::Write, &keys, &common, own, joining)
                 .replied(0, all.len() * 128);
             let count = all.len();
             match self

@@ -26,8 +26,7 @@ macro_rules! head_of {
 local function head_of(record)
   local revision, created, owner, past, digest, fresh, kind, at =
     string.match(record, '^(%S+) (%d+) (%S+) (%S+) (%S+) (%S+) ([^\n]*)\n()')
-  local fresh_until = fresh and string.gsub(fresh, '^~', '')
-  return {revision = revision, created = created, owner = owner, past = past, digest = digest, fresh = fresh, fresh_until = fresh_until, kind = kind,
+  return {revision = revision, created = created, owner = owner, past = past, digest = digest, fresh = fresh, kind = kind,
     at = at, size = #record - at + 1}
 end
 "
@@ -47,7 +46,7 @@ end
 
 /// What scripts begin with that change a bucket: they define `now` (ms), `facts`, and what follows, and answer where there
 /// is no bucket, or a key is another program's. KEYS: log, facts, values, names, due, past, owned, fills, reads. ARGV: changes and
-/// bytes that the log keeps, the doorbell's channel and the notice, and the time of what is changed, if it has one.
+/// bytes that the log keeps, the doorbell's channel and the notice.
 ///
 /// `fills` is how many keys are being filled; `weight_of(head)` is what a key has with its past; `take_out(key, head)` removes it from the table;
 /// `log(key, change, more, payload, kind, timestamp)` appends a change and answers its id, nothing where there is no log, or an error
@@ -70,6 +69,7 @@ local fills = redis.pcall('HLEN', KEYS[8])
 if foreign(fills) then return {-8} end
 local function weight_of(head)
   local weight = head.size
+  if head.past == '-' then return weight end
   for size in string.gmatch(head.past, ':(%d+)') do weight = weight + tonumber(size) end
   return weight
 end
@@ -81,17 +81,14 @@ local function take_out(key, head)
   if head.owner ~= '-' then redis.call('ZREM', KEYS[7], string.sub(head.owner, 2) .. '/' .. key) end
 end
 local function log(key, change, more, payload, kind, timestamp)
-  local entry = {'XADD', KEYS[1], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[1], '*', 'payload', payload}
+  local metadata = '{"key":"' .. key .. '","change":"' .. change .. (more and '","more":true}' or '"}')
+  local at, entry = 9, {'XADD', KEYS[1], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[1], '*', 'payload', payload, 'metadata',
+    metadata, nil, nil, nil, nil}
   if timestamp then
-    entry[#entry + 1] = 'timestamp'
-    entry[#entry + 1] = timestamp
+    entry[10], entry[11], entry[12], entry[13] = 'timestamp', timestamp, 'metadata', metadata
+    at = 11
   end
-  entry[#entry + 1] = 'metadata'
-  entry[#entry + 1] = '{"key":"' .. key .. '","change":"' .. change .. '"' .. (more and ',"more":true}' or '}')
-  if kind ~= '-' then
-    entry[#entry + 1] = 'content_type'
-    entry[#entry + 1] = string.sub(kind, 2)
-  end
+  if kind ~= '-' then entry[at + 3], entry[at + 4] = 'content_type', string.sub(kind, 2) end
   return redis.pcall(unpack(entry))
 end
 local function finish(bytes, logged)

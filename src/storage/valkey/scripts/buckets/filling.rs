@@ -23,7 +23,7 @@ local due = redis.call('ZSCORE', KEYS[5], ARGV[1])
 local record = redis.call('HGET', KEYS[3], ARGV[1])
 if not record or due and tonumber(due) <= now then due, record = '', '' end
 if record ~= '' then
-  local fresh = head_of(record).fresh_until
+  local fresh = string.gsub(head_of(record).fresh, '^~', '')
   if fresh == '-' or tonumber(fresh) > now then return {0, 0, 0, due or '', record} end
 end
 local function end_of(fill) return tonumber(string.match(fill or '', ' (%d+)$') or '0') end

@@ -14,19 +14,31 @@ end
     };
 }
 
-/// Returns a key.
+/// Returns a key to each of several who ask at once.
 ///
-/// KEYS: values, due. ARGV: the key, and whether its value is wanted (1). Answers nothing where it is not there; else
-/// when its time is over, which is empty where it has none, and its record, of which without the value the line alone.
+/// KEYS: values, due. ARGV: of each who asks the key, and whether its value is wanted (1). Answers for each nothing where it
+/// is not there; else
+/// when its time is over, which is empty where it has none, and its record, of which without the value the line alone. It
+/// ends before the next where it has a megabyte.
 pub(in crate::storage::valkey) static READ_KEY: Script = Script::new(concat!(
     now_ms!(),
     r"
-local due = redis.call('ZSCORE', KEYS[2], ARGV[1])
-if due and tonumber(due) <= now_ms() then return false end
-local record = redis.call('HGET', KEYS[1], ARGV[1])
-if not record then return false end
-if ARGV[2] ~= '1' then record = string.match(record, '^[^\n]*\n') end
-return {due or '', record}
+local answers, bytes = {}, 0
+for at = 1, #ARGV, 2 do
+  local key, answer = ARGV[at], false
+  local due = redis.call('ZSCORE', KEYS[2], key)
+  if not due or tonumber(due) > now_ms() then
+    local record = redis.call('HGET', KEYS[1], key)
+    if record and ARGV[at + 1] ~= '1' then record = string.match(record, '^[^\n]*\n') end
+    if record then
+      answer = {due or '', record}
+      bytes = bytes + #record
+    end
+  end
+  answers[#answers + 1] = answer
+  if bytes > 1048576 then break end
+end
+return answers
 "
 ));
 
