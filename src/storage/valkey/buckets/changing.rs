@@ -14,42 +14,33 @@ use crate::storage::{
     READS_HALF_LIFE, StorageError,
 };
 
-/// Returns the arguments that say what is to become of a key.
-fn of_change(change: &KeyChange) -> [Vec<u8>; 9] {
-    let condition = match change.condition {
-        KeyCondition::Anything => "*".to_owned(),
-        KeyCondition::Absent => "-".to_owned(),
-        KeyCondition::Present => "+".to_owned(),
-        KeyCondition::Revision(revision) => revision.to_string(),
+/// Adds the arguments that say what is to become of a key.
+fn write_change(change: &KeyChange, own: &mut Arguments) {
+    own.add(change.key.as_str().as_bytes());
+    match change.condition {
+        KeyCondition::Anything => own.add(b"*"),
+        KeyCondition::Absent => own.add(b"-"),
+        KeyCondition::Present => own.add(b"+"),
+        KeyCondition::Revision(revision) => own.add(revision.to_string().as_bytes()),
         KeyCondition::Filling(token) => {
-            format!("={} {}", filling::written(token), ms_of(Some(READS_HALF_LIFE)))
+            let half_life = ms_of(Some(READS_HALF_LIFE));
+            own.add(format!("={} {half_life}", filling::written(token)).as_bytes())
         }
     };
-    let [op, value, kind, ttl, owner, digest, fresh]: [Vec<u8>; 7] = match &change.edit {
-        KeyEdit::Put { value, ttl, fresh, owner } => [
-            "put".into(),
-            value.bytes.to_vec(),
-            said(value.content_type.as_deref()).into(),
-            ms_of(*ttl).into(),
-            said(owner.as_ref().map(KeyName::as_str)).into(),
-            replies::written(&KeyDigest::of(&value.bytes)).into(),
-            ms_of(*fresh).into(),
-        ],
-        KeyEdit::Delete => std::array::from_fn(|at| if at == 0 { "del".into() } else { Vec::new() }),
+    match &change.edit {
+        KeyEdit::Put { value, ttl, fresh, owner } => {
+            own.add(b"put").add(&value.bytes);
+            let digest = replies::written(&KeyDigest::of(&value.bytes));
+            let owner = said(owner.as_ref().map(KeyName::as_str));
+            own.extend([said(value.content_type.as_deref()), ms_of(*ttl), owner, digest, ms_of(*fresh)]);
+        }
+        KeyEdit::Delete => own.add(b"del").extend([""; 6]),
         KeyEdit::Increment { by, min, max, ttl } => {
             let bound = |bound: &Option<i64>| bound.map_or_else(String::new, |bound| bound.to_string());
-            [
-                "inc".into(),
-                by.to_string().into(),
-                bound(min).into(),
-                bound(max).into(),
-                ms_of(*ttl).into(),
-                Vec::new(),
-                Vec::new(),
-            ]
+            own.add(b"inc").extend([by.to_string(), bound(min), bound(max), ms_of(*ttl)]);
+            own.extend([""; 2]);
         }
-    };
-    [change.key.as_str().into(), condition.into(), op, value, kind, ttl, owner, digest, fresh]
+    }
 }
 
 impl Shard {
@@ -72,7 +63,7 @@ impl Shard {
             common.extend([once, window.to_string(), lock, shown, fence_kept.clone()]);
             let mut own: Arguments = [timestamp.to_string(), all.len().to_string()].iter().collect();
             for change in all {
-                own.extend(of_change(change));
+                write_change(change, &mut own);
             }
             let mut keys = Vec::from(self.keys.bucket(bucket));
             keys.extend(remembered.iter().chain(fences.iter().flatten()).cloned());

@@ -19,7 +19,7 @@
 
 use super::Script;
 
-/// Defines `head_of(record)`: what its line says, where its value begins, and how long it is.
+/// Defines `head_of(record)`: what its line says, and how long its value is. With one field more it would weigh twice as much.
 macro_rules! head_of {
     () => {
         r"
@@ -27,7 +27,7 @@ local function head_of(record)
   local revision, created, owner, past, digest, fresh, kind, at =
     string.match(record, '^(%S+) (%d+) (%S+) (%S+) (%S+) (%S+) ([^\n]*)\n()')
   return {revision = revision, created = created, owner = owner, past = past, digest = digest, fresh = fresh, kind = kind,
-    at = at, size = #record - at + 1}
+    size = #record - at + 1}
 end
 "
     };

@@ -98,6 +98,15 @@ local function keep_past(step, head)
   if #past > 0 then step.past = table.concat(past, ',') end
   return kept
 end
+-- How many changes are left to tell, and whether none was told yet: the first one alone may be refused.
+local left, is_first = 0, true
+local function append(step, change, payload, kind, timestamp)
+  left = left - 1
+  local id = log(step.key, change, left > 0, payload, kind, timestamp)
+  if is_first and (not id or type(id) == 'table') then return nil, id or {1} end
+  all_logged, is_first = all_logged + #payload, false
+  return id
+end
 local function change(first, last, timestamp)
   local count_then, bytes_then = count, bytes
   local steps, events, grows = {}, 0, false
@@ -149,7 +158,7 @@ local function change(first, last, timestamp)
           if parent then step.digest = step.digest .. '.' .. parent end
         end
       else
-        local number = head and string.sub(record, head.at) or '0'
+        local number = head and string.sub(record, #record - head.size + 1) or '0'
         local sum, wrong = sum_of(number, ARGV[first + 3])
         if wrong == 3 then return {3, at} end
         local least, most = ARGV[first + 4], ARGV[first + 5]
@@ -178,15 +187,8 @@ local function change(first, last, timestamp)
   -- What makes room must be possible where there is none: the server refuses a step that begins by adding.
   if not grows then redis.call('HDEL', KEYS[2], 'sum') end
   local first_due = has_due and redis.call('ZRANGE', KEYS[5], 0, 0, 'WITHSCORES')[2]
-  local left, logged, answer, is_first = events, 0, {0, ''}, true
-  local function append(step, change, payload, kind, timestamp)
-    left = left - 1
-    local id = log(step.key, change, left > 0, payload, kind, timestamp)
-    logged = logged + #payload
-    if is_first and (not id or type(id) == 'table') then return nil, id or {1} end
-    is_first = false
-    return id
-  end
+  local answer = {0, ''}
+  left, is_first = events, true
   for at, step in ipairs(steps) do
     local id, wrong
     if step.over then
@@ -228,7 +230,7 @@ local function change(first, last, timestamp)
     answer[at + 2] = (id or '-') .. (head and ' 0 ' or id and ' 1 ' or ' 0 ') .. (step.number or '-') .. ' '
       .. (step.due and string.format('%.0f', step.due) or '-')
   end
-  count, bytes, all_logged = count_then, bytes_then, all_logged + logged
+  count, bytes = count_then, bytes_then
   has_changed = has_changed or events > 0
   local earliest = has_due and redis.call('ZRANGE', KEYS[5], 0, 0, 'WITHSCORES')[2]
   if earliest and (not first_due or tonumber(earliest) < tonumber(first_due)) then answer[2] = earliest end
