@@ -113,6 +113,7 @@ conformance! {
             what_is_deleted_or_trimmed_by_request_is_not_among_the_latest,
             a_topic_is_compacted_from_when_it_says_so_and_by_what,
             there_are_as_many_latest_as_the_topic_keeps_messages,
+            what_nobody_has_looked_at_is_trimmed_all_the_same,
             what_has_expired_is_the_latest_and_is_not_returned;
         kept:
             what_topics_keep_is_told_about_by_their_names;

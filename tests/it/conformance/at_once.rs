@@ -39,11 +39,11 @@ pub(super) async fn who_asks_at_once_is_answered_each_for_itself(ground: &Ground
             | (3, KeysChanged::Refused { at: 1, refusal: KeyRefusal::NotANumber })
             | (4, KeysChanged::Refused { at: 1, refusal: KeyRefusal::Condition(Some(_)) })
             | (5, KeysChanged::Refused { at: 1, refusal: KeyRefusal::OutOfRange(3) })
-            | (7, KeysChanged::Refused { at: 0, refusal: KeyRefusal::TooManyBytes }) => {}
+            | (7, KeysChanged::Refused { at: 0, refusal: KeyRefusal::TooManyBytes })
+            // They are more keys, as long as there are none.
+            | (5..=7, KeysChanged::Refused { refusal: KeyRefusal::TooManyKeys, .. }) => {}
             (1, KeysChanged::Made { .. }) => won += 1,
             (2, KeysChanged::Made { changed, .. }) => counted.extend(changed[0].number),
-            // They are two more keys as long as there are none.
-            (5..=7, KeysChanged::Refused { refusal: KeyRefusal::TooManyKeys, .. }) => {}
             (5, KeysChanged::Made { .. }) => few += 1,
             (6, KeysChanged::Made { changed, .. }) => assert_eq!(changed[0].revision, None),
             other => panic!("{other:?}"),

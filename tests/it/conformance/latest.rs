@@ -250,6 +250,22 @@ pub(super) async fn there_are_as_many_latest_as_the_topic_keeps_messages(ground:
     assert_eq!(goes_on.gap, None, "who reads page by page has begun with what there was");
 }
 
+pub(super) async fn what_nobody_has_looked_at_is_trimmed_all_the_same(ground: &Ground) {
+    let storage = &ground.storage;
+    let topic = compacted(ground, Some(KEPT)).await;
+    let first = append_keys(storage, &topic, &[("first", "1")]).await;
+    for _ in 0..12 {
+        let messages = (0..1_000).map(|at| message(&topic, of_key(&format!("{}", at % 50), "1")));
+        append_all(storage, messages.collect()).await;
+    }
+    // Far more than what one step looks at where there is time.
+    storage.upkeep.sweep().await.expect("a sweep");
+    let left = length(storage, &topic).await;
+    assert!(left < KEPT + 300, "{left}");
+    let latest = latest_by(storage, &topic, 60).await;
+    assert_eq!((latest.len(), latest[0].id), (51, first[0]));
+}
+
 pub(super) async fn what_has_expired_is_the_latest_and_is_not_returned(ground: &Ground) {
     let storage = &ground.storage;
     let topic = compacted(ground, None).await;

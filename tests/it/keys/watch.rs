@@ -22,6 +22,7 @@ on_both_backends![
     a_watcher_resumes_behind_an_id,
     a_bucket_is_awaited,
     a_bookmark_comes_where_nothing_does,
+    a_bookmark_is_never_inside_of_a_step,
     a_large_snapshot_has_every_key_once,
     a_slow_watcher_costs_nobody_anything,
     an_expiry_is_told_once_and_soon,
@@ -223,6 +224,46 @@ async fn a_bookmark_comes_where_nothing_does(storage: Storage) {
                 break;
             }
             assert!(started.elapsed() < SOON, "{bookmark:?}");
+        }
+    }
+    relay.stop().await;
+}
+
+async fn a_bookmark_is_never_inside_of_a_step(storage: Storage) {
+    let relay = TestRelay::start_with(storage, |options| {
+        options.http.ping_every = Duration::from_millis(1);
+        // Steps come in many pieces.
+        options.http.subscriber_bytes_max = 64 * 1024;
+    })
+    .await;
+    for form in Form::ALL {
+        let mut watcher = watch(&relay, &format!("{PATH}?prefix=none"), form).await;
+        let synced = watcher.up_to("synced").await.pop().expect("the last");
+        let (done, is_done) = tokio::sync::watch::channel(None);
+        let writing = async {
+            let mut ends = vec![synced.revision().to_owned()];
+            let value = "v".repeat(10_000);
+            for _ in 0..20 {
+                let puts: Vec<_> = (0..100)
+                    .map(|at| json!({ "op": "put", "key": format!("k{at}"), "value": value }))
+                    .collect();
+                let answer = post(&relay, "b", &[], &json!({ "changes": puts }).to_string()).await;
+                ends.push(answer.json()["changed"][99]["revision"].as_str().expect("an id").to_owned());
+            }
+            done.send(ends.last().cloned()).expect("somebody reads");
+            ends
+        };
+        let reading = async {
+            let mut places = Vec::new();
+            // Bookmarks come on and on, so one tells of the end.
+            while places.is_empty() || is_done.borrow().as_ref() != places.last() {
+                places.push(watcher.expect("bookmark").await.id.expect("a place"));
+            }
+            places
+        };
+        let (ends, places) = tokio::join!(writing, reading);
+        for place in &places {
+            assert!(ends.contains(place), "{place} is none of {ends:?}");
         }
     }
     relay.stop().await;
