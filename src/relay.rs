@@ -70,7 +70,7 @@ pub use locks::{GiveBackLock, HeldLock, LockDraft, parse_fence};
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
 pub use payload::{ContentType, Payload};
-pub use presence::{MembersPage, PresenceOptions, Present};
+pub use presence::{MembersPage, PresenceOptions};
 pub use promotions::{Promotions, PromotionsReport};
 pub use publish::{
     Admitted, Answered, Checked, Draft, IdempotencyKey, TimeToLive, UniqueKey, parse_last, parse_order_key,

@@ -75,7 +75,7 @@ pub(super) async fn members(
             }
         }
         let watched = gate.watch_room(&room)?;
-        let response = watch::respond(&http, watched, wanted, &headers, event_id).await?;
+        let response = watch::respond(&http, &gate, watched, wanted, &headers, event_id).await?;
         return Ok(stream::to(&method, response));
     }
     let of_streams = [event_id.map(|(name, _)| name), presence.map(|_| PRESENCE), member.map(|_| MEMBER)];
