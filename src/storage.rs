@@ -65,7 +65,7 @@ pub use buckets::{
     AdaptiveTtl, BucketSettings, BucketState, BucketStore, CHANGES_MAX, EXPIRED_MAX, FILL_MAX, FillAsked,
     FillToken, HISTORY_MAX, KeyChange, KeyChanged, KeyChanges, KeyCondition, KeyDigest, KeyEdit, KeyEntry,
     KeyFill, KeyPage, KeyRange, KeyRefusal, KeyValue, KeysChanged, KeysExpired, LOG_BYTES, LOG_CHANGES,
-    Logged, LoggedKind, LoggedRef, READ_KEYS_MAX, READS_HALF_LIFE, ROOM_IDLE,
+    Logged, LoggedKind, LoggedRef, READ_KEYS_MAX, READS_HALF_LIFE, ROOM_IDLE, changed_without_bucket,
 };
 pub(crate) use buckets::{cold, heat_of, reads_of};
 pub use error::{Cause, StorageError};

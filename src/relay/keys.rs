@@ -13,7 +13,7 @@ use super::{Failure, Gate, IdempotencyKey, LeaseHold, Leased, within};
 use crate::access::{Kind, Verb};
 use crate::storage::{
     CHANGES_MAX, Idempotency, KeyChange, KeyChanged, KeyChanges, KeyCondition, KeyDigest, KeyEdit, KeyEntry,
-    KeyPage, KeyRange, KeyRefusal, KeyValue, KeysChanged,
+    KeyPage, KeyRange, KeyRefusal, KeyValue, KeysChanged, changed_without_bucket,
 };
 
 const _: () = assert!(KEY_CHANGES_MAX == CHANGES_MAX);
@@ -257,7 +257,8 @@ impl Gate {
             self.meter().message().await?;
         }
         let create_bucket = self.relay().options.topic_auto_create;
-        if create_bucket && self.meter().counts_topics() {
+        let may_make = create_bucket && changed_without_bucket(&changes).is_none();
+        if may_make && self.meter().counts_topics() {
             self.admit_topic(&log).await?;
         }
         let keyed = key.is_some();
