@@ -59,7 +59,7 @@ pub(crate) use fingerprint::TRACE;
 pub use gate::Gate;
 pub use json::JsonText;
 pub use keys::{
-    KeyChangeDraft, KeyDraft, KeysMade, digest_of, of_change, parse_bucket, parse_key, parse_key_ttl,
+    KeyChangeDraft, KeyDraft, KeysMade, digest_of, parse_bucket, parse_key, parse_key_ttl,
     parse_key_ttl_json, parse_prefix, parse_revision,
 };
 pub use leases::{LeaseHold, Lost};

@@ -19,6 +19,7 @@ use super::path::{MemberPath, RoomPath};
 use super::publishing::refuse_fence;
 use super::routes::{Concern, Needs};
 use super::streamed::{LAST_EVENT_ID_NAMES, MEMBER, PRESENCE, Streamed, TICKET};
+use super::unconditional::Unconditional;
 use super::{Http, json, query, stream, watch};
 use crate::access::Verb;
 use crate::relay::Failure;
@@ -117,6 +118,7 @@ pub(super) async fn members(
 pub(super) async fn join(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     MemberPath(room, member): MemberPath,
     uri: Uri,
     request: Request,
@@ -147,6 +149,7 @@ pub(super) async fn join(
 pub(super) async fn leave(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     MemberPath(room, member): MemberPath,
     headers: HeaderMap,
     uri: Uri,

@@ -240,7 +240,9 @@ impl Gate {
         if fence.is_some() {
             self.check_fences("Tidemill-Fence")?;
         }
-        let at = |index: usize, failure| if is_batch { of_change(index, failure) } else { failure };
+        let at = |index: usize, failure: Failure| {
+            if is_batch { failure.of_item("changes", index) } else { failure }
+        };
         let mut changes = Vec::with_capacity(drafts.len());
         let mut seen = HashSet::new();
         for (index, draft) in drafts.into_iter().enumerate() {
@@ -428,16 +430,6 @@ impl Gate {
 
 fn until(now: Timestamp, at: Timestamp) -> Duration {
     Duration::from_millis(at.as_millis().saturating_sub(now.as_millis()))
-}
-
-/// Returns the failure of one change of several, whose field it names.
-#[must_use]
-pub fn of_change(index: usize, mut failure: Failure) -> Failure {
-    let problem = failure.problem_mut();
-    let field = problem.field.as_deref().map_or_else(String::new, |field| format!(".{field}"));
-    problem.field = Some(format!("changes[{index}]{field}"));
-    problem.detail = format!("change {index}: {}", problem.detail);
-    failure
 }
 
 /// Returns why a change was not made.
