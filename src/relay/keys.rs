@@ -237,8 +237,8 @@ impl Gate {
         is_batch: bool,
         lease: Option<&LeaseHold>,
     ) -> Result<KeysMade, Failure> {
-        if fence.is_some() {
-            self.check_fences("Tidemill-Fence")?;
+        if let Some(fence) = &fence {
+            self.check_fence("Tidemill-Fence", fence)?;
         }
         let at = |index: usize, failure: Failure| {
             if is_batch { failure.of_item("changes", index) } else { failure }
