@@ -9,12 +9,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tidemill_proto::topics::Closed;
-use tidemill_proto::{Gap, MessageId, Problem, TopicName, TopicPattern};
+use tidemill_proto::{Gap, MessageId, Problem, Timestamp, TopicName, TopicPattern};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::bookmark::Bookmark;
-use super::feed::Feed;
+use super::feed::{Feed, due_in};
 use super::message::LiveMessage;
 use super::names::Names;
 use super::primitives::{Mutex, RwLock};
@@ -188,6 +189,21 @@ impl PatternFeed {
 
     pub(super) fn push_bookmark(&self, bookmark: &Arc<Bookmark>) {
         self.ring.write().push_bookmark(bookmark.clone());
+    }
+
+    /// Lets go of messages whose time is over.
+    pub(super) fn expire(&self, now: Timestamp) {
+        let is_due = self.ring.read().next_expiry().is_some_and(|at| at <= now);
+        if is_due {
+            self.ring.write().expire(now);
+        }
+    }
+
+    /// Lets go of messages whose time is over, and returns until when can be waited: until this, or until the next is over.
+    pub(super) fn due(&self, at: Instant, now: Timestamp) -> Instant {
+        self.expire(now);
+        let next = self.ring.read().next_expiry();
+        next.map_or(at, |next| at.min(Instant::now() + due_in(next, now)))
     }
 
     /// Lets go of what the ring holds, where room is needed and none of it is new.
