@@ -216,3 +216,29 @@ impl PatternFeed {
         tell(self, |feed| (&feed.subscribers, &feed.ring)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::storage::StoredMessage;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_over_is_let_go_of_in_time() {
+        let pattern = TopicPattern::parse("a.*").expect("a pattern");
+        let feed = PatternFeed::new(pattern, ReadScope::everything(), &RingBytes::new(1 << 30));
+        let time = Timestamp::from_millis;
+        let (timestamp, expires_at) = (time(1), Some(time(1_000)));
+        let body = crate::relay::test_body("1");
+        let stored = StoredMessage { id: MessageId::new(1, 0), timestamp, expires_at, body };
+        let topic = TopicName::parse("a.b").expect("a name");
+        feed.push_message(&Arc::new(LiveMessage::new(topic, stored)));
+        let (now, later) = (Instant::now(), Instant::now() + Duration::from_hours(1));
+        assert_eq!(feed.due(later, time(400)), now + Duration::from_millis(600));
+        assert_eq!(feed.due(now, time(400)), now);
+        assert_eq!(feed.ring().read().first(), 0);
+        assert_eq!(feed.due(later, time(1_000)), later);
+        assert_eq!(feed.ring().read().first(), 1);
+    }
+}

@@ -91,15 +91,15 @@ async fn what_is_over_is_shown_to_no_reader_of_a_pattern_who_comes_back(ground: 
     let path = "/api/v1/stream?topics=sho*";
     let mut live = Coming::events(relay.address, path, &[]).await.expect("a stream");
     publish(&relay, 1, None).await;
-    let mut place = live.opening.id.clone();
-    loop {
+    // The first place that names the message.
+    let mut has_come = false;
+    let place = loop {
         let event = live.event().await.expect("it goes on").expect("an event");
-        place = event.id.clone().or(place);
-        if event.is_message() {
-            break;
+        has_come |= event.is_message();
+        if has_come && event.name.as_deref() == Some("cursor") {
+            break event.id.expect("it is a place");
         }
-    }
-    let place = place.expect("a stream of a pattern tells a place");
+    };
     for (number, ttl) in [(2, Some(1)), (3, None), (4, Some(3_600))] {
         publish(&relay, number, ttl).await;
     }
