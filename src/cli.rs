@@ -29,6 +29,7 @@ mod foreign;
 mod groups;
 mod health;
 mod keys;
+mod latest;
 mod leases;
 mod limits;
 mod lock;

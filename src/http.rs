@@ -62,6 +62,7 @@ pub(crate) mod surroundings;
 mod takes;
 mod tickets;
 mod topics;
+mod unconditional;
 mod waiting;
 mod watch;
 mod watched;

@@ -59,7 +59,7 @@ pub(crate) use fingerprint::TRACE;
 pub use gate::Gate;
 pub use json::JsonText;
 pub use keys::{
-    KeyChangeDraft, KeyDraft, KeysMade, digest_of, of_change, parse_bucket, parse_key, parse_key_ttl,
+    KeyChangeDraft, KeyDraft, KeysMade, digest_of, parse_bucket, parse_key, parse_key_ttl,
     parse_key_ttl_json, parse_prefix, parse_revision,
 };
 pub use leases::{LeaseHold, Lost};
@@ -70,7 +70,7 @@ pub use locks::{GiveBackLock, HeldLock, LockDraft, parse_fence};
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
 pub use payload::{ContentType, Payload};
-pub use presence::{MembersPage, PresenceOptions, Present};
+pub use presence::{MembersPage, PresenceOptions};
 pub use promotions::{Promotions, PromotionsReport};
 pub use publish::{
     Admitted, Answered, Checked, Draft, IdempotencyKey, TimeToLive, UniqueKey, parse_last, parse_order_key,

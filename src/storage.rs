@@ -65,7 +65,7 @@ pub use buckets::{
     AdaptiveTtl, BucketSettings, BucketState, BucketStore, CHANGES_MAX, EXPIRED_MAX, FILL_MAX, FillAsked,
     FillToken, HISTORY_MAX, KeyChange, KeyChanged, KeyChanges, KeyCondition, KeyDigest, KeyEdit, KeyEntry,
     KeyFill, KeyPage, KeyRange, KeyRefusal, KeyValue, KeysChanged, KeysExpired, LOG_BYTES, LOG_CHANGES,
-    Logged, LoggedKind, LoggedRef, READ_KEYS_MAX, READS_HALF_LIFE, ROOM_IDLE,
+    Logged, LoggedKind, LoggedRef, READ_KEYS_MAX, READS_HALF_LIFE, ROOM_IDLE, changed_without_bucket,
 };
 pub(crate) use buckets::{cold, heat_of, reads_of};
 pub use error::{Cause, StorageError};
@@ -76,8 +76,8 @@ pub use limits::{Draw, Drawn, LimitStore, Places, QuotaId, Rate, Unspent};
 pub use listing::{LISTED_NAMES_MAX, Selection, TopicList};
 pub use live::{Changes, Followed, LiveStore};
 pub use locks::{
-    FENCE_KEPT, HANDED_KEPT, LINE_LOOKED_EVERY, LockAnswer, LockAsked, LockHeld, LockId, LockKept, LockKey,
-    LockRenewal, LockSecret, LockSeen, LockStore, PLACE_KEPT,
+    FENCE_AHEAD_MAX, FENCE_KEPT, HANDED_KEPT, LINE_LOOKED_EVERY, LockAnswer, LockAsked, LockHeld, LockId,
+    LockKept, LockKey, LockRenewal, LockSecret, LockSeen, LockStore, PLACE_KEPT, is_made_up,
 };
 pub use message::{Appended, Body, Idempotency, NewMessage, StoredMessage, TopicPolicy, Unique};
 pub use messages::{DELETED_MAX, HELD_TIMES, MessageStore, Trim};

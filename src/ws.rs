@@ -228,7 +228,11 @@ async fn enter(
     let place = entrance.limits().place(&caller).await?;
     let gate = ws.0.relay.as_caller(caller).metered(meter).from(origin).at(place);
     match present {
-        Some((room, member)) => gate.present_in(&room, member).await,
+        Some((room, member)) => {
+            let gate = gate.present_in(room, member)?;
+            gate.enter_room().await?;
+            Ok(gate)
+        }
         None => Ok(gate),
     }
 }

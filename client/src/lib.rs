@@ -68,8 +68,8 @@
 //! **Invariant:** a publish without an idempotency key is written to a connection once at most, unless
 //! the relay has said that it had no effect.
 
-use tidemill_proto::TopicSelector;
 use tidemill_proto::frame::TOPICS_PER_FRAME_MAX;
+use tidemill_proto::{TopicName, TopicSelector};
 
 mod connection;
 mod engine;
@@ -168,7 +168,7 @@ impl Client {
         &self,
         topics: impl IntoIterator<Item = (S, F)>,
     ) -> Result<Subscription, ClientError> {
-        self.subscribe_as(topics, false).await
+        self.subscribe_as(topics, false, false).await
     }
 
     /// Subscribes as [`subscribe`](Self::subscribe) does, to topics that exist.
@@ -179,13 +179,27 @@ impl Client {
         &self,
         topics: impl IntoIterator<Item = (S, F)>,
     ) -> Result<Subscription, ClientError> {
-        self.subscribe_as(topics, true).await
+        self.subscribe_as(topics, true, false).await
+    }
+
+    /// Subscribes as [`subscribe`](Self::subscribe) does, to topics of states (with `compact_by`): of what there is behind
+    /// the cursor the latest message of each key comes, and from then on every message. At `earliest` it begins with the
+    /// latest of all keys; it goes on in the same way after a break.
+    ///
+    /// # Errors
+    /// As those of [`subscribe`](Self::subscribe), or a topic has no `compact_by`.
+    pub async fn subscribe_latest<F: Into<Start>>(
+        &self,
+        topics: impl IntoIterator<Item = (TopicName, F)>,
+    ) -> Result<Subscription, ClientError> {
+        self.subscribe_as(topics, false, true).await
     }
 
     async fn subscribe_as<S: Into<TopicSelector>, F: Into<Start>>(
         &self,
         topics: impl IntoIterator<Item = (S, F)>,
         must_exist: bool,
+        latest: bool,
     ) -> Result<Subscription, ClientError> {
         let topics: Vec<(TopicSelector, Start)> =
             topics.into_iter().map(|(topic, start)| (topic.into(), start.into())).collect();
@@ -193,7 +207,7 @@ impl Client {
             let rule = format!("a subscription has 1 to {TOPICS_PER_FRAME_MAX} topics, not {}", topics.len());
             return Err(ClientError::Usage(rule));
         }
-        Subscription::begin(self.connector.clone(), Progress::new(topics)?, must_exist).await
+        Subscription::begin(self.connector.clone(), Progress::new(topics)?, must_exist, latest).await
     }
 
     /// Connects, and returns a publisher. Its task runs on the runtime of the caller.

@@ -44,6 +44,8 @@ pub struct Subscription {
     absent: Vec<TopicName>,
     /// Whether the first attempt is refused where a topic does not exist.
     must_exist: bool,
+    /// Whether of what there is the latest of each key comes alone.
+    latest: bool,
     link: Link,
     backoff: Backoff,
     /// When to connect again.
@@ -65,6 +67,7 @@ impl Subscription {
         connector: Connector,
         progress: Progress,
         must_exist: bool,
+        latest: bool,
     ) -> Result<Self, ClientError> {
         let backoff = Backoff::new(&connector.options);
         let mut subscription = Self {
@@ -72,6 +75,7 @@ impl Subscription {
             progress,
             absent: Vec::new(),
             must_exist,
+            latest,
             link: Link::Away,
             backoff,
             retry_at: Instant::now(),
@@ -154,7 +158,7 @@ impl Subscription {
             offset: None,
             client_id: self.connector.options.client_id.as_deref().map(Into::into),
             must_exist: self.must_exist,
-            view: None,
+            view: self.latest.then(|| "latest".into()),
         }))?;
         self.link = Link::Asked(connection);
         Ok(())

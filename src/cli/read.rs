@@ -14,6 +14,7 @@ use tidemill_proto::{Gap, Message, MessageId, TopicName};
 
 use super::CliError;
 use super::client::{Client, RelayFlags};
+use super::latest;
 use super::output::{self, Form};
 use super::points::{count, point};
 use crate::config::Environment;
@@ -63,7 +64,8 @@ pub struct Read {
     #[arg(long, value_name = "ID")]
     cursor: Option<MessageId>,
 
-    /// Of a topic with `compact_by`: the latest message of each key, oldest first
+    /// Of a topic with `compact_by`: the latest message of each key, oldest first, with the key in front
+    /// of its payload
     #[arg(long, conflicts_with = "order")]
     latest: bool,
 
@@ -105,6 +107,8 @@ impl Read {
             return Err(CliError::Usage(rule.to_owned()));
         }
         let client = self.target.client(environment)?;
+        let has_keys = self.latest && self.output == Form::Text;
+        let field = if has_keys { latest::field_of(&client, &self.topic).await } else { None };
         let forward = self.after.is_some() || self.all || self.latest;
         let order = self.order.unwrap_or(if forward { Order::Asc } else { Order::Desc });
         let mut left = if self.all { u64::MAX } else { self.limit.unwrap_or(PAGE_MESSAGES_DEFAULT as u64) };
@@ -114,7 +118,7 @@ impl Read {
         };
         while left > 0 {
             let limit = left.min(PAGE_MESSAGES_MAX as u64);
-            let (count, next) = self.page(&client, limit, order, start.as_ref()).await?;
+            let (count, next) = self.page(&client, limit, order, (start.as_ref(), field.as_deref())).await?;
             left = left.saturating_sub(count);
             let Some(next) = next else { break };
             start = Some(("cursor", next.to_string()));
@@ -157,7 +161,7 @@ impl Read {
         client: &Client,
         limit: u64,
         order: Order,
-        start: Option<&(&str, String)>,
+        (start, field): (Option<&(&str, String)>, Option<&str>),
     ) -> Result<(u64, Option<MessageId>), CliError> {
         let path = ["api", "v1", "topics", self.topic.as_str(), "messages"];
         let mut query = vec![("limit", limit.to_string()), ("order", order.to_string())];
@@ -171,7 +175,7 @@ impl Read {
         for message in &page.messages {
             match self.output {
                 Form::Json => output::line(&output::one_line(message.get()))?,
-                Form::Text => output::line(&text(&client.read_part(message.get())?))?,
+                Form::Text => output::line(&text(&client.read_part(message.get())?, field))?,
                 Form::Raw => raw(client, message.get())?,
             }
         }
@@ -200,9 +204,11 @@ fn raw(client: &Client, message: &str) -> Result<(), CliError> {
     output::bytes(&members.read().map_err(CliError::Problem)?.bytes)
 }
 
-/// Returns a message as a line for people.
-fn text(message: &Message) -> String {
+/// Returns a message as a line for people, with its key where that is known to be in a field.
+fn text(message: &Message, field: Option<&str>) -> String {
     let payload = message.payload_bytes().unwrap_or_default();
     let payload = output::payload(&payload, message.content_type.as_deref());
-    format!("{}  {}  {payload}", message.message_id, message.timestamp)
+    let metadata = message.metadata.as_ref().map(|metadata| metadata.get().as_bytes());
+    let key = latest::shown(field, metadata);
+    format!("{}  {}  {key}{payload}", message.message_id, message.timestamp)
 }

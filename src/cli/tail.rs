@@ -1,32 +1,25 @@
 //! `tidemill tail`: messages of topics as they come.
 
-use std::io::{self, IsTerminal as _, Write as _};
-use std::ops::ControlFlow;
+use std::collections::HashMap;
 use std::pin::{Pin, pin};
-use std::time::Duration;
 
 use clap::ValueEnum;
 use futures_util::FutureExt as _;
 use reqwest::Method;
-use tidemill_proto::frame::{ServerFrame, json};
 use tidemill_proto::topics::{Closed, RunState, Topic};
-use tidemill_proto::{Code, Cursor, Gap, Since, TopicName, TopicPattern, TopicSelector};
-use tokio::io::AsyncWriteExt as _;
-use tokio::time::timeout;
+use tidemill_proto::{Code, Cursor, Since, TopicName, TopicPattern, TopicSelector};
 
 use super::CliError;
 use super::client::RelayFlags;
+use super::latest;
 use super::output::{self, Form, quoted};
 use super::points::{count, parse_point};
 use super::signals::stopped;
 use crate::config::Environment;
-use tidemill_client::{ClientError, Encoding, Event, Message, Refusal, Start, Subscription};
+use printer::Printer;
+use tidemill_client::{ClientError, Encoding, Event, Refusal, Start, Subscription};
 
-/// Bytes after which what is printed is written, also while more is there to print.
-const WRITE_BYTES: usize = 64 * 1024;
-
-/// How long a write may take once the user has asked to stop.
-const LAST_WRITE: Duration = Duration::from_secs(1);
+mod printer;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,6 +30,7 @@ Examples:
                                                each topic from its own place; log from now on
   tidemill tail 'orders.*'                     the topics whose names begin with `orders.`, and
                                                those that come
+  tidemill tail pumps --latest                 of each key its latest message, and what comes
   tidemill tail orders -o raw | jq .total      payloads alone
   tidemill tail pictures -n 1 -o raw > tide.png  bytes exactly as they were published
   tidemill tail orders -o json                 one frame a line, as the relay sends it
@@ -71,6 +65,11 @@ pub struct Tail {
     /// a time ago (`-10m`); or TOPIC=POINT for one of several topics. May be repeated [default: latest]
     #[arg(long, value_name = "POINT", allow_hyphen_values = true, value_parser = After::parse)]
     after: Vec<After>,
+
+    /// Of topics with `compact_by`: the latest message of each key, with the key in front of its payload,
+    /// and then what comes [default of --after: earliest]
+    #[arg(long)]
+    latest: bool,
 
     /// End with an error where a topic that is named does not exist, or a pattern matches none
     #[arg(long)]
@@ -114,6 +113,7 @@ impl After {
 impl Tail {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let start = self.start()?;
+        let states = self.states(&start)?;
         let encoding = match self.encoding {
             Frames::Json => Encoding::Json,
             Frames::Binary => Encoding::Binary,
@@ -122,11 +122,15 @@ impl Tail {
         let mut stop = pin!(stopped()?);
         // What does not exist is not refused here: the refusal names one topic, and this all of them.
         let subscribing = async {
-            let subscription = client.subscribe(start).await?;
+            let subscription = match states {
+                Some(states) => client.subscribe_latest(states).await?,
+                None => client.subscribe(start).await?,
+            };
             let unmatched = self.unmatched(environment).await?;
-            Ok::<_, CliError>((subscription, unmatched))
+            let fields = self.fields(environment).await?;
+            Ok::<_, CliError>((subscription, unmatched, fields))
         };
-        let (mut subscription, unmatched) = tokio::select! {
+        let (mut subscription, unmatched, fields) = tokio::select! {
             begun = subscribing => begun.map_err(|error| self.target.advised(environment, error))?,
             () = &mut stop => return Ok(()),
         };
@@ -139,7 +143,7 @@ impl Tail {
         for pattern in unmatched {
             eprintln!("no topic matches `{pattern}` yet; waiting for one");
         }
-        let mut printer = Printer::new(self.output, subscription.cursors());
+        let mut printer = Printer::new(self.output, fields, subscription.cursors());
         let result = follow(&mut subscription, &mut printer, self.limit, stop).await;
         subscription.close().await;
         let is_unread = matches!(&result, Err(CliError::Output(_)));
@@ -163,8 +167,40 @@ impl Tail {
             Frames::Json => None,
             Frames::Binary => Some("--encoding=binary"),
         };
-        let own = [output, encoding].into_iter().flatten().map(str::to_owned);
+        let latest = self.latest.then_some("--latest");
+        let own = [latest, output, encoding].into_iter().flatten().map(str::to_owned);
         self.target.flags().into_iter().chain(own).collect()
+    }
+
+    /// Returns the topics and where to begin in each, where their latest messages are wanted.
+    fn states(&self, start: &[(TopicSelector, Start)]) -> Result<Option<Vec<(TopicName, Start)>>, CliError> {
+        if !self.latest {
+            return Ok(None);
+        }
+        let named = |(topic, start): &(TopicSelector, Start)| match topic {
+            TopicSelector::Topic(topic) => Ok((topic.clone(), start.clone())),
+            TopicSelector::Pattern(pattern) => {
+                let rule = format!("--latest is of topics; name them in place of the pattern `{pattern}`");
+                Err(CliError::Usage(rule))
+            }
+        };
+        start.iter().map(named).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// Returns of each topic the field that holds the keys, where they are printed.
+    async fn fields(&self, environment: &Environment) -> Result<HashMap<TopicName, String>, CliError> {
+        let mut fields = HashMap::new();
+        if self.latest && self.output == Form::Text {
+            let client = self.target.client(environment)?;
+            for topic in &self.topics {
+                if let TopicSelector::Topic(topic) = topic
+                    && let Some(field) = latest::field_of(&client, topic).await
+                {
+                    fields.insert(topic.clone(), field);
+                }
+            }
+        }
+        Ok(fields)
     }
 
     /// Returns the patterns that match no topic so far. Where the list of topics is not to be had, as behind a proxy
@@ -216,7 +252,8 @@ impl Tail {
             let own = self.after.iter().rfind(|after| after.topic.as_ref() == Some(topic));
             let all = self.after.iter().find(|after| after.topic.is_none());
             let from = own.or(all).map(|after| after.start.clone());
-            start.push((topic.clone(), from.unwrap_or(Start::Since(Since::Cursor(Cursor::Latest)))));
+            let usual = if self.latest { Cursor::Earliest } else { Cursor::Latest };
+            start.push((topic.clone(), from.unwrap_or(Start::Since(Since::Cursor(usual)))));
         }
         Ok(start)
     }
@@ -336,99 +373,6 @@ fn resume(cursors: &[(TopicSelector, Start)], flags: &[String]) -> String {
     });
     let words: Vec<_> = topics.chain(after).chain(flags.iter().cloned()).collect();
     format!("tidemill tail {}", words.join(" "))
-}
-
-/// What is printed: gathered, and written when nothing more is there.
-struct Printer {
-    form: Form,
-    colours: bool,
-    out: Vec<u8>,
-    /// Behind what was written.
-    cursors: Vec<(TopicSelector, Start)>,
-}
-
-impl Printer {
-    fn new(form: Form, cursors: Vec<(TopicSelector, Start)>) -> Self {
-        let colours =
-            io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
-        Self { form, colours, out: Vec::new(), cursors }
-    }
-
-    const fn is_full(&self) -> bool {
-        self.out.len() >= WRITE_BYTES
-    }
-
-    fn message(&mut self, message: &Message) {
-        match self.form {
-            Form::Text => {
-                let payload = output::payload(&message.payload, message.content_type.as_deref());
-                let Message { message_id: id, topic, timestamp: time, .. } = message;
-                // Writing into a vector cannot fail.
-                let _ = if self.colours {
-                    write!(
-                        self.out,
-                        "\x1b[2m{time}\x1b[0m  \x1b[36m{topic}\x1b[0m  \x1b[33m{id}\x1b[0m  {payload}"
-                    )
-                } else {
-                    write!(self.out, "{time}  {topic}  {id}  {payload}")
-                };
-            }
-            Form::Json => {
-                let start = self.out.len();
-                json::write_message_ref(&message.as_message_ref(), &mut self.out);
-                json::flatten_lines(&mut self.out[start..]);
-            }
-            Form::Raw => {
-                self.out.extend_from_slice(&message.payload);
-                if !message.is_json() {
-                    // What is not JSON may be part of something larger, a file for example.
-                    return;
-                }
-            }
-        }
-        self.out.push(b'\n');
-    }
-
-    fn gap(&mut self, gap: &Gap) {
-        eprintln!("{}", output::gap(gap));
-        if self.form == Form::Json {
-            json::write(&ServerFrame::Gap(gap.clone()), &mut self.out);
-            self.out.push(b'\n');
-        }
-    }
-
-    /// Writes what was gathered up to here, and says to break if `stop` ended meanwhile.
-    async fn write(
-        &mut self,
-        subscription: &Subscription,
-        stop: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<ControlFlow<()>, CliError> {
-        let mut flow = ControlFlow::Continue(());
-        if !self.out.is_empty() {
-            {
-                let mut writing = pin!(async {
-                    let mut stdout = tokio::io::stdout();
-                    stdout.write_all(&self.out).await?;
-                    stdout.flush().await
-                });
-                tokio::select! {
-                    biased;
-                    written = &mut writing => written?,
-                    () = stop => {
-                        flow = ControlFlow::Break(());
-                        // What is on its way counts as printed only when it is; nobody may be reading.
-                        match timeout(LAST_WRITE, writing).await {
-                            Ok(written) => written?,
-                            Err(_) => return Ok(flow),
-                        }
-                    }
-                }
-            }
-            self.out.clear();
-        }
-        self.cursors = subscription.cursors();
-        Ok(flow)
-    }
 }
 
 #[cfg(test)]

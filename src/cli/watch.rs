@@ -3,6 +3,7 @@
 //!
 //! It must not know which bucket or room is watched.
 
+use std::collections::BTreeSet;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ use crate::config::Environment;
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LAST: Duration = Duration::from_secs(5);
 
+/// The line that says that what came before counts no more.
+const RESET: &str = "reset";
+
 /// What is watched, and where it goes on.
 #[derive(Debug)]
 pub(super) struct Watched<'a> {
@@ -33,6 +37,38 @@ pub(super) struct Watched<'a> {
     pub(super) after: Option<MessageId>,
     /// The words of the command that goes on.
     pub(super) again: Vec<String>,
+}
+
+/// What has been printed as being there, so that people are told of what is not in a snapshot that comes anew.
+#[derive(Debug, Default)]
+struct Shown {
+    /// Since the newest snapshot began.
+    there: BTreeSet<String>,
+    /// Before that.
+    before: BTreeSet<String>,
+}
+
+impl Shown {
+    /// Notes a frame of a key or a member.
+    fn note(&mut self, frame: &Frame) {
+        let Some(name) = frame.name() else { return };
+        if matches!(frame.kind.as_str(), "put" | "joined") {
+            self.there.insert(name.to_owned());
+        } else {
+            self.there.remove(name);
+        }
+    }
+
+    /// Notes that what there is comes anew.
+    fn reset(&mut self) {
+        self.before.append(&mut self.there);
+    }
+
+    /// Returns what is gone, at the end of a snapshot.
+    fn gone(&mut self) -> impl Iterator<Item = String> {
+        let before = std::mem::take(&mut self.before);
+        before.into_iter().filter(|name| !self.there.contains(name))
+    }
 }
 
 /// A frame, as far as it is printed.
@@ -74,8 +110,9 @@ impl Watched<'_> {
             opened = self.open(&client) => opened.map_err(CliError::from)?,
             () = &mut stop => return Ok(()),
         };
+        let mut shown = Shown::default();
         let result = loop {
-            match self.print(&mut lines, relay.output, stop.as_mut()).await {
+            match self.print(&mut lines, relay.output, &mut shown, stop.as_mut()).await {
                 Err(error) => break Err(error),
                 Ok(Lost::Stopped) => break Ok(()),
                 Ok(Lost::Again(why)) => eprintln!("{} is not there ({why}); connecting again", client.name()),
@@ -86,9 +123,13 @@ impl Watched<'_> {
                 Ok(Some(again)) => lines = again,
             }
             eprintln!("connected again");
-            if self.after.is_none() && relay.output == Output::Json {
+            if self.after.is_none() {
                 // Whoever reads it learns that a snapshot begins anew.
-                output::line(r#"{"type":"reset"}"#)?;
+                shown.reset();
+                output::line(match relay.output {
+                    Output::Json => r#"{"type":"reset"}"#,
+                    Output::Text => RESET,
+                })?;
             }
         };
         if !matches!(&result, Err(CliError::Output(_))) {
@@ -144,6 +185,7 @@ impl Watched<'_> {
         &mut self,
         lines: &mut Lines,
         form: Output,
+        shown: &mut Shown,
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<Lost, CliError> {
         let mut why = None;
@@ -177,6 +219,7 @@ impl Watched<'_> {
                 }
                 "reset" => {
                     self.after = None;
+                    shown.reset();
                     eprintln!("changes are gone that were not read; everything comes anew");
                 }
                 _ => {}
@@ -184,6 +227,12 @@ impl Watched<'_> {
             match form {
                 Output::Json => output::line(&text)?,
                 Output::Text => {
+                    shown.note(&frame);
+                    if let ("synced", Some(at)) = (frame.kind.as_str(), frame.id) {
+                        for name in shown.gone() {
+                            output::line(&format!("{at}  gone     {}", output::printable(&name)))?;
+                        }
+                    }
                     if let Some(text) = frame.text() {
                         output::line(&text)?;
                     }
@@ -196,9 +245,19 @@ impl Watched<'_> {
 }
 
 impl Frame {
+    /// Returns the key or the member that it is of.
+    fn name(&self) -> Option<&str> {
+        self.key.as_deref().or(self.member.as_deref())
+    }
+
     /// Returns the frame as a line for people; `None` of what says nothing to them.
     fn text(&self) -> Option<String> {
-        let name = self.key.as_ref().or(self.member.as_ref())?;
+        match self.kind.as_str() {
+            "synced" => return self.id.map(|at| format!("{at}  synced")),
+            "reset" => return Some(RESET.to_owned()),
+            _ => {}
+        }
+        let name = self.name()?;
         let revision = self.revision?;
         let mut said = String::new();
         if let Some(since) = self.since {

@@ -21,6 +21,7 @@ use super::groups::number_of;
 use super::path::BucketPath;
 use super::publishing::refuse_fence;
 use super::routes::{Concern, Needs};
+use super::unconditional::Unconditional;
 use super::{Http, json, media, query};
 use crate::access::Verb;
 use crate::relay::{
@@ -101,6 +102,7 @@ pub(super) async fn describe(
 pub(super) async fn put(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     BucketPath(bucket): BucketPath,
     request: Request,
 ) -> Result<(StatusCode, Json<Bucket>), Failure> {
@@ -159,6 +161,7 @@ fn read_adaptive(raw: &RawValue) -> Result<AdaptiveTtl, Failure> {
 )]
 pub(super) async fn delete(
     Called(gate): Called,
+    _: Unconditional,
     BucketPath(bucket): BucketPath,
     headers: HeaderMap,
     uri: Uri,
@@ -180,6 +183,7 @@ pub(super) async fn delete(
 pub(super) async fn revoke(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     BucketPath(bucket): BucketPath,
     request: Request,
 ) -> Result<Json<Revoked>, Failure> {

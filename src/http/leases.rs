@@ -16,6 +16,7 @@ use super::failure::Problems;
 use super::groups::duration_of;
 use super::path::LeasePath;
 use super::routes::{Concern, Needs};
+use super::unconditional::Unconditional;
 use super::{Http, json, media, query};
 use crate::access::Verb;
 use crate::relay::{Failure, Gate, LeaseHold, Leased, LockId, Lost};
@@ -43,6 +44,7 @@ pub(super) fn routes(is_on: bool) -> Concern {
 pub(super) async fn create(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     request: Request,
 ) -> Result<(StatusCode, Json<LeaseCreated>), Failure> {
     gate.check_some_leased()?;
@@ -88,6 +90,7 @@ pub(super) async fn show(
 pub(super) async fn renew(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     LeasePath(lease): LeasePath,
     uri: Uri,
 ) -> Result<Json<LeaseRenewed>, Failure> {
@@ -113,6 +116,7 @@ pub(super) async fn renew(
 pub(super) async fn end(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     LeasePath(lease): LeasePath,
     uri: Uri,
 ) -> Result<StatusCode, Failure> {

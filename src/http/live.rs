@@ -128,6 +128,7 @@ pub(super) async fn follow(
     }
     let absent = if exists { Vec::new() } else { vec![topic.clone()] };
     let opening = Opening { cursors: [(topic.clone().into(), Cursor::Of(start))].into(), absent };
+    gate.enter_room().await?;
     Ok(match wanted {
         Wanted::Lines => stream::respond_of_topic(http, reader, Lines, opening),
         Wanted::Events | Wanted::Page => {
@@ -223,6 +224,7 @@ pub(super) async fn stream(
             Events::of_pattern(start, beside)
         }
     };
+    gate.enter_room().await?;
     let response = match accept::wanted(&headers) {
         Wanted::Lines => stream::respond(&http, reader, Lines, opening),
         Wanted::Events | Wanted::Page => stream::respond(&http, reader, events, opening),

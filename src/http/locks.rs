@@ -15,7 +15,7 @@ use tidemill_proto::locks::{
     ReleaseRequest, RenewAllRequest, RenewRequest, RenewalResult, RenewedAll, TTL, WAIT_MAX,
 };
 use tidemill_proto::work::ConsumerName;
-use tidemill_proto::{LockName, Problem};
+use tidemill_proto::{Code, LockName, Problem};
 use utoipa_axum::routes;
 
 use super::body::Received;
@@ -28,6 +28,7 @@ use super::media::APPLICATION_JSON;
 use super::path::LockPath;
 use super::publishing::{idempotency_key, mark_replayed};
 use super::routes::{Concern, Needs};
+use super::unconditional::Unconditional;
 use super::{Http, json, media, query};
 use crate::access::Verb;
 use crate::link::Hangup;
@@ -60,6 +61,7 @@ pub(super) fn routes(is_on: bool) -> Concern {
 pub(super) async fn acquire(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     LockPath(name): LockPath,
     request: Request,
 ) -> Result<Response, Failure> {
@@ -135,6 +137,7 @@ pub(super) async fn show(
 pub(super) async fn take(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     LockPath(name): LockPath,
     uri: Uri,
 ) -> Result<StatusCode, Failure> {
@@ -156,6 +159,7 @@ pub(super) async fn take(
 pub(super) async fn renew(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     LockPath(name): LockPath,
     request: Request,
 ) -> Result<Json<LockRenewed>, Failure> {
@@ -171,7 +175,8 @@ pub(super) async fn renew(
 
 /// Hold several locks for longer
 ///
-/// Each is renewed or not by itself.
+/// Each is renewed or not by itself. Where one is none, nothing is renewed, and `field` names it, as in
+/// `renewals[3].token`.
 #[utoipa::path(
     post, path = "/api/v1/locks/renew", tag = "locks", operation_id = "renew_locks",
     request_body = RenewAllRequest,
@@ -180,6 +185,7 @@ pub(super) async fn renew(
 pub(super) async fn renew_all(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     request: Request,
 ) -> Result<Json<RenewedAll>, Failure> {
     gate.check_some_lock()?;
@@ -191,18 +197,12 @@ pub(super) async fn renew_all(
         Failure::from(Problem::field("renewals", rule))
     };
     let list: Vec<&RawValue> = serde_json::from_str(renewals.get()).map_err(|_| rule())?;
-    if list.is_empty() || list.len() > RENEWALS_MAX || list.iter().any(|raw| !raw.get().starts_with('{')) {
+    if list.is_empty() || list.len() > RENEWALS_MAX {
         return Err(rule());
     }
-    let mut renewals = Vec::with_capacity(list.len());
-    for raw in list {
-        let [name, token, ttl]: [Option<&RawValue>; 3] =
-            json::fields(raw.get().as_bytes(), ["name", "token", "ttl"])?;
-        let name = json::optional(name).ok_or_else(|| json::missing("name"))?;
-        let name = LockName::parse(&json::string("name", name)?);
-        let name = name.map_err(|error| Problem::field("name", error))?;
-        renewals.push(renewal_of(name, token, ttl)?);
-    }
+    let read =
+        |(at, raw): (usize, &RawValue)| read_renewal(raw).map_err(|failure| failure.of_item("renewals", at));
+    let renewals = list.into_iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?;
     let names: Vec<LockName> = renewals.iter().map(|renewal| renewal.lock.name.clone()).collect();
     let results = gate.renew_locks(renewals).await;
     let result = |(name, kept): (LockName, Result<LockKept, Failure>)| match kept {
@@ -230,6 +230,7 @@ pub(super) async fn renew_all(
 pub(super) async fn release(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     LockPath(name): LockPath,
     request: Request,
 ) -> Result<StatusCode, Failure> {
@@ -264,6 +265,18 @@ fn read_token(raw: Option<&RawValue>) -> Result<LockToken, Failure> {
     let raw = json::optional(raw).ok_or_else(|| json::missing("token"))?;
     let token = LockToken::parse(&json::string("token", raw)?);
     token.map_err(|error| Problem::field("token", error).into())
+}
+
+/// Reads one renewal of several.
+fn read_renewal(raw: &RawValue) -> Result<LockRenewal, Failure> {
+    if !raw.get().starts_with('{') {
+        return Err(Problem::new(Code::InvalidField, "must be an object `{name, token, ttl}`").into());
+    }
+    let [name, token, ttl]: [Option<&RawValue>; 3] =
+        json::fields(raw.get().as_bytes(), ["name", "token", "ttl"])?;
+    let name = json::optional(name).ok_or_else(|| json::missing("name"))?;
+    let name = LockName::parse(&json::string("name", name)?);
+    renewal_of(name.map_err(|error| Problem::field("name", error))?, token, ttl)
 }
 
 fn renewal_of(

@@ -290,6 +290,7 @@ mod tests {
         let message = |seq, payload: &'static str| StoredMessage {
             id: MessageId::new(7, seq),
             timestamp: Timestamp::from_millis(7),
+            expires_at: None,
             body: crate::relay::test_body(payload),
         };
         let messages = [message(0, r#"{"a": 1}"#), message(1, "null")];

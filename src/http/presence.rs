@@ -19,6 +19,7 @@ use super::path::{MemberPath, RoomPath};
 use super::publishing::refuse_fence;
 use super::routes::{Concern, Needs};
 use super::streamed::{LAST_EVENT_ID_NAMES, MEMBER, PRESENCE, Streamed, TICKET};
+use super::unconditional::Unconditional;
 use super::{Http, json, query, stream, watch};
 use crate::access::Verb;
 use crate::relay::Failure;
@@ -75,7 +76,7 @@ pub(super) async fn members(
             }
         }
         let watched = gate.watch_room(&room)?;
-        let response = watch::respond(&http, watched, wanted, &headers, event_id).await?;
+        let response = watch::respond(&http, &gate, watched, wanted, &headers, event_id).await?;
         return Ok(stream::to(&method, response));
     }
     let of_streams = [event_id.map(|(name, _)| name), presence.map(|_| PRESENCE), member.map(|_| MEMBER)];
@@ -117,6 +118,7 @@ pub(super) async fn members(
 pub(super) async fn join(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     MemberPath(room, member): MemberPath,
     uri: Uri,
     request: Request,
@@ -147,6 +149,7 @@ pub(super) async fn join(
 pub(super) async fn leave(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     MemberPath(room, member): MemberPath,
     headers: HeaderMap,
     uri: Uri,

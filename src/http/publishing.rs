@@ -365,7 +365,8 @@ pub(super) fn described_payload(
         (None, kind) => {
             let kind = kind.as_deref().unwrap_or(content_type::BYTES);
             let bytes = budget.charge(bytes.len(), || bytes.into_owned())?;
-            Ok(Payload::Bytes(bytes, ContentType::parse("content_type", kind)?))
+            let member = if json::optional(text).is_some() { names.text } else { names.base64 };
+            Ok(Payload::Member(member, bytes, ContentType::parse("content_type", kind)?))
         }
     }
 }

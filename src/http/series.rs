@@ -19,6 +19,7 @@ use super::groups::number_of;
 use super::json::Few;
 use super::path::SeriesPath;
 use super::routes::{Concern, Needs};
+use super::unconditional::Unconditional;
 use super::{Http, json, media, query};
 use crate::access::Verb;
 use crate::relay::{Failure, PointDraft, SERIES_LAST, parse_prefix, parse_series, within};
@@ -44,6 +45,7 @@ pub(super) fn routes(is_on: bool) -> Concern {
 pub(super) async fn add(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     SeriesPath(series): SeriesPath,
     request: Request,
 ) -> Result<Json<SeriesMinute>, Failure> {
@@ -128,6 +130,7 @@ pub(super) async fn read(
 )]
 pub(super) async fn delete(
     Called(gate): Called,
+    _: Unconditional,
     SeriesPath(series): SeriesPath,
     uri: Uri,
 ) -> Result<StatusCode, Failure> {
@@ -147,6 +150,7 @@ pub(super) async fn delete(
 pub(super) async fn add_all(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     request: Request,
 ) -> Result<Json<PointsAdded>, Failure> {
     let (head, body) = request.into_parts();

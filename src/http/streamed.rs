@@ -33,7 +33,8 @@ const STREAM: &str = "/api/v1/stream";
 /// when they connect again, and leave what a page has written itself.
 pub(super) const LAST_EVENT_ID_NAMES: [&str; 3] = ["lastEventId", "Last-Event-ID", "last_event_id"];
 
-/// The gate, as whoever wants a stream passes it: as everywhere else, or with a ticket.
+/// The gate, as whoever wants a stream passes it: as everywhere else, or with a ticket. Who opens the stream has it enter
+/// its room ([`Gate::enter_room`]).
 #[derive(Debug)]
 pub(super) struct Streamed(pub(super) Gate);
 
@@ -47,7 +48,7 @@ impl FromRequestParts<Http> for Streamed {
             // Of a head alone nothing is open.
             let opens = is_stream && parts.method == Method::GET;
             let place = if opens { http.0.entrance.limits().place(gate.caller()).await? } else { None };
-            return Ok(Self(present(gate.at(place), parts, opens).await?));
+            return Ok(Self(present(gate.at(place), parts, opens)?));
         };
         if parts.headers.contains_key(AUTHORIZATION) {
             return Err(Problem::field(TICKET, "stands beside `Authorization`; send one of the two").into());
@@ -66,12 +67,12 @@ impl FromRequestParts<Http> for Streamed {
         let (caller, meter) = http.0.entrance.admit(found, origin.address(), Asks::Other).await?;
         let place = http.0.entrance.limits().place(&caller).await?;
         let gate = http.0.relay.as_caller(caller).metered(meter).from(origin).at(place);
-        Ok(Self(present(gate, parts, true).await?))
+        Ok(Self(present(gate, parts, true)?))
     }
 }
 
-/// Returns the gate for a stream that is a member of a room, where it asks for that.
-async fn present(gate: Gate, parts: &Parts, opens: bool) -> Result<Gate, Failure> {
+/// Returns the gate for a stream that is to be a member of a room, where it asks for that.
+fn present(gate: Gate, parts: &Parts, opens: bool) -> Result<Gate, Failure> {
     let room = parameter(&parts.uri, PRESENCE);
     if room.is_none() && parameter(&parts.uri, MEMBER).is_some() {
         return Err(Problem::field(MEMBER, "is of a room: name that in `presence`").into());
@@ -80,7 +81,7 @@ async fn present(gate: Gate, parts: &Parts, opens: bool) -> Result<Gate, Failure
     let room = RoomName::parse(&room).map_err(|error| Problem::field(PRESENCE, error))?;
     let member = parameter(&parts.uri, MEMBER).map(|member| MemberName::parse(&member));
     let member = member.transpose().map_err(|error| Problem::field(MEMBER, error))?;
-    gate.present_in(&room, member).await
+    gate.present_in(room, member)
 }
 
 /// Returns the value of a parameter, the first of that name.

@@ -16,6 +16,7 @@ use super::groups::{duration_of, number_of};
 use super::json::Few;
 use super::path::LimitPath;
 use super::routes::{Concern, Needs};
+use super::unconditional::Unconditional;
 use super::{Http, json, media, query};
 use crate::access::Verb;
 use crate::relay::{Failure, Gate, TAKE_PER, TakeDraft, TakeKind, parse_limit};
@@ -41,6 +42,7 @@ pub(super) fn routes(is_on: bool) -> Concern {
 pub(super) async fn take(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     limit: LimitPath,
     request: Request,
 ) -> Result<Json<TakeAnswer>, Failure> {
@@ -59,6 +61,7 @@ pub(super) async fn take(
 pub(super) async fn peek(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     limit: LimitPath,
     request: Request,
 ) -> Result<Json<TakeAnswer>, Failure> {
@@ -77,6 +80,7 @@ pub(super) async fn peek(
 pub(super) async fn refund(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     limit: LimitPath,
     request: Request,
 ) -> Result<Json<TakeAnswer>, Failure> {
@@ -95,6 +99,7 @@ pub(super) async fn refund(
 pub(super) async fn take_all(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     request: Request,
 ) -> Result<Json<TakenAll>, Failure> {
     let (head, body) = request.into_parts();

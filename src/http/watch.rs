@@ -41,7 +41,7 @@ pub(super) async fn follow(
     named: EventId<'_>,
 ) -> Result<Response, Failure> {
     let watch = gate.watch_keys(bucket, scope(prefix, key)?)?;
-    respond(http, watch, wanted, headers, named).await
+    respond(http, gate, watch, wanted, headers, named).await
 }
 
 /// Answers with what is watched.
@@ -50,6 +50,7 @@ pub(super) async fn follow(
 /// The id of the last event is none, as many topics are read live as may be, or the storage did not answer.
 pub(super) async fn respond(
     http: &Http,
+    gate: &Gate,
     mut watch: KeyWatch<Stream>,
     wanted: Wanted,
     headers: &HeaderMap,
@@ -61,6 +62,7 @@ pub(super) async fn respond(
         Some(after) => watch.resume(after).await?,
         None => watch.begin().await?,
     }
+    gate.enter_room().await?;
     let encoding = match wanted {
         Wanted::Lines => Encoding::lines(watch.kind()),
         Wanted::Events | Wanted::Page => Encoding::events(watch.kind()),

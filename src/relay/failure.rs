@@ -47,6 +47,16 @@ impl Failure {
         &mut self.0.problem
     }
 
+    /// Returns the failure of one item of a list, whose field it names.
+    #[must_use]
+    pub fn of_item(mut self, list: &str, index: usize) -> Self {
+        let problem = self.problem_mut();
+        let field = problem.field.as_deref().map_or_else(String::new, |field| format!(".{field}"));
+        problem.field = Some(format!("{list}[{index}]{field}"));
+        problem.detail = format!("`{list}[{index}]`: {}", problem.detail);
+        self
+    }
+
     /// Returns the code of the problem.
     #[must_use]
     pub fn code(&self) -> Code {

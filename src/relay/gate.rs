@@ -11,7 +11,7 @@ use tidemill_proto::{Problem, TopicName};
 
 use super::live::{LiveReader, Outlet};
 use super::owners::Owned;
-use super::presence::Present;
+use super::presence::Presence;
 use super::{Failure, Inner, Relay};
 use crate::access::{Caller, NamedThing, Origin, Ruling, Thing, Verb, Who, changed, explained};
 use crate::limits::{Asks, Meter, Place};
@@ -26,8 +26,8 @@ pub struct Gate {
     origin: Origin,
     /// Its place among what it has open.
     place: Option<Arc<Place>>,
-    /// Its place in a room.
-    present: Option<Arc<Present>>,
+    /// The room in which it is as long as what it opens.
+    present: Option<Arc<Presence>>,
 }
 
 impl Gate {
@@ -53,9 +53,14 @@ impl Gate {
         Self { place: place.map(Arc::new), ..self }
     }
 
-    /// Returns the gate for a caller who is in a room as long as what it opens.
-    pub(super) fn present(self, present: Present) -> Self {
-        Self { present: Some(Arc::new(present)), ..self }
+    /// Returns the gate for a caller who is to be in a room as long as what it opens.
+    pub(super) fn with_presence(self, presence: Presence) -> Self {
+        Self { present: Some(Arc::new(presence)), ..self }
+    }
+
+    /// Returns the room in which the caller is to be.
+    pub(super) fn presence(&self) -> Option<&Presence> {
+        self.present.as_deref()
     }
 
     /// Returns where the caller calls from.

@@ -13,7 +13,7 @@ use super::{Failure, Gate, IdempotencyKey, LeaseHold, Leased, within};
 use crate::access::{Kind, Verb};
 use crate::storage::{
     CHANGES_MAX, Idempotency, KeyChange, KeyChanged, KeyChanges, KeyCondition, KeyDigest, KeyEdit, KeyEntry,
-    KeyPage, KeyRange, KeyRefusal, KeyValue, KeysChanged,
+    KeyPage, KeyRange, KeyRefusal, KeyValue, KeysChanged, changed_without_bucket,
 };
 
 const _: () = assert!(KEY_CHANGES_MAX == CHANGES_MAX);
@@ -237,10 +237,12 @@ impl Gate {
         is_batch: bool,
         lease: Option<&LeaseHold>,
     ) -> Result<KeysMade, Failure> {
-        if fence.is_some() {
-            self.check_fences("Tidemill-Fence")?;
+        if let Some(fence) = &fence {
+            self.check_fence("Tidemill-Fence", fence)?;
         }
-        let at = |index: usize, failure| if is_batch { of_change(index, failure) } else { failure };
+        let at = |index: usize, failure: Failure| {
+            if is_batch { failure.of_item("changes", index) } else { failure }
+        };
         let mut changes = Vec::with_capacity(drafts.len());
         let mut seen = HashSet::new();
         for (index, draft) in drafts.into_iter().enumerate() {
@@ -257,7 +259,8 @@ impl Gate {
             self.meter().message().await?;
         }
         let create_bucket = self.relay().options.topic_auto_create;
-        if create_bucket && self.meter().counts_topics() {
+        let may_make = create_bucket && changed_without_bucket(&changes).is_none();
+        if may_make && self.meter().counts_topics() {
             self.admit_topic(&log).await?;
         }
         let keyed = key.is_some();
@@ -427,16 +430,6 @@ impl Gate {
 
 fn until(now: Timestamp, at: Timestamp) -> Duration {
     Duration::from_millis(at.as_millis().saturating_sub(now.as_millis()))
-}
-
-/// Returns the failure of one change of several, whose field it names.
-#[must_use]
-pub fn of_change(index: usize, mut failure: Failure) -> Failure {
-    let problem = failure.problem_mut();
-    let field = problem.field.as_deref().map_or_else(String::new, |field| format!(".{field}"));
-    problem.field = Some(format!("changes[{index}]{field}"));
-    problem.detail = format!("change {index}: {}", problem.detail);
-    failure
 }
 
 /// Returns why a change was not made.

@@ -15,7 +15,7 @@ use crate::chance::jittered;
 use crate::features::Feature;
 use crate::storage::{
     LockAnswer, LockAsked, LockHeld, LockId, LockKept, LockKey, LockRenewal, LockSecret, LockSeen,
-    PLACE_KEPT, StorageError,
+    PLACE_KEPT, StorageError, is_made_up,
 };
 
 pub(super) use waiting::LockWaiters;
@@ -62,21 +62,31 @@ pub fn parse_fence(field: &str, text: &str) -> Result<Fence, Failure> {
 
 impl Gate {
     /// Checks that a publish may show a fence, which is for later, or unique.
-    pub(super) fn check_fence(&self, is_for_later: bool, is_unique: bool) -> Result<(), Failure> {
+    pub(super) fn check_fence_of_message(
+        &self,
+        fence: &Fence,
+        is_for_later: bool,
+        is_unique: bool,
+    ) -> Result<(), Failure> {
         let rule = if is_for_later {
             "cannot stand beside `delay` and `deliver_at`: who holds the lock by then is not known"
         } else if is_unique {
             "cannot stand beside `unique`"
         } else {
-            return self.check_fences("fence");
+            return self.check_fence("fence", fence);
         };
         Err(Problem::field("fence", rule).into())
     }
 
-    /// Checks that fences can be shown on this relay; `field` is what the caller called it.
-    pub(super) fn check_fences(&self, field: &str) -> Result<(), Failure> {
+    /// Checks that fences can be shown on this relay, and that a lock can have given this one; `field` is what the caller
+    /// called it.
+    pub(super) fn check_fence(&self, field: &str, fence: &Fence) -> Result<(), Failure> {
         if self.relay().options.features.has(Feature::Locks) {
-            return Ok(());
+            if !is_made_up(fence.fence, self.relay().storage.upkeep.now()) {
+                return Ok(());
+            }
+            let rule = "is later than the clock of the storage, so no lock has given it; show the fence that was answered to who acquired the lock";
+            return Err(Problem::field(field, rule).into());
         }
         let rule = "is switched off on this relay (setting `TIDEMILL_FEATURES`, which does not name `locks`)";
         Err(Problem::field(field, rule).into())

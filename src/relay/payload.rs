@@ -15,6 +15,8 @@ pub enum Payload {
     Json(JsonText, Option<ContentType>),
     /// Any bytes, with their content type. Where that is one of JSON, they must be JSON.
     Bytes(Bytes, ContentType),
+    /// As these, of a member of JSON that has this name.
+    Member(&'static str, Bytes, ContentType),
 }
 
 /// A content type: 1 to [`CONTENT_TYPE_BYTES_MAX`] visible ASCII characters and spaces.
@@ -51,6 +53,7 @@ impl ContentType {
 /// What such bytes are called, and how many there may be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BytesRule {
+    what: &'static str,
     field: &'static str,
     bytes_max: usize,
     setting: &'static str,
@@ -59,21 +62,21 @@ pub(super) struct BytesRule {
 impl BytesRule {
     /// Returns the rule of messages.
     pub(super) const fn of_payload(bytes_max: usize) -> Self {
-        Self { field: "payload", bytes_max, setting: "TIDEMILL_PAYLOAD_BYTES_MAX" }
+        Self { what: "payload", field: "payload", bytes_max, setting: "TIDEMILL_PAYLOAD_BYTES_MAX" }
     }
 
     /// Returns the rule of keys.
     pub(super) const fn of_value(bytes_max: usize) -> Self {
-        Self { field: "value", bytes_max, setting: "TIDEMILL_VALUE_BYTES_MAX" }
+        Self { what: "value", field: "value", bytes_max, setting: "TIDEMILL_VALUE_BYTES_MAX" }
     }
 
     fn check_len(self, len: usize) -> Result<(), Failure> {
-        let Self { field, bytes_max, setting } = self;
+        let Self { what, field, bytes_max, setting } = self;
         if len <= bytes_max {
             return Ok(());
         }
         let detail =
-            format!("`{field}` has {len} bytes; a {field} has at most {bytes_max} (setting `{setting}`)");
+            format!("`{field}` has {len} bytes; a {what} has at most {bytes_max} (setting `{setting}`)");
         Err(Problem { field: Some(field.to_owned()), ..Problem::new(Code::TooLarge, detail) }.into())
     }
 }
@@ -84,13 +87,17 @@ impl Payload {
     /// # Errors
     /// There are too many bytes, or they are not the JSON that they are called; the problem names the field.
     pub(super) fn check(self, rule: BytesRule) -> Result<(Bytes, Option<Box<str>>), Failure> {
+        let rule = match &self {
+            Self::Json(..) | Self::Bytes(..) => rule,
+            Self::Member(field, ..) => BytesRule { field, ..rule },
+        };
         let field = rule.field;
         let (json, content_type) = match self {
             Self::Json(json, content_type) => {
                 rule.check_len(json.as_bytes().len())?;
                 (json, content_type)
             }
-            Self::Bytes(bytes, ContentType(kind)) => {
+            Self::Bytes(bytes, ContentType(kind)) | Self::Member(_, bytes, ContentType(kind)) => {
                 rule.check_len(bytes.len())?;
                 if !content_type::is_json(&kind) {
                     return Ok((bytes, Some(kind)));

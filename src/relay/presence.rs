@@ -6,6 +6,7 @@
 //!
 //! It must not know how any of it is written to clients.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use tidemill_proto::limits::PRESENCE_BYTES_MAX;
@@ -22,9 +23,8 @@ use crate::storage::{BucketState, KeyChanges, KeyCondition, KeyEdit, KeyRange, K
 mod kept;
 mod member;
 
-pub(super) use kept::Presences;
-pub use kept::Present;
 use kept::Put;
+pub(super) use kept::{Presence, Presences};
 pub use member::PresenceOptions;
 use member::{change, key_of, member_of, shown};
 
@@ -160,22 +160,33 @@ impl Gate {
         Ok(KeyWatch::new(self, kind, &bucket, WatchScope::Prefix("".into())))
     }
 
-    /// Returns the gate for a caller whose session is a member of a room as long as it is open: of this name, or of one
-    /// that is made up.
+    /// Returns the gate for a caller whose session is to be a member of a room as long as it is open: of this name, or of
+    /// one that is made up. Whoever opens it has it [enter](Self::enter_room) once nothing else can be refused.
     ///
     /// # Errors
-    /// The caller may not, or the storage refused it or did not answer.
-    pub async fn present_in(self, room: &RoomName, member: Option<MemberName>) -> Result<Self, Failure> {
+    /// The caller may not.
+    pub fn present_in(self, room: RoomName, member: Option<MemberName>) -> Result<Self, Failure> {
         let connection = format!("{:016x}", crate::chance::random());
         let member = match member {
             Some(member) => member,
             None => MemberName::parse(&connection).map_err(|_| unnamed())?,
         };
-        self.check_room(Verb::Publish, room, Some(&member))?;
+        self.check_room(Verb::Publish, &room, Some(&member))?;
         let address = self.origin().address().map(|address| address.to_string());
+        Ok(self.with_presence(Presence { room, member, connection, address, present: OnceLock::new() }))
+    }
+
+    /// Has the caller be in its room from now on, where it is to be in one, until its session is over.
+    ///
+    /// # Errors
+    /// The storage refused it or did not answer.
+    pub async fn enter_room(&self) -> Result<(), Failure> {
+        let Some(presence) = self.presence() else { return Ok(()) };
         let inner = self.relay();
-        let present = inner.presences.enter(&inner.storage, room, member, &connection, address).await?;
-        Ok(self.present(present))
+        let present = inner.presences.enter(&inner.storage, presence).await?;
+        // Who has entered already stays as it has; the other one leaves by being dropped.
+        drop(presence.present.set(present));
+        Ok(())
     }
 }
 

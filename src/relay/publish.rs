@@ -242,8 +242,8 @@ impl Gate {
                 Some((delivery, draft.ttl.map(TimeToLive::duration)))
             }
         };
-        if draft.fence.is_some() {
-            self.check_fence(later.is_some(), draft.unique.is_some())?;
+        if let Some(fence) = &draft.fence {
+            self.check_fence_of_message(fence, later.is_some(), draft.unique.is_some())?;
         }
         let unique = match draft.unique {
             Some(_) if later.is_some() => {

@@ -22,10 +22,12 @@ use super::message::Idempotency;
 
 mod fills;
 mod logged;
+mod making;
 mod reads;
 
 pub use fills::{FILL_MAX, FillAsked, FillToken, KeyFill};
 pub use logged::{Logged, LoggedKind, LoggedRef};
+pub use making::changed_without_bucket;
 pub use reads::{AdaptiveTtl, READ_KEYS_MAX, READS_HALF_LIFE};
 pub(crate) use reads::{cold, heat_of, reads_of};
 
@@ -226,7 +228,9 @@ pub struct KeyChanges {
     /// the bucket is looked at in the same step; of another one the greatest fence counts that the bucket has seen. An
     /// idempotency key that was used wins over it, and it wins over all else.
     pub fence: Option<Fence>,
-    /// Whether to make the bucket, with the settings that are usual, where it is not there.
+    /// Whether to make the bucket, with the settings that are usual, where it is not there and a change makes a key. Where
+    /// none does the answer is that of a bucket without keys ([`changed_without_bucket`]), none is made, and neither the
+    /// idempotency key nor the fence is remembered.
     pub create_bucket: bool,
     /// When the relay accepted them.
     pub timestamp: Timestamp,

@@ -10,6 +10,8 @@
 //! A fence is a time and a number, by the clock of the backend. Each is greater than all that the lock has given before,
 //! also where the clock goes back, as long as not more than [`FENCE_KEPT`] lie between. The last bit of the number says
 //! whether the lock guards something: who shows a fence has it checked in that way, whether it knows of that or not.
+//! Of a lock that guards nothing it is not known what it has given: no fence of one counts that is further ahead of the
+//! clock than [`FENCE_AHEAD_MAX`] ([`is_made_up`]).
 
 use std::fmt;
 use std::time::Duration;
@@ -30,6 +32,10 @@ pub const HANDED_KEPT: Duration = Duration::from_secs(2);
 /// How long the last fence is remembered.
 pub const FENCE_KEPT: Duration = Duration::from_hours(7 * 24);
 
+/// How far ahead of the clock a fence is that was given before that was set back, and still counts where its lock guards
+/// nothing.
+pub const FENCE_AHEAD_MAX: Duration = Duration::from_mins(1);
+
 const _: () =
     assert!(HANDED_KEPT.as_millis() < PLACE_KEPT.as_millis(), "who waits is asked for more often than that");
 
@@ -40,6 +46,14 @@ pub struct LockId {
     pub name: LockName,
     /// What it guards.
     pub guards: Option<Guarded>,
+}
+
+/// Returns whether no lock can have given a fence by now, as far as that has to be known: of one that guards something that
+/// of who holds it counts alone.
+#[must_use]
+pub fn is_made_up(fence: MessageId, now: Timestamp) -> bool {
+    let guards = fence.seq % 2 == 1;
+    !guards && fence.ms > now.saturating_add(FENCE_AHEAD_MAX).as_millis()
 }
 
 /// What shows that somebody holds a lock, or waits for it: what nobody can guess.

@@ -123,6 +123,15 @@ pub struct StoredMessage {
     pub id: MessageId,
     /// When the relay accepted it; the time of the id, if a foreign producer gave none.
     pub timestamp: Timestamp,
+    /// From when on it is no longer returned.
+    pub expires_at: Option<Timestamp>,
     /// What was published.
     pub body: Body,
+}
+
+impl StoredMessage {
+    /// Returns whether its time is over.
+    pub(crate) fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
 }

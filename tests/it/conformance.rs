@@ -47,6 +47,7 @@ mod tickets;
 mod topics;
 mod trimming;
 mod uniqueness;
+mod unmade;
 mod work;
 mod worked;
 
@@ -366,6 +367,9 @@ conformance! {
             changes_of_one_step_are_seen_together,
             a_repeat_of_changes_returns_the_first_answer,
             a_refused_change_leaves_its_idempotency_key;
+        unmade:
+            a_change_that_makes_no_key_makes_no_bucket,
+            where_no_bucket_may_be_made_one_without_keys_answers_all_the_same;
         digests:
             a_value_has_the_digest_of_its_bytes_and_of_the_one_before,
             what_is_not_kept_or_added_to_has_no_digest;
@@ -467,6 +471,7 @@ conformance! {
         held:
             foreign_keys_of_a_bucket_are_named_and_left_alone,
             a_foreign_idempotency_key_of_a_bucket_is_named,
+            a_bucket_whose_log_is_gone_is_there,
             nothing_is_left_of_buckets_that_are_deleted;
         digests:
             a_value_that_was_damaged_or_replaced_is_not_sound;

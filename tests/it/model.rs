@@ -242,7 +242,7 @@ impl Model<'_> {
             }
             let NewMessage { timestamp, body, expires_at, .. } = message;
             let messages_max = usize::try_from(self.policy.number).unwrap();
-            topic.messages.push((StoredMessage { id: appended.id, timestamp, body }, expires_at));
+            topic.messages.push((StoredMessage { id: appended.id, timestamp, expires_at, body }, expires_at));
             self.given.push(appended.id);
             topic.messages.drain(..topic.messages.len().saturating_sub(messages_max));
         }

@@ -215,6 +215,9 @@ async fn what_is_wrong_with_a_member_is_told(ground: &Ground) {
         let fence = [("tidemill-fence", "l=1-1")];
         let problem = relay.send(method, &format!("{ROOM}/ann"), &fence, b"").await.problem();
         assert_eq!((problem.status, problem.field.as_deref()), (400, Some("Tidemill-Fence")), "{problem:?}");
+        let absent = [("if-none-match", "*")];
+        let problem = relay.send(method, &format!("{ROOM}/ann"), &absent, b"").await.problem();
+        assert_eq!((problem.status, problem.field.as_deref()), (400, Some("If-None-Match")), "{problem:?}");
     }
     let room = relay.get("/api/v1/presence/a%20b").await.problem();
     assert_eq!((room.status, room.field.as_deref()), (400, Some("room")), "{room:?}");

@@ -11,6 +11,7 @@ mod latest;
 mod libraries;
 mod lines;
 mod origins;
+mod over;
 mod patterns;
 mod poll;
 mod runs;

@@ -10,12 +10,12 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use serde_json::value::RawValue;
-use tidemill_proto::Problem;
 use tidemill_proto::keys::{
     ChangedKey, Key, KeyChanges, KeyIncrement, KeyIncremented, KeyOperation, KeyTouch, KeysChanged,
 };
 use tidemill_proto::limits::KEY_CHANGES_MAX;
 use tidemill_proto::payload::MemberNames;
+use tidemill_proto::{Code, Problem};
 
 use super::listing::as_wire;
 use super::{Verbatim, changed, condition, etag, value_of};
@@ -29,8 +29,9 @@ use crate::http::path::{BucketPath, KeyPath};
 use crate::http::publishing::{
     Member, described_payload, fence, idempotency_key, mark_replayed, refuse_fence,
 };
+use crate::http::unconditional::Unconditional;
 use crate::http::{Http, json, query};
-use crate::relay::{Failure, KeyChangeDraft, KeyDraft, of_change, parse_key, parse_key_ttl_json};
+use crate::relay::{Failure, KeyChangeDraft, KeyDraft, parse_key, parse_key_ttl_json};
 
 /// The fields of one change among several.
 const FIELDS: [&str; 14] = [
@@ -66,6 +67,7 @@ const FIELDS: [&str; 14] = [
 pub(in crate::http) async fn change(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     BucketPath(bucket): BucketPath,
     request: Request,
 ) -> Result<Response, Failure> {
@@ -83,7 +85,7 @@ pub(in crate::http) async fn change(
         return Err(Problem::field("changes", rule).into());
     }
     let read = |(at, raw): (usize, &&RawValue)| {
-        read_change(&http.0.budget, &body.bytes, raw).map_err(|failure| of_change(at, failure))
+        read_change(&http.0.budget, &body.bytes, raw).map_err(|failure| failure.of_item("changes", at))
     };
     let drafts = items.iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?;
     let keys: Vec<_> = drafts.iter().map(|draft| draft.key.clone()).collect();
@@ -102,8 +104,7 @@ pub(in crate::http) async fn change(
 
 fn read_change(budget: &BodyBudget, body: &Bytes, raw: &RawValue) -> Result<KeyChangeDraft, Failure> {
     if !raw.get().starts_with('{') {
-        let rule = "must be an object with `op` and `key`";
-        return Err(Problem::field("op", rule).into());
+        return Err(Problem::new(Code::InvalidField, "must be an object with `op` and `key`").into());
     }
     let fields: [Member<'_>; 14] = json::fields(raw.get().as_bytes(), FIELDS)?;
     let [op, key, value, text, base64, kind, ttl, owner, by, min, max, if_match, if_none_match, fresh] =
@@ -228,6 +229,7 @@ pub(in crate::http) async fn increment(
 pub(in crate::http) async fn touch(
     State(http): State<Http>,
     Called(gate): Called,
+    _: Unconditional,
     KeyPath(bucket, key): KeyPath,
     request: Request,
 ) -> Result<Response, Failure> {

@@ -30,6 +30,8 @@ const READ_BYTES: usize = 1024 * 1024;
 /// First and longest wait before a failed read is repeated.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(2);
+/// The least and the longest time after which it is looked again for messages whose time is over.
+const EXPIRY_LOOKED_AFTER: [Duration; 2] = [Duration::from_millis(1), Duration::from_mins(1)];
 /// How often a topic is swept that has no epoch, at most.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
@@ -199,7 +201,10 @@ impl Feed {
             self.see_to_epoch(tail.epoch, &mut position).await;
         }
         loop {
-            self.look.notified().await;
+            tokio::select! {
+                () = self.look.notified() => {}
+                () = self.expire() => continue,
+            }
             loop {
                 if self.stopped.load(Ordering::Acquire) {
                     return;
@@ -217,6 +222,14 @@ impl Feed {
                 }
             }
         }
+    }
+
+    /// Waits until the time of a message in the ring may be over, and lets go of it.
+    async fn expire(&self) {
+        let next = self.ring.read().next_expiry();
+        let Some(at) = next else { return std::future::pending().await };
+        sleep(due_in(at, self.storage.upkeep.now())).await;
+        self.ring.write().expire(self.storage.upkeep.now());
     }
 
     fn note_failure(&self, error: &StorageError) {
@@ -433,6 +446,12 @@ impl Feed {
         }
         is_news
     }
+}
+
+/// Returns after what time it is looked again whether something is over: clocks are set, too.
+pub(super) fn due_in(at: Timestamp, now: Timestamp) -> Duration {
+    let left = at.as_millis().saturating_sub(now.as_millis());
+    Duration::from_millis(left).clamp(EXPIRY_LOOKED_AFTER[0], EXPIRY_LOOKED_AFTER[1])
 }
 
 /// Returns what readers are told of a topic that has ended.

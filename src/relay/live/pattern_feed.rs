@@ -9,12 +9,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tidemill_proto::topics::Closed;
-use tidemill_proto::{Gap, MessageId, Problem, TopicName, TopicPattern};
+use tidemill_proto::{Gap, MessageId, Problem, Timestamp, TopicName, TopicPattern};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::bookmark::Bookmark;
-use super::feed::Feed;
+use super::feed::{Feed, due_in};
 use super::message::LiveMessage;
 use super::names::Names;
 use super::primitives::{Mutex, RwLock};
@@ -190,6 +191,21 @@ impl PatternFeed {
         self.ring.write().push_bookmark(bookmark.clone());
     }
 
+    /// Lets go of messages whose time is over.
+    pub(super) fn expire(&self, now: Timestamp) {
+        let is_due = self.ring.read().next_expiry().is_some_and(|at| at <= now);
+        if is_due {
+            self.ring.write().expire(now);
+        }
+    }
+
+    /// Lets go of messages whose time is over, and returns until when can be waited: until this, or until the next is over.
+    pub(super) fn due(&self, at: Instant, now: Timestamp) -> Instant {
+        self.expire(now);
+        let next = self.ring.read().next_expiry();
+        next.map_or(at, |next| at.min(Instant::now() + due_in(next, now)))
+    }
+
     /// Lets go of what the ring holds, where room is needed and none of it is new.
     pub(super) fn ease(&self) {
         self.ring.write().ease();
@@ -198,5 +214,31 @@ impl PatternFeed {
     /// Tells all readers that there is something in the ring, and returns once they have been told.
     pub(super) async fn tell(self: &Arc<Self>) {
         tell(self, |feed| (&feed.subscribers, &feed.ring)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::storage::StoredMessage;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_over_is_let_go_of_in_time() {
+        let pattern = TopicPattern::parse("a.*").expect("a pattern");
+        let feed = PatternFeed::new(pattern, ReadScope::everything(), &RingBytes::new(1 << 30));
+        let time = Timestamp::from_millis;
+        let (timestamp, expires_at) = (time(1), Some(time(1_000)));
+        let body = crate::relay::test_body("1");
+        let stored = StoredMessage { id: MessageId::new(1, 0), timestamp, expires_at, body };
+        let topic = TopicName::parse("a.b").expect("a name");
+        feed.push_message(&Arc::new(LiveMessage::new(topic, stored)));
+        let (now, later) = (Instant::now(), Instant::now() + Duration::from_hours(1));
+        assert_eq!(feed.due(later, time(400)), now + Duration::from_millis(600));
+        assert_eq!(feed.due(now, time(400)), now);
+        assert_eq!(feed.ring().read().first(), 0);
+        assert_eq!(feed.due(later, time(1_000)), later);
+        assert_eq!(feed.ring().read().first(), 1);
     }
 }

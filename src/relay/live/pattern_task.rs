@@ -140,7 +140,7 @@ impl Task {
             self.mark()?;
             self.feed.tell().await;
         }
-        let due = (self.marked_at + every).min(self.list_at);
+        let due = self.feed.due((self.marked_at + every).min(self.list_at), self.feeds.now());
         tokio::select! {
             biased;
             () = self.reader.woken() => {}
@@ -164,9 +164,9 @@ impl Task {
             return false;
         }
         self.has_news = true;
-        let now_ms = self.feeds.now().as_millis();
-        let mut touched = HashSet::new();
-        let mut left = HashSet::new();
+        let now = self.feeds.now();
+        self.feed.expire(now);
+        let (now_ms, mut touched, mut left) = (now.as_millis(), HashSet::new(), HashSet::new());
         let mut covered = self.feed.covered().lock();
         let base_ms = covered.bookmark.base_ms();
         for item in &items {

@@ -175,7 +175,8 @@ mod tests {
     fn message(ms: u64, fill: u8) -> Arc<LiveMessage> {
         let payload = Bytes::from(vec![fill; LARGE_BYTES]);
         let body = Body { payload, content_type: None, metadata: None, order_key: None };
-        let stored = StoredMessage { id: MessageId::new(ms, 0), timestamp: Timestamp::from_millis(ms), body };
+        let (id, timestamp) = (MessageId::new(ms, 0), Timestamp::from_millis(ms));
+        let stored = StoredMessage { id, timestamp, expires_at: None, body };
         Arc::new(LiveMessage::new(TopicName::parse("t").expect("a name"), stored))
     }
 

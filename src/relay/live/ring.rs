@@ -7,17 +7,20 @@
 //!
 //! A ring may lose what it holds at any time, from its front on: its readers go to storage then.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use tidemill_proto::topics::Closed;
-use tidemill_proto::{Gap, MessageId};
+use tidemill_proto::{Gap, MessageId, Timestamp};
 
 use super::bookmark::Bookmark;
 use super::message::{COPIES, LiveMessage};
 use super::ring_bytes::{RingBytes, RingShare};
 use crate::storage::Epoch;
 
+/// Messages that have a time, of which may be remembered what the ring has lost.
+const EXPIRING_MIN: usize = 64;
 /// What a hole or a cut weighs, about.
 const MARK_BYTES: usize = 128;
 
@@ -41,6 +44,8 @@ pub(super) enum Slot {
 #[derive(Debug)]
 pub(super) struct Ring {
     slots: VecDeque<Slot>,
+    /// When the messages in it are over that have a time, with their numbers; also some that it has lost.
+    expiring: BinaryHeap<Reverse<(Timestamp, u64)>>,
     bounds: Bounds,
     /// The number of the first slot.
     first: u64,
@@ -105,6 +110,7 @@ impl Ring {
     fn empty(bounds: Bounds, all: &RingBytes) -> Self {
         Self {
             slots: VecDeque::new(),
+            expiring: BinaryHeap::new(),
             bounds,
             first: 0,
             before: None,
@@ -184,7 +190,34 @@ impl Ring {
 
     pub(super) fn push_message(&mut self, message: Arc<LiveMessage>) {
         self.tail = Some(message.id());
+        if let Some(at) = message.stored().expires_at {
+            self.expiring.push(Reverse((at, self.end())));
+        }
         self.push(Slot::Message(message));
+        if self.expiring.len() > 2 * self.slots.len().max(EXPIRING_MIN) {
+            let first = self.first;
+            self.expiring.retain(|Reverse((_, number))| *number >= first);
+        }
+    }
+
+    /// Returns when there may be something to [expire](Self::expire).
+    pub(super) fn next_expiry(&self) -> Option<Timestamp> {
+        self.expiring.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Lets go of messages whose time is over, and of all in front of them: who has not got them asks storage, which shows
+    /// those that are left.
+    pub(super) fn expire(&mut self, now: Timestamp) {
+        let mut over = None;
+        while let Some(Reverse((at, number))) = self.expiring.peek().copied()
+            && at <= now
+        {
+            over = over.max(Some(number));
+            self.expiring.pop();
+        }
+        while over.is_some_and(|number| self.first <= number) && !self.slots.is_empty() {
+            self.drop_first();
+        }
     }
 
     /// Adds a hole, behind which the feed goes on from `resume`.
@@ -213,6 +246,7 @@ impl Ring {
     pub(super) fn forget(&mut self) {
         self.first = self.end();
         self.slots = VecDeque::new();
+        self.expiring = BinaryHeap::new();
         self.bytes = 0;
         self.share.clear();
         self.before = self.tail;

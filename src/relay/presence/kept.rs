@@ -4,7 +4,7 @@
 //! node is killed its members leave when their time is over.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -64,9 +64,19 @@ pub(super) struct Put {
     pub(super) revision: MessageId,
 }
 
+/// The room in which a session is to be, and its membership once it is open.
+#[derive(Debug)]
+pub(in crate::relay) struct Presence {
+    pub(super) room: RoomName,
+    pub(super) member: MemberName,
+    pub(super) connection: String,
+    pub(super) address: Option<String>,
+    pub(super) present: OnceLock<Present>,
+}
+
 /// A connection's membership, until it is dropped.
 #[derive(Debug)]
-pub struct Present {
+pub(super) struct Present {
     of: Arc<Presences>,
     bucket: BucketName,
     key: KeyName,
@@ -154,21 +164,22 @@ impl Presences {
     pub(super) async fn enter(
         self: &Arc<Self>,
         storage: &Storage,
-        room: &RoomName,
-        member: MemberName,
-        connection: &str,
-        address: Option<String>,
+        presence: &Presence,
     ) -> Result<Present, Failure> {
-        let (bucket, key) = (BucketName::of_room(room), key_of(&member));
+        let Presence { room, member, connection, address, .. } = presence;
+        let (bucket, key) = (BucketName::of_room(room), key_of(member));
         let node = Some(self.options.node.to_string());
         let since = storage.upkeep.now();
-        let connection_name = Some(connection.to_owned());
-        let kept = KeptMember { since, node, connection: connection_name, address, lease: None, data: None };
+        let (name, address) = (Some(connection.clone()), address.clone());
+        let kept = KeptMember { since, node, connection: name, address, lease: None, data: None };
         let Put { kept, .. } = self.put_in(storage, &bucket, &key, kept, self.options.ttl).await?;
         let mut open = self.open.lock();
-        open.members.entry((bucket.clone(), key.clone())).or_default().push((connection.into(), kept));
+        open.members
+            .entry((bucket.clone(), key.clone()))
+            .or_default()
+            .push((connection.as_str().into(), kept));
         drop(open);
-        Ok(Present { of: self.clone(), bucket, key, connection: connection.into() })
+        Ok(Present { of: self.clone(), bucket, key, connection: connection.as_str().into() })
     }
 
     /// Says for the connections of this node that they are there, and has those leave that have closed, until it is

@@ -26,7 +26,9 @@ impl BucketStore for Memory {
                     let written = Guarded::Bucket(changes.bucket.clone());
                     let may = || locks.check(&written, fence, now);
                     let answer = topics.change_keys(&changes, now, may)?;
-                    if let KeysChanged::Made { replayed: false, .. } = answer {
+                    if let KeysChanged::Made { replayed: false, .. } = answer
+                        && topics.bucket(&changes.bucket).is_ok()
+                    {
                         locks.note(&written, fence, now);
                     }
                     answer

@@ -34,7 +34,6 @@ pub(super) struct LatestTable {
 struct Kept {
     key: Box<str>,
     message: StoredMessage,
-    expires_at: Option<Timestamp>,
 }
 
 impl Kept {
@@ -84,7 +83,7 @@ impl LatestTable {
     }
 
     /// Notes a message that is newer than all before.
-    pub(super) fn note(&mut self, message: &StoredMessage, expires_at: Option<Timestamp>) {
+    pub(super) fn note(&mut self, message: &StoredMessage) {
         let StoredMessage { id, body, .. } = message;
         let Some(key) = key_of(&self.field, body.metadata.as_deref()) else {
             self.untold.keyless = Some(*id);
@@ -103,7 +102,7 @@ impl LatestTable {
             metadata: body.metadata.as_deref().map(Bytes::copy_from_slice),
             ..body.clone()
         };
-        let kept = Kept { key: key.clone(), message: StoredMessage { body, ..message.clone() }, expires_at };
+        let kept = Kept { key: key.clone(), message: StoredMessage { body, ..message.clone() } };
         self.bytes += kept.bytes();
         self.by_key.insert(key, *id);
         self.messages.insert(*id, kept);
@@ -154,7 +153,7 @@ impl LatestTable {
     /// Returns the message with this id, unless it has expired.
     pub(super) fn get(&self, id: MessageId, now: Timestamp) -> Option<StoredMessage> {
         let kept = self.messages.get(&id)?;
-        let is_expired = kept.expires_at.is_some_and(|at| at <= now);
+        let is_expired = kept.message.is_expired(now);
         (!is_expired).then(|| kept.message.clone())
     }
 
@@ -168,7 +167,7 @@ impl LatestTable {
         let after = after.map_or(Bound::Unbounded, Bound::Excluded);
         let (mut messages, mut bytes, mut reached) = (Vec::new(), 0, None);
         for (id, kept) in self.messages.range((after, Bound::Unbounded)) {
-            if kept.expires_at.is_some_and(|at| at <= now) {
+            if kept.message.is_expired(now) {
                 continue;
             }
             bytes += kept.message.body.len_bytes();
@@ -193,7 +192,8 @@ mod tests {
             metadata: Some(Bytes::from(format!(r#"{{"k": "{key}"}}"#))),
             order_key: None,
         };
-        StoredMessage { id: MessageId::new(ms, 0), timestamp: Timestamp::from_millis(ms), body }
+        let timestamp = Timestamp::from_millis(ms);
+        StoredMessage { id: MessageId::new(ms, 0), timestamp, expires_at: None, body }
     }
 
     fn ids(table: &LatestTable) -> Vec<u64> {
@@ -206,11 +206,11 @@ mod tests {
         let mut table = LatestTable::new("k", None);
         let empty = table.bytes();
         for (ms, key) in [(1, "a"), (2, "b"), (3, "a"), (4, "c")] {
-            table.note(&message(ms, key, "1"), None);
+            table.note(&message(ms, key, "1"));
         }
         assert_eq!(ids(&table), [2, 3, 4]);
         let three = table.bytes();
-        table.note(&message(5, "b", "1"), None);
+        table.note(&message(5, "b", "1"));
         assert_eq!((ids(&table), table.bytes()), (vec![3, 4, 5], three));
         table.keep(1, None, Timestamp::from_millis(6));
         assert_eq!(ids(&table), [5]);
@@ -222,9 +222,9 @@ mod tests {
     #[test]
     fn that_a_key_is_gone_is_told_for_a_day() {
         let mut table = LatestTable::new("k", None);
-        table.note(&message(1, "a", "1"), None);
-        table.note(&message(2, "a", "null"), None);
-        table.note(&message(3, "b", "1"), None);
+        table.note(&message(1, "a", "1"));
+        table.note(&message(2, "a", "null"));
+        table.note(&message(3, "b", "1"));
         let day = u64::try_from(GONE_KEPT.as_millis()).expect("a day");
         table.keep(10, None, Timestamp::from_millis(day + 2));
         assert_eq!(ids(&table), [2, 3]);

@@ -55,7 +55,7 @@ impl Record {
     }
 
     /// Returns from when on it is not returned.
-    pub(super) fn expires_at(&self) -> Option<Timestamp> {
+    fn expires_at(&self) -> Option<Timestamp> {
         (self.expires_at_ms != NEVER).then(|| Timestamp::from_millis(self.expires_at_ms))
     }
 
@@ -83,6 +83,7 @@ impl Record {
         StoredMessage {
             id: self.id,
             timestamp: self.timestamp,
+            expires_at: self.expires_at(),
             body: Body {
                 payload: shared.slice(at..metadata_at),
                 metadata: part(metadata_at, self.metadata_len),

@@ -33,13 +33,6 @@ use crate::storage::{
 /// What stands before the name of a field that is told in base64.
 const NAME_MARK: &str = "base64:";
 
-/// A decoded entry.
-#[derive(Debug)]
-pub(super) struct StreamEntry {
-    pub(super) message: StoredMessage,
-    pub(super) expires_at: Option<Timestamp>,
-}
-
 /// Adds the command that appends a message.
 ///
 /// `NOMKSTREAM` makes the server answer nil where the topic does not exist, so that topics are made
@@ -229,7 +222,7 @@ fn digits(bytes: [u8; 16]) -> [u8; 32] {
 }
 
 /// Decodes the reply to `XRANGE` or `XREVRANGE`; `None` if it has another form.
-pub(super) fn read_all(reply: Reply<'_>) -> Option<Vec<StreamEntry>> {
+pub(super) fn read_all(reply: Reply<'_>) -> Option<Vec<StoredMessage>> {
     let Reply::Array(parts) = reply else { return None };
     let count = parts.left();
     let mut walk = parts.walk();
@@ -245,7 +238,7 @@ pub(super) fn read_all(reply: Reply<'_>) -> Option<Vec<StreamEntry>> {
 type Pair<'a> = (&'a [u8], &'a [u8]);
 
 /// Decodes the next entry. `pairs` is room for its fields.
-fn read<'a>(walk: &mut Walk<'a>, pairs: &mut Vec<Pair<'a>>) -> Option<StreamEntry> {
+fn read<'a>(walk: &mut Walk<'a>, pairs: &mut Vec<Pair<'a>>) -> Option<StoredMessage> {
     let Item::Elements(2) = walk.step()? else { return None };
     let id = read_id(walk.bytes()?)?;
     let Item::Elements(fields) = walk.step()? else { return None };
@@ -264,7 +257,7 @@ pub(super) fn read_id(text: &[u8]) -> Option<MessageId> {
     MessageId::parse(std::str::from_utf8(text).ok()?).ok()
 }
 
-fn ours(id: MessageId, pairs: &[Pair<'_>]) -> Option<StreamEntry> {
+fn ours(id: MessageId, pairs: &[Pair<'_>]) -> Option<StoredMessage> {
     let (mut payload, mut timestamp, mut metadata, mut content_type, mut expires_at) =
         (None, None, None, None, None);
     let (mut order_key, mut foreign_id) = (None, None);
@@ -309,7 +302,7 @@ fn ours(id: MessageId, pairs: &[Pair<'_>]) -> Option<StreamEntry> {
     let payload = Bytes::copy_from_slice(payload);
     let content_type = content_type.filter(|kind| !content_type::is_plain_json(kind));
     let body = Body { payload, content_type, metadata: metadata.map(Bytes::copy_from_slice), order_key };
-    Some(StreamEntry { message: StoredMessage { id, timestamp, body }, expires_at })
+    Some(StoredMessage { id, timestamp, expires_at, body })
 }
 
 fn read_content_type(value: &[u8]) -> Option<Box<str>> {
@@ -330,7 +323,7 @@ fn is_json_object(text: &[u8]) -> bool {
     text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') && is_json(text)
 }
 
-fn foreign(id: MessageId, pairs: &[Pair<'_>]) -> StreamEntry {
+fn foreign(id: MessageId, pairs: &[Pair<'_>]) -> StoredMessage {
     let mut fields: Vec<(&[u8], Vec<&[u8]>)> = Vec::with_capacity(pairs.len());
     let mut places = std::collections::HashMap::with_capacity(pairs.len());
     for &(name, value) in pairs {
@@ -362,10 +355,7 @@ fn foreign(id: MessageId, pairs: &[Pair<'_>]) -> StreamEntry {
     }
     json.push(b'}');
     let body = Body { payload: Bytes::from(json), content_type: None, metadata: None, order_key: None };
-    StreamEntry {
-        message: StoredMessage { id, timestamp: Timestamp::from_millis(id.ms), body },
-        expires_at: None,
-    }
+    StoredMessage { id, timestamp: Timestamp::from_millis(id.ms), expires_at: None, body }
 }
 
 /// Writes the name of a field. What is not UTF-8 is told in base64 behind [`NAME_MARK`], and so is a name that

@@ -4,7 +4,7 @@ use tidemill_proto::page::Order;
 use tidemill_proto::{MessageId, TopicName};
 
 use super::calls::Call;
-use super::entry::{self, StreamEntry, read_id};
+use super::entry::{self, read_id};
 use super::facts::read_untold;
 use super::failure::{Effect, of_key, unexpected};
 use super::keys::sortable;
@@ -32,7 +32,7 @@ struct Found {
     end: Option<End>,
     untold: Untold,
     is_more: bool,
-    entries: Vec<StreamEntry>,
+    entries: Vec<StoredMessage>,
 }
 
 impl Shard {
@@ -44,7 +44,7 @@ impl Shard {
             let LatestRange { after: cursor, gap_check, .. } = range;
             let plain = Range { order: Order::Asc, after: cursor, gap_check, limit: 1, bytes_max: 1 };
             let plain = self.read(topic, plain).await?.gap;
-            let first = found.entries.first().map(|entry| entry.message.id);
+            let first = found.entries.first().map(|entry| entry.id);
             let to = first.or(found.last_given.next()).unwrap_or(MessageId::MAX);
             if let Some(verdict) = range.judge(plain, found.untold, to) {
                 if verdict.resume != after {
@@ -54,7 +54,7 @@ impl Shard {
             }
         }
         let now = self.clock.now();
-        let looked_at = found.entries.last().map(|entry| entry.message.id);
+        let looked_at = found.entries.last().map(|entry| entry.id);
         // What was replaced, or has no key, is behind the reader then.
         let is_given = found.marker.born.is_none_or(|born| found.last_given >= born);
         let end = Some(found.last_given).filter(|last| {
@@ -64,9 +64,8 @@ impl Shard {
         let state = found.end.map(|end| end.state).unwrap_or_default();
         let at_end = !found.is_more;
         let count = found.entries.len() as u64;
-        let is_live = |entry: &StreamEntry| entry.expires_at.is_none_or(|at| at > now);
         let messages: Vec<StoredMessage> =
-            found.entries.into_iter().filter(is_live).map(|entry| entry.message).collect();
+            found.entries.into_iter().filter(|entry| !entry.is_expired(now)).collect();
         Ok(Batch {
             gap,
             next: messages.last().map(|message| message.id).or(looked_at.filter(|_| !at_end)),

@@ -8,7 +8,6 @@ use tidemill_proto::topics::RunState;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::Shard;
-use super::entry::StreamEntry;
 use super::facts::{Numbers, Of, Proof};
 use super::reads::{Ask, CHUNK_MAX, FoundEntries, Reads, SMALL_BYTES_MAX};
 use crate::storage::history::{Behind, Verdict};
@@ -114,7 +113,7 @@ impl Shard {
             return self.latest_of(topic, id).await;
         };
         let now = self.clock.now();
-        Ok(if entry.expires_at.is_some_and(|at| at <= now) { None } else { Some(entry.message) })
+        Ok(Some(entry).filter(|entry| !entry.is_expired(now)))
     }
 }
 
@@ -130,7 +129,7 @@ struct Collected {
 /// A part of a page, behind a cursor.
 #[derive(Debug)]
 struct Chunk {
-    entries: Vec<StreamEntry>,
+    entries: Vec<StoredMessage>,
     /// Whether there are no more.
     is_all: bool,
     /// Whether the cursor's message was asked for and is there.
@@ -164,11 +163,11 @@ impl Chunk {
 
 impl Collected {
     /// Takes entries into the page and tells whether it is full.
-    fn take(&mut self, entries: Vec<StreamEntry>, batch: &mut Batch, now: Timestamp) -> bool {
+    fn take(&mut self, entries: Vec<StoredMessage>, batch: &mut Batch, now: Timestamp) -> bool {
         for entry in entries {
-            let id = entry.message.id;
-            let len = entry.message.body.len_bytes();
-            let expired = entry.expires_at.is_some_and(|at| at <= now);
+            let id = entry.id;
+            let len = entry.body.len_bytes();
+            let expired = entry.is_expired(now);
             if !expired && !batch.messages.is_empty() && self.bytes + len > self.range.bytes_max {
                 return true;
             }
@@ -180,7 +179,7 @@ impl Collected {
                 continue;
             }
             self.bytes += len;
-            batch.messages.push(entry.message);
+            batch.messages.push(entry);
             batch.next = Some(id);
             if batch.messages.len() == self.range.limit || self.bytes >= self.range.bytes_max {
                 return true;
@@ -286,7 +285,7 @@ impl Collected {
     ) -> Option<Verdict> {
         let numbers = begun.numbers.as_ref()?;
         let Chunk { entries, is_all, is_kept } = &begun.found;
-        let id = |entry: &StreamEntry| entry.message.id;
+        let id = |entry: &StoredMessage| entry.id;
         let last = entries.last().map(id);
         let facts = numbers.facts();
         let is_end = match steps {
@@ -353,7 +352,7 @@ impl EntriesQuery<'_> {
 
     fn chunk(&self, found: FoundEntries) -> Chunk {
         let FoundEntries { mut entries, is_all } = found;
-        let is_kept = self.own.is_some() && entries.first().map(|entry| entry.message.id) == self.own;
+        let is_kept = self.own.is_some() && entries.first().map(|entry| entry.id) == self.own;
         if is_kept {
             entries.remove(0);
         }
@@ -371,7 +370,7 @@ fn bounds(order: Order, after: Option<MessageId>) -> Option<(String, &'static st
     }
 }
 
-fn mean_bytes(entries: &[StreamEntry]) -> usize {
-    let bytes: usize = entries.iter().map(|entry| entry.message.body.len_bytes()).sum();
+fn mean_bytes(entries: &[StoredMessage]) -> usize {
+    let bytes: usize = entries.iter().map(|entry| entry.body.len_bytes()).sum();
     bytes / entries.len().max(1)
 }

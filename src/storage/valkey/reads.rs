@@ -22,13 +22,13 @@ use tidemill_proto::page::Order;
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use super::entry::{self, StreamEntry};
+use super::entry;
 use super::facts::{Asking, Numbers, Of, Proof, Way};
 use super::failure::{Effect, is_no_such_key, of_exchange, of_reply, unexpected};
 use super::keys::{self, sortable};
 use super::resp::{Bounds, Parts, REQUESTS_MAX, Replies, Reply, Request, RespConnection, RespError};
 use super::supervised::Supervised;
-use crate::storage::{StorageError, Tail};
+use crate::storage::{StorageError, StoredMessage, Tail};
 
 /// Most bytes that a read over the connection for small ones asks for: what a feed reads at once.
 pub(super) const SMALL_BYTES_MAX: usize = 1024 * 1024;
@@ -95,7 +95,7 @@ pub(super) struct Ask<'a> {
 /// What a range has.
 #[derive(Debug)]
 pub(super) struct FoundEntries {
-    pub(super) entries: Vec<StreamEntry>,
+    pub(super) entries: Vec<StoredMessage>,
     /// Whether there are no more in the range.
     pub(super) is_all: bool,
 }
@@ -389,7 +389,7 @@ impl Reads {
             reply => reply.and_then(entry::read_all).ok_or_else(|| unexpected("XRANGE", Effect::Read))?,
         };
         if !entries.is_empty() {
-            let bytes: usize = entries.iter().map(|entry| entry.message.body.len_bytes()).sum();
+            let bytes: usize = entries.iter().map(|entry| entry.body.len_bytes()).sum();
             self.weights.note(ask.stream, bytes / entries.len());
         }
         let is_all = entries.len() < count + ask.in_front;

@@ -370,7 +370,7 @@ impl Shard {
                 let id = read_id(id.bytes()?)?;
                 let deliveries = number(&parts.next()?)?;
                 let facts: Facts = serde_json::from_slice(parts.next()?.bytes()?).ok()?;
-                let message = entry::read_all(parts.next()?)?.pop().map(|entry| entry.message);
+                let message = entry::read_all(parts.next()?)?.pop();
                 dying.push(Dying {
                     id,
                     epoch,

@@ -336,3 +336,47 @@ async fn restarts_and_kills_of_the_relay_lose_and_repeat_nothing() {
         drop(relay);
     });
 }
+
+#[test]
+fn the_latest_of_each_key_comes_first_and_is_shown_with_its_key() {
+    let relay = Relay::start(&[], &[]);
+    relay.run(&["topics", "create", "pumps", "--compact-by", "pump"], "").lines();
+    let publish = |pump: &str, payload: &str| {
+        let metadata = format!(r#"{{"pump": "{pump}"}}"#);
+        relay.run(&["publish", "pumps", payload, "--metadata", &metadata], "").lines();
+    };
+    for (pump, payload) in [("a", "1"), ("b", "2"), ("a", "3")] {
+        publish(pump, payload);
+    }
+    let ends = |line: &str, end: &str| assert!(line.trim_end().ends_with(end), "{line:?} {end:?}");
+    let mut tail = relay.tail(&["pumps", "--latest"]);
+    for end in ["  b  2", "  a  3"] {
+        ends(&tail.line(), end);
+    }
+    publish("c", "4");
+    ends(&tail.line(), "  c  4");
+    tail.interrupt();
+    let ended = tail.end();
+    let again = ended.stderr.lines().last().and_then(|line| line.strip_prefix("go on with: tidemill "));
+    let again = again.unwrap_or_else(|| panic!("{ended:?}"));
+    assert!(again.starts_with("tail pumps --after=") && again.ends_with(" --latest"), "{again}");
+    publish("b", "5");
+    let words: Vec<_> = again.split(' ').chain(["--limit", "1"]).collect();
+    ends(relay.run(&words, "").lines()[0], "  b  5");
+    // What programs read is the message as it is.
+    let raw = relay.run(&["tail", "pumps", "--latest", "-o", "raw", "-n", "3"], "");
+    assert_eq!(raw.lines(), ["3", "4", "5"]);
+    let read = relay.run(&["read", "pumps", "--latest", "--all"], "");
+    for (line, end) in read.lines().iter().zip(["  a  3", "  c  4", "  b  5"]) {
+        ends(line, end);
+    }
+    assert_eq!(read.lines().len(), 3);
+    let one = relay.run(&["read", "pumps", "-n", "1"], "");
+    assert!(one.lines()[0].ends_with("Z  5"), "who does not ask for keys is shown none: {one:?}");
+    let pattern = relay.run(&["tail", "pump*", "--latest"], "");
+    assert_eq!(pattern.code, Some(2));
+    assert!(pattern.stderr.contains("`pump*`"), "{pattern:?}");
+    relay.run(&["publish", "plain", "1"], "").lines();
+    let refused = relay.run(&["tail", "plain", "--latest"], "");
+    assert!(refused.error(1).contains("`plain` is not compacted"), "{refused:?}");
+}

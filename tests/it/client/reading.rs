@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde_json::json;
+use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{Cursor, GapReason, Since};
 use tidemill::server::TcpListen;
 use tidemill::storage::{Storage, Trim};
@@ -28,6 +30,7 @@ on_both_backends!(
     several_topics_go_on_each_from_its_own_cursor,
     a_reader_from_now_on_misses_nothing_after_now,
     a_topic_that_must_exist_and_does_not_is_refused,
+    the_latest_of_each_key_comes_first_and_then_every_message,
 );
 
 /// R2.
@@ -312,4 +315,47 @@ async fn subscribe(stub: &Stub) -> Subscription {
         .subscribe([(topic("t"), EARLIEST)])
         .await
         .expect("the stub subscribes")
+}
+
+async fn the_latest_of_each_key_comes_first_and_then_every_message(storage: Storage) {
+    let about = TopicUpdate { compact_by: Some("id".to_owned()), ..TopicUpdate::default() };
+    for name in ["json", "binary"] {
+        storage.topics.create(&topic(name), about.clone(), None).await.expect("a topic");
+    }
+    let relay = TestRelay::start(storage).await;
+    let proxy = Proxy::start(relay.address.port()).await;
+    let publish = async |name: &str, number: usize| {
+        let key = ["a", "b", "c"][number % 3];
+        let metadata = json!({ "id": key });
+        let body = json!({ "topic": name, "payload": number, "metadata": metadata });
+        assert_eq!(relay.post("/api/v1/messages", body.to_string()).await.status, 201);
+    };
+    for (name, encoding) in [("json", ENCODINGS[0]), ("binary", ENCODINGS[1])] {
+        for number in 0..30 {
+            publish(name, number).await;
+        }
+        let client = client(proxy.port(), encoding);
+        let mut subscription = client.subscribe_latest([(topic(name), EARLIEST)]).await.unwrap();
+        let mut got = Got::default();
+        got.until(&mut subscription, 1).await;
+        // In the middle of what there is, and behind it.
+        for number in 30..36 {
+            proxy.cut();
+            publish(name, number).await;
+            let count = got.numbers.len() + 1;
+            got.until(&mut subscription, count).await;
+        }
+        got.until(&mut subscription, 9).await;
+        assert_eq!(got.numbers, (27..36).collect::<Vec<_>>(), "{name}");
+        assert!(got.gaps.is_empty() && got.reconnects > 0, "{:?} {}", got.gaps, got.reconnects);
+        // As a reader of all has it.
+        let mut all = client.subscribe([(topic(name), EARLIEST)]).await.unwrap();
+        let mut everything = Got::default();
+        everything.until(&mut all, 36).await;
+        assert_eq!(everything.numbers, (0..36).collect::<Vec<_>>());
+        relay.publish("plain", "1").await;
+        let refused = client.subscribe_latest([(topic("plain"), EARLIEST)]).await.map(drop);
+        assert!(matches!(&refused, Err(ClientError::Refused(_))), "{refused:?}");
+    }
+    relay.stop().await;
 }

@@ -250,9 +250,6 @@ pub(super) async fn of_what_is_not_there_nothing_is_read_and_nothing_made(ground
     let careful = KeyChanges { create_bucket: false, ..changes(storage, &bucket, vec![put("a", "1")]) };
     is_none(storage.buckets.change_keys(careful.clone()).await.map(drop));
     is_none(storage.buckets.bucket(&bucket).await.map(drop));
-    // A bucket that was made for changes which were refused may be there, but none of its keys.
-    let condition = where_it(KeyCondition::Present, put("a", "1"));
-    assert_eq!(refusal(storage, &bucket, vec![condition]).await, (0, KeyRefusal::Condition(None)));
     assert_eq!(get(storage, &bucket, "a").await, None);
     set(storage, &bucket, BucketSettings::default()).await;
     storage.buckets.change_keys(careful).await.unwrap();

@@ -6,7 +6,7 @@ use tidemill::proto::{BucketName, TopicName};
 use tidemill::storage::{BucketSettings, Idempotency, KeyChanges, KeysChanged, StorageError};
 
 use super::buckets::{
-    agree, all, bucket, changes, delete, increment, key, make, make_one, put, put_for, put_of, set,
+    agree, all, bucket, changes, delete, increment, key, make, make_one, put, put_for, put_of, set, table,
 };
 use super::filled::asked;
 use crate::support::ground::{Ground, Heard};
@@ -65,6 +65,16 @@ pub(super) async fn foreign_keys_of_a_bucket_are_named_and_left_alone(ground: &G
         agree(storage, &bucket).await;
         assert_eq!(storage.buckets.key_history(&bucket, &key("a")).await.unwrap().len(), 2);
     }
+}
+
+pub(super) async fn a_bucket_whose_log_is_gone_is_there(ground: &Ground) {
+    let (bucket, storage) = (bucket(ground), &ground.storage);
+    make(storage, &bucket, vec![put("a", "1"), put("b", "1")]).await;
+    ground.server().command(&["DEL", &keys_of(&bucket)[0]]).await;
+    // What makes no key changes the table all the same.
+    make_one(storage, &bucket, delete("a")).await;
+    let left: Vec<_> = table(storage, &bucket).await.into_iter().map(|entry| entry.key).collect();
+    assert_eq!(left, [key("b")]);
 }
 
 pub(super) async fn a_foreign_idempotency_key_of_a_bucket_is_named(ground: &Ground) {

@@ -149,6 +149,8 @@ async fn a_key_finds_a_lock_whose_answer_was_lost(storage: Storage) {
 async fn bad_input_is_named_and_changes_nothing(storage: Storage) {
     let relay = TestRelay::start(storage).await;
     let token = "0".repeat(32);
+    let held = acquired(&relay, "held", json!({"holder": "ann", "ttl": "1m"})).await;
+    let right = json!({"name": "held", "token": held["token"], "ttl": "1h"});
     for (path, body, field) in [
         ("a", json!({"ttl": 1}), "holder"),
         ("a", json!({"holder": "", "ttl": 1}), "holder"),
@@ -169,7 +171,21 @@ async fn bad_input_is_named_and_changes_nothing(storage: Storage) {
         ("a/release", json!({"token": 1}), "token"),
         ("renew", json!({}), "renewals"),
         ("renew", json!({"renewals": []}), "renewals"),
-        ("renew", json!({"renewals": [{"name": "a", "token": token}]}), "ttl"),
+        ("renew", json!({"renewals": {}}), "renewals"),
+        ("renew", json!({"renewals": vec![right.clone(); 1_001]}), "renewals"),
+        ("renew", json!({"renewals": [{"name": "a", "token": token}]}), "renewals[0].ttl"),
+        ("renew", json!({"renewals": [right, 1]}), "renewals[1]"),
+        ("renew", json!({"renewals": [right, []]}), "renewals[1]"),
+        ("renew", json!({"renewals": [right, {"token": token, "ttl": 1}]}), "renewals[1].name"),
+        ("renew", json!({"renewals": [right, {"name": "a*", "token": token, "ttl": 1}]}), "renewals[1].name"),
+        ("renew", json!({"renewals": [right, {"name": "a", "ttl": 1}]}), "renewals[1].token"),
+        ("renew", json!({"renewals": [right, {"name": "a", "token": "t", "ttl": 1}]}), "renewals[1].token"),
+        ("renew", json!({"renewals": [right, {"name": "a", "token": token, "ttl": 0}]}), "renewals[1].ttl"),
+        (
+            "renew",
+            json!({"renewals": [right, {"name": "a", "token": token, "ttl": 1, "x": 1}]}),
+            "renewals[1].x",
+        ),
     ] {
         let problem = say(&relay, path, body.clone()).await.problem();
         assert_eq!(
@@ -177,6 +193,14 @@ async fn bad_input_is_named_and_changes_nothing(storage: Storage) {
             (Code::InvalidField, Some(field)),
             "{path} {body}"
         );
+    }
+    assert_eq!(shown(&relay, "held").await["expires_at"], held["expires_at"], "nothing was renewed");
+    for (method, path) in
+        [("POST", "a"), ("DELETE", "a"), ("POST", "a/renew"), ("POST", "a/release"), ("POST", "renew")]
+    {
+        let path = format!("/api/v1/locks/{path}");
+        let problem = relay.send(method, &path, &[JSON, ("if-none-match", "*")], b"{}").await.problem();
+        assert_eq!((problem.status, problem.field.as_deref()), (400, Some("If-None-Match")), "{path}");
     }
     let problem = relay.get("/api/v1/locks/a?guards=orders").await.problem();
     assert_eq!(problem.field.as_deref(), Some("guards"));

@@ -153,7 +153,7 @@ async fn text_and_bytes_are_published_as_json_too(storage: Storage) {
         (r#""payload":1,"content_type":"text/plain""#, "content_type"),
         (r#""payload_text":"a","content_type":"""#, "content_type"),
         (r#""payload_text":"a","content_type":"a\nb""#, "content_type"),
-        (r#""payload_text":"{","content_type":"a/b+json""#, "payload"),
+        (r#""payload_text":"{","content_type":"a/b+json""#, "payload_text"),
         (r#""content_type":"text/plain""#, "payload"),
     ] {
         let body = format!(r#"{{"topic":"payload",{members}}}"#);

@@ -118,8 +118,10 @@ fn keys_are_watched_through_a_restart() {
     let mut json = watch(&["-o", "json", "--prefix", "a"]);
     let mut one = watch(&["--key", "b"]);
     assert_eq!(all.line(), format!("{first_put}  put      a  {{\"step\": 1}}\n"));
-    assert_eq!(all.line(), format!("{second_put}  put      b  2\n"));
-    assert_eq!(one.line(), format!("{second_put}  put      b  2\n"));
+    for watch in [&mut all, &mut one] {
+        assert_eq!(watch.line(), format!("{second_put}  put      b  2\n"));
+        assert_eq!(watch.line(), format!("{second_put}  synced\n"));
+    }
     let first = json_of(&json.line());
     assert_eq!(
         (&first["type"], &first["key"], &first["value"]),
@@ -160,8 +162,19 @@ fn keys_are_watched_through_a_restart() {
     assert_eq!(later.note(), "changes are gone that were not read; everything comes anew\n");
     assert_eq!(json_of(&later.line())["type"], json!("reset"));
     assert_eq!(json_of(&later.line())["type"], json!("synced"));
+    // People are told of what is not there any more.
+    assert_eq!(all.line(), format!("{fourth}  put      a  4\n"));
+    assert_eq!(all.line(), "reset\n");
+    for gone in ["  gone     a\n", "  gone     text\n", "  synced\n"] {
+        let line = all.line();
+        assert!(line.ends_with(gone), "{line}");
+    }
+    assert_eq!(one.line(), "reset\n");
+    let line = one.line();
+    assert!(line.ends_with("  synced\n"), "that it is gone was told before: {line}");
     let anew = relay.run(&["keys", "put", "flows", "a", "5"], "").lines()[0].to_owned();
     assert_eq!(json_of(&later.line())["revision"], json!(anew));
+    assert_eq!(all.line(), format!("{anew}  put      a  5\n"));
     // What is wrong is told at once.
     let refused = relay.run(&["keys", "watch", "flows", "--prefix", "a b"], "");
     assert!(refused.error(1).contains("`prefix`"), "{refused:?}");

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 use tidemill::features::{Feature, Features};
 use tidemill::proto::Code;
-use tidemill::storage::Storage;
+use tidemill::storage::{FENCE_AHEAD_MAX, Storage};
 
-use super::{delete, get, on_both_backends, post, put};
+use super::{JSON, delete, get, on_both_backends, post, put};
 use crate::support::eventually;
 use crate::support::ground::SOON;
 use crate::support::process::Relay;
@@ -15,6 +15,7 @@ on_both_backends![
     who_has_lost_a_lock_that_guards_a_bucket_changes_none_of_its_keys,
     of_another_lock_the_greatest_fence_counts_that_was_shown,
     a_fence_that_is_none_is_named,
+    a_fence_that_no_lock_can_have_given_shuts_nobody_out,
 ];
 
 async fn acquired(relay: &TestRelay, lock: &str, body: Value) -> String {
@@ -107,6 +108,39 @@ async fn a_fence_that_is_none_is_named(storage: Storage) {
     for relay in [relay, other] {
         relay.stop().await;
     }
+}
+
+async fn a_fence_that_no_lock_can_have_given_shuts_nobody_out(storage: Storage) {
+    let relay = TestRelay::start(storage.clone()).await;
+    let publish = async |fence: &str| {
+        let headers = [JSON, ("tidemill-fence", fence)];
+        relay.send("POST", "/api/v1/topics/t/messages", &headers, b"1").await
+    };
+    let real = acquired(&relay, "n", json!({"holder": "ann", "ttl": "1m"})).await;
+    let ahead = storage.upkeep.now().saturating_add(FENCE_AHEAD_MAX).as_millis();
+    for made_up in
+        [format!("n={}-0", ahead + 60_000), "n=9999999999999-0".into(), format!("n={}-2", u64::MAX)]
+    {
+        for answer in change(&relay, &made_up).await {
+            let problem = answer.problem();
+            let said = (problem.status, problem.field.as_deref());
+            assert_eq!(said, (400, Some("Tidemill-Fence")), "{made_up}: {answer:?}");
+        }
+        let problem = publish(&made_up).await.problem();
+        assert_eq!(
+            (problem.status, problem.field.as_deref()),
+            (400, Some("fence")),
+            "{made_up}: {problem:?}"
+        );
+    }
+    assert_eq!(relay.get("/api/v1/buckets/flows").await.status, 404);
+    are_made(&change(&relay, &real).await);
+    assert_eq!(publish(&real).await.status, 201);
+    // Of a lock that guards something that of who holds it counts alone.
+    are_fenced(change(&relay, "n=9999999999999-1").await, None);
+    // What a clock gave that was set back a little still counts.
+    are_made(&change(&relay, &format!("n={}-0", ahead - 30_000)).await);
+    relay.stop().await;
 }
 
 #[test]

@@ -5,7 +5,7 @@ use tidemill::features::Feature;
 use tidemill::proto::Timestamp;
 use tidemill::storage::Storage;
 
-use super::{bucket, delete, get, not_so, on_both_backends, post, put, revision};
+use super::{JSON, bucket, delete, get, not_so, on_both_backends, post, put, revision};
 use crate::support::relay::{TestRelay, memory};
 
 on_both_backends![
@@ -20,6 +20,7 @@ on_both_backends![
     a_bucket_that_is_full_says_so,
     what_is_counted_is_shown,
     a_relay_that_makes_no_topics_makes_no_buckets,
+    who_makes_no_key_makes_no_bucket,
 ];
 
 async fn a_value_comes_back_as_it_was_put(storage: Storage) {
@@ -282,6 +283,50 @@ async fn a_relay_that_makes_no_topics_makes_no_buckets(storage: Storage) {
     assert!(refused.detail.contains("PUT /api/v1/buckets/b"), "{refused:?}");
     assert_eq!(bucket(&relay, "b", "{}").await.status, 201);
     assert_eq!(put(&relay, "b/k", &[], "1").await.status, 201);
+    relay.stop().await;
+}
+
+async fn who_makes_no_key_makes_no_bucket(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    bucket(&relay, "vacant", "{}").await;
+    let [one, two, three] = ["1", "2", "3"].map(|key| ("idempotency-key", key));
+    let batch = |changes: Value| json!({ "changes": changes }).to_string();
+    let deletes = batch(json!([{ "op": "delete", "key": "a" }, { "op": "delete", "key": "b" }]));
+    let bounded =
+        batch(json!([{ "op": "put", "key": "a", "value": 1 }, { "op": "increment", "key": "n", "max": 0 }]));
+    for (method, path, headers, body, status) in [
+        ("DELETE", "/k", &[][..], "", 404),
+        ("DELETE", "/k", &[one], "", 404),
+        ("DELETE", "/k", &[("if-match", "*")], "", 412),
+        ("PUT", "/k", &[("if-match", "*")], "1", 412),
+        ("PUT", "/k", &[("if-match", "\"5-1\"")], "1", 412),
+        ("PUT", "/k", &[("tidemill-fill", "0123456789abcdef0123456789abcdef")], "1", 412),
+        ("POST", "/k/increment", &[("if-match", "*")], "{}", 412),
+        ("POST", "/k/increment", &[], r#"{"by": 5, "max": 4}"#, 409),
+        ("POST", "/k/increment", &[two], r#"{"by": -1, "min": 0}"#, 409),
+        ("POST", "/k/touch", &[], "{}", 404),
+        ("POST", "", &[three], &deletes, 200),
+        ("POST", "", &[], &deletes, 200),
+        ("POST", "", &[], &bounded, 409),
+    ] {
+        let headers = [&[JSON], headers].concat();
+        let ask = async |bucket: &str| {
+            let path = format!("/api/v1/keys/{bucket}{path}");
+            let answer = relay.send(method, &path, &headers, body.as_bytes()).await;
+            let mut told = answer.json();
+            told.as_object_mut().expect("an object").remove("request_id");
+            (answer.status, told.to_string().replace(bucket, "_"))
+        };
+        let of_none = ask("unmade").await;
+        assert_eq!(of_none.0, status, "{method} {path} {headers:?} {body}: {of_none:?}");
+        assert_eq!(of_none, ask("vacant").await, "as of a bucket without keys");
+        assert_eq!(
+            relay.get("/api/v1/buckets/unmade").await.status,
+            404,
+            "{method} {path} {headers:?} {body}"
+        );
+    }
+    assert_eq!(put(&relay, "unmade/k", &[("if-none-match", "*")], "1").await.status, 201);
     relay.stop().await;
 }
 

@@ -102,7 +102,11 @@ async fn a_value_has_three_forms_in_json(storage: Storage) {
     // Bytes that no JSON can be, and JSON that its type says it is.
     let wrong = json!({ "changes": [{ "op": "put", "key": "x", "value_text": "{", "content_type": "application/json" }] });
     let refused = post(&relay, "b", &[], &wrong.to_string()).await.problem();
-    assert_eq!((refused.status, refused.field.as_deref()), (400, Some("changes[0].value")), "{refused:?}");
+    assert_eq!(
+        (refused.status, refused.field.as_deref()),
+        (400, Some("changes[0].value_text")),
+        "{refused:?}"
+    );
     relay.stop().await;
 }
 

@@ -73,7 +73,12 @@ const WRONG: &[Wrong] = &[
     ("POST", "keys/b", ("if-match", "*"), r#"{"changes": [{"op": "delete", "key": "k"}]}"#, 400, Some("If-Match")),
     ("POST", "keys/increment", ("if-match", "*"), r#"{"changes": [{"op": "delete", "key": "k"}]}"#, 400, Some("If-Match")),
     ("POST", "keys/b/k/touch", ("if-match", "*"), "{}", 400, Some("If-Match")),
+    ("POST", "keys/b", ("if-none-match", "*"), r#"{"changes": [{"op": "delete", "key": "k"}]}"#, 400, Some("If-None-Match")),
+    ("POST", "keys/b/k/touch", ("if-none-match", "*"), "{}", 400, Some("If-None-Match")),
     ("DELETE", "buckets/b", ("if-match", "*"), "", 400, Some("If-Match")),
+    ("DELETE", "buckets/b", ("if-none-match", "*"), "", 400, Some("If-None-Match")),
+    ("PUT", "buckets/b", ("if-none-match", "*"), "{}", 400, Some("If-None-Match")),
+    ("POST", "buckets/b/revoke", ("if-none-match", "*"), r#"{"owner": "ann"}"#, 400, Some("If-None-Match")),
     ("PUT", "keys/b/k", ("if-unmodified-since", "Sat, 29 Oct 1994 19:43:31 GMT"), "2", 400, Some("If-Unmodified-Since")),
     ("PUT", "buckets/b", ("tidemill-fence", "l=1-1"), "{}", 400, Some("Tidemill-Fence")),
     ("DELETE", "buckets/b", ("tidemill-fence", "l=1-1"), "", 400, Some("Tidemill-Fence")),
@@ -114,7 +119,7 @@ const WRONG: &[Wrong] = &[
     ("POST", "keys/b", JSON, "{}", 400, Some("changes")),
     ("POST", "keys/b", JSON, r#"{"changes": []}"#, 400, Some("changes")),
     ("POST", "keys/b", JSON, r#"{"changes": {}}"#, 400, Some("changes")),
-    ("POST", "keys/b", JSON, r#"{"changes": [1]}"#, 400, Some("changes[0].op")),
+    ("POST", "keys/b", JSON, r#"{"changes": [1]}"#, 400, Some("changes[0]")),
     ("POST", "keys/b", JSON, r#"{"changes": [{"key": "k", "value": 2}]}"#, 400, Some("changes[0].op")),
     ("POST", "keys/b", JSON, r#"{"changes": [{"op": "set", "key": "k", "value": 2}]}"#, 400, Some("changes[0].op")),
     ("POST", "keys/b", JSON, r#"{"changes": [{"op": "put", "value": 2}]}"#, 400, Some("changes[0].key")),
@@ -150,6 +155,42 @@ const WRONG: &[Wrong] = &[
     ("DELETE", "buckets/b?force=true", JSON, "", 400, Some("force")),
 ];
 
+/// A change among several, and what is named of it.
+#[rustfmt::skip]
+const WRONG_CHANGES: &[(&str, &str)] = &[
+    ("1", ""),
+    ("[]", ""),
+    ("null", ""),
+    (r#""put""#, ""),
+    ("{}", ".op"),
+    (r#"{"op": 1, "key": "k"}"#, ".op"),
+    (r#"{"op": "put", "value": 2}"#, ".key"),
+    (r#"{"op": "put", "key": 7, "value": 2}"#, ".key"),
+    (r#"{"op": "put", "key": "first", "value": 2}"#, ".key"),
+    (r#"{"op": "put", "key": "k"}"#, ".value"),
+    (r#"{"op": "put", "key": "k", "value": "\ud800"}"#, ".value"),
+    (r#"{"op": "put", "key": "k", "value_text": 2}"#, ".value_text"),
+    (r#"{"op": "put", "key": "k", "value_text": "{", "content_type": "application/json"}"#, ".value_text"),
+    (r#"{"op": "put", "key": "k", "value_base64": "%"}"#, ".value_base64"),
+    (r#"{"op": "put", "key": "k", "value_base64": "ew==", "content_type": "application/json"}"#, ".value_base64"),
+    (r#"{"op": "put", "key": "k", "value_text": "2", "content_type": ""}"#, ".content_type"),
+    (r#"{"op": "put", "key": "k", "value": 2, "ttl": 0}"#, ".ttl"),
+    (r#"{"op": "put", "key": "k", "value": 2, "owner": "a b"}"#, ".owner"),
+    (r#"{"op": "put", "key": "k", "value": 2, "fresh": "x"}"#, ".fresh"),
+    (r#"{"op": "put", "key": "k", "value": 2, "if_match": 1}"#, ".if_match"),
+    (r#"{"op": "put", "key": "k", "value": 2, "if_none_match": "x"}"#, ".if_none_match"),
+    (r#"{"op": "put", "key": "k", "value": 2, "if_match": "*", "if_none_match": "*"}"#, ".if_none_match"),
+    (r#"{"op": "put", "key": "k", "value": 2, "by": 1}"#, ".by"),
+    (r#"{"op": "increment", "key": "k", "by": 0.5}"#, ".by"),
+    (r#"{"op": "increment", "key": "k", "min": "x"}"#, ".min"),
+    (r#"{"op": "increment", "key": "k", "min": 2, "max": 1}"#, ".min"),
+    (r#"{"op": "increment", "key": "k", "max": {}}"#, ".max"),
+    (r#"{"op": "increment", "key": "k", "ttl": -1}"#, ".ttl"),
+    (r#"{"op": "delete", "key": "k", "value": 2}"#, ".value"),
+    (r#"{"op": "delete", "key": "k", "key": "k"}"#, ".key"),
+    (r#"{"op": "delete", "key": "k", "force": true}"#, ".force"),
+];
+
 async fn what_is_wrong_is_named_and_changes_nothing(storage: Storage) {
     let relay = TestRelay::start(storage).await;
     bucket(&relay, "b", r#"{"history": 3, "ttl": "1h"}"#).await;
@@ -165,6 +206,13 @@ async fn what_is_wrong_is_named_and_changes_nothing(storage: Storage) {
         assert_eq!(answer.status, *status, "{shown}");
         assert_eq!(answer.problem().field.as_deref(), *field, "{shown}");
     }
+    for (change, named) in WRONG_CHANGES {
+        let body = format!(r#"{{"changes": [{{"op": "put", "key": "first", "value": 1}}, {change}]}}"#);
+        let problem = super::post(&relay, "b", &[], &body).await.problem();
+        let field = format!("changes[1]{named}");
+        assert_eq!((problem.status, problem.field), (400, Some(field)), "{body}: {}", problem.detail);
+        assert!(problem.detail.starts_with("`changes[1]`: "), "{}", problem.detail);
+    }
     let large = vec![b'x'; 1024 * 1024 + 1];
     let text = [("content-type", "text/plain")];
     let refused = relay.send("PUT", "/api/v1/keys/b/k", &text, &large).await.problem();
@@ -175,7 +223,7 @@ async fn what_is_wrong_is_named_and_changes_nothing(storage: Storage) {
     let refused = super::post(&relay, "b", &[], &change).await.problem();
     assert_eq!(
         (refused.status, refused.field.as_deref()),
-        (413, Some("changes[0].value")),
+        (413, Some("changes[0].value_text")),
         "{}",
         refused.detail
     );

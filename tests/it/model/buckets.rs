@@ -275,8 +275,6 @@ impl Model<'_> {
             timestamp: now,
         };
         let answer = self.storage.buckets.change_keys(all).await.expect("it answers");
-        // Whether a bucket is made for changes that are refused is not promised.
-        let is_there = self.storage.buckets.bucket(&self.name).await.is_ok();
         let mut bucket = self.bucket.clone().unwrap_or_default();
         let made = |bucket: &mut Bucket| -> Result<Vec<KeyChanged>, (usize, KeyRefusal)> {
             let one = |(at, (asked, (key, _, edit))): (usize, (&KeyChange, &(u8, Condition, Edit)))| {
@@ -296,7 +294,6 @@ impl Model<'_> {
         match (expected, answer) {
             (Err((at, refusal)), answer) => {
                 assert_eq!(answer, KeysChanged::Refused { at, refusal });
-                self.bucket = self.bucket.take().or_else(|| is_there.then(Bucket::default));
             }
             (Ok(expected), KeysChanged::Made { changed, replayed: false }) => {
                 for ((told, expected), (key, ..)) in changed.iter().zip(&expected).zip(changes) {
@@ -313,7 +310,10 @@ impl Model<'_> {
                     }
                 }
                 assert_eq!(changed.len(), expected.len());
-                self.bucket = Some(bucket);
+                // Where no key is made, no bucket is.
+                if self.bucket.is_some() || !bucket.keys.is_empty() {
+                    self.bucket = Some(bucket);
+                }
             }
             (expected, answer) => panic!("{expected:?}: {answer:?}"),
         }

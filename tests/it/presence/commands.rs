@@ -66,6 +66,7 @@ fn somebody_is_in_a_room_as_long_as_it_says_so() {
     assert_eq!(eve.note(), "eve is in lobby\n");
     let mut text = start(&["watch", "lobby"]);
     assert!(text.line().contains("  joined   eve  since 2"));
+    assert!(text.line().ends_with("  synced\n"));
     run(&["join", "lobby", "dan", "--", "true"]).lines();
     assert!(text.line().contains("  joined   dan  since 2"));
     assert!(text.line().ends_with("  left     dan  left\n"));

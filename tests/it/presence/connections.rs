@@ -2,18 +2,20 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
+use tidemill::proto::{BucketName, RoomName};
 use tidemill::server::ServerOptions;
+use tidemill::storage::StorageError;
 use tokio::time::Instant;
 
 use super::{ROOM, members, watch};
 use crate::streams::on_both_backends;
-use crate::support::ground::{Ground, SOON};
+use crate::support::always;
+use crate::support::ground::Ground;
 use crate::support::raw::Stream;
 use crate::support::relay::TestRelay;
 use crate::support::watcher::{Form, Watcher};
 use crate::support::ws::WsClient;
-use crate::support::{always, eventually};
 
 on_both_backends! {
     a_connection_is_a_member_until_it_closes,
@@ -220,20 +222,36 @@ async fn a_node_that_stops_lets_its_members_come_back(ground: &Ground) {
 
 async fn a_refused_connection_is_no_member(ground: &Ground) {
     let relay = start(ground, 15_000, 0).await;
+    let mut watcher = watch(&relay, Form::Events).await;
+    watcher.expect("synced").await;
     let headers = [("accept", "text/event-stream")];
-    for (query, field) in [
-        ("presence=lobby&member=a%20b", "member"),
-        ("presence=a%20b", "presence"),
-        ("member=ann", "member"),
-        ("presence=lobby&topics=%21", "topics"),
+    let stream = "stream?topics=t&presence=lobby";
+    for (path, status, field) in [
+        ("stream?topics=t&presence=lobby&member=a%20b", 400, Some("member")),
+        ("stream?topics=t&presence=a%20b", 400, Some("presence")),
+        ("stream?topics=t&member=ann", 400, Some("member")),
+        // What is wrong is something else.
+        ("stream?presence=lobby&topics=%21", 400, Some("topics")),
+        (&format!("{stream}&last_event_id=x"), 400, Some("last_event_id")),
+        (&format!("{stream}&must_exist=true"), 404, None),
+        ("topics/t/messages?presence=lobby&limit=1", 400, Some("limit")),
+        ("topics/t/messages?presence=lobby&cursor=x", 400, Some("cursor")),
+        ("topics/t/messages?presence=lobby&must_exist=true", 404, None),
+        ("keys/b?presence=lobby&limit=1", 400, Some("limit")),
+        ("keys/b?presence=lobby&prefix=%21", 400, Some("prefix")),
+        ("keys/b?presence=lobby&last_event_id=x", 400, Some("last_event_id")),
+        ("presence/other?presence=lobby&limit=1", 400, Some("limit")),
     ] {
-        let path = format!("/api/v1/stream?topics=t&{query}")
-            .replace("topics=t&presence=lobby&topics", "presence=lobby&topics");
-        let problem = relay.send("GET", &path, &headers, b"").await.problem();
-        assert_eq!((problem.status, problem.field.as_deref()), (400, Some(field)), "{path}: {problem:?}");
+        let problem = relay.send("GET", &format!("/api/v1/{path}"), &headers, b"").await.problem();
+        assert_eq!((problem.status, problem.field.as_deref()), (status, field), "{path}: {problem:?}");
     }
-    let _: Value = relay.get(ROOM).await.json();
-    // Of what was refused for another reason nobody stays.
-    eventually(SOON, async || members(&relay).await.is_empty()).await;
+    // Who was refused was never there, and nothing is left of it.
+    let room = BucketName::of_room(&RoomName::parse("lobby").expect("a name"));
+    let kept = ground.storage.buckets.bucket(&room).await;
+    assert!(matches!(kept, Err(StorageError::NoBucket)), "{kept:?}");
+    let first = open(&relay, "watch", "ann").await;
+    assert_eq!(watcher.expect("joined").await.name(), "ann");
+    close(first).await;
+    assert_eq!(watcher.expect("left").await.name(), "ann");
     relay.stop().await;
 }

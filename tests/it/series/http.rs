@@ -205,6 +205,12 @@ async fn what_is_wrong_is_named_and_nothing_is_added(storage: Storage) {
         let problem = relay.get(&format!("/api/v1/series/wrong?last={last}")).await.problem();
         assert_eq!((problem.status, problem.field.as_deref()), (400, Some("last")), "{last}: {problem:?}");
     }
+    for (method, path) in [("POST", "series/wrong"), ("DELETE", "series/wrong"), ("POST", "series")] {
+        let headers = [("content-type", "application/json"), ("if-none-match", "*")];
+        let body = br#"{"value": 1}"#;
+        let problem = relay.send(method, &format!("/api/v1/{path}"), &headers, body).await.problem();
+        assert_eq!((problem.status, problem.field.as_deref()), (400, Some("If-None-Match")), "{path}");
+    }
     assert_eq!(read(&relay, "wrong?last=24h").await["total"]["count"], 0, "nothing was added");
     relay.stop().await;
 }

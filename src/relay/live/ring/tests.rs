@@ -19,8 +19,12 @@ fn topic() -> TopicName {
 }
 
 fn push(ring: &mut Ring, ms: u64) {
-    let body = crate::relay::test_body("1");
-    let stored = StoredMessage { id: id(ms), timestamp: Timestamp::from_millis(ms), body };
+    push_for(ring, ms, None);
+}
+
+fn push_for(ring: &mut Ring, ms: u64, over_ms: Option<u64>) {
+    let (body, expires_at) = (crate::relay::test_body("1"), over_ms.map(Timestamp::from_millis));
+    let stored = StoredMessage { id: id(ms), timestamp: Timestamp::from_millis(ms), expires_at, body };
     ring.push_message(Arc::new(LiveMessage::new(topic(), stored)));
 }
 
@@ -154,4 +158,37 @@ fn bookmarks_and_holes_weigh_something() {
     assert_eq!(all.held(), bookmarks);
     ring.forget();
     assert_eq!(all.held(), 0);
+}
+
+#[test]
+fn what_is_over_goes_with_all_in_front_of_it() {
+    let mut ring = Ring::new(Some(id(10)), Epoch::Marked(1), &room());
+    for (ms, over) in [(20, Some(900)), (30, None), (40, Some(100)), (50, None), (60, Some(500))] {
+        push_for(&mut ring, ms, over);
+    }
+    let now = Timestamp::from_millis;
+    assert_eq!(ring.next_expiry(), Some(now(100)));
+    ring.expire(now(99));
+    assert_eq!(ring.first(), 0);
+    ring.expire(now(100));
+    assert_eq!((ring.first(), ring.next_expiry()), (3, Some(now(500))));
+    assert!(ring.read(0, 9).is_none(), "who has not got them asks storage");
+    assert_eq!(ring.position_of(Some(id(30))), RingPosition::Elsewhere);
+    assert_eq!(ring.position_of(Some(id(40))), RingPosition::At(3));
+    ring.expire(now(2_000));
+    assert_eq!((ring.first(), ring.end(), ring.next_expiry()), (5, 5, None));
+    assert_eq!((ring.tail(), ring.position_of(Some(id(60)))), (Some(id(60)), RingPosition::At(5)));
+    push(&mut ring, 70);
+    assert_eq!(ring.position_of(Some(id(60))), RingPosition::At(5));
+}
+
+#[test]
+fn what_is_remembered_of_times_is_bounded() {
+    let mut ring = Ring::new(Some(id(10)), Epoch::Marked(1), &room());
+    for ms in 0..100_000 {
+        push_for(&mut ring, 20 + ms, Some(u64::MAX - ms));
+    }
+    assert!(ring.expiring.len() <= 2 * 1_024 + 1, "{}", ring.expiring.len());
+    ring.forget();
+    assert_eq!(ring.next_expiry(), None);
 }

@@ -55,7 +55,7 @@ fn message(ms: u64) -> Arc<LiveMessage> {
     let body = crate::relay::test_body("1");
     Arc::new(LiveMessage::new(
         topic(),
-        StoredMessage { id: id(ms), timestamp: Timestamp::from_millis(ms), body },
+        StoredMessage { id: id(ms), timestamp: Timestamp::from_millis(ms), expires_at: None, body },
     ))
 }
 

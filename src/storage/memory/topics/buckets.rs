@@ -12,6 +12,7 @@ use super::{PURGED_PER_APPEND_MAX, PURGED_PER_LOCK_MAX, Shortage, Topics};
 use crate::storage::{
     BucketSettings, BucketState, EXPIRED_MAX, Epoch, FillAsked, Idempotency, KeyChanged, KeyChanges,
     KeyEntry, KeyFill, KeyRefusal, KeysChanged, KeysExpired, NewMessage, StorageError, Trim,
+    changed_without_bucket,
 };
 
 /// Keys of an owner that are deleted before others have the lock.
@@ -82,6 +83,9 @@ impl Topics {
         if !is_there {
             if !changes.create_bucket {
                 return Err(StorageError::NoBucket);
+            }
+            if let Some(answer) = changed_without_bucket(&changes.changes) {
+                return Ok(answer);
             }
             self.check_buckets_limit()?;
         }
@@ -273,6 +277,10 @@ impl Topics {
     ) -> Result<KeyFill, StorageError> {
         let FillAsked { bucket: name, key, token, within, create_bucket } = asked;
         if *create_bucket && !self.buckets.contains_key(name) {
+            // A bucket is not made for who is refused then.
+            let needed = bytes_of_empty(name) + Bucket::bytes_of_fill(key);
+            self.check_buckets_limit()?;
+            self.make_room(|_| needed, needed)?;
             self.put_bucket(name, BucketSettings::default(), now)?;
         }
         let bucket = self.bucket(name)?;

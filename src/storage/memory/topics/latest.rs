@@ -22,7 +22,7 @@ impl StoredTopic {
         let has_lost = self.log.facts(MessageId::MIN).removed != Some(0);
         let in_front = self.log.first_id().and_then(MessageId::previous).unwrap_or(self.log.last_given());
         let mut table = LatestTable::new(field, has_lost.then_some(in_front));
-        self.log.for_each(|message, expires_at| table.note(&message, expires_at));
+        self.log.for_each(|message| table.note(&message));
         Some(Box::new(table))
     }
 
@@ -30,8 +30,8 @@ impl StoredTopic {
     pub(super) fn note_latest(&mut self, id: MessageId, message: &NewMessage, now: Timestamp) {
         let TopicPolicy { number, bytes, .. } = self.policy(message.policy);
         let Some(latest) = &mut self.latest else { return };
-        let NewMessage { timestamp, expires_at, body, .. } = message;
-        latest.note(&StoredMessage { id, timestamp: *timestamp, body: body.clone() }, *expires_at);
+        let NewMessage { timestamp, expires_at, body, .. } = message.clone();
+        latest.note(&StoredMessage { id, timestamp, expires_at, body });
         latest.keep(number, bytes, now);
     }
 

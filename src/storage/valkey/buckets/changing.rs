@@ -11,7 +11,7 @@ use super::replies::{self, Coded, Step, coded, read_changed};
 use super::{ROUNDS_MAX, filling, ms_of, said};
 use crate::storage::{
     BucketSettings, FENCE_KEPT, KeyChange, KeyChanges, KeyCondition, KeyDigest, KeyEdit, KeysChanged,
-    READS_HALF_LIFE, StorageError,
+    READS_HALF_LIFE, StorageError, changed_without_bucket,
 };
 
 /// Adds the arguments that say what is to become of a key.
@@ -92,6 +92,12 @@ impl Shard {
                     }
                 }
                 Coded::Other(1) if *create_bucket => {
+                    // Of one whose log is gone the table is still there.
+                    if let Some(answer) = changed_without_bucket(all)
+                        && matches!(self.bucket(bucket).await, Err(StorageError::NoBucket))
+                    {
+                        return Ok(answer);
+                    }
                     self.make_bucket(bucket, &BucketSettings::default(), true).await?;
                 }
                 Coded::Other(12) => {

@@ -10,7 +10,7 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 use crate::storage::valkey::entry::{self, read_id};
 use crate::storage::valkey::resp::{Parts, Reply};
 use crate::storage::valkey::scripts;
-use crate::storage::{Claimed, Delivery, Fate, group_defaults};
+use crate::storage::{Claimed, Delivery, Fate, StoredMessage, group_defaults};
 
 /// What is known of a message, as the scripts keep it.
 #[derive(Debug, Default, Deserialize)]
@@ -88,7 +88,7 @@ pub(super) fn read_claimed(parts: &mut Parts<'_>) -> Option<(Claimed, bool)> {
             None => deadline,
         };
         let delivery = number(&numbers.next()?)?;
-        deliveries.push(Delivery { message: entry.message, delivery, deadline });
+        deliveries.push(Delivery { message: entry, delivery, deadline });
     }
     let (limited, is_more) = (parts.next()?.integer()? == 1, parts.next()?.integer()? == 1);
     let cancelled = Some(text(&parts.next()?)?).filter(|reason| !reason.is_empty()).map(Into::into);
@@ -106,8 +106,8 @@ pub(super) fn read_claimed_new(consumers: usize, parts: &mut Parts<'_>) -> Optio
     let next_due = time(&parts.next()?)?;
     let entries = entry::read_all(parts.next()?)?;
     let none = || Claimed { epoch, next_due, ..Claimed::default() };
-    let one = |entry: entry::StreamEntry| Claimed {
-        deliveries: vec![Delivery { message: entry.message, delivery: 1, deadline }],
+    let one = |entry: StoredMessage| Claimed {
+        deliveries: vec![Delivery { message: entry, delivery: 1, deadline }],
         ..none()
     };
     let mut claimed: Vec<_> = entries.into_iter().map(one).collect();

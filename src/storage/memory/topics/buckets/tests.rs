@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tidemill_proto::{BucketName, KeyName, Timestamp, TopicName};
 use tokio::time::Instant;
 
+use super::super::super::bucket::{Bucket, bytes_of_empty};
 use crate::clock::Clock;
 use crate::storage::memory::{Memory, MemoryOptions, WhenFull};
 use crate::storage::{
@@ -204,6 +205,21 @@ async fn fills_count_and_end_with_their_time() {
         memory.sweep().await.unwrap();
     }
     assert_eq!(memory.bytes(), before);
+}
+
+#[tokio::test]
+async fn a_fill_for_which_there_is_no_room_makes_no_bucket() {
+    let key = KeyName::parse(&"k".repeat(255)).unwrap();
+    let needed = bytes_of_empty(&bucket("b")) + Bucket::bytes_of_fill(&key);
+    let token = FillToken([0; 16]);
+    let asked = FillAsked { bucket: bucket("b"), key, token, within: HOUR, create_bucket: true };
+    let (memory, _) = setup(needed as u64 - 1, WhenFull::Refuse);
+    let refused = memory.fill_key(&asked).await;
+    assert!(matches!(refused, Err(StorageError::Full(_))), "{refused:?}");
+    let there = memory.bucket(&bucket("b")).await;
+    assert!(matches!(there, Err(StorageError::NoBucket)), "{there:?}");
+    let (memory, _) = setup(needed as u64, WhenFull::Refuse);
+    assert_eq!(memory.fill_key(&asked).await.unwrap(), KeyFill::Granted(None));
 }
 
 #[tokio::test]
