@@ -60,7 +60,11 @@ pub(super) trait Form: Send + 'static {
     /// Notes that the frames of these items, which are the same for all readers of the form, were made by another reader.
     fn written(&mut self, _: &[Item]) {}
 
-    /// Returns the frame that shows that the relay is there, to a reader that has come up to this place.
+    /// Notes that the reader was told anew what there is.
+    fn anew(&mut self) {}
+
+    /// Returns the frame that shows that the relay is there, to a reader that has come up to this place; nothing where
+    /// there is nothing to be said now.
     fn ping(&mut self, now: Timestamp, at: Option<MessageId>) -> Bytes;
 
     /// Returns the last frame, with the cursors to resume with.
@@ -284,6 +288,7 @@ impl Stream {
                         let at = if self.until == Until::Gap { reader.cursors().pop() } else { None };
                         let at = at.map(|(_, at)| at);
                         let frame = self.form.ping(http.0.relay.clock().now(), at);
+                        self.sent_at = now;
                         self.put(frame);
                     }
                     ping.as_mut().reset(self.sent_at + options.ping_every);
@@ -355,6 +360,11 @@ impl Stream {
     /// Returns how many bytes are taken at once.
     pub(super) fn bytes_max(&self) -> usize {
         self.http.0.options.subscriber_bytes_max / CHUNK_SHARE
+    }
+
+    /// Notes that the reader was told anew what there is.
+    pub(super) fn anew(&mut self) {
+        self.form.anew();
     }
 
     pub(super) fn put(&mut self, frames: Bytes) {

@@ -134,7 +134,10 @@ impl Writer {
         loop {
             if !std::mem::take(&mut is_resumed) {
                 match self.write_snapshot(&mut stream, has_begun).await? {
-                    Taken::Whole => torn = 0,
+                    Taken::Whole => {
+                        torn = 0;
+                        stream.anew();
+                    }
                     Taken::Torn if torn < SNAPSHOTS_MAX => {
                         torn += 1;
                         has_begun = false;

@@ -277,11 +277,17 @@ impl Form for Watched {
         self.place.pass_told(items);
     }
 
+    fn anew(&mut self) {
+        self.place = StepPlace::default();
+    }
+
     fn ping(&mut self, now: Timestamp, at: Option<MessageId>) -> Bytes {
         let mut out = Vec::new();
-        match at.filter(|_| !self.place.is_within()) {
-            Some(at) => self.encoding.bookmark(at, &mut out),
-            None => put(&mut out, format_args!(": {now}\n")),
+        match (at.filter(|_| !self.place.is_within()), self.encoding.form) {
+            (Some(at), _) => self.encoding.bookmark(at, &mut out),
+            (None, Frames::Events) => put(&mut out, format_args!(": {now}\n")),
+            // The step ends soon, and no line says nothing.
+            (None, Frames::Lines) => {}
         }
         out.into()
     }

@@ -142,13 +142,18 @@ impl Consuming {
         match place {
             Some(place) => {
                 let known = &mut self.consumed[place];
+                // Each question has an answer, also that which another follows before it has begun.
+                let is_open = !known.is_told && known.credit > 0;
+                if is_open {
+                    self.come.push(known.began());
+                }
                 if size < known.credit {
                     // What a claim gets that is under way is given back.
                     known.claim = None;
                 }
                 known.credit = size;
                 known.reference.clone_from(&reference);
-                if known.is_told {
+                if known.is_told || is_open && credit == 0 {
                     self.come.push(told(known.consumer.clone(), reference, topic, group));
                 }
             }

@@ -287,7 +287,7 @@ impl Watcher {
                 (vec![Told::Reset], None)
             }
             SnapshotPart::Whole => {
-                (self.torn, self.stage) = (0, Stage::Changes);
+                (self.torn, self.stage, self.place) = (0, Stage::Changes, StepPlace::default());
                 (vec![Told::Synced(self.watch.cursor())], None)
             }
         };

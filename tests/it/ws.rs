@@ -1,5 +1,6 @@
 //! The relay over WebSocket, on a real listener: each property on the backends where it applies.
 
+mod answered;
 mod attach;
 mod bad_input;
 mod compat;
