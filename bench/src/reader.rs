@@ -193,7 +193,6 @@ impl Reader {
         number: usize,
     ) -> Result<Self, String> {
         let watched = topics.first().and_then(|topic| topic.strip_prefix(BUCKET));
-        let is_watch = watched.is_some();
         let path = match topics {
             [_] if let Some(bucket) = watched => format!("/api/v1/keys/{bucket}"),
             [topic] => format!("/api/v1/topics/{topic}/messages"),
@@ -217,7 +216,7 @@ impl Reader {
             break;
         }
         // What changes before a watch has begun is told as it was then, and not as each change of it.
-        while is_watch && memchr::memmem::find(&reader.rest, b"synced").is_none() {
+        while watched.is_some() && memchr::memmem::find(&reader.rest, b"synced").is_none() {
             reader.read_more().await?;
         }
         reader.rest.shrink_to_fit();

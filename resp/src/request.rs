@@ -92,13 +92,6 @@ impl Request {
         Command { bytes: &mut self.bytes, left: arguments }
     }
 
-    /// Adds the commands of another request behind those of this one. What that one says of its replies is not heeded.
-    pub fn extend(&mut self, other: &Self) -> &mut Self {
-        self.bytes.extend_from_slice(&other.bytes);
-        self.commands += other.commands;
-        self
-    }
-
     /// Returns how many replies there will be.
     #[must_use]
     pub fn commands(&self) -> usize {

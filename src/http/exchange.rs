@@ -20,6 +20,7 @@ use tidemill_proto::{Code, Problem};
 use tokio::time::Instant;
 
 use super::failure::{AsItIs, Failed, PROBLEM_JSON, render};
+use super::unconditional::unheeded;
 use super::{Http, cookies, cors, keys, operations, source, surroundings};
 use crate::access::{Act, Asked, Caller, Origin, RequestSource, Sender, SentCookie, Who};
 use crate::chance::random;
@@ -251,10 +252,7 @@ fn check_head(request: &Request, headers_bytes_max: usize) -> Result<(), Failure
     if let Some(name) = named.iter().find(|name| headers.contains_key(*name) && !is_heeded(name))
         && changes
     {
-        let rule = "is not heeded here; nothing was changed. Leave it out";
-        return Err(
-            Problem::field(if *name == IF_MATCH { "If-Match" } else { "If-Unmodified-Since" }, rule).into()
-        );
+        return Err(unheeded(if *name == IF_MATCH { "If-Match" } else { "If-Unmodified-Since" }));
     }
     // RFC 9113 section 8.3.1: `:authority` stands in its place, and both say the same where both are there.
     if request.version() == Version::HTTP_2 {

@@ -57,7 +57,8 @@ pub(super) trait Form: Send + 'static {
     /// same for all readers.
     fn frame(&mut self, message: &LiveMessage, front: &mut Vec<u8>) -> Bytes;
 
-    /// Notes that the frames of these items, which are the same for all readers of the form, were made by another reader.
+    /// Notes that the frames of these items were written, which are the same for all readers of the form: whichever of
+    /// them has made them.
     fn written(&mut self, _: &[Item]) {}
 
     /// Notes that the reader was told anew what there is.

@@ -259,8 +259,7 @@ impl Gate {
             self.meter().message().await?;
         }
         let create_bucket = self.relay().options.topic_auto_create;
-        let may_make = create_bucket && changed_without_bucket(&changes).is_none();
-        if may_make && self.meter().counts_topics() {
+        if create_bucket && self.meter().counts_topics() && changed_without_bucket(&changes).is_none() {
             self.admit_topic(&log).await?;
         }
         let keyed = key.is_some();

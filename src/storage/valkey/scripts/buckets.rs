@@ -82,14 +82,13 @@ local function take_out(key, head)
 end
 local function log(key, change, more, payload, kind, timestamp)
   local metadata = '{"key":"' .. key .. '","change":"' .. change .. (more and '","more":true}' or '"}')
-  local at, entry = 9, {'XADD', KEYS[1], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[1], '*', 'payload', payload, 'metadata',
-    metadata, nil, nil, nil, nil}
-  if timestamp then
-    entry[10], entry[11], entry[12], entry[13] = 'timestamp', timestamp, 'metadata', metadata
-    at = 11
-  end
-  if kind ~= '-' then entry[at + 3], entry[at + 4] = 'content_type', string.sub(kind, 2) end
-  return redis.pcall(unpack(entry))
+  -- With room for all that may follow.
+  local entry = {'XADD', KEYS[1], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[1], '*', 'payload', payload, nil, nil, nil, nil, nil, nil}
+  local count = 9
+  if timestamp then entry[10], entry[11], count = 'timestamp', timestamp, 11 end
+  entry[count + 1], entry[count + 2], count = 'metadata', metadata, count + 2
+  if kind ~= '-' then entry[count + 1], entry[count + 2], count = 'content_type', string.sub(kind, 2), count + 2 end
+  return redis.pcall(unpack(entry, 1, count))
 end
 local function finish(bytes, logged)
   redis.call('HSET', KEYS[2], 'bytes', string.format('%.0f', bytes))
