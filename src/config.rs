@@ -44,7 +44,7 @@ mod variables;
 pub use error::{ConfigError, Side, Source};
 pub use features::FeatureSettings;
 pub use form::{
-    AccessMode, ApplicationLimitsAway, Backend, KeyForm, LimitsAway, LogFormat, LogLevel, MemoryFull,
+    AccessMode, ApplicationLimitsAway, Backend, InCluster, KeyForm, LimitsAway, LogFormat, LogLevel, MemoryFull,
     Origins, PublicUrl,
 };
 pub use limits::LimitSettings;
@@ -304,6 +304,13 @@ pub struct Settings {
     #[arg(long, value_name = "INDEX", default_value = "0", help_heading = VALKEY)]
     #[arg(value_parser = whole::<u32>(0..=u64::from(u32::MAX)))]
     pub valkey_database: u32,
+
+    /// Whether the server is part of a cluster: `auto` asks it
+    ///
+    /// The nodes of a relay find the other servers of the cluster by themselves. In a cluster, the keys of a topic
+    /// have its name in braces, whatever form is set.
+    #[arg(long, value_name = "WHETHER", default_value = "auto", help_heading = VALKEY, ignore_case = true)]
+    pub valkey_cluster: InCluster,
 
     /// How the keys of a topic are written: plain, as in `stream:topic:orders`, or with the name in
     /// braces, as in `stream:topic:{orders}`, by which a cluster keeps all keys of a topic on one server

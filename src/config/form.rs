@@ -46,6 +46,17 @@ impl Backend {
     }
 }
 
+/// Whether the server is part of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InCluster {
+    /// It is asked
+    Auto,
+    /// It is
+    True,
+    /// It stands alone
+    False,
+}
+
 /// How the keys of a topic are written in the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum KeyForm {

@@ -35,6 +35,11 @@ impl Settings {
             client_identity,
             timeout: Duration::from_millis(self.valkey_timeout_ms),
             connect_timeout: Duration::from_millis(self.valkey_connect_timeout_ms),
+            cluster: match self.valkey_cluster {
+                config::InCluster::Auto => None,
+                config::InCluster::True => Some(true),
+                config::InCluster::False => Some(false),
+            },
             key_form: match self.valkey_key_form {
                 config::KeyForm::Plain => KeyForm::Plain,
                 config::KeyForm::Braces => KeyForm::Braces,

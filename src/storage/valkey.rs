@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `routing` | the contract, answered by the shard of a topic or by all |
 //! | `target`, `options` | which server, and the bounds |
-//! | `keys` | the name of everything in the server |
+//! | `keys`, `slots` | the name of everything in the server; its part of a cluster |
+//! | `cluster` | several servers that are one: which has what |
 //! | `resolver` | which server is dialled for a target |
 //! | `connect`, `connection`, `supervised` | connections, and looking after them |
 //! | `resp` | a connection of our own |
@@ -41,8 +42,8 @@
 //! for appends alone, `read` for what live readers ask, `page` for what may be large, `work` for groups, and `doorbell`
 //! for Pub/Sub. That is the data plane. Everything else (to make, describe, delete and trim topics, sweeps,
 //! lists, counts, health, the self-test) goes over `change`, a client of the library: the control plane. A
-//! node has these six connections to a server. With its lanes and its doorbell they are a shard; there is
-//! one.
+//! node has these six connections to a server. With its lanes and its doorbell they are a shard. A server that stands
+//! alone is one shard, of a cluster each primary is one.
 //!
 //! **Invariant:** the client library is named by the control plane alone: `control`, `connect`, `topics`,
 //! `trim`, `sweep`, `access`, `records`, `limits`, `tickets`, `health`, `check`.
@@ -51,12 +52,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidemill_proto::{NodeId, TopicName};
+use tidemill_proto::{BucketName, NodeId, TopicName};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use cluster::places::{Places, Seat};
 use connection::{Connection, Work};
 use supervised::Supervised;
 
@@ -67,6 +69,7 @@ mod access;
 mod buckets;
 mod calls;
 pub mod check;
+mod cluster;
 mod connect;
 mod connection;
 mod control;
@@ -106,6 +109,7 @@ mod scripted;
 mod scripts;
 mod sending;
 mod series;
+mod slots;
 mod supervised;
 mod sweep;
 mod takes;
@@ -125,9 +129,7 @@ pub use tidemill_tls::ClientIdentity;
 /// The Valkey backend.
 #[derive(Debug)]
 pub struct Valkey {
-    /// One today. Whatever has to be asked of all and put together names this one by a pattern that no
-    /// longer compiles when there are more; the rest asks for the shard of a topic.
-    shards: [Shard; 1],
+    places: Arc<Places>,
     tracker: TaskTracker,
     token: CancellationToken,
 }
@@ -136,6 +138,8 @@ pub struct Valkey {
 #[derive(Debug)]
 struct Shard {
     target: Target,
+    /// In a cluster, where it is served now.
+    seat: Option<Arc<Seat>>,
     keys: keys::Keys,
     limits: StorageLimits,
     clock: Clock,
@@ -145,6 +149,7 @@ struct Shard {
     read: reads::Reads,
     page: reads::Reads,
     lanes: lanes::Lanes,
+    sender: Arc<sending::Sender>,
     /// Which topics refuse what has no room.
     refusing: Arc<refusing::Refusing>,
     /// When topics are trimmed behind what is acknowledged.
@@ -159,23 +164,54 @@ impl Valkey {
     /// Starts connecting as this node and returns at once: the server may come later.
     #[must_use]
     pub fn connect(node: NodeId, options: ValkeyOptions, limits: StorageLimits, clock: Clock) -> Arc<Self> {
-        let tracker = TaskTracker::new();
-        let token = CancellationToken::new();
-        let shards = [Shard::connect(node, options, limits, clock, &tracker, &token)];
-        Arc::new(Self { shards, tracker, token })
+        let (tracker, token) = (TaskTracker::new(), CancellationToken::new());
+        let places = Places::start(node, options, limits, clock, &tracker, &token);
+        Arc::new(Self { places, tracker, token })
     }
 
-    /// Returns where a topic lives.
-    fn shard_of(&self, _topic: &TopicName) -> &Shard {
-        let [shard] = &self.shards;
-        shard
+    /// Returns all shards that there are.
+    fn shards(&self) -> Vec<Arc<Shard>> {
+        self.places.current().shards.clone()
     }
 }
+
+/// Returns the slot of a topic, or of the log of a bucket.
+fn slot_of_topic(topic: &TopicName) -> u16 {
+    slots::slot_of_tag(topic.as_str().as_bytes())
+}
+
+/// Returns the slot of a bucket.
+fn slot_of_bucket(bucket: &BucketName) -> u16 {
+    slot_of_topic(&TopicName::log_of(bucket))
+}
+
+/// Does something at the shard of a slot, and again where it is found to live at another by then.
+macro_rules! at {
+    ($self:expr, $slot:expr, $shard:ident => $operation:expr) => {{
+        let mut tries = $self.places.tries($slot);
+        loop {
+            let $shard = match tries.shard() {
+                Ok(shard) => shard,
+                Err(error) => break Err(error),
+            };
+            match $operation {
+                Err(error) => {
+                    if !tries.again(&error).await {
+                        break Err(error);
+                    }
+                }
+                done => break done,
+            }
+        }
+    }};
+}
+use at;
 
 impl Shard {
     fn connect(
         node: NodeId,
         options: ValkeyOptions,
+        seat: Option<Arc<Seat>>,
         limits: StorageLimits,
         clock: Clock,
         tracker: &TaskTracker,
@@ -195,17 +231,19 @@ impl Shard {
             |connection| reads::Reads::new(connection, options.timeout, weights.clone(), asking.clone());
         let (read, page) = (reads(read), reads(page));
         let keys = keys::Keys::new(options.key_form);
-        let doorbell = Arc::new(doorbell::Doorbell::new(node, keys, options.target.database));
+        let doorbell = Arc::new(doorbell::Doorbell::new(node, keys, options.target.database, seat.clone()));
         tracker.spawn(doorbell.clone().keep(options.clone(), token.clone()));
         let creator = topics::Creator::new(change.clone(), doorbell.clone(), keys, limits.topics_max);
         let window = limits.idempotency_window;
+        let at = seat.clone();
         let sender =
-            sending::Sender::new(publish.clone(), creator, doorbell.clone(), keys, clock.clone(), window);
-        let refusing = sender.refusing();
-        let lanes = lanes::Lanes::start(&Arc::new(sender), &options, tracker, token);
+            sending::Sender::new(publish.clone(), creator, doorbell.clone(), keys, clock.clone(), window, at);
+        let (refusing, sender) = (sender.refusing(), Arc::new(sender));
+        let lanes = lanes::Lanes::start(&sender, &options, tracker, token);
         let calls = calls::Calls::start(work, options.timeout, tracker, token);
         Self {
             target: options.target,
+            seat,
             keys,
             limits,
             clock,
@@ -215,6 +253,7 @@ impl Shard {
             read,
             page,
             lanes,
+            sender,
             refusing,
             acknowledged: trimming::Countdowns::new(),
             calls,
@@ -254,13 +293,28 @@ impl Shard {
     fn is_up(&self) -> bool {
         self.why_down().is_none()
     }
+
+    /// Whether it is served at an address.
+    fn is_at(&self, address: &Address) -> bool {
+        self.seat.as_ref().is_some_and(|seat| *seat.address() == *address)
+    }
+
+    /// Tells the connections that the server is another one.
+    fn moved(&self) {
+        let (read, page, work) = (self.read.connection(), self.page.connection(), self.calls.connection());
+        for connection in [&self.publish, read, page, work] {
+            connection.moved();
+        }
+        self.change.moved();
+    }
 }
 
 #[async_trait]
 impl Backend for Valkey {
     async fn ready(&self, within: Duration) -> bool {
         let all = async {
-            for shard in &self.shards {
+            self.places.found().await;
+            for shard in self.shards() {
                 shard.ready().await;
             }
         };
@@ -269,7 +323,7 @@ impl Backend for Valkey {
 
     async fn examine(&self, strict: bool) -> Result<Vec<String>, Unfit> {
         let mut warnings = Vec::new();
-        for shard in &self.shards {
+        for shard in self.shards() {
             warnings.extend(shard.examine(strict).await?);
         }
         Ok(warnings)

@@ -86,7 +86,7 @@ impl Shard {
     /// Returns the arguments that all scripts have which change a bucket.
     fn arguments_of(&self, bucket: &BucketName) -> [String; 4] {
         let notice = format!("{} {}", self.doorbell.signature(), TopicName::log_of(bucket));
-        [LOG_CHANGES.to_string(), LOG_BYTES.to_string(), keys::DOORBELL.to_owned(), notice]
+        [LOG_CHANGES.to_string(), LOG_BYTES.to_string(), self.doorbell.script_channel(), notice]
     }
 
     /// Calls a script that changes a bucket, and tells of it.
@@ -222,11 +222,8 @@ impl Shard {
         for key in [keys::BUCKETS, keys::EXPIRING] {
             request.add(&[b"ZREM", key.as_bytes(), bucket.as_str().as_bytes()]);
         }
-        request.add(&[
-            b"PUBLISH",
-            keys::DOORBELL.as_bytes(),
-            format!("{} {}", self.doorbell.signature(), TopicName::log_of(bucket)).as_bytes(),
-        ]);
+        let notice = format!("{} {}", self.doorbell.signature(), TopicName::log_of(bucket));
+        self.doorbell.add_ring(&mut request, &notice);
         // What is left of it in the indexes goes with the next sweep.
         let _ = self.calls.connection().exchange(&request, Effect::Write).await;
         Ok(())

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use super::connect::ConnectError;
+use super::failure::Redirect;
 use super::keys;
 use super::options::ValkeyOptions;
 use super::resp::{Reply, Request, RespConnection};
@@ -62,11 +63,12 @@ impl Connection for RespConnection {
         Ok((connection, Box::pin(driver.drive())))
     }
 
-    async fn look(&self, _: &ValkeyOptions, work: Work, within: Duration) -> Result<Look, String> {
+    async fn look(&self, options: &ValkeyOptions, work: Work, within: Duration) -> Result<Look, String> {
         let mut request = Request::default();
         request.add(&[b"INFO", b"replication"]).add(&[b"TIME"]);
         if work == Work::Writes {
-            request.add(&[b"SET", keys::LOOK.as_bytes(), b"1", b"PX", LOOK_KEPT_MS.as_bytes()]);
+            let key = keys::of_server(keys::LOOK, options.resolver.own_slot());
+            request.add(&[b"SET", key.as_bytes(), b"1", b"PX", LOOK_KEPT_MS.as_bytes()]);
         }
         let replies = self.exchange(&request, within).await.map_err(|error| error.to_string())?;
         let mut replies = replies.iter();
@@ -81,7 +83,9 @@ impl Connection for RespConnection {
             }
             _ => None,
         };
-        Ok(Look { replication, time_ms, refusal: replies.next().and_then(|reply| reply.error()) })
+        // What has just moved says nothing of the server.
+        let refusal = replies.next().and_then(|reply| reply.error());
+        Ok(Look { replication, time_ms, refusal: refusal.filter(|text| Redirect::read(text).is_none()) })
     }
 
     fn close(&self, reason: &str) {

@@ -9,6 +9,12 @@
 //! reads from. Nobody relies on either: it is silent whenever the connection is cut, and a node that comes
 //! back looks at everything.
 //!
+//! In a cluster each primary has a doorbell of its own, so that a ring follows its write on the same server. What is
+//! published there on a channel of all nodes would go to every server of the cluster; so the channels are those of
+//! sharded Pub/Sub (Valkey's documentation), a fixed set whose slots are evenly spread: a node listens to each with the
+//! primary that has its slot, and rings on any that the primary has to which it writes. A primary with none of them, which
+//! has few slots or many neighbours, is not rung at: what is published there is found by looking.
+//!
 //! Whoever puts a name into the index of topics gives notice of it, behind that: by what a node hears on the one
 //! channel it knows of every new topic.
 
@@ -22,6 +28,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::cluster::places::Seat;
 use super::keys::Keys;
 use super::locks::read_secret;
 use super::options::ValkeyOptions;
@@ -81,8 +88,8 @@ impl Wish {
 /// What the connection listens to.
 #[derive(Debug, Default)]
 struct Subscribed {
-    /// The channel of all nodes: subscribed to as long as anything is watched.
-    doorbell: bool,
+    /// The channels of all nodes: subscribed to as long as anything is watched.
+    doorbell: Vec<Arc<str>>,
     /// Topics of whose keys the server tells.
     topics: HashSet<TopicName>,
 }
@@ -92,6 +99,10 @@ struct Subscribed {
 pub(super) struct Doorbell {
     keys: Keys,
     database: u32,
+    /// In a cluster, which channels there are.
+    seat: Option<Arc<Seat>>,
+    /// Those that are listened to.
+    listened: Mutex<HashSet<Arc<str>>>,
     /// What the node writes in front of its notices: no topic can have this name.
     signature: String,
     hints: Hints,
@@ -103,11 +114,13 @@ pub(super) struct Doorbell {
 }
 
 impl Doorbell {
-    pub(super) fn new(node: NodeId, keys: Keys, database: u32) -> Self {
+    pub(super) fn new(node: NodeId, keys: Keys, database: u32, seat: Option<Arc<Seat>>) -> Self {
         let (changes, changes_out) = mpsc::channel(1);
         Self {
             keys,
             database,
+            seat,
+            listened: Mutex::default(),
             signature: format!("$node:{node}"),
             hints: Hints::default(),
             unanswered: Mutex::default(),
@@ -120,6 +133,50 @@ impl Doorbell {
     /// Has `listener` told, in place of whoever was told before.
     pub(super) fn listen(&self, listener: Weak<dyn HintListener>) {
         self.hints.listen(listener);
+    }
+
+    /// Returns the command by which notice is given, and its channel, if the server has one.
+    pub(super) fn ring(&self) -> Option<(&'static str, Arc<str>)> {
+        match &self.seat {
+            None => Some(("PUBLISH", keys::DOORBELL.into())),
+            Some(seat) => Some(("SPUBLISH", seat.channels().first()?.clone())),
+        }
+    }
+
+    /// Returns the channel that a script gives notice on, or an empty text where the server has none.
+    pub(super) fn script_channel(&self) -> String {
+        self.ring().map_or_else(String::new, |(_, channel)| channel.to_string())
+    }
+
+    /// Adds the command that gives a notice.
+    pub(super) fn add_ring(&self, request: &mut Request, notice: &str) {
+        match &self.seat {
+            None => drop(request.add(&[b"PUBLISH", keys::DOORBELL.as_bytes(), notice.as_bytes()])),
+            Some(seat) => {
+                if let Some(channel) = seat.channels().first() {
+                    request.add(&[b"SPUBLISH", channel.as_bytes(), notice.as_bytes()]);
+                }
+            }
+        }
+    }
+
+    /// Has the channels followed that the server has now.
+    pub(super) fn follow(&self) {
+        // A full channel already says what this would say.
+        let _ = self.changes.try_send(());
+    }
+
+    /// Returns the channels of all nodes.
+    fn doorbells(&self) -> Vec<Arc<str>> {
+        match &self.seat {
+            None => vec![keys::DOORBELL.into()],
+            Some(seat) => seat.channels().to_vec(),
+        }
+    }
+
+    /// Returns the commands by which one listens to these channels, and no longer does.
+    fn commands(&self) -> [&'static str; 2] {
+        if self.seat.is_some() { ["SSUBSCRIBE", "SUNSUBSCRIBE"] } else { ["SUBSCRIBE", "UNSUBSCRIBE"] }
     }
 
     /// Returns what stands in front of each notice. It has no space.
@@ -151,23 +208,21 @@ impl Doorbell {
         if changed {
             watched.changed.insert(topic.clone());
             // A full channel already says what this would say.
-            let _ = self.changes.try_send(());
+            self.follow();
         }
     }
 
     /// Begins or ends watching all topics.
     pub(super) fn watch_all(&self, watch: bool) {
         if self.watched.lock().all.set(watch) {
-            // A full channel already says what this would say.
-            let _ = self.changes.try_send(());
+            self.follow();
         }
     }
 
     /// Begins or ends listening for locks that are handed over.
     pub(super) fn watch_locks(&self, watch: bool) {
         if self.watched.lock().locks.set(watch) {
-            // A full channel already says what this would say.
-            let _ = self.changes.try_send(());
+            self.follow();
         }
     }
 
@@ -206,6 +261,7 @@ impl Doorbell {
     async fn keep_subscribed(&self, connection: &RespConnection, echo: &Echo) -> String {
         let mut changed = self.changed.lock().await;
         let mut subscribed = Subscribed::default();
+        self.listened.lock().clear();
         self.hints.tell(Hint::Everything);
         {
             let Watched { topics, changed, all, locks } = &mut *self.watched.lock();
@@ -223,7 +279,7 @@ impl Doorbell {
                     if let Err(error) = self.follow_watched(connection, &mut subscribed).await {
                         return error;
                     }
-                    if !subscribed.doorbell {
+                    if subscribed.doorbell.is_empty() {
                         echo.forget();
                     }
                 }
@@ -236,10 +292,10 @@ impl Doorbell {
                             let text = format!("{ECHO}{}:{echoes}", self.signature);
                             // Without the channel there is no echo; the answer alone shows that the server
                             // is there.
-                            if subscribed.doorbell {
+                            if !subscribed.doorbell.is_empty() {
                                 echo.expect(&text);
                             }
-                            if let Err(error) = publish(connection, &text).await {
+                            if let Err(error) = self.publish(connection, &text).await {
                                 return error;
                             }
                         }
@@ -253,8 +309,15 @@ impl Doorbell {
     /// Takes what came over the connection.
     fn heard(&self, mut message: Parts<'_>, echo: &Echo) {
         let mut text = || std::str::from_utf8(message.next()?.bytes()?).ok();
-        let (Some("message"), Some(channel), Some(text)) = (text(), text(), text()) else { return };
-        if channel != keys::DOORBELL {
+        let (kind, channel) = (text(), text());
+        if let (Some("sunsubscribe"), Some(channel)) = (kind, channel) {
+            return self.lost(channel);
+        }
+        let (Some("message" | "smessage"), Some(channel), Some(text)) = (kind, channel, text()) else { return };
+        let is_doorbell = channel.strip_prefix(keys::DOORBELL).is_some_and(|rest| {
+            rest.is_empty() || (self.seat.is_some() && rest.starts_with(":{"))
+        });
+        if !is_doorbell {
             if let Some(topic) = self.keys.topic_of_change(channel.as_bytes(), self.database) {
                 self.hints.tell(Hint::Topic(topic));
             }
@@ -273,6 +336,26 @@ impl Doorbell {
         if !self.is_known(signature) {
             topics.for_each(|topic| self.hints.tell(Hint::Topic(topic)));
         }
+    }
+
+    /// The server no longer has a channel: its slot has moved. What was rung there since is lost.
+    fn lost(&self, channel: &str) {
+        if self.listened.lock().remove(channel)
+            && let Some(seat) = &self.seat
+        {
+            self.hints.tell(Hint::Everything);
+            seat.wake();
+            self.follow();
+        }
+    }
+
+    async fn publish(&self, connection: &RespConnection, text: &str) -> Result<(), String> {
+        let mut request = Request::default();
+        self.add_ring(&mut request, text);
+        if request.commands() == 0 {
+            request.add(&[b"PING"]);
+        }
+        connection.exchange(&request, ECHO_WITHIN).await.map(drop).map_err(|error| error.to_string())
     }
 
     /// Returns the channels on which the server tells of changes of topics.
@@ -296,11 +379,24 @@ impl Doorbell {
             let tells = [tells_all, std::mem::take(&mut watched.locks.is_untold)];
             (watched.all.is_there || watched.locks.is_there || !watched.topics.is_empty(), tells, changed)
         };
-        if doorbell != subscribed.doorbell {
-            let command = if doorbell { "SUBSCRIBE" } else { "UNSUBSCRIBE" };
-            connection.subscribe(command, &[keys::DOORBELL], ECHO_WITHIN).await?;
-            subscribed.doorbell = doorbell;
+        let wanted = if doorbell { self.doorbells() } else { Vec::new() };
+        let [subscribe, unsubscribe] = self.commands();
+        subscribed.doorbell.retain(|channel| self.listened.lock().contains(channel));
+        // One by one: each may have a slot of its own.
+        for channel in subscribed.doorbell.iter().filter(|channel| !wanted.contains(channel)) {
+            if self.listened.lock().remove(channel) {
+                connection.subscribe(unsubscribe, &[channel.as_bytes()], ECHO_WITHIN).await?;
+            }
         }
+        for channel in wanted.iter().filter(|channel| !subscribed.doorbell.contains(channel)) {
+            self.listened.lock().insert(channel.clone());
+            connection.subscribe(subscribe, &[channel.as_bytes()], ECHO_WITHIN).await?;
+        }
+        if self.seat.is_some() && wanted != subscribed.doorbell {
+            // Others may have rung where nobody listened yet.
+            self.hints.tell(Hint::Everything);
+        }
+        subscribed.doorbell = wanted;
         for (is_told, hint) in tells.into_iter().zip([Hint::WatchedAll, Hint::WatchedLocks]) {
             if is_told {
                 self.hints.tell(hint);
@@ -347,12 +443,6 @@ impl Drop for Changing<'_> {
     }
 }
 
-async fn publish(connection: &RespConnection, text: &str) -> Result<(), String> {
-    let mut request = Request::default();
-    request.add(&[b"PUBLISH", keys::DOORBELL.as_bytes(), text.as_bytes()]);
-    connection.exchange(&request, ECHO_WITHIN).await.map(drop).map_err(|error| error.to_string())
-}
-
 /// The echo that is waited for, since when.
 #[derive(Debug, Default)]
 struct Echo(Mutex<Option<(String, Instant)>>);
@@ -389,7 +479,7 @@ mod tests {
                 self.0.lock().push(hint);
             }
         }
-        let doorbell = Doorbell::new(NodeId::new(1), Keys::new(KeyForm::Plain), 0);
+        let doorbell = Doorbell::new(NodeId::new(1), Keys::new(KeyForm::Plain), 0, None);
         let listener = Arc::new(Heard::default());
         let as_listener: Arc<dyn HintListener> = listener.clone();
         doorbell.listen(Arc::downgrade(&as_listener));
@@ -410,7 +500,7 @@ mod tests {
 
     #[test]
     fn a_node_passes_over_its_own_notices_unless_an_append_was_not_answered() {
-        let new = |number| Doorbell::new(NodeId::new(number), Keys::new(KeyForm::Plain), 0);
+        let new = |number| Doorbell::new(NodeId::new(number), Keys::new(KeyForm::Plain), 0, None);
         let (doorbell, other) = (new(1), new(2));
         assert_ne!(doorbell.signature(), other.signature());
         assert!(TopicName::parse(doorbell.signature()).is_err() && !doorbell.signature().contains(' '));

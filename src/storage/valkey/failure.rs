@@ -1,6 +1,7 @@
 //! Turns the errors of the connection, and the server's error replies, into the storage contract's. No other
 //! file reads one, but for those of the client library, which `control` turns.
 
+use super::resolver::Address;
 use super::resp::RespError;
 use crate::storage::StorageError;
 
@@ -28,6 +29,15 @@ pub(super) enum Failure {
     /// The topic that a message asks for could not be made.
     #[error("the topic could not be created: {0}")]
     NotCreated(String),
+    /// A later message of its topic is there already, whose order it may not change.
+    #[error("a later message of the topic was published at this moment")]
+    Overtaken,
+    /// No server of the cluster has the slot.
+    #[error("no server of the cluster serves this part of it now")]
+    Unserved,
+    /// It did not arrive where it goes in time.
+    #[error("this part of the cluster is on its way to another server")]
+    OnItsWay,
     /// It waited too long for its turn and was not sent.
     #[error("the server did not take it in time")]
     Expired,
@@ -46,6 +56,13 @@ pub(super) enum Failure {
     /// The server's error reply.
     #[error("{0}")]
     Server(String),
+}
+
+impl Failure {
+    /// Returns that of a topic that does not stay long enough.
+    pub(super) fn deleted_at_once() -> Self {
+        Self::NotCreated("it is deleted as fast as it is created".to_owned())
+    }
 }
 
 /// What scripts answer as an error where a topic has no room. They spell it, too.
@@ -98,6 +115,42 @@ pub(super) fn of_key(error: StorageError, key: impl Into<Box<str>>) -> StorageEr
 pub(super) fn refuses_writes(text: &str) -> bool {
     // The library has a spelling of its own for the code.
     text.contains("READONLY") || text.starts_with("ReadOnly")
+}
+
+/// What a server of a cluster says of a key that it does not serve. Nothing was done then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Redirect {
+    /// The slot is another server's: where, if that is told.
+    Moved(Option<Address>),
+    /// The slot is on its way, and what is asked for is with the server that gets it.
+    Ask(Option<Address>),
+    /// The slot is on its way, and of what is asked for a part is with each of two servers.
+    TryAgain,
+}
+
+impl Redirect {
+    /// Reads an error reply (Valkey cluster specification, “MOVED Redirection” and “ASK redirection”).
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        let code = words.next()?;
+        if code == "TRYAGAIN" {
+            return Some(Self::TryAgain);
+        }
+        let _slot: u16 = words.clone().next()?.parse().ok()?;
+        let address = words.nth(1).and_then(Address::read);
+        match code {
+            "MOVED" => Some(Self::Moved(address)),
+            "ASK" => Some(Self::Ask(address)),
+            _ => None,
+        }
+    }
+
+    /// Returns what an error of the contract says of it: its causes begin with their sentences, and end with what
+    /// the server has said.
+    pub(super) fn of(error: &StorageError) -> Option<Self> {
+        let StorageError::Unavailable(_) = error else { return None };
+        causes_of(error).split(": ").find_map(Self::read)
+    }
 }
 
 /// Whether the reply says that the server is not ready yet.

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use glide::ValkeyValue;
 use tidemill_proto::Timestamp;
 use tidemill_proto::health::{BackendHealth, HealthStatus};
 use tokio::time::{Instant, timeout};
 
 use super::Shard;
+use super::cluster::places::Places;
 use super::control::bytes_of;
 use super::failure::{Effect, causes_of};
 use crate::storage::{Condition, StorageError, Unfit};
@@ -126,6 +128,25 @@ fn deletes_topics(policy: &str) -> bool {
 /// Returns what a server with this policy does to what the relay keeps.
 pub(super) fn harm_of(policy: &str) -> &'static str {
     if deletes_topics(policy) { "deletes whole topics" } else { "forgets idempotency keys" }
+}
+
+/// Tells how the servers are.
+pub(super) async fn of_all(places: &Places) -> Condition {
+    let placement = places.current();
+    let mut all = join_all(placement.shards.iter().map(|shard| shard.health())).await.into_iter();
+    let Some(mut first) = all.next() else {
+        let warnings = vec![format!("no connection to the server: {}", places.last_error())];
+        let backend = BackendHealth { kind: "valkey".to_owned(), warnings, ..BackendHealth::default() };
+        return Condition { status: HealthStatus::Degraded, backend };
+    };
+    for Condition { status, backend } in all {
+        if status != HealthStatus::Healthy {
+            first.status = status;
+        }
+        first.backend.reconnects += backend.reconnects;
+        first.backend.warnings.extend(backend.warnings);
+    }
+    first
 }
 
 impl Shard {

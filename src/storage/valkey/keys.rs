@@ -22,6 +22,7 @@ use tidemill_proto::work::{ClaimId, ConsumerName, GroupName};
 use tidemill_proto::{BucketName, LimitName, LockName, MessageId, SeriesName, TopicName};
 
 use super::options::KeyForm;
+use super::slots::tag_of_slot;
 use crate::storage::{LeaseSecret, LockId, QuotaId};
 
 /// What every stream's key starts with.
@@ -95,6 +96,11 @@ pub(super) fn lease(secret: LeaseSecret) -> String {
 
 /// Held by the node that swept last, until the next sweep is due.
 pub(super) const SWEEP_LOCK: &str = "tidemill:sweep";
+
+/// Returns the key of what a server has for itself: in a cluster, in a slot of its own.
+pub(super) fn of_server(key: &'static str, slot: Option<u16>) -> String {
+    slot.map_or_else(|| key.to_owned(), |slot| format!("{key}:{{{}}}", tag_of_slot(slot)))
+}
 
 /// Returns the key of what topics keep, as it was found last, for nodes that ask for the same: by the digest of that.
 pub(super) fn kept(digest: [u8; 16]) -> String {

@@ -10,6 +10,10 @@
 //! All pipelines go out in order. Where messages must be sent again, because their topic has to be made
 //! first, the lane waits for everything under way: none is sent behind a later one of its topic.
 //!
+//! In a cluster a topic may come to live on another server. What a pipeline did not get rid of by that is handed on, in
+//! its order, and sent elsewhere (see `detour`); what comes later for the topic is held there until the lane has none of it
+//! left, which the lane tells when it comes by a mark in its queue.
+//!
 //! What may wait is bounded in messages and bytes for all lanes together. What waited too long, or
 //! waits while the connection goes down, is answered as not sent.
 //!
@@ -28,12 +32,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::failure::Failure;
+use super::cluster::map::SLOTS;
+use super::failure::{Failure, same};
 use super::options::ValkeyOptions;
 use super::pipeline::{Outcome, Pipeline, PipelineResult};
 use crate::storage::{NewMessage, StorageError};
 use pacing::Step;
 
+pub(super) mod detour;
 mod pacing;
 
 /// How many lanes there are: enough that a slow pipeline (a topic being created, a large bulk) does
@@ -50,8 +56,16 @@ pub(super) struct Lanes {
 /// The way into a lane.
 #[derive(Debug)]
 struct Queue {
-    tx: mpsc::Sender<Job>,
+    tx: mpsc::Sender<Item>,
     queued: Arc<Queued>,
+}
+
+/// What stands in a lane.
+#[derive(Debug)]
+enum Item {
+    Job(Job),
+    /// A mark: told, or dropped, when everything in front of it was answered or handed on.
+    Mark(oneshot::Sender<()>),
 }
 
 /// What waits in a lane. Counting and being told are not one step: at worst a pipeline is sent when the
@@ -124,11 +138,19 @@ impl Lanes {
         });
         let lanes = (0..LANES)
             .map(|_| {
-                // Every job holds at least one message of the budget, so the channel never fills first.
-                let (tx, rx) = mpsc::channel(options.queue_messages_max.max(1));
+                // Every job holds at least one message of the budget, and there is at most one mark for each slot, so
+                // the channel never fills first.
+                let (tx, rx) = mpsc::channel(options.queue_messages_max.saturating_add(usize::from(SLOTS)));
                 let queued = Arc::new(Queued::default());
                 let queue = Queue { tx, queued: queued.clone() };
-                let lane = Lane { rx, queued, pipeline: pipeline.clone(), queue_wait_max: options.timeout };
+                let lane = Lane {
+                    rx,
+                    queued,
+                    pipeline: pipeline.clone(),
+                    queue_wait_max: options.timeout,
+                    mark: None,
+                    tracker: tracker.clone(),
+                };
                 tracker.spawn(token.clone().run_until_cancelled_owned(lane.run()));
                 queue
             })
@@ -141,7 +163,7 @@ impl Lanes {
         let Some((first, rest)) = batch.split_first() else { return Vec::new() };
         let lane = self.lane_of(&first.topic);
         if rest.iter().all(|message| self.lane_of(&message.topic) == lane) {
-            return self.queue(lane, batch).await;
+            return self.queue(lane, batch).outcomes().await;
         }
         let count = batch.len();
         let mut parts: Vec<(Vec<usize>, Vec<NewMessage>)> =
@@ -154,63 +176,94 @@ impl Lanes {
         // All are queued before any is waited for.
         let part = |(lane, (places, messages)): (usize, (_, Vec<_>))| (places, self.queue(lane, messages));
         let parts: Vec<(Vec<usize>, _)> = parts.into_iter().enumerate().map(part).collect();
-        let mut outcomes: Vec<Option<Outcome>> = (0..count).map(|_| None).collect();
-        for (places, results) in parts {
-            for (place, result) in places.into_iter().zip(results.await) {
-                outcomes[place] = Some(result);
-            }
-        }
-        outcomes.into_iter().map(|outcome| outcome.expect("every place belongs to one lane")).collect()
+        outcomes_of(parts, count).await
     }
 
     fn lane_of(&self, topic: &impl Hash) -> usize {
         usize::try_from(self.hasher.hash_one(topic) % self.lanes.len() as u64).unwrap_or(0)
     }
 
+    /// Returns the lane of the topics in a slot.
+    pub(super) fn lane_of_slot(slot: u16) -> usize {
+        usize::from(slot) % LANES
+    }
+
+    /// Returns what waits until all lanes of these slots have nothing left that is in them now.
+    pub(super) fn passed(&self, slots: impl Iterator<Item = u16>) -> Vec<oneshot::Receiver<()>> {
+        let mut is_in = [false; LANES];
+        slots.for_each(|slot| is_in[Self::lane_of_slot(slot)] = true);
+        let lanes = self.lanes.iter().zip(is_in).filter(|(_, is_in)| *is_in);
+        lanes
+            .map(|(Queue { tx, .. }, _)| {
+                let (mark, passed) = oneshot::channel();
+                // A lane that has ended has nothing left.
+                let _ = tx.try_send(Item::Mark(mark));
+                passed
+            })
+            .collect()
+    }
+
     /// Queues messages at once, and returns what waits for their results.
-    fn queue(
-        &self,
-        lane: usize,
-        messages: Vec<NewMessage>,
-    ) -> impl Future<Output = Vec<Outcome>> + Send + use<> {
+    pub(super) fn queue(&self, lane: usize, messages: Vec<NewMessage>) -> Queueing {
         let count = messages.len();
-        let queued = self.try_queue(lane, messages);
-        async move {
-            let refuse = |error: &dyn Fn() -> StorageError| (0..count).map(|_| Err(error())).collect();
-            match queued {
-                Ok(reply) => match reply.await {
-                    Ok(outcomes) => outcomes,
-                    // The lane has given up messages that it had taken: they may be on their way.
-                    Err(_) => refuse(&|| StorageError::Indeterminate(Failure::Lost.into())),
-                },
-                Err(refusal) => refuse(&refusal),
+        Queueing { count, queued: self.try_queue(lane, messages) }
+    }
+
+    fn try_queue(&self, lane: usize, messages: Vec<NewMessage>) -> Result<Receiver, StorageError> {
+        let (job, receiver) = Job::new(messages, &self.budget)?;
+        match self.put(lane, job) {
+            Ok(()) => Ok(receiver),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(StorageError::Overloaded),
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                Err(StorageError::Unavailable(Failure::Down("the relay is stopping".to_owned()).into()))
             }
         }
     }
 
-    fn try_queue(
-        &self,
-        lane: usize,
-        messages: Vec<NewMessage>,
-    ) -> Result<oneshot::Receiver<Vec<Outcome>>, fn() -> StorageError> {
-        let overloaded: fn() -> StorageError = || StorageError::Overloaded;
-        let count = messages.len();
-        let bytes = messages.iter().map(|message| message.body.len_bytes()).sum();
-        let ticket = QueueBudget::take(&self.budget, count, bytes).ok_or(overloaded)?;
-        let (reply, receiver) = oneshot::channel();
-        let job = Job { messages, reply, queued_at: Instant::now(), ticket };
+    fn put(&self, lane: usize, job: Job) -> Result<(), mpsc::error::TrySendError<Item>> {
         let Queue { tx, queued } = &self.lanes[lane];
+        let count = job.ticket.messages;
         // Before it is there, so that what is taken out was counted in.
         queued.put(count);
-        let Err(error) = tx.try_send(job) else { return Ok(receiver) };
-        queued.messages.fetch_sub(count, Ordering::Relaxed);
-        Err(match error {
-            mpsc::error::TrySendError::Full(_) => overloaded,
-            mpsc::error::TrySendError::Closed(_) => {
-                || StorageError::Unavailable(Failure::Down("the relay is stopping".to_owned()).into())
-            }
+        tx.try_send(Item::Job(job)).inspect_err(|_| {
+            queued.messages.fetch_sub(count, Ordering::Relaxed);
         })
     }
+}
+
+type Receiver = oneshot::Receiver<Vec<Outcome>>;
+
+/// Messages that were queued, or refused.
+#[derive(Debug)]
+pub(super) struct Queueing {
+    pub(super) count: usize,
+    pub(super) queued: Result<Receiver, StorageError>,
+}
+
+impl Queueing {
+    /// Waits for the outcomes.
+    pub(super) async fn outcomes(self) -> Vec<Outcome> {
+        let refuse = |error: &StorageError| (0..self.count).map(|_| Err(same(error))).collect();
+        match self.queued {
+            Ok(reply) => match reply.await {
+                Ok(outcomes) => outcomes,
+                // The lane has given up messages that it had taken: they may be on their way.
+                Err(_) => refuse(&StorageError::Indeterminate(Failure::Lost.into())),
+            },
+            Err(refusal) => refuse(&refusal),
+        }
+    }
+}
+
+/// Waits for the outcomes of parts of a call, each with its places in that.
+pub(super) async fn outcomes_of(parts: Vec<(Vec<usize>, Queueing)>, count: usize) -> Vec<Outcome> {
+    let mut outcomes: Vec<Option<Outcome>> = (0..count).map(|_| None).collect();
+    for (places, queueing) in parts {
+        for (place, outcome) in places.into_iter().zip(queueing.outcomes().await) {
+            outcomes[place] = Some(outcome);
+        }
+    }
+    outcomes.into_iter().map(|outcome| outcome.expect("every place belongs to one part")).collect()
 }
 
 /// What may wait for the server, on this node.
@@ -252,10 +305,13 @@ impl Drop for Ticket {
 
 /// One lane's task.
 struct Lane<P> {
-    rx: mpsc::Receiver<Job>,
+    rx: mpsc::Receiver<Item>,
     queued: Arc<Queued>,
     pipeline: Arc<P>,
     queue_wait_max: Duration,
+    /// What stood in front of it is under way or answered.
+    mark: Option<oneshot::Sender<()>>,
+    tracker: TaskTracker,
 }
 
 /// A pipeline that has been answered.
@@ -276,7 +332,14 @@ impl<P: Pipeline> Lane<P> {
         let pipeline = self.pipeline.clone();
         let mut under_way = FuturesOrdered::new();
         loop {
-            let step = self.queued.next(under_way.len());
+            let step = match &self.mark {
+                Some(_) if under_way.is_empty() => {
+                    let _ = self.mark.take().map(|mark| mark.send(()));
+                    continue;
+                }
+                Some(_) => Step::Answer,
+                None => self.queued.next(under_way.len()),
+            };
             let first = match step {
                 Step::Rest => match self.rx.recv().await {
                     Some(first) => Some(first),
@@ -300,14 +363,14 @@ impl<P: Pipeline> Lane<P> {
             };
             match answered {
                 None => {}
-                Some(answered) if answered.result.again.is_empty() => {
+                Some(answered) if answered.result.is_whole() => {
                     let calls = answered.jobs.len();
                     answered.answer();
                     if pacing::lets_go_first(calls) && pipeline.is_up() {
                         yield_now().await;
                     }
                 }
-                Some(answered) => mend(&*pipeline, answered, &mut under_way).await,
+                Some(answered) => mend(&*pipeline, answered, &mut under_way, &self.tracker).await,
             }
             // Pipelines whose connection is lost have ended with it. What waits behind them is not sent.
             if !pipeline.is_up() {
@@ -318,18 +381,28 @@ impl<P: Pipeline> Lane<P> {
 
     fn refuse_waiting(&mut self) {
         let reason = self.pipeline.last_error();
-        while let Ok(job) = self.rx.try_recv() {
-            self.queued.take(&job);
-            job.refuse(|| Failure::Down(reason.clone()));
+        while let Ok(item) = self.rx.try_recv() {
+            // What a mark stands for is true of one that is dropped.
+            if let Item::Job(job) = item {
+                self.queued.take(&job);
+                job.refuse(|| Failure::Down(reason.clone()));
+            }
         }
     }
 
-    /// Takes what waits, up to the bounds of a pipeline.
-    fn take_waiting(&mut self, first: Job) -> Vec<Job> {
+    /// Takes what waits, up to the bounds of a pipeline, or to a mark.
+    fn take_waiting(&mut self, first: Item) -> Vec<Job> {
         let (mut messages, mut bytes) = (0, 0);
         let mut jobs = Vec::with_capacity(1 + self.rx.len().min(pacing::PIPELINE_MESSAGES_MAX));
         let mut next = Some(first);
-        while let Some(job) = next {
+        while let Some(item) = next {
+            let job = match item {
+                Item::Job(job) => job,
+                Item::Mark(mark) => {
+                    self.mark = Some(mark);
+                    break;
+                }
+            };
             self.queued.take(&job);
             if job.queued_at.elapsed() > self.queue_wait_max {
                 job.refuse(|| Failure::Expired);
@@ -348,6 +421,17 @@ impl<P: Pipeline> Lane<P> {
 }
 
 impl Job {
+    /// Returns one that holds its part of the budget, and what its outcomes come by.
+    fn new(
+        messages: Vec<NewMessage>,
+        budget: &Arc<QueueBudget>,
+    ) -> Result<(Self, Receiver), StorageError> {
+        let bytes = messages.iter().map(|message| message.body.len_bytes()).sum();
+        let ticket = QueueBudget::take(budget, messages.len(), bytes).ok_or(StorageError::Overloaded)?;
+        let (reply, receiver) = oneshot::channel();
+        Ok((Self { messages, reply, queued_at: Instant::now(), ticket }, receiver))
+    }
+
     fn refuse(self, failure: impl Fn() -> Failure) {
         let refused = |_| Err(StorageError::Unavailable(failure().into()));
         // A publisher that no longer waits needs no answer.
@@ -366,9 +450,13 @@ async fn send<P: Pipeline>(pipeline: &P, jobs: Vec<Job>) -> Answered {
 }
 
 /// Waits for everything under way, sends again what is to be sent again, in its order, and answers the
-/// publishers.
-async fn mend<P, F>(pipeline: &P, first: Answered, under_way: &mut FuturesOrdered<F>)
-where
+/// publishers. What is to be sent elsewhere is handed on, and its publishers are answered when that is.
+async fn mend<P, F>(
+    pipeline: &P,
+    first: Answered,
+    under_way: &mut FuturesOrdered<F>,
+    tracker: &TaskTracker,
+) where
     P: Pipeline,
     F: Future<Output = Answered>,
 {
@@ -378,18 +466,19 @@ where
     }
     for at in 0..all.len() {
         let (before, behind) = all.split_at_mut(at + 1);
-        let Some(Answered { result: PipelineResult { outcomes, again, .. }, .. }) = before.last_mut() else {
+        let Some(Answered { result: PipelineResult { outcomes, again, elsewhere, .. }, .. }) =
+            before.last_mut()
+        else {
             continue;
         };
-        // Another publisher has made the topic at this moment, and later messages are in it already.
-        let is_late =
-            |message: &NewMessage| behind.iter().any(|later| later.result.appended.contains(&message.topic));
-        let (late, rest): (Vec<_>, Vec<_>) =
-            std::mem::take(again).into_iter().partition(|(_, message)| is_late(message));
-        *again = rest;
-        for (place, _) in late {
-            let cause = Failure::NotCreated("another publisher has made it at this moment".to_owned());
-            outcomes[place] = Some(Err(StorageError::Unavailable(cause.into())));
+        // Another publisher has made the topic at this moment, or a part of its slot was on its way, and later
+        // messages are in it already.
+        let is_late = |(_, message): &mut (usize, NewMessage)| {
+            behind.iter().any(|later| later.result.appended.contains(&message.topic))
+        };
+        for (place, _) in again.extract_if(.., is_late).chain(elsewhere.extract_if(.., is_late)) {
+            let cause = Failure::Overtaken.into();
+            outcomes[place] = Some(Err(StorageError::Unavailable(cause)));
         }
     }
     let mut places = Vec::new();
@@ -400,11 +489,29 @@ where
             messages.push(message);
         }
     }
-    let outcomes = pipeline.send_again(messages).await;
-    for ((at, place), outcome) in places.into_iter().zip(outcomes) {
-        all[at].result.outcomes[place] = Some(outcome);
+    if !messages.is_empty() {
+        let outcomes = pipeline.send_again(messages).await;
+        for ((at, place), outcome) in places.drain(..).zip(outcomes) {
+            all[at].result.outcomes[place] = Some(outcome);
+        }
     }
-    all.into_iter().for_each(Answered::answer);
+    let mut messages = Vec::new();
+    for (at, answered) in all.iter_mut().enumerate() {
+        for (place, message) in answered.result.elsewhere.drain(..) {
+            places.push((at, place));
+            messages.push(message);
+        }
+    }
+    if messages.is_empty() {
+        return all.into_iter().for_each(Answered::answer);
+    }
+    let handed_on = pipeline.hand_on(messages);
+    tracker.spawn(async move {
+        for ((at, place), outcome) in places.into_iter().zip(handed_on.await) {
+            all[at].result.outcomes[place] = Some(outcome);
+        }
+        all.into_iter().for_each(Answered::answer);
+    });
 }
 
 impl Answered {

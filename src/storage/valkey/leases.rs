@@ -9,7 +9,8 @@ use super::calls::Call;
 use super::failure::{Effect, of_key, unexpected};
 use super::resp::{Parts, Reply};
 use super::scripts::{self, Script};
-use super::{Shard, Valkey, keys};
+use super::slots::slot_of;
+use super::{Shard, Valkey, at, keys};
 use crate::storage::{
     LEASED_MAX, LeaseFacts, LeaseSecret, LeaseSeen, LeaseStore, Leased, PutUnder, StorageError,
 };
@@ -96,30 +97,38 @@ impl Shard {
     }
 }
 
+fn slot_of_lease(secret: LeaseSecret) -> u16 {
+    slot_of(keys::lease(secret).as_bytes())
+}
+
 #[async_trait]
 impl LeaseStore for Valkey {
     async fn make_lease(&self, secret: LeaseSecret, ttl: Duration) -> Result<LeaseFacts, StorageError> {
-        let [shard] = &self.shards;
         let arguments = [ttl.as_millis().to_string()];
-        let made =
-            shard.of_lease(&scripts::MAKE_LEASE, Effect::Write, secret, &arguments, read_facts).await?;
+        let made = at!(self, slot_of_lease(secret), shard => {
+            shard.of_lease(&scripts::MAKE_LEASE, Effect::Write, secret, &arguments, read_facts).await
+        })?;
         made.ok_or_else(|| unexpected("EVALSHA", Effect::Write))
     }
 
     async fn lease(&self, secret: LeaseSecret) -> Result<Option<LeaseFacts>, StorageError> {
-        let [shard] = &self.shards;
-        shard.of_lease(&scripts::SEE_LEASE, Effect::Read, secret, &["0".to_owned()], read_facts).await
+        at!(self, slot_of_lease(secret), shard => {
+            shard.of_lease(&scripts::SEE_LEASE, Effect::Read, secret, &["0".to_owned()], read_facts).await
+        })
     }
 
     async fn leased(&self, secret: LeaseSecret) -> Result<Option<LeaseSeen>, StorageError> {
-        let [shard] = &self.shards;
-        shard.of_lease(&scripts::SEE_LEASE, Effect::Read, secret, &["1".to_owned()], seen).await
+        at!(self, slot_of_lease(secret), shard => {
+            shard.of_lease(&scripts::SEE_LEASE, Effect::Read, secret, &["1".to_owned()], seen).await
+        })
     }
 
     async fn put_under(&self, secret: LeaseSecret, thing: &Leased) -> Result<PutUnder, StorageError> {
-        let [shard] = &self.shards;
         let arguments = [thing.name(), thing.proof(), LEASED_MAX.to_string()];
-        match shard.call_lease(&scripts::PUT_UNDER, Effect::Write, secret, &arguments, read_facts).await? {
+        let put = at!(self, slot_of_lease(secret), shard => {
+            shard.call_lease(&scripts::PUT_UNDER, Effect::Write, secret, &arguments, read_facts).await
+        })?;
+        match put {
             Ok(facts) => Ok(PutUnder::Kept(facts)),
             Err(NONE) => Ok(PutUnder::NoLease),
             Err(CROWDED) => Ok(PutUnder::Crowded),
@@ -128,22 +137,25 @@ impl LeaseStore for Valkey {
     }
 
     async fn let_go(&self, secret: LeaseSecret, things: &[Leased]) -> Result<(), StorageError> {
-        let [shard] = &self.shards;
         for some in things.chunks(LET_GO_MAX) {
             let arguments: Vec<_> = some.iter().flat_map(|thing| [thing.name(), thing.proof()]).collect();
-            shard.of_lease(&scripts::LET_GO, Effect::Write, secret, &arguments, |_| Some(())).await?;
+            at!(self, slot_of_lease(secret), shard => {
+                shard.of_lease(&scripts::LET_GO, Effect::Write, secret, &arguments, |_| Some(())).await
+            })?;
         }
         Ok(())
     }
 
     async fn renew_lease(&self, secret: LeaseSecret) -> Result<Option<LeaseSeen>, StorageError> {
-        let [shard] = &self.shards;
-        shard.of_lease(&scripts::RENEW_LEASE, Effect::Write, secret, &[], seen).await
+        at!(self, slot_of_lease(secret), shard => {
+            shard.of_lease(&scripts::RENEW_LEASE, Effect::Write, secret, &[], seen).await
+        })
     }
 
     async fn end_lease(&self, secret: LeaseSecret) -> Result<Option<Vec<Leased>>, StorageError> {
-        let [shard] = &self.shards;
-        let ended = shard.of_lease(&scripts::END_LEASE, Effect::Write, secret, &[], seen).await?;
+        let ended = at!(self, slot_of_lease(secret), shard => {
+            shard.of_lease(&scripts::END_LEASE, Effect::Write, secret, &[], seen).await
+        })?;
         Ok(ended.map(|(_, things)| things))
     }
 }

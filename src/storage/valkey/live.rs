@@ -8,7 +8,7 @@ use tidemill_proto::{MessageId, TopicName};
 use super::Shard;
 use super::entry::read_id;
 use super::facts::Of;
-use super::failure::{Effect, is_no_such_key, of_exchange, of_reply, unexpected};
+use super::failure::{Effect, Redirect, is_no_such_key, of_exchange, of_reply, unexpected};
 use super::marker::{self, Found};
 use super::resp::{Bounds, Reply, Request, RespError};
 use crate::chance::random;
@@ -50,15 +50,18 @@ impl Shard {
         let places = at..at + asked.len();
         let streams: Vec<String> = asked.iter().map(|asked| self.keys.stream(&asked.topic)).collect();
         let mut request = Request::default();
-        let mut command = request.begin(4 + 2 * asked.len());
-        command.arg(b"XREAD").arg(b"COUNT").arg(b"1").arg(b"STREAMS");
-        for stream in &streams {
-            command.arg(stream.as_bytes());
+        // In a cluster no command names topics of several slots.
+        let at_once = if self.seat.is_some() { 1 } else { asked.len().max(1) };
+        for (asked, streams) in asked.chunks(at_once).zip(streams.chunks(at_once)) {
+            let mut command = request.begin(4 + 2 * asked.len());
+            command.arg(b"XREAD").arg(b"COUNT").arg(b"1").arg(b"STREAMS");
+            for stream in streams {
+                command.arg(stream.as_bytes());
+            }
+            for asked in asked {
+                command.arg(asked.seen.unwrap_or(MessageId::MIN).text().as_bytes());
+            }
         }
-        for asked in asked {
-            command.arg(asked.seen.unwrap_or(MessageId::MIN).text().as_bytes());
-        }
-        drop(command);
         // Readers may wait for very many topics that nobody has made yet.
         let existed: Vec<(usize, &Followed, &String)> = (places.clone().zip(asked).zip(&streams))
             .filter(|((_, asked), _)| asked.exists)
@@ -88,20 +91,35 @@ impl Shard {
             Err(error) => return Err(of_exchange(error, Effect::Read)),
         };
         let mut replies = replies.iter();
-        let named = match replies.next() {
-            Some(Reply::Error(text)) if text.starts_with(b"WRONGTYPE") => {
-                // One key that is no stream spoils the question for all: each is to be looked at alone.
-                changes.changed.extend(places);
-                return Ok(());
+        let mut named = HashSet::new();
+        for (at, streams) in streams.chunks(at_once).enumerate() {
+            match replies.next() {
+                // One key that is no stream, or that lives elsewhere by now, spoils the question: each is to be looked
+                // at alone.
+                Some(Reply::Error(text)) if text.starts_with(b"WRONGTYPE") || self.moves(asked, at, text) => {
+                    named.extend(streams.iter().map(String::as_bytes));
+                }
+                reply => {
+                    let names = names_of(checked(reply, "XREAD")?);
+                    named.extend(names.ok_or_else(|| unexpected("XREAD", Effect::Read))?);
+                }
             }
-            reply => names_of(checked(reply, "XREAD")?).ok_or_else(|| unexpected("XREAD", Effect::Read))?,
-        };
+        }
         let is_changed = |(_, stream): &(usize, &String)| named.contains(stream.as_bytes());
         changes.changed.extend(places.zip(&streams).filter(is_changed).map(|(place, _)| place));
         for (place, asked, stream) in existed {
             match replies.next() {
                 Some(Reply::Error(text)) if is_no_such_key(&String::from_utf8_lossy(text)) => {
                     changes.gone.push(place);
+                }
+                // It was found to be no stream, or elsewhere, before, or is since.
+                Some(Reply::Error(text))
+                    if text.starts_with(b"WRONGTYPE")
+                        || Redirect::read(&String::from_utf8_lossy(text)).is_some() =>
+                {
+                    if !named.contains(stream.as_bytes()) {
+                        changes.changed.push(place);
+                    }
                 }
                 reply => {
                     let marker = marker::find(checked(reply, "XINFO GROUPS")?);
@@ -122,6 +140,15 @@ impl Shard {
             }
         }
         Ok(())
+    }
+}
+
+impl Shard {
+    /// Whether an error says that a topic lives elsewhere; that is noted.
+    fn moves(&self, asked: &[Followed], at: usize, text: &[u8]) -> bool {
+        let (Some(seat), Some(asked)) = (&self.seat, asked.get(at)) else { return false };
+        let redirect = Redirect::read(&String::from_utf8_lossy(text));
+        redirect.inspect(|redirect| seat.heed(&asked.topic, redirect)).is_some()
     }
 }
 

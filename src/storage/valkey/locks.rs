@@ -10,7 +10,8 @@ use super::calls::Call;
 use super::failure::{Effect, of_key, unexpected};
 use super::resp::{Parts, Reply};
 use super::scripts::{self, Script};
-use super::{Shard, Valkey, keys};
+use super::slots::slot_of;
+use super::{Shard, Valkey, at, keys};
 use crate::storage::{
     FENCE_KEPT, HANDED_KEPT, LINE_LOOKED_EVERY, LockAnswer, LockAsked, LockHeld, LockId, LockKept,
     LockRenewal, LockSecret, LockSeen, LockStore, PLACE_KEPT, StorageError,
@@ -63,17 +64,6 @@ fn held(parts: &mut Parts<'_>) -> Option<LockHeld> {
     Some(LockHeld { holder: holder(parts)?, fence: fence(parts)?, expires_at: time(parts)? })
 }
 
-/// Returns the arguments that each script has that changes a lock.
-fn of_all(lock: &LockId, secret: LockSecret) -> Vec<String> {
-    vec![
-        hex::encode(secret),
-        u8::from(lock.guards.is_some()).to_string(),
-        keys::DOORBELL.to_owned(),
-        PLACE_KEPT.as_millis().to_string(),
-        HANDED_KEPT.as_millis().to_string(),
-        FENCE_KEPT.as_millis().to_string(),
-    ]
-}
 
 fn flag(flag: bool) -> String {
     u8::from(flag).to_string()
@@ -89,6 +79,18 @@ fn of_code(keys: &[String], code: i64) -> StorageError {
 }
 
 impl Shard {
+    /// Returns the arguments that each script has that changes a lock.
+    fn of_all_locks(&self, lock: &LockId, secret: LockSecret) -> Vec<String> {
+        vec![
+            hex::encode(secret),
+            u8::from(lock.guards.is_some()).to_string(),
+            self.doorbell.script_channel(),
+            PLACE_KEPT.as_millis().to_string(),
+            HANDED_KEPT.as_millis().to_string(),
+            FENCE_KEPT.as_millis().to_string(),
+        ]
+    }
+
     async fn call_lock<T: Send + 'static>(
         &self,
         script: &'static Script,
@@ -107,7 +109,7 @@ impl Shard {
 
     async fn acquire_lock(&self, lock: &LockId, asked: &LockAsked) -> Result<LockAnswer, StorageError> {
         let LockAsked { secret: own, holder: by, ttl, waits, again, key } = asked;
-        let mut arguments = of_all(lock, *own);
+        let mut arguments = self.of_all_locks(lock, *own);
         let digest = |digest: Option<[u8; 16]>| digest.map_or_else(|| "-".to_owned(), hex::encode);
         arguments.extend([
             by.to_string(),
@@ -144,7 +146,7 @@ impl Shard {
 
     async fn renew_lock(&self, renewal: &LockRenewal) -> Result<Option<LockKept>, StorageError> {
         let LockRenewal { lock, secret, ttl } = renewal;
-        let mut arguments = of_all(lock, *secret);
+        let mut arguments = self.of_all_locks(lock, *secret);
         arguments.push(ttl.as_millis().to_string());
         let read = |code, parts: &mut Parts<'_>| match code {
             0 => Some(Some(LockKept { fence: fence(parts)?, expires_at: time(parts)? })),
@@ -160,7 +162,7 @@ impl Shard {
             0 => Some(parts.next()?.integer()? == 1),
             _ => None,
         };
-        let was_held = self.call_lock(&scripts::RELEASE_LOCK, lock, &of_all(lock, secret), read).await?;
+        let was_held = self.call_lock(&scripts::RELEASE_LOCK, lock, &self.of_all_locks(lock, secret), read).await?;
         was_held.map_err(|_| unexpected("EVALSHA", Effect::Write))
     }
 
@@ -171,7 +173,7 @@ impl Shard {
             _ => None,
         };
         let taken =
-            self.call_lock(&scripts::TAKE_LOCK, lock, &of_all(lock, LockSecret::default()), read).await?;
+            self.call_lock(&scripts::TAKE_LOCK, lock, &self.of_all_locks(lock, LockSecret::default()), read).await?;
         taken.map_err(|_| unexpected("EVALSHA", Effect::Write))
     }
 
@@ -210,35 +212,37 @@ impl Shard {
     }
 }
 
+fn slot_of_lock(lock: &LockId) -> u16 {
+    let [held, ..] = keys::lock(lock);
+    slot_of(held.as_bytes())
+}
+
 #[async_trait]
 impl LockStore for Valkey {
     async fn acquire_lock(&self, lock: &LockId, asked: &LockAsked) -> Result<LockAnswer, StorageError> {
-        let [shard] = &self.shards;
-        shard.acquire_lock(lock, asked).await
+        at!(self, slot_of_lock(lock), shard => shard.acquire_lock(lock, asked).await)
     }
 
     async fn renew_locks(&self, renewals: &[LockRenewal]) -> Vec<Result<Option<LockKept>, StorageError>> {
-        let [shard] = &self.shards;
-        join_all(renewals.iter().map(|renewal| shard.renew_lock(renewal))).await
+        let renew = renewals.iter().map(|renewal| async move {
+            at!(self, slot_of_lock(&renewal.lock), shard => shard.renew_lock(renewal).await)
+        });
+        join_all(renew).await
     }
 
     async fn release_lock(&self, lock: &LockId, secret: LockSecret) -> Result<bool, StorageError> {
-        let [shard] = &self.shards;
-        shard.release_lock(lock, secret).await
+        at!(self, slot_of_lock(lock), shard => shard.release_lock(lock, secret).await)
     }
 
     async fn take_lock(&self, lock: &LockId) -> Result<Option<LockHeld>, StorageError> {
-        let [shard] = &self.shards;
-        shard.take_lock(lock).await
+        at!(self, slot_of_lock(lock), shard => shard.take_lock(lock).await)
     }
 
     async fn lock(&self, lock: &LockId, limit: usize) -> Result<LockSeen, StorageError> {
-        let [shard] = &self.shards;
-        shard.see_lock(lock, limit).await
+        at!(self, slot_of_lock(lock), shard => shard.see_lock(lock, limit).await)
     }
 
     fn watch_locks(&self, watch: bool) {
-        let [shard] = &self.shards;
-        shard.doorbell.watch_locks(watch);
+        self.places.watch_locks(watch);
     }
 }

@@ -29,6 +29,8 @@ pub struct ValkeyOptions {
     pub queue_messages_max: usize,
     /// Most bytes of messages that wait for a pipeline.
     pub queue_bytes_max: usize,
+    /// Whether the server is part of a cluster; `None` asks it. In a cluster, the keys of topics have braces.
+    pub cluster: Option<bool>,
     /// How the keys of topics are written. All nodes of a server write them alike.
     pub key_form: KeyForm,
     /// How often nodes sweep. Of nodes with the same interval one does the work.
@@ -48,6 +50,7 @@ impl ValkeyOptions {
             connect_timeout: Duration::from_secs(2),
             queue_messages_max: 65_536,
             queue_bytes_max: 128 * 1024 * 1024,
+            cluster: None,
             key_form: KeyForm::Plain,
             sweep_interval: Duration::from_mins(1),
         }

@@ -12,14 +12,28 @@ use crate::storage::{Appended, NewMessage, StorageError};
 pub(super) type Outcome = Result<Appended, StorageError>;
 
 /// What came of sending messages once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PipelineResult {
-    /// An outcome for each, in their order, but for those of `again`.
+    /// An outcome for each, in their order, but for those of `again` and `elsewhere`.
     pub(super) outcomes: Vec<Option<Outcome>>,
     /// Those whose topic does not exist, with their places.
     pub(super) again: Vec<(usize, NewMessage)>,
+    /// Those whose topic lives on another server, or comes to live there, with their places.
+    pub(super) elsewhere: Vec<(usize, NewMessage)>,
     /// The topics that took some.
     pub(super) appended: Vec<TopicName>,
+}
+
+impl PipelineResult {
+    /// Returns one in which nothing is decided yet of so many messages.
+    pub(super) fn open(messages: usize) -> Self {
+        Self { outcomes: (0..messages).map(|_| None).collect(), ..Self::default() }
+    }
+
+    /// Whether every message has its outcome.
+    pub(super) fn is_whole(&self) -> bool {
+        self.again.is_empty() && self.elsewhere.is_empty()
+    }
 }
 
 /// Sends batches of messages and answers each.
@@ -45,4 +59,8 @@ pub(super) trait Pipeline: fmt::Debug + Send + Sync + 'static {
     /// # Cancel safety
     /// Not cancel-safe, like [`send`](Self::send).
     fn send_again(&self, messages: Vec<NewMessage>) -> impl Future<Output = Vec<Outcome>> + Send;
+
+    /// Hands messages on whose topics live elsewhere: they have their order at once, in front of whatever comes later
+    /// for their topics. The future returns an outcome for each.
+    fn hand_on(&self, messages: Vec<NewMessage>) -> impl Future<Output = Vec<Outcome>> + Send + 'static;
 }

@@ -105,9 +105,9 @@ impl Shard {
         let calls: Vec<Call<'_>> = open.iter().map(call).collect();
         let of_them = || open.iter().map(|(at, _)| &topics[*at]);
         let notices = notices(self.doorbell.signature(), of_them());
-        let notices: Vec<[&[u8]; 3]> = notices
-            .iter()
-            .map(|notice| [&b"PUBLISH"[..], keys::DOORBELL.as_bytes(), notice.as_bytes()])
+        let ring = self.doorbell.ring();
+        let notices: Vec<[&[u8]; 3]> = (ring.iter().flat_map(|ring| notices.iter().map(move |notice| (ring, notice))))
+            .map(|((command, channel), notice)| [command.as_bytes(), channel.as_bytes(), notice.as_bytes()])
             .collect();
         let each = usize::try_from(MESSAGES_MAX).unwrap_or(usize::MAX);
         let bounds = Bounds {
@@ -239,7 +239,7 @@ impl Shard {
     pub(super) async fn ring(&self, topics: &[&TopicName]) {
         let mut request = Request::default();
         for notice in notices(self.doorbell.signature(), topics.iter().copied()) {
-            request.add(&[b"PUBLISH", keys::DOORBELL.as_bytes(), notice.as_bytes()]);
+            self.doorbell.add_ring(&mut request, &notice);
         }
         // A notice is a hint.
         let _ = self.publish.exchange(&request, Effect::Write).await;

@@ -18,6 +18,23 @@ pub struct Address {
     pub port: u16,
 }
 
+impl Address {
+    /// Reads `host:port` as servers write it: an IPv6 address stands without brackets.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let host = (!host.is_empty()).then(|| host.to_owned())?;
+        Some(Self { host, port: port.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{open}{}{close}:{}", self.host, self.port)
+    }
+}
+
 /// Finds the primary of a target.
 #[async_trait]
 pub trait Resolver: fmt::Debug + Send + Sync {
@@ -27,6 +44,12 @@ pub trait Resolver: fmt::Debug + Send + Sync {
     /// # Errors
     /// Nobody knows at the moment: a sentence for the log and the health page, without credentials.
     async fn primary_of(&self, target: &Target) -> Result<Address, String>;
+
+    /// Returns a slot that the server has, where it is one of a cluster: what is kept there for its own sake has its
+    /// place in that.
+    fn own_slot(&self) -> Option<u16> {
+        None
+    }
 }
 
 /// Takes the target for its own primary.

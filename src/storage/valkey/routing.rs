@@ -12,7 +12,9 @@ use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::work::{GroupDetail, GroupName, GroupSettings};
 use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp, TopicName, TopicSelector};
 
-use super::{Shard, Valkey};
+use super::failure::{Redirect, same};
+use super::slots::slot_of;
+use super::{Valkey, at, health, keys, slot_of_bucket, slot_of_topic};
 use crate::storage::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Batch, BucketSettings, BucketState, BucketStore,
     Changes, Claim, Claimed, Condition, DeadLetter, Draw, Drawn, Dying, Existing, Fate, FillAsked, Followed,
@@ -23,59 +25,96 @@ use crate::storage::{
     TopicState, TopicStore, Trim, Upkeep, WorkStore,
 };
 
+/// Returns results, or their error where all of them say that what they are about lives elsewhere.
+pub(super) fn unless_elsewhere<T>(
+    mut results: Vec<Result<T, StorageError>>,
+) -> Result<Vec<Result<T, StorageError>>, StorageError> {
+    let is_elsewhere =
+        |result: &Result<T, StorageError>| result.as_ref().is_err_and(|error| Redirect::of(error).is_some());
+    if !results.is_empty() && results.iter().all(is_elsewhere) && let Some(Err(error)) = results.pop() {
+        return Err(error);
+    }
+    Ok(results)
+}
+
+/// Returns what parts have, each with its places, in the order of the whole.
+pub(super) fn in_order<'a, T>(parts: impl Iterator<Item = (&'a [usize], Vec<T>)>) -> Vec<T> {
+    let mut all: Vec<(usize, T)> = parts.flat_map(|(places, part)| places.iter().copied().zip(part)).collect();
+    all.sort_by_key(|(place, _)| *place);
+    all.into_iter().map(|(_, one)| one).collect()
+}
+
 #[async_trait]
 impl MessageStore for Valkey {
     async fn append(&self, batch: Vec<NewMessage>) -> Vec<Result<Appended, StorageError>> {
-        let [shard] = &self.shards;
-        shard.lanes.append(batch).await
+        self.places.append(batch).await
     }
 
     async fn read(&self, topic: &TopicName, range: Range) -> Result<Batch, StorageError> {
-        self.shard_of(topic).read(topic, range).await
+        at!(self, slot_of_topic(topic), shard => shard.read(topic, range).await)
     }
 
     async fn latest(&self, topic: &TopicName, range: LatestRange) -> Result<Batch, StorageError> {
-        self.shard_of(topic).latest(topic, range).await
+        at!(self, slot_of_topic(topic), shard => shard.latest(topic, range).await)
     }
 
     async fn get(&self, topic: &TopicName, id: MessageId) -> Result<Option<StoredMessage>, StorageError> {
-        self.shard_of(topic).get(topic, id).await
+        at!(self, slot_of_topic(topic), shard => shard.get(topic, id).await)
     }
 
     async fn trim(&self, topic: &TopicName, trim: Trim) -> Result<u64, StorageError> {
-        self.shard_of(topic).trim(topic, trim).await
+        at!(self, slot_of_topic(topic), shard => shard.trim(topic, trim).await)
     }
 
     async fn remove(&self, topic: &TopicName, id: MessageId) -> Result<bool, StorageError> {
-        self.shard_of(topic).remove(topic, id).await
+        at!(self, slot_of_topic(topic), shard => shard.remove(topic, id).await)
     }
 }
 
 #[async_trait]
 impl LiveStore for Valkey {
     async fn tail(&self, topic: &TopicName) -> Result<Tail, StorageError> {
-        self.shard_of(topic).tail(topic).await
+        at!(self, slot_of_topic(topic), shard => shard.tail(topic).await)
     }
 
     async fn poll_changes(&self, topics: &[Followed]) -> Result<Changes, StorageError> {
-        let [shard] = &self.shards;
-        shard.poll_changes(topics).await
+        let groups = self.places.groups(topics.iter().map(|asked| slot_of_topic(&asked.topic)))?;
+        if let [(shard, _)] = &groups[..] {
+            return shard.poll_changes(topics).await;
+        }
+        let mut all = Changes::default();
+        let ask = groups.iter().map(|(shard, places)| async move {
+            let asked: Vec<Followed> = places.iter().map(|place| topics[*place].clone()).collect();
+            (shard.poll_changes(&asked).await, places)
+        });
+        let mut failed = None;
+        for (found, places) in join_all(ask).await {
+            match found {
+                Ok(found) => {
+                    let there = |place: usize| places[place];
+                    all.changed.extend(found.changed.into_iter().map(there));
+                    all.gone.extend(found.gone.into_iter().map(there));
+                }
+                // One that does not answer, or has just lost some of them, says nothing of the others.
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) if all.changed.is_empty() && all.gone.is_empty() => Err(error),
+            Some(_) | None => Ok(all),
+        }
     }
 
     fn listen(&self, listener: Weak<dyn HintListener>) {
-        for shard in &self.shards {
-            shard.doorbell.listen(listener.clone());
-        }
+        self.places.listen(listener);
     }
 
     fn watch(&self, topic: &TopicName, watch: bool) {
-        self.shard_of(topic).doorbell.watch(topic, watch);
+        self.places.watch(topic, watch);
     }
 
     fn watch_all(&self, watch: bool) {
-        for shard in &self.shards {
-            shard.doorbell.watch_all(watch);
-        }
+        self.places.watch_all(watch);
     }
 }
 
@@ -87,7 +126,7 @@ impl TopicStore for Valkey {
         description: TopicUpdate,
         owner: Option<&str>,
     ) -> Result<Topic, StorageError> {
-        self.shard_of(topic).create(topic, description, owner).await
+        at!(self, slot_of_topic(topic), shard => shard.create(topic, description.clone(), owner).await)
     }
 
     async fn list(
@@ -96,8 +135,7 @@ impl TopicStore for Valkey {
         after: Option<&TopicName>,
         limit: usize,
     ) -> Result<TopicList, StorageError> {
-        let [shard] = &self.shards;
-        shard.list(selection, after, limit).await
+        self.places.first()?.list(selection, after, limit).await
     }
 
     async fn names(
@@ -106,25 +144,24 @@ impl TopicStore for Valkey {
         after: Option<&TopicName>,
         limit: usize,
     ) -> Result<Vec<TopicName>, StorageError> {
-        let [shard] = &self.shards;
-        shard.names(prefix, after, limit).await
+        self.places.first()?.names(prefix, after, limit).await
     }
 
     async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError> {
-        self.shard_of(topic).describe(topic).await
+        at!(self, slot_of_topic(topic), shard => shard.describe(topic).await)
     }
 
     async fn update(&self, topic: &TopicName, change: TopicChange) -> Result<Topic, StorageError> {
-        self.shard_of(topic).update(topic, &change).await
+        at!(self, slot_of_topic(topic), shard => shard.update(topic, &change).await)
     }
 
     async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
-        self.shard_of(topic).delete(topic).await
+        at!(self, slot_of_topic(topic), shard => shard.delete(topic).await)
     }
 
     async fn stats(&self) -> Result<TopicsStats, StorageError> {
         let mut all = TopicsStats { total_topics: 0, total_messages: 0 };
-        for shard in &self.shards {
+        for shard in self.shards() {
             let stats = shard.stats().await?;
             all.total_topics += stats.total_topics;
             all.total_messages += stats.total_messages;
@@ -136,15 +173,14 @@ impl TopicStore for Valkey {
 #[async_trait]
 impl RunStore for Valkey {
     async fn end_run(&self, topic: &TopicName, ending: RunEnding<'_>) -> Result<RunEnd, StorageError> {
-        self.shard_of(topic).end_run(topic, ending).await
+        at!(self, slot_of_topic(topic), shard => shard.end_run(topic, ending).await)
     }
 }
 
 #[async_trait]
 impl AccessStore for Valkey {
     async fn documents(&self, known: Option<u64>) -> Result<Option<AccessDocuments>, StorageError> {
-        let [shard] = &self.shards;
-        shard.access_documents(known).await
+        at!(self, slot_of(keys::ACCESS.as_bytes()), shard => shard.access_documents(known).await)
     }
 
     async fn change_documents(
@@ -153,71 +189,61 @@ impl AccessStore for Valkey {
         next: u64,
         edits: Vec<AccessEdit>,
     ) -> Result<bool, StorageError> {
-        let [shard] = &self.shards;
-        shard.change_access(known, next, edits).await
+        at!(self, slot_of(keys::ACCESS.as_bytes()), shard => shard.change_access(known, next, edits.clone()).await)
     }
 
     async fn put_ticket(&self, ticket: NewTicket) -> Result<bool, StorageError> {
-        let [shard] = &self.shards;
-        shard.put_ticket(ticket).await
+        at!(self, slot_of(keys::TICKETS.as_bytes()), shard => shard.put_ticket(ticket.clone()).await)
     }
 
     async fn claim_ticket(&self, claim: &TicketClaim) -> Result<Option<Bytes>, StorageError> {
-        let [shard] = &self.shards;
-        shard.claim_ticket(claim).await
+        at!(self, slot_of(keys::TICKETS.as_bytes()), shard => shard.claim_ticket(claim).await)
     }
 
     async fn ticket_holders(&self, ids: &[Box<str>]) -> Result<Vec<Option<u64>>, StorageError> {
-        let [shard] = &self.shards;
-        shard.ticket_holders(ids).await
+        at!(self, slot_of(keys::TICKETS.as_bytes()), shard => shard.ticket_holders(ids).await)
     }
 }
 
 #[async_trait]
 impl LimitStore for Valkey {
     async fn draw(&self, draw: &Draw) -> Result<Drawn, StorageError> {
-        let [shard] = &self.shards;
-        shard.draw(draw).await
+        at!(self, slot_of(keys::quota(draw.quota).as_bytes()), shard => shard.draw(draw).await)
     }
 
     async fn hold(&self, places: &Places) -> Result<bool, StorageError> {
-        let [shard] = &self.shards;
-        shard.hold(places).await
+        at!(self, slot_of(keys::places(places.quota).as_bytes()), shard => shard.hold(places).await)
     }
 }
 
 #[async_trait]
 impl RecordStore for Valkey {
     async fn records(&self, known: Option<u64>) -> Result<Option<RecordChanges>, StorageError> {
-        let [shard] = &self.shards;
-        shard.record_changes(known).await
+        at!(self, slot_of(keys::RECORDS.as_bytes()), shard => shard.record_changes(known).await)
     }
 
     async fn change_records(&self, next: u64, edits: Vec<RecordEdit>) -> Result<bool, StorageError> {
-        let [shard] = &self.shards;
-        shard.change_records(next, edits).await
+        at!(self, slot_of(keys::RECORDS.as_bytes()), shard => shard.change_records(next, edits.clone()).await)
     }
 }
 
 #[async_trait]
 impl Upkeep for Valkey {
     async fn health(&self) -> Condition {
-        let [shard] = &self.shards;
-        shard.health().await
+        health::of_all(&self.places).await
     }
 
     fn is_ready(&self) -> bool {
-        self.shards.iter().all(Shard::is_up)
+        self.places.current().shards.iter().any(|shard| shard.is_up())
     }
 
     fn now(&self) -> Timestamp {
-        let [shard] = &self.shards;
-        shard.now()
+        self.places.now()
     }
 
     async fn sweep(&self) -> Result<Swept, StorageError> {
         let mut all = Swept::default();
-        for shard in &self.shards {
+        for shard in self.shards() {
             let swept = shard.sweep().await?;
             all.topics += swept.topics;
             all.removed += swept.removed;
@@ -229,7 +255,7 @@ impl Upkeep for Valkey {
 
     async fn kept(&self, topics: &[TopicSelector]) -> Result<Option<Vec<u64>>, StorageError> {
         let mut all = vec![0_u64; topics.len()];
-        for shard in &self.shards {
+        for shard in self.shards() {
             let Some(kept) = shard.kept(topics).await? else { return Ok(None) };
             all.iter_mut().zip(kept).for_each(|(all, kept)| *all = all.saturating_add(kept));
         }
@@ -237,7 +263,7 @@ impl Upkeep for Valkey {
     }
 
     async fn sweep_one(&self, topic: &TopicName) -> Result<(), StorageError> {
-        self.shard_of(topic).sweep_one(topic).await
+        at!(self, slot_of_topic(topic), shard => shard.sweep_one(topic).await)
     }
 }
 
@@ -251,7 +277,7 @@ impl WorkStore for Valkey {
         start: GroupStart,
         existing: Existing,
     ) -> Result<bool, StorageError> {
-        self.shard_of(topic).put_group(topic, group, settings, start, existing).await
+        at!(self, slot_of_topic(topic), shard => shard.put_group(topic, group, settings, start, existing).await)
     }
 
     async fn change_group(
@@ -260,23 +286,23 @@ impl WorkStore for Valkey {
         group: &GroupName,
         change: &GroupChange,
     ) -> Result<bool, StorageError> {
-        self.shard_of(topic).change_group(topic, group, change).await
+        at!(self, slot_of_topic(topic), shard => shard.change_group(topic, group, change).await)
     }
 
     async fn groups(&self, topic: &TopicName) -> Result<Vec<GroupDetail>, StorageError> {
-        self.shard_of(topic).groups(topic).await
+        at!(self, slot_of_topic(topic), shard => shard.groups(topic).await)
     }
 
     async fn group(&self, topic: &TopicName, group: &GroupName) -> Result<GroupDetail, StorageError> {
-        self.shard_of(topic).describe_group(topic, group, true).await
+        at!(self, slot_of_topic(topic), shard => shard.describe_group(topic, group, true).await)
     }
 
     async fn delete_group(&self, topic: &TopicName, group: &GroupName) -> Result<(), StorageError> {
-        self.shard_of(topic).delete_group(topic, group).await
+        at!(self, slot_of_topic(topic), shard => shard.delete_group(topic, group).await)
     }
 
     async fn seek(&self, topic: &TopicName, group: &GroupName, to: GroupStart) -> Result<(), StorageError> {
-        self.shard_of(topic).seek(topic, group, to).await
+        at!(self, slot_of_topic(topic), shard => shard.seek(topic, group, to).await)
     }
 
     async fn claim(&self, claims: Vec<Claim>) -> Vec<Result<Claimed, StorageError>> {
@@ -287,8 +313,19 @@ impl WorkStore for Valkey {
                 _ => parts.push(vec![claim]),
             }
         }
-        let claimed = parts.into_iter().map(|part| self.shard_of(&part[0].topic).claim_all(part));
-        join_all(claimed).await.into_iter().flatten().collect()
+        let claim = |part: Vec<Claim>| async move {
+            if !self.places.is_cluster() {
+                return match self.places.first() {
+                    Ok(shard) => shard.claim_all(part).await,
+                    Err(error) => part.iter().map(|_| Err(same(&error))).collect(),
+                };
+            }
+            let slot = slot_of_topic(&part[0].topic);
+            let claimed: Result<_, StorageError> =
+                at!(self, slot, shard => unless_elsewhere(shard.claim_all(part.clone()).await));
+            claimed.unwrap_or_else(|error| part.iter().map(|_| Err(same(&error))).collect())
+        };
+        join_all(parts.into_iter().map(claim)).await.into_iter().flatten().collect()
     }
 
     async fn settle(
@@ -297,11 +334,14 @@ impl WorkStore for Valkey {
         group: &GroupName,
         settlements: Vec<Settlement>,
     ) -> Result<Vec<Outcome>, StorageError> {
-        self.shard_of(topic).settle(topic, group, settlements).await
+        if !self.places.is_cluster() {
+            return self.places.first()?.settle(topic, group, settlements).await;
+        }
+        at!(self, slot_of_topic(topic), shard => shard.settle(topic, group, settlements.clone()).await)
     }
 
     async fn tend(&self, topic: &TopicName, group: &GroupName) -> Result<Tended, StorageError> {
-        self.shard_of(topic).tend(topic, group).await
+        at!(self, slot_of_topic(topic), shard => shard.tend(topic, group).await)
     }
 
     async fn dying(
@@ -310,7 +350,7 @@ impl WorkStore for Valkey {
         group: &GroupName,
         limit: usize,
     ) -> Result<Vec<Dying>, StorageError> {
-        self.shard_of(topic).dying(topic, group, limit).await
+        at!(self, slot_of_topic(topic), shard => shard.dying(topic, group, limit).await)
     }
 
     async fn bury(
@@ -320,7 +360,7 @@ impl WorkStore for Valkey {
         epoch: u64,
         dead: DeadLetter,
     ) -> Result<bool, StorageError> {
-        self.shard_of(topic).bury(topic, group, epoch, dead).await
+        at!(self, slot_of_topic(topic), shard => shard.bury(topic, group, epoch, dead).await)
     }
 
     async fn dead(
@@ -330,7 +370,7 @@ impl WorkStore for Valkey {
         after: Option<MessageId>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, StorageError> {
-        self.shard_of(topic).dead(topic, group, after, limit).await
+        at!(self, slot_of_topic(topic), shard => shard.dead(topic, group, after, limit).await)
     }
 
     async fn revive(
@@ -340,7 +380,7 @@ impl WorkStore for Valkey {
         ids: &[(MessageId, Duration)],
         wait: bool,
     ) -> Result<Vec<Revived>, StorageError> {
-        self.shard_of(topic).revive(topic, group, ids, wait).await
+        at!(self, slot_of_topic(topic), shard => shard.revive(topic, group, ids, wait).await)
     }
 
     async fn fate(
@@ -349,15 +389,14 @@ impl WorkStore for Valkey {
         group: &GroupName,
         id: MessageId,
     ) -> Result<Option<Fate>, StorageError> {
-        self.shard_of(topic).fate(topic, group, id).await
+        at!(self, slot_of_topic(topic), shard => shard.fate(topic, group, id).await)
     }
 }
 
 #[async_trait]
 impl BucketStore for Valkey {
     async fn change_keys(&self, changes: KeyChanges) -> Result<KeysChanged, StorageError> {
-        let [shard] = &self.shards;
-        shard.change_keys(&changes).await
+        at!(self, slot_of_bucket(&changes.bucket), shard => shard.change_keys(&changes).await)
     }
 
     async fn key(
@@ -366,13 +405,11 @@ impl BucketStore for Valkey {
         key: &KeyName,
         value: bool,
     ) -> Result<Option<KeyEntry>, StorageError> {
-        let [shard] = &self.shards;
-        shard.key(bucket, key, value).await
+        at!(self, slot_of_bucket(bucket), shard => shard.key(bucket, key, value).await)
     }
 
     async fn key_history(&self, bucket: &BucketName, key: &KeyName) -> Result<Vec<KeyEntry>, StorageError> {
-        let [shard] = &self.shards;
-        shard.key_history(bucket, key).await
+        at!(self, slot_of_bucket(bucket), shard => shard.key_history(bucket, key).await)
     }
 
     async fn touch_key(
@@ -382,18 +419,15 @@ impl BucketStore for Valkey {
         ttl: Option<Duration>,
         value: bool,
     ) -> Result<Option<KeyEntry>, StorageError> {
-        let [shard] = &self.shards;
-        shard.touch_key(bucket, key, ttl, value).await
+        at!(self, slot_of_bucket(bucket), shard => shard.touch_key(bucket, key, ttl, value).await)
     }
 
     async fn fill_key(&self, asked: &FillAsked) -> Result<KeyFill, StorageError> {
-        let [shard] = &self.shards;
-        shard.fill_key(asked).await
+        at!(self, slot_of_bucket(&asked.bucket), shard => shard.fill_key(asked).await)
     }
 
     async fn count_reads(&self, bucket: &BucketName, reads: &[(KeyName, u32)]) -> Result<(), StorageError> {
-        let [shard] = &self.shards;
-        shard.count_reads(bucket, reads).await
+        at!(self, slot_of_bucket(bucket), shard => shard.count_reads(bucket, reads).await)
     }
 
     async fn touch_revisions(
@@ -402,13 +436,11 @@ impl BucketStore for Valkey {
         keys: &[(KeyName, MessageId)],
         ttl: Duration,
     ) -> Result<Vec<bool>, StorageError> {
-        let [shard] = &self.shards;
-        shard.touch_revisions(bucket, keys, ttl).await
+        at!(self, slot_of_bucket(bucket), shard => shard.touch_revisions(bucket, keys, ttl).await)
     }
 
     async fn list_keys(&self, bucket: &BucketName, range: KeyRange) -> Result<KeyPage, StorageError> {
-        let [shard] = &self.shards;
-        shard.list_keys(bucket, range).await
+        at!(self, slot_of_bucket(bucket), shard => shard.list_keys(bucket, range.clone()).await)
     }
 
     async fn revoke_keys(
@@ -417,13 +449,20 @@ impl BucketStore for Valkey {
         owner: &KeyName,
         timestamp: Timestamp,
     ) -> Result<u64, StorageError> {
-        let [shard] = &self.shards;
-        shard.revoke_keys(bucket, owner, timestamp).await
+        at!(self, slot_of_bucket(bucket), shard => shard.revoke_keys(bucket, owner, timestamp).await)
     }
 
     async fn expire_keys(&self, buckets: &[BucketName]) -> Vec<Result<KeysExpired, StorageError>> {
-        let [shard] = &self.shards;
-        shard.expire_keys(buckets).await
+        let groups = match self.places.groups(buckets.iter().map(slot_of_bucket)) {
+            Ok(groups) => groups,
+            Err(error) => return buckets.iter().map(|_| Err(same(&error))).collect(),
+        };
+        let expire = groups.iter().map(|(shard, places)| async move {
+            let buckets: Vec<BucketName> = places.iter().map(|place| buckets[*place].clone()).collect();
+            shard.expire_keys(&buckets).await
+        });
+        let found = join_all(expire).await;
+        in_order(groups.iter().zip(found).map(|((_, places), found)| (&places[..], found)))
     }
 
     async fn expiring_within(
@@ -431,8 +470,7 @@ impl BucketStore for Valkey {
         within: Duration,
         limit: usize,
     ) -> Result<Vec<(BucketName, Duration)>, StorageError> {
-        let [shard] = &self.shards;
-        shard.expiring_within(within, limit).await
+        self.places.first()?.expiring_within(within, limit).await
     }
 
     async fn put_bucket(
@@ -440,13 +478,11 @@ impl BucketStore for Valkey {
         bucket: &BucketName,
         settings: BucketSettings,
     ) -> Result<(BucketState, bool), StorageError> {
-        let [shard] = &self.shards;
-        shard.make_bucket(bucket, &settings, false).await
+        at!(self, slot_of_bucket(bucket), shard => shard.make_bucket(bucket, &settings, false).await)
     }
 
     async fn bucket(&self, bucket: &BucketName) -> Result<BucketState, StorageError> {
-        let [shard] = &self.shards;
-        shard.bucket(bucket).await
+        at!(self, slot_of_bucket(bucket), shard => shard.bucket(bucket).await)
     }
 
     async fn bucket_names(
@@ -454,12 +490,10 @@ impl BucketStore for Valkey {
         after: Option<&BucketName>,
         limit: usize,
     ) -> Result<Vec<BucketName>, StorageError> {
-        let [shard] = &self.shards;
-        shard.bucket_names(after, limit).await
+        self.places.first()?.bucket_names(after, limit).await
     }
 
     async fn delete_bucket(&self, bucket: &BucketName) -> Result<(), StorageError> {
-        let [shard] = &self.shards;
-        shard.delete_bucket(bucket).await
+        at!(self, slot_of_bucket(bucket), shard => shard.delete_bucket(bucket).await)
     }
 }

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use tidemill_proto::{MessageId, RecurringName, ScheduleId, TopicName};
 
-use super::Valkey;
+use super::failure::same;
+use super::routing::{in_order, unless_elsewhere};
+use super::{Valkey, at, slot_of_topic};
 use crate::storage::{
     NewRecurring, NewSchedule, Promoted, Recurrence, ScheduleStore, Scheduled, StorageError, StoredRecurring,
     TopicPolicy, WaitingPage, WaitingRange,
@@ -14,16 +17,41 @@ use crate::storage::{
 #[async_trait]
 impl ScheduleStore for Valkey {
     async fn schedule(&self, batch: Vec<NewSchedule>) -> Vec<Result<Scheduled, StorageError>> {
-        let [shard] = &self.shards;
-        shard.schedule(batch).await
+        if !self.places.is_cluster() {
+            return match self.places.first() {
+                Ok(shard) => shard.schedule(batch).await,
+                Err(error) => batch.iter().map(|_| Err(same(&error))).collect(),
+            };
+        }
+        let mut parts: Vec<(u16, Vec<usize>, Vec<NewSchedule>)> = Vec::new();
+        for (place, new) in batch.into_iter().enumerate() {
+            let slot = slot_of_topic(&new.message.topic);
+            match parts.iter_mut().find(|(known, ..)| *known == slot) {
+                Some((_, places, part)) => {
+                    places.push(place);
+                    part.push(new);
+                }
+                None => parts.push((slot, vec![place], vec![new])),
+            }
+        }
+        let schedule = |(slot, places, part): (u16, Vec<usize>, Vec<NewSchedule>)| async move {
+            let scheduled: Result<_, StorageError> =
+                at!(self, slot, shard => unless_elsewhere(shard.schedule(part.clone()).await));
+            let scheduled =
+                scheduled.unwrap_or_else(|error| part.iter().map(|_| Err(same(&error))).collect());
+            (places, scheduled)
+        };
+        let (places, scheduled): (Vec<_>, Vec<_>) =
+            join_all(parts.into_iter().map(schedule)).await.into_iter().unzip();
+        in_order(places.iter().map(|places: &Vec<usize>| &places[..]).zip(scheduled))
     }
 
     async fn waiting(&self, topic: &TopicName, range: WaitingRange) -> Result<WaitingPage, StorageError> {
-        self.shard_of(topic).waiting(topic, range).await
+        at!(self, slot_of_topic(topic), shard => shard.waiting(topic, range.clone()).await)
     }
 
     async fn cancel(&self, topic: &TopicName, id: &ScheduleId) -> Result<bool, StorageError> {
-        self.shard_of(topic).cancel(topic, id).await
+        at!(self, slot_of_topic(topic), shard => shard.cancel(topic, id).await)
     }
 
     async fn publish_now(
@@ -32,7 +60,7 @@ impl ScheduleStore for Valkey {
         id: &ScheduleId,
         policy: TopicPolicy,
     ) -> Result<Option<MessageId>, StorageError> {
-        self.shard_of(topic).publish_now(topic, id, policy).await
+        at!(self, slot_of_topic(topic), shard => shard.publish_now(topic, id, policy).await)
     }
 
     async fn promote(
@@ -41,8 +69,16 @@ impl ScheduleStore for Valkey {
         policy: TopicPolicy,
         recurrence: &dyn Recurrence,
     ) -> Vec<Result<Promoted, StorageError>> {
-        let [shard] = &self.shards;
-        shard.promote(topics, policy, recurrence).await
+        let groups = match self.places.groups(topics.iter().map(slot_of_topic)) {
+            Ok(groups) => groups,
+            Err(error) => return topics.iter().map(|_| Err(same(&error))).collect(),
+        };
+        let promote = groups.iter().map(|(shard, places)| async move {
+            let topics: Vec<TopicName> = places.iter().map(|place| topics[*place].clone()).collect();
+            shard.promote(&topics, policy, recurrence).await
+        });
+        let found = join_all(promote).await;
+        in_order(groups.iter().zip(found).map(|((_, places), found)| (&places[..], found)))
     }
 
     async fn due_within(
@@ -50,13 +86,12 @@ impl ScheduleStore for Valkey {
         within: Duration,
         limit: usize,
     ) -> Result<Vec<(TopicName, Duration)>, StorageError> {
-        let [shard] = &self.shards;
-        shard.due_within(within, limit).await
+        self.places.first()?.due_within(within, limit).await
     }
 
     async fn count_waiting(&self) -> Result<u64, StorageError> {
         let mut all = 0;
-        for shard in &self.shards {
+        for shard in self.places.current().shards.iter() {
             all += shard.count_waiting().await?;
         }
         Ok(all)
@@ -67,14 +102,15 @@ impl ScheduleStore for Valkey {
         new: NewRecurring,
         recurrence: &dyn Recurrence,
     ) -> Result<StoredRecurring, StorageError> {
-        self.shard_of(&new.message.topic).put_recurring(new, recurrence).await
+        let slot = slot_of_topic(&new.message.topic);
+        at!(self, slot, shard => shard.put_recurring(new.clone(), recurrence).await)
     }
 
     async fn recurring(&self, topic: &TopicName) -> Result<Vec<StoredRecurring>, StorageError> {
-        self.shard_of(topic).recurring(topic).await
+        at!(self, slot_of_topic(topic), shard => shard.recurring(topic).await)
     }
 
     async fn remove_recurring(&self, topic: &TopicName, name: &RecurringName) -> Result<bool, StorageError> {
-        self.shard_of(topic).remove_recurring(topic, name).await
+        at!(self, slot_of_topic(topic), shard => shard.remove_recurring(topic, name).await)
     }
 }

@@ -29,6 +29,19 @@ pub(super) use work::{
     PUT_GROUP, REVIVE, SETTLE, TEND, WAITING,
 };
 
+/// Defines `ring(channel, said)`, which gives notice on a channel, if that is none: on one of a cluster to the nodes
+/// that listen to this server (it has braces), else to all. A notice is a hint, so nothing fails for want of it.
+macro_rules! ring {
+    () => {
+        r"
+local function ring(channel, said)
+  if channel == '' then return end
+  redis.pcall(string.find(channel, '{', 1, true) and 'SPUBLISH' or 'PUBLISH', channel, said)
+end
+"
+    };
+}
+
 /// What scripts about a topic begin with: what is kept under its stream's key, as `kind`. Servers answer
 /// with a text or with a table.
 macro_rules! kind {

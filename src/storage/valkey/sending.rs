@@ -1,5 +1,8 @@
 //! Sending: turns a batch of messages into one pipeline and its replies into outcomes.
 //!
+//! A server of a cluster may say that a topic lives elsewhere: the message was not appended then, and is handed on (see
+//! `lanes::detour`).
+//!
 //! One rare reply is mended and the message is sent again: a topic that does not exist is created if it
 //! may be. A pipeline that needs the script loads it in front, always, so that it never waits for the
 //! script and a server that has forgotten it changes no order: messages that were sent later, or sent
@@ -18,7 +21,8 @@ use tokio::sync::watch;
 
 use super::doorbell::Doorbell;
 use super::entry;
-use super::failure::{Effect, Failure, causes_of, of_reply, refuses_writes, same, unexpected};
+use super::cluster::places::Seat;
+use super::failure::{Effect, Failure, Redirect, causes_of, of_reply, refuses_writes, same, unexpected};
 use super::keys::Keys;
 use super::new_topic::NewTopic;
 use super::notice::notices;
@@ -60,6 +64,17 @@ pub(super) struct Sender {
     refusing: Arc<Refusing>,
     /// Whether the server knows the script that trims.
     knows_trim: AtomicBool,
+    /// In a cluster, where topics live.
+    seat: Option<Arc<Seat>>,
+}
+
+/// How a server is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// As the one that has the slot.
+    Plainly,
+    /// As the one that gets it, which takes for that what is said so, and only that.
+    Asking,
 }
 
 impl Sender {
@@ -70,6 +85,7 @@ impl Sender {
         keys: Keys,
         clock: Clock,
         window: Duration,
+        seat: Option<Arc<Seat>>,
     ) -> Self {
         Self {
             connection,
@@ -84,6 +100,7 @@ impl Sender {
             countdowns: Countdowns::new(),
             refusing: Arc::new(Refusing::new()),
             knows_trim: AtomicBool::new(false),
+            seat,
         }
     }
 
@@ -95,25 +112,35 @@ impl Sender {
     /// Creates the topics of messages that found none, sends these again, and returns an outcome for
     /// each.
     async fn create_and_send(&self, messages: Vec<NewMessage>) -> Vec<Outcome> {
-        let outcomes = messages.iter().map(|_| None).collect();
-        let again = messages.into_iter().enumerate().collect();
-        let mut result = PipelineResult { outcomes, again, appended: Vec::new() };
+        let mut result = PipelineResult::open(messages.len());
+        result.again = messages.into_iter().enumerate().collect();
         for _ in 1..ROUNDS_MAX {
             let again = std::mem::take(&mut result.again);
             let open = self.create_topics(again, &mut result.outcomes).await;
-            self.send_once(open, &mut result).await;
+            self.send_once(open, &mut result, Asked::Plainly).await;
             if result.again.is_empty() {
                 break;
             }
         }
         for (place, _) in result.again {
-            let cause = Failure::NotCreated("it is deleted as fast as it is created".to_owned()).into();
-            result.outcomes[place] = Some(Err(StorageError::Unavailable(cause)));
+            result.outcomes[place] = Some(Err(StorageError::Unavailable(Failure::deleted_at_once().into())));
+        }
+        let (places, messages): (Vec<_>, Vec<_>) = result.elsewhere.into_iter().unzip();
+        if !messages.is_empty() {
+            for (place, outcome) in places.into_iter().zip(self.hand_on(messages).await) {
+                result.outcomes[place] = Some(outcome);
+            }
         }
         result.outcomes.into_iter().map(|outcome| outcome.expect("every message was decided")).collect()
     }
 
-    async fn send_once(&self, open: Vec<(usize, NewMessage)>, result: &mut PipelineResult) {
+    /// Sends messages, and says in `result` what came of them.
+    pub(super) async fn send_once(
+        &self,
+        open: Vec<(usize, NewMessage)>,
+        result: &mut PipelineResult,
+        asked: Asked,
+    ) {
         if open.is_empty() {
             return;
         }
@@ -131,7 +158,7 @@ impl Sender {
         if !due.is_empty() && !self.knows_trim.swap(true, Ordering::Relaxed) {
             loads.push(scripts::TRIM_TOPIC.text());
         }
-        let request = self.request(&open, &loads, &bounded, &due);
+        let request = self.request(&open, &loads, &bounded, &due, asked);
         let replies = match self.connection.exchange(&request, Effect::Write).await {
             Ok(replies) => replies,
             Err(error) => {
@@ -149,14 +176,24 @@ impl Sender {
         // hint.
         let mut without_ids = Vec::new();
         for (place, message) in open {
+            if asked == Asked::Asking {
+                replies.next();
+            }
             match self.read_reply(&message, replies.next(), not_loaded.as_deref()) {
                 AppendReply::Done(Err(StorageError::IdsUsedUp)) => without_ids.push((place, message.topic)),
                 AppendReply::Done(outcome) => {
-                    if outcome.is_ok() && result.appended.last() != Some(&message.topic) {
-                        result.appended.push(message.topic);
+                    if outcome.is_ok() {
+                        let is_late = |(_, earlier): &mut (usize, NewMessage)| earlier.topic == message.topic;
+                        for (place, _) in result.elsewhere.extract_if(.., is_late) {
+                            outcomes[place] = Some(Err(StorageError::Unavailable(Failure::Overtaken.into())));
+                        }
+                        if result.appended.last() != Some(&message.topic) {
+                            result.appended.push(message.topic);
+                        }
                     }
                     outcomes[place] = Some(outcome);
                 }
+                AppendReply::Elsewhere => result.elsewhere.push((place, message)),
                 // Where there is no topic there is no group, and none is made for the message.
                 AppendReply::NoTopic if message.unique.is_some() => {
                     outcomes[place] = Some(Err(StorageError::NoGroup));
@@ -253,6 +290,7 @@ impl Sender {
         loads: &[&str],
         bounded: &HashSet<TopicName>,
         due: &[(TopicName, TopicPolicy)],
+        asked: Asked,
     ) -> Request {
         let notices = notices(self.doorbell.signature(), open.iter().map(|(_, message)| &message.topic));
         let bytes: usize = open.iter().map(|(_, message)| entry::append_bytes(message)).sum();
@@ -262,6 +300,9 @@ impl Sender {
             request.add(&[b"SCRIPT", b"LOAD", script.as_bytes()]);
         }
         for (_, message) in open {
+            if asked == Asked::Asking {
+                request.add(&[b"ASKING"]);
+            }
             if let Some(unique) = &message.unique {
                 let script = (self.unique.as_bytes(), self.window_ms);
                 entry::append_unique(&mut request, self.keys, message, unique, script);
@@ -296,7 +337,7 @@ impl Sender {
             command.arg(b"MINID").arg(b"=").arg(before.to_string().as_bytes());
         }
         for notice in notices {
-            request.add(&[b"PUBLISH", keys::DOORBELL.as_bytes(), notice.as_bytes()]);
+            self.doorbell.add_ring(&mut request, &notice);
         }
         request
     }
@@ -329,6 +370,10 @@ impl Sender {
                     let cause = Failure::NoScripts(refusal.to_owned()).into();
                     return AppendReply::Done(Err(StorageError::Unavailable(cause)));
                 }
+                if let (Some(seat), Some(redirect)) = (&self.seat, Redirect::read(&text)) {
+                    seat.heed(&message.topic, &redirect);
+                    return AppendReply::Elsewhere;
+                }
                 if refuses_writes(&text) {
                     self.connection.suspect();
                 }
@@ -352,7 +397,7 @@ impl Sender {
     }
 
     /// Creates the topics of messages that found none; returns the messages that can be sent again.
-    async fn create_topics(
+    pub(super) async fn create_topics(
         &self,
         again: Vec<(usize, NewMessage)>,
         outcomes: &mut [Option<Outcome>],
@@ -391,9 +436,8 @@ impl Pipeline for Sender {
     }
 
     async fn send(&self, messages: Vec<NewMessage>) -> PipelineResult {
-        let outcomes = messages.iter().map(|_| None).collect();
-        let mut result = PipelineResult { outcomes, again: Vec::new(), appended: Vec::new() };
-        self.send_once(messages.into_iter().enumerate().collect(), &mut result).await;
+        let mut result = PipelineResult::open(messages.len());
+        self.send_once(messages.into_iter().enumerate().collect(), &mut result, Asked::Plainly).await;
         result
     }
 
@@ -407,6 +451,17 @@ impl Pipeline for Sender {
             () = goes_down(self.creator.status()) => {
                 self.doorbell.tell_unanswered(&topics);
                 topics.iter().map(|_| Err(StorageError::Indeterminate(Failure::Lost.into()))).collect()
+            }
+        }
+    }
+
+    fn hand_on(&self, messages: Vec<NewMessage>) -> impl Future<Output = Vec<Outcome>> + Send + 'static {
+        let count = messages.len();
+        let handed = self.seat.as_ref().map(|seat| seat.hand_on(messages));
+        async move {
+            match handed {
+                Some(handed) => handed.await,
+                None => (0..count).map(|_| Err(StorageError::Unavailable(Failure::Unserved.into()))).collect(),
             }
         }
     }

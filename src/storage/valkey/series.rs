@@ -11,7 +11,8 @@ use super::calls::Call;
 use super::failure::{Effect, of_key, unexpected};
 use super::resp::Reply;
 use super::scripts::Script;
-use super::{Shard, Valkey, keys, scripts};
+use super::slots::slot_of;
+use super::{Shard, Valkey, at, keys, scripts};
 use crate::storage::series::{AHEAD_MS, KEPT_MS, MINUTE_MS};
 use crate::storage::{Point, SeriesStore, StorageError};
 
@@ -23,6 +24,10 @@ const FOREIGN: i64 = 2;
 const MINUTE_BYTES: usize = 40;
 const MINUTE_BYTES_MAX: usize = 128;
 
+fn slot_of_series(series: &SeriesName) -> u16 {
+    slot_of(keys::series(series).as_bytes())
+}
+
 #[async_trait]
 impl SeriesStore for Valkey {
     async fn add_points(
@@ -30,7 +35,6 @@ impl SeriesStore for Valkey {
         series: &SeriesName,
         points: &[Point],
     ) -> Result<Vec<Option<SeriesMinute>>, StorageError> {
-        let [shard] = &self.shards;
         let mut arguments = Vec::with_capacity(2 + points.len() * 4);
         arguments.extend([KEPT_MS.to_string(), AHEAD_MS.to_string()]);
         for point in points {
@@ -39,8 +43,9 @@ impl SeriesStore for Valkey {
             let [value, sum] = [point.value(), point.sum()].map(|number| format!("{number:e}"));
             arguments.extend([at, value, sum, point.count().to_string()]);
         }
-        let minutes =
-            shard.series(&scripts::ADD_POINTS, Effect::Write, series, &arguments, points.len()).await?;
+        let minutes = at!(self, slot_of_series(series), shard => {
+            shard.series(&scripts::ADD_POINTS, Effect::Write, series, &arguments, points.len()).await
+        })?;
         if minutes.len() != points.len() {
             return Err(unexpected("EVALSHA", Effect::Write));
         }
@@ -49,7 +54,7 @@ impl SeriesStore for Valkey {
             minute.is_some_and(|minute| minute.count == u64::from(point.count()))
         };
         if points.iter().zip(&minutes).any(begins) {
-            shard.index_series(std::slice::from_ref(series)).await;
+            self.places.first()?.index_series(std::slice::from_ref(series)).await;
         }
         Ok(minutes)
     }
@@ -59,12 +64,13 @@ impl SeriesStore for Valkey {
         series: &SeriesName,
         last: Duration,
     ) -> Result<Vec<SeriesMinute>, StorageError> {
-        let [shard] = &self.shards;
         let last_ms = u64::try_from(last.as_millis()).unwrap_or(KEPT_MS).min(KEPT_MS);
         // Of the first and the last a part.
         let minutes = usize::try_from((last_ms + AHEAD_MS) / MINUTE_MS + 2).expect("it is of a day");
         let arguments = [last_ms.to_string(), AHEAD_MS.to_string()];
-        let minutes = shard.series(&scripts::READ_SERIES, Effect::Read, series, &arguments, minutes).await?;
+        let minutes = at!(self, slot_of_series(series), shard => {
+            shard.series(&scripts::READ_SERIES, Effect::Read, series, &arguments, minutes).await
+        })?;
         Ok(minutes.into_iter().flatten().collect())
     }
 
@@ -74,15 +80,15 @@ impl SeriesStore for Valkey {
         after: Option<&SeriesName>,
         limit: usize,
     ) -> Result<Vec<SeriesName>, StorageError> {
-        let [shard] = &self.shards;
-        shard.series_names(prefix, after.cloned(), limit).await
+        self.places.first()?.series_names(prefix, after.cloned(), limit).await
     }
 
     async fn delete_series(&self, series: &SeriesName) -> Result<(), StorageError> {
-        let [shard] = &self.shards;
-        shard.series(&scripts::DELETE_SERIES, Effect::Write, series, &[], 0).await?;
+        at!(self, slot_of_series(series), shard => {
+            shard.series(&scripts::DELETE_SERIES, Effect::Write, series, &[], 0).await
+        })?;
         // The series is gone, whether the index knows it now or with the next sweep.
-        let _ = shard.forget_series(std::slice::from_ref(series)).await;
+        let _ = self.places.first()?.forget_series(std::slice::from_ref(series)).await;
         Ok(())
     }
 }

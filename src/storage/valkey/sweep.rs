@@ -21,6 +21,7 @@ use super::control::{bytes_of, checked};
 use super::entry::read_id;
 use super::failure::{Effect, unexpected};
 use super::keys::Keys;
+use super::resolver::Resolver as _;
 use super::topics::{is_stream, write_notices};
 use super::{Shard, keys, marker, scripts};
 use crate::storage::{GroupsSwept, HELD_TIMES, StorageError, Swept};
@@ -123,7 +124,8 @@ impl Shard {
     async fn take_sweep_lock(&self) -> Result<bool, StorageError> {
         let held_ms = self.sweep_interval.mul_f64(LOCK_SHARE).as_millis().max(1).to_string();
         let mut pipeline = glide::pipe();
-        pipeline.cmd("SET").arg(keys::SWEEP_LOCK).arg("1").arg("NX").arg("PX").arg(held_ms);
+        let key = keys::of_server(keys::SWEEP_LOCK, self.seat.as_ref().and_then(|seat| seat.own_slot()));
+        pipeline.cmd("SET").arg(key).arg("1").arg("NX").arg("PX").arg(held_ms);
         match self.change.run_one(&pipeline, Effect::Write).await {
             Ok(reply) => Ok(reply != ValkeyValue::Nil),
             // A server at its memory limit takes no lock, and needs the sweep most. Two at once do no harm.

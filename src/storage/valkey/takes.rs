@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use super::calls::Call;
 use super::failure::{Effect, of_key, unexpected};
 use super::resp::Reply;
-use super::{Shard, Valkey, keys, scripts};
+use super::slots::slot_of;
+use super::{Shard, Valkey, at, keys, scripts};
 use crate::storage::{LIMIT_POLICIES_MAX, Owed, StorageError, Take, TakeKind, TakeStore, Taken};
 
 /// Answers of the script beside 0.
@@ -16,8 +17,7 @@ const FOREIGN: i64 = 2;
 #[async_trait]
 impl TakeStore for Valkey {
     async fn take(&self, take: &Take) -> Result<Taken, StorageError> {
-        let [shard] = &self.shards;
-        shard.take(take).await
+        at!(self, slot_of(keys::taken(&take.name).as_bytes()), shard => shard.take(take).await)
     }
 }
 

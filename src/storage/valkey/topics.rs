@@ -189,8 +189,9 @@ pub(super) fn write_notices<'a>(
     doorbell: &Doorbell,
     topics: impl Iterator<Item = &'a TopicName>,
 ) {
+    let Some((command, channel)) = doorbell.ring() else { return };
     for notice in notices(doorbell.signature(), topics) {
-        pipeline.cmd("PUBLISH").arg(keys::DOORBELL).arg(notice);
+        pipeline.cmd(command).arg(&*channel).arg(notice);
     }
 }
 

@@ -23,6 +23,10 @@ struct Fake {
     sent_again: Mutex<Vec<Vec<String>>>,
     answers: Semaphore,
     missing: Mutex<HashSet<TopicName>>,
+    /// Topics that live elsewhere, what was handed on of them, and permits for that to be answered.
+    moved: Mutex<HashSet<TopicName>>,
+    handed_on: Mutex<Vec<Vec<String>>>,
+    arrived: Arc<Semaphore>,
     is_up: AtomicBool,
 }
 
@@ -38,9 +42,12 @@ impl Pipeline for Fake {
     async fn send(&self, messages: Vec<NewMessage>) -> PipelineResult {
         self.sent.lock().push(texts(&messages));
         self.answers.acquire().await.expect("it is never closed").forget();
-        let mut result = PipelineResult { outcomes: Vec::new(), again: Vec::new(), appended: Vec::new() };
+        let mut result = PipelineResult::default();
         for (place, message) in messages.into_iter().enumerate() {
-            if self.missing.lock().contains(&message.topic) {
+            if self.moved.lock().contains(&message.topic) {
+                result.outcomes.push(None);
+                result.elsewhere.push((place, message));
+            } else if self.missing.lock().contains(&message.topic) {
                 result.outcomes.push(None);
                 result.again.push((place, message));
             } else {
@@ -54,6 +61,15 @@ impl Pipeline for Fake {
     async fn send_again(&self, messages: Vec<NewMessage>) -> Vec<Outcome> {
         self.sent_again.lock().push(texts(&messages));
         messages.iter().map(|message| Ok(appended(message))).collect()
+    }
+
+    fn hand_on(&self, messages: Vec<NewMessage>) -> impl Future<Output = Vec<Outcome>> + Send + 'static {
+        self.handed_on.lock().push(texts(&messages));
+        let arrived = self.arrived.clone();
+        async move {
+            arrived.acquire().await.expect("it is never closed").forget();
+            messages.iter().map(|message| Ok(appended(message))).collect()
+        }
     }
 }
 
@@ -118,6 +134,9 @@ impl Test {
             sent_again: Mutex::default(),
             answers: Semaphore::new(0),
             missing: Mutex::default(),
+            moved: Mutex::default(),
+            handed_on: Mutex::default(),
+            arrived: Arc::new(Semaphore::new(0)),
             is_up: AtomicBool::new(true),
         });
         let (tracker, token) = (TaskTracker::new(), CancellationToken::new());
@@ -339,4 +358,27 @@ fn counts_of_what_waits_begin_at_nothing() {
     assert_eq!(queued.next(1), Step::AnswerOrEnough);
     queued.put(12);
     assert_eq!(queued.next(1), Step::Send);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lives_elsewhere_is_handed_on_in_order_and_holds_up_nothing() {
+    let test = Test::new(|_| {});
+    test.fake.moved.lock().insert(topic("moved"));
+    let mut calls = test.append_each("moved", 0..3).await;
+    let other = test.append(messages("stays", 3..4)).await;
+    // A mark behind them is passed when all of them were answered or handed on.
+    let passed = test.lanes.passed(0..4);
+    test.answer(4).await;
+    for passed in passed {
+        passed.await.expect("the mark is told");
+    }
+    assert_eq!(test.fake.handed_on.lock().concat(), numbers(0..3));
+    assert!(other.is_finished(), "another topic waits for nothing");
+    assert!(calls.iter().all(|call| !call.is_finished()));
+    test.fake.arrived.add_permits(3);
+    for (number, call) in calls.drain(..).enumerate() {
+        let outcomes = call.await.expect("no panic");
+        let id = outcomes[0].as_ref().expect("it was appended").id;
+        assert_eq!(id, MessageId::new(number as u64, 0));
+    }
 }

@@ -57,6 +57,7 @@ macro_rules! changes_a_bucket {
             now!(),
             head_of!(),
             foreign!(),
+            ring!(),
             r#"
 local facts = redis.pcall('HMGET', KEYS[2], 'epoch', 'history', 'ttl', 'age', 'max_keys', 'max_bytes', 'bytes',
   'adaptive_min', 'adaptive_max')
@@ -99,7 +100,7 @@ local function finish(bytes, logged)
       redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', string.format('%.0f', kept))
     end
   end
-  redis.call('PUBLISH', ARGV[3], ARGV[4])
+  ring(ARGV[3], ARGV[4])
 end
 "#
         )

@@ -21,6 +21,7 @@ macro_rules! of_a_lock {
     () => {
         concat!(
             is_foreign!(),
+            ring!(),
             r"
 local held, queue, last = KEYS[1], KEYS[2], KEYS[3]
 if is_foreign(held, 'hash') then return {-1} end
@@ -74,7 +75,7 @@ local function look()
     leave(first)
     if place_till and tonumber(place_till) > now then
       grant(first, holder, ttl, key, print, now + handed_kept, '1')
-      redis.call('PUBLISH', channel, '$lock:' .. first)
+      ring(channel, '$lock:' .. first)
       return
     end
   end

@@ -11,6 +11,7 @@ use crate::storage::{Appended, StorageError};
 pub(super) enum AppendReply {
     Done(Outcome),
     NoTopic,
+    Elsewhere,
 }
 
 /// Reads the answer of a script; `key` is the key that belongs to another program where it says so with this number.
