@@ -32,10 +32,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::cluster::map::SLOTS;
 use super::failure::{Failure, same};
 use super::options::ValkeyOptions;
 use super::pipeline::{Outcome, Pipeline, PipelineResult};
+use super::slots::SLOTS;
 use crate::storage::{NewMessage, StorageError};
 use pacing::Step;
 

@@ -1,47 +1,36 @@
-//! Slots: in which part of a cluster a key lives (the cluster specification of Valkey, "Key distribution model" and
-//! "Hash tags"): the CRC-16/XMODEM of the key modulo 16384, or of what stands in its first braces, if that is something.
+//! In which slot of a cluster a key lives. It asks nobody: the rule is that of the
+//! [cluster specification](https://valkey.io/topics/cluster-spec/), in its parts "Key distribution model" and "Hash tags".
 
 use std::sync::OnceLock;
 
-use super::cluster::map::SLOTS;
+/// How many slots a cluster has.
+pub(super) const SLOTS: u16 = 16_384;
 
-/// The table of CRC-16/XMODEM: polynomial 0x1021, from 0, nothing reflected.
-const TABLE: [u16; 256] = table();
-
-const fn table() -> [u16; 256] {
-    let mut table = [0; 256];
-    let mut byte = 0;
+/// The checksum of the specification, CRC16/XMODEM, byte by byte: what the byte that leaves it adds.
+const ADDED: [u16; 256] = {
+    let mut added = [0; 256];
+    let mut byte: u16 = 0;
     while byte < 256 {
-        #[expect(clippy::cast_possible_truncation, reason = "it is less than 256")]
-        let mut sum = (byte as u16) << 8;
+        let mut sum = byte << 8;
         let mut bit = 0;
         while bit < 8 {
             sum = if sum & 0x8000 == 0 { sum << 1 } else { (sum << 1) ^ 0x1021 };
             bit += 1;
         }
-        table[byte] = sum;
+        added[byte as usize] = sum;
         byte += 1;
     }
-    table
-}
-
-fn crc16(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |sum, byte| (sum << 8) ^ TABLE[usize::from((sum >> 8) ^ u16::from(*byte))])
-}
+    added
+};
 
 /// Returns the slot of a key.
 pub(super) fn slot_of(key: &[u8]) -> u16 {
-    let at = |bytes: &[u8], wanted: u8| bytes.iter().position(|byte| *byte == wanted);
-    let tag = at(key, b'{').and_then(|open| {
-        let rest = &key[open + 1..];
-        at(rest, b'}').filter(|length| *length > 0).map(|length| &rest[..length])
-    });
-    slot_of_tag(tag.unwrap_or(key))
+    slot_of_tag(tag_of(key))
 }
 
-/// Returns the slot of all keys that have this in their first braces.
+/// Returns the slot of all keys that have this between their first braces.
 pub(super) fn slot_of_tag(tag: &[u8]) -> u16 {
-    crc16(tag) % SLOTS
+    sum_of(tag) % SLOTS
 }
 
 /// Returns a text that has its place in a slot: the smallest number that has. It is the same on every node.
@@ -65,27 +54,63 @@ pub(super) fn tag_of_slot(slot: u16) -> String {
     tags.get(usize::from(slot)).copied().unwrap_or(0).to_string()
 }
 
+/// Returns what stands between the first `{` and the next `}`, or the whole key where that is nothing.
+fn tag_of(key: &[u8]) -> &[u8] {
+    let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
+        let behind = &key[open + 1..];
+        behind.iter().position(|byte| *byte == b'}').map(|close| &behind[..close])
+    });
+    tag.filter(|tag| !tag.is_empty()).unwrap_or(key)
+}
+
+fn sum_of(text: &[u8]) -> u16 {
+    text.iter().fold(0, |sum, byte| {
+        let [first, second] = sum.to_be_bytes();
+        u16::from_be_bytes([second, 0]) ^ ADDED[usize::from(first ^ byte)]
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn slots_are_those_of_the_specification() {
-        assert_eq!(crc16(b"123456789"), 0x31C3);
-        // As a server answers CLUSTER KEYSLOT.
-        for (key, slot) in [("a", 15_495), ("b", 3_300), ("c", 7_365), ("d", 11_298), ("foo{b}", 3_300)] {
+    fn the_checksum_is_that_of_the_specification() {
+        assert_eq!(sum_of(b"123456789"), 0x31C3);
+        assert_eq!((sum_of(b""), sum_of(b"\x01"), sum_of(b"\xff\x00")), (0, 0x1021, 0x03FF));
+    }
+
+    #[test]
+    fn slots_are_those_that_servers_tell() {
+        // As `CLUSTER KEYSLOT` answers.
+        for (key, slot) in [("foo", 12_182), ("bar", 5_061), ("hello", 866), ("somekey", 11_058)] {
             assert_eq!(slot_of(key.as_bytes()), slot, "{key}");
         }
-        assert_eq!(slot_of(b"foo{bar}{zap}"), slot_of_tag(b"bar"));
-        assert_eq!(slot_of(b"foo{{bar}}zap"), slot_of_tag(b"{bar"));
-        assert_eq!(slot_of(b"foo{}{bar}"), slot_of_tag(b"foo{}{bar}"));
-        assert_eq!(slot_of(b"{user1000}.following"), slot_of(b"{user1000}.followers"));
+        assert_eq!(slot_of(b"foo{hello}"), 866);
+        assert_eq!(slot_of("stream:topic:{foo}".as_bytes()), slot_of(b"idem:{foo}:{bar}"));
+    }
+
+    #[test]
+    fn what_stands_in_the_first_braces_decides_where_it_is_something() {
+        for (key, tag) in [
+            ("{user1000}.following", "user1000"),
+            ("foo{}{bar}", "foo{}{bar}"),
+            ("foo{{bar}}zap", "{bar"),
+            ("foo{bar}{zap}", "bar"),
+            ("foo{bar", "foo{bar"),
+            ("foo}{bar", "foo}{bar"),
+            ("}{a}", "a"),
+            ("{}", "{}"),
+            ("", ""),
+        ] {
+            assert_eq!(tag_of(key.as_bytes()), tag.as_bytes(), "{key}");
+        }
     }
 
     #[test]
     fn every_slot_has_a_text() {
         for slot in 0..SLOTS {
-            assert_eq!(slot_of_tag(tag_of_slot(slot).as_bytes()), slot);
+            assert_eq!(slot_of(tag_of_slot(slot).as_bytes()), slot);
         }
     }
 }

@@ -5,9 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::super::resolver::Address;
 use super::super::resp::{Parts, Reply};
-
-/// How many slots a cluster has.
-pub(in super::super) const SLOTS: u16 = 16_384;
+use super::super::slots::SLOTS;
 
 /// A primary, with what it has, and its replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]

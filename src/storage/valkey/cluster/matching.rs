@@ -1,7 +1,8 @@
 //! Which shard each primary of a map is. Numbers and addresses in, places out; it knows no connection.
 
 use super::super::resolver::Address;
-use super::map::{Primary, SLOTS};
+use super::super::slots::SLOTS;
+use super::map::Primary;
 
 /// The slots of shards: for each the shard that has it, or [`NOBODY`].
 pub(in super::super) type Owners = Box<[u16]>;
