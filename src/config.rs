@@ -44,8 +44,8 @@ mod variables;
 pub use error::{ConfigError, Side, Source};
 pub use features::FeatureSettings;
 pub use form::{
-    AccessMode, ApplicationLimitsAway, Backend, InCluster, KeyForm, LimitsAway, LogFormat, LogLevel, MemoryFull,
-    Origins, PublicUrl,
+    AccessMode, ApplicationLimitsAway, Backend, InCluster, KeyForm, LimitsAway, LogFormat, LogLevel,
+    MemoryFull, Origins, PublicUrl,
 };
 pub use limits::LimitSettings;
 pub use load::Flags;

@@ -42,7 +42,8 @@
 //! of what relays do in all), **shard** (what a node has for one Valkey server), **supervised** (of a
 //! connection to it: replaced when it is lost), **lane** (the queue in which publishes of a topic wait for the
 //! next pipeline), **doorbell** (the channel on which nodes tell each other that topics have changed),
-//! **notice** (one message on it).
+//! **notice** (one message on it), **index** (what names topics, buckets or series, in order or by when something is due;
+//! in **parts**, each in a slot of its own).
 //!
 //! Of live reading: **feed** (the one live reader of a topic on a node), **ring** (a feed's newest messages),
 //! **reader** (what one connection reads: cursors), **subscription** (one topic of a reader: its cursor),

@@ -18,7 +18,8 @@
 //! | `live` | tails and changes, for live readers |
 //! | `doorbell`, `notice` | hints between nodes; one of them as text |
 //! | `marker` | which of the topics of its name a stream is |
-//! | `topics`, `description` | topics and their index; what is kept of how one is described |
+//! | `topics`, `description` | topics; what is kept of how one is described |
+//! | `index` | what lists topics, buckets and series, and what is due in which of them |
 //! | `refusing` | which topics refuse what has no room, as far as is known |
 //! | `trim`, `trimming` | removing what is asked for; when what a topic does not keep is removed |
 //! | `sweep` | age retention |
@@ -39,7 +40,7 @@
 //!
 //! # Two roads
 //! Messages pass over connections of our own, one for each kind of work, so that none stands behind another's: `publish`
-//! for appends alone, `read` for what live readers ask, `page` for what may be large, `work` for groups, and `doorbell`
+//! for appends alone, `read` for what live readers ask, `page` for what may be large, `work` for groups and indexes, and `doorbell`
 //! for Pub/Sub. That is the data plane. Everything else (to make, describe, delete and trim topics, sweeps,
 //! lists, counts, health, the self-test) goes over `change`, a client of the library: the control plane. A
 //! node has these six connections to a server. With its lanes and its doorbell they are a shard. A server that stands
@@ -80,6 +81,7 @@ mod entry;
 mod facts;
 mod failure;
 mod health;
+mod index;
 mod kept;
 mod keys;
 mod lanes;
@@ -146,6 +148,7 @@ struct Shard {
     sweep_interval: Duration,
     publish: Arc<Supervised<resp::RespConnection>>,
     change: Arc<control::Control>,
+    indexes: Arc<index::Indexes>,
     read: reads::Reads,
     page: reads::Reads,
     lanes: lanes::Lanes,
@@ -233,7 +236,9 @@ impl Shard {
         let keys = keys::Keys::new(options.key_form);
         let doorbell = Arc::new(doorbell::Doorbell::new(node, keys, options.target.database, seat.clone()));
         tracker.spawn(doorbell.clone().keep(options.clone(), token.clone()));
-        let creator = topics::Creator::new(change.clone(), doorbell.clone(), keys, limits.topics_max);
+        let indexes = Arc::new(index::Indexes::new(&work, seat.as_ref(), keys));
+        let (max, bell) = (limits.topics_max, doorbell.clone());
+        let creator = topics::Creator::new(change.clone(), indexes.clone(), bell, keys, max);
         let window = limits.idempotency_window;
         let at = seat.clone();
         let sender =
@@ -250,6 +255,7 @@ impl Shard {
             sweep_interval: options.sweep_interval,
             publish,
             change,
+            indexes,
             read,
             page,
             lanes,
@@ -292,6 +298,11 @@ impl Shard {
 
     fn is_up(&self) -> bool {
         self.why_down().is_none()
+    }
+
+    /// Whether it has a slot.
+    fn has(&self, slot: u16) -> bool {
+        self.seat.as_ref().is_none_or(|seat| seat.has(slot))
     }
 
     /// Whether it is served at an address.

@@ -31,6 +31,8 @@ mod logged;
 mod messages;
 mod numbers;
 mod ordering;
+#[cfg(feature = "valkey")]
+mod parts;
 mod passed;
 mod reading;
 mod records;
@@ -71,7 +73,11 @@ macro_rules! stamp {
 }
 
 macro_rules! conformance {
-    (every backend { $($every:tt)* } backends with a server { $($server:tt)* }) => {
+    (
+        every backend { $($every:tt)* }
+        backends with a server { $($server:tt)* }
+        a backend for a cluster { $($cluster:tt)* }
+    ) => {
         mod memory {
             stamp! { Ground::memory(); $($every)* }
         }
@@ -85,7 +91,7 @@ macro_rules! conformance {
 
         #[cfg(feature = "valkey")]
         mod braces {
-            stamp! { Ground::with_braces(); $($every)* }
+            stamp! { Ground::with_braces(); $($every)* $($cluster)* }
         }
 
         #[cfg(feature = "valkey")]
@@ -479,5 +485,13 @@ conformance! {
             a_foreign_key_in_the_place_of_fills_is_named,
             nothing_is_left_of_fills_that_are_over,
             of_reads_those_are_kept_of_the_keys_that_are_read_most;
+    }
+    a backend for a cluster {
+        parts:
+            topics_of_all_parts_are_listed_in_order_page_by_page,
+            a_part_of_another_program_is_named_and_topics_go_on,
+            what_is_due_in_all_parts_is_told_by_when_it_is,
+            buckets_and_series_of_all_parts_are_named_in_order,
+            a_sweep_mends_each_part;
     }
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tidemill_proto::{BucketName, KeyName, Timestamp, TopicName};
 
+use super::Shard;
 use super::calls::{Call, Joining};
 use super::failure::{Effect, of_key, refuses_writes, unexpected};
 use super::marker::new_epoch;
 use super::resp::{Arguments, Reply, Request};
 use super::scripts::{self, Script};
-use super::{Shard, keys};
 use crate::storage::{
     BucketSettings, BucketState, EXPIRED_MAX, KeyEntry, KeyPage, KeyRange, KeysExpired, LOG_BYTES,
     LOG_CHANGES, StorageError,
@@ -136,23 +136,9 @@ impl Shard {
         settings: &BucketSettings,
         keeps: bool,
     ) -> Result<(BucketState, bool), StorageError> {
-        let of_index = |request: Request| async move {
-            let replies = self.calls.connection().exchange(&request, Effect::Write).await?;
-            let mut replies = replies.iter();
-            let first = replies.next().ok_or_else(|| unexpected("ZCARD", Effect::Write))?;
-            if let Some(text) = first.error() {
-                return Err(of_key(super::failure::of_reply(text), keys::BUCKETS));
-            }
-            Ok((first.integer(), replies.next().map(|reply| !matches!(reply, Reply::Nil))))
-        };
-        let mut request = Request::default();
-        request.add(&[b"ZCARD", keys::BUCKETS.as_bytes()]);
-        request.add(&[b"ZRANK", keys::BUCKETS.as_bytes(), bucket.as_str().as_bytes()]);
-        let (count, is_known) = of_index(request).await?;
-        let is_room = count
-            .and_then(|count| u64::try_from(count).ok())
-            .is_some_and(|count| count < self.limits.buckets_max);
-        if !is_room && is_known != Some(true) {
+        let index = &self.indexes.buckets;
+        let (count, is_known) = tokio::try_join!(index.count(), index.has(bucket))?;
+        if count >= self.limits.buckets_max && !is_known {
             return Err(StorageError::BucketsLimit);
         }
         let log = TopicName::log_of(bucket);
@@ -171,10 +157,8 @@ impl Shard {
             Coded::Well(made) => made,
             Coded::Other(code) => return Err(self.of_code(bucket, code)),
         };
-        let mut request = Request::default();
-        request.add(&[b"ZADD", keys::BUCKETS.as_bytes(), b"0", bucket.as_str().as_bytes()]);
         // The bucket is there, whether the index knows it now or with the next sweep.
-        if let Err(error) = of_index(request).await {
+        if let Err(error) = index.add(&[bucket]).await {
             tracing::debug!(
                 error = &error as &dyn std::error::Error,
                 "a bucket is not in the index until the next sweep"
@@ -219,13 +203,12 @@ impl Shard {
             Coded::Other(code) => return Err(self.of_code(bucket, code)),
         }
         let mut request = Request::default();
-        for key in [keys::BUCKETS, keys::EXPIRING] {
-            request.add(&[b"ZREM", key.as_bytes(), bucket.as_str().as_bytes()]);
-        }
         let notice = format!("{} {}", self.doorbell.signature(), TopicName::log_of(bucket));
         self.doorbell.add_ring(&mut request, &notice);
-        // What is left of it in the indexes goes with the next sweep.
-        let _ = self.calls.connection().exchange(&request, Effect::Write).await;
+        // What is left of it in the indexes goes with the next sweep, and a notice is a hint, too.
+        let told = self.calls.connection().exchange(&request, Effect::Write);
+        let gone = [bucket];
+        let _ = tokio::join!(self.unindex_buckets(&gone), told);
         Ok(())
     }
 

@@ -16,7 +16,8 @@ use super::connect::connect;
 use super::connection::Connection as _;
 use super::control::{bytes_of, read_id};
 use super::health::{KEEPS, ServerInfo, harm_of};
-use super::keys::Keys;
+use super::index::Named as _;
+use super::keys::{IndexName, Keys};
 use super::resp::{Replies, Reply, Request, RespConnection};
 use super::{ValkeyOptions, entry, keys, marker, scripts};
 use crate::chance::random;
@@ -261,6 +262,11 @@ impl Probe {
         format!("tidemill:check:{}", self.topic)
     }
 
+    /// Returns the key of the part of the list of topics that has the topic.
+    fn index(&self) -> String {
+        self.keys.index(IndexName::Topics, self.keys.part_of(self.topic.slot()))
+    }
+
     /// Tries what holds the relay together: the list of topics, and keys of its own.
     async fn keys(&self) -> Result<String, String> {
         let key = self.own_key();
@@ -268,11 +274,12 @@ impl Probe {
         pipeline.cmd("SET").arg(&key).arg("probe").arg("NX").arg("PX").arg(PROBE_MS.to_string());
         pipeline.cmd("GET").arg(&key).cmd("DEL").arg(&key);
         let name = self.topic.as_str();
-        pipeline.cmd("ZADD").arg(keys::TOPIC_INDEX).arg("NX").arg("0").arg(name);
-        pipeline.cmd("ZRANGE").arg(keys::TOPIC_INDEX).arg(format!("[{name}")).arg("+").arg("BYLEX");
+        let index = self.index();
+        pipeline.cmd("ZADD").arg(&index).arg("NX").arg("0").arg(name);
+        pipeline.cmd("ZRANGE").arg(&index).arg(format!("[{name}")).arg("+").arg("BYLEX");
         pipeline.arg("LIMIT").arg("0").arg("1");
-        pipeline.cmd("ZREM").arg(keys::TOPIC_INDEX).arg(name);
-        pipeline.cmd("ZCARD").arg(keys::TOPIC_INDEX);
+        pipeline.cmd("ZREM").arg(&index).arg(name);
+        pipeline.cmd("ZCARD").arg(&index);
         pipeline.cmd("SCAN").arg("0").arg("MATCH").arg(self.keys.stream(&self.topic)).arg("COUNT").arg("1");
         pipeline.arg("TYPE").arg("stream");
         pipeline.cmd("TIME");
@@ -435,7 +442,7 @@ impl Probe {
             // One by one: the server refuses a command as a whole for one key.
             pipeline.cmd("DEL").arg(key);
         }
-        pipeline.cmd("ZREM").arg(keys::TOPIC_INDEX).arg(self.topic.as_str());
+        pipeline.cmd("ZREM").arg(self.index()).arg(self.topic.as_str());
         if let Err(error) = self.run(&pipeline).await {
             tracing::debug!(error, "something of the check stays for {PROBE_SECONDS} seconds");
         }

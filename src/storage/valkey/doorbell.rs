@@ -313,10 +313,12 @@ impl Doorbell {
         if let (Some("sunsubscribe"), Some(channel)) = (kind, channel) {
             return self.lost(channel);
         }
-        let (Some("message" | "smessage"), Some(channel), Some(text)) = (kind, channel, text()) else { return };
-        let is_doorbell = channel.strip_prefix(keys::DOORBELL).is_some_and(|rest| {
-            rest.is_empty() || (self.seat.is_some() && rest.starts_with(":{"))
-        });
+        let (Some("message" | "smessage"), Some(channel), Some(text)) = (kind, channel, text()) else {
+            return;
+        };
+        let is_doorbell = channel
+            .strip_prefix(keys::DOORBELL)
+            .is_some_and(|rest| rest.is_empty() || (self.seat.is_some() && rest.starts_with(":{")));
         if !is_doorbell {
             if let Some(topic) = self.keys.topic_of_change(channel.as_bytes(), self.database) {
                 self.hints.tell(Hint::Topic(topic));

@@ -3,6 +3,7 @@
 
 use super::resolver::Address;
 use super::resp::RespError;
+use super::slots::SLOTS;
 use crate::storage::StorageError;
 
 /// What a call would have done.
@@ -120,10 +121,10 @@ pub(super) fn refuses_writes(text: &str) -> bool {
 /// What a server of a cluster says of a key that it does not serve. Nothing was done then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Redirect {
-    /// The slot is another server's: where, if that is told.
-    Moved(Option<Address>),
-    /// The slot is on its way, and what is asked for is with the server that gets it.
-    Ask(Option<Address>),
+    /// This slot is another server's: where, if that is told.
+    Moved(u16, Option<Address>),
+    /// This slot is on its way, and what is asked for is with the server that gets it.
+    Ask(u16, Option<Address>),
     /// The slot is on its way, and of what is asked for a part is with each of two servers.
     TryAgain,
 }
@@ -136,11 +137,11 @@ impl Redirect {
         if code == "TRYAGAIN" {
             return Some(Self::TryAgain);
         }
-        let _slot: u16 = words.clone().next()?.parse().ok()?;
-        let address = words.nth(1).and_then(Address::read);
+        let slot: u16 = words.next()?.parse().ok().filter(|slot| *slot < SLOTS)?;
+        let address = words.next().and_then(Address::read);
         match code {
-            "MOVED" => Some(Self::Moved(address)),
-            "ASK" => Some(Self::Ask(address)),
+            "MOVED" => Some(Self::Moved(slot, address)),
+            "ASK" => Some(Self::Ask(slot, address)),
             _ => None,
         }
     }
@@ -214,5 +215,34 @@ pub(super) fn unexpected(command: &'static str, effect: Effect) -> StorageError 
     match effect {
         Effect::Read => StorageError::Unavailable(cause),
         Effect::Write => StorageError::Indeterminate(cause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_are_read_and_nothing_else() {
+        let at = |host: &str, port| Some(Address { host: host.to_owned(), port });
+        for (text, redirect) in [
+            ("MOVED 3999 127.0.0.1:6381", Some(Redirect::Moved(3_999, at("127.0.0.1", 6381)))),
+            ("MOVED 0 fd00::1:6381", Some(Redirect::Moved(0, at("fd00::1", 6381)))),
+            ("MOVED 16383 :6381", Some(Redirect::Moved(16_383, None))),
+            ("ASK 3999 a.example:1", Some(Redirect::Ask(3_999, at("a.example", 1)))),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", Some(Redirect::TryAgain)),
+            ("MOVED 16384 127.0.0.1:6381", None),
+            ("MOVED", None),
+            ("CLUSTERDOWN The cluster is down", None),
+            ("ERR MOVED 1 h:1", None),
+        ] {
+            assert_eq!(Redirect::read(text), redirect, "{text}");
+        }
+        let moved = of_reply("MOVED 7 h:1".to_owned());
+        assert_eq!(Redirect::of(&moved), Some(Redirect::Moved(7, at("h", 1))));
+        assert_eq!(Redirect::of(&same(&moved)), Redirect::of(&moved));
+        let not_created = StorageError::Unavailable(Failure::NotCreated(causes_of(&moved)).into());
+        assert_eq!(Redirect::of(&not_created), Redirect::of(&moved));
+        assert_eq!(Redirect::of(&StorageError::Indeterminate("MOVED 7 h:1".into())), None);
     }
 }

@@ -15,7 +15,8 @@ use tokio::time::sleep;
 
 use super::control::bytes_of;
 use super::failure::Effect;
-use super::{Shard, keys};
+use super::resolver::Resolver as _;
+use super::{Shard, keys, slot_of_topic};
 use crate::storage::StorageError;
 
 /// Nodes of a stream that are looked at: 100,000 entries, which takes the server some 50 µs.
@@ -47,9 +48,10 @@ impl Weight {
 }
 
 impl Shard {
-    /// Returns how many bytes the topics of each selector keep, about; `None` while another node weighs them.
+    /// Returns how many bytes the topics of each selector keep here, about; `None` while another node weighs them.
     pub(super) async fn kept(&self, selectors: &[TopicSelector]) -> Result<Option<Vec<u64>>, StorageError> {
-        let key = keys::kept(digest(selectors));
+        let own_slot = self.seat.as_ref().and_then(|seat| seat.own_slot());
+        let key = keys::of_server(&keys::kept(digest(selectors)), own_slot);
         let held_ms = self.sweep_interval.mul_f64(HELD_SHARE).as_millis().max(1).to_string();
         let mut pipeline = glide::pipe();
         // An empty text is of who has begun to weigh.
@@ -76,12 +78,14 @@ impl Shard {
 
     async fn weigh(&self, selectors: &[TopicSelector]) -> Result<Vec<u64>, StorageError> {
         let mut weights = vec![Weight::default(); selectors.len()];
-        let (mut from, mut left) = ("-".to_owned(), WEIGHED_MAX);
+        let (mut after, mut left) = (None, WEIGHED_MAX);
         loop {
-            let names = self.index_page(&from, STEP_NAMES).await?;
+            let names = self.indexes.topics.page("", after.as_ref(), STEP_NAMES).await?;
             let Some(last) = names.last() else { break };
-            from = format!("({last}");
-            let is_wanted = |name: &&TopicName| selectors.iter().any(|selector| selector.matches(name));
+            after = Some(last.clone());
+            let is_wanted = |name: &&TopicName| {
+                selectors.iter().any(|selector| selector.matches(name)) && self.has(slot_of_topic(name))
+            };
             let wanted: Vec<&TopicName> = names.iter().filter(is_wanted).collect();
             for topics in wanted.chunks(STEP_TOPICS) {
                 let weighed: Vec<Option<u64>> = if left == 0 {

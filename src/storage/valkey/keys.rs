@@ -9,6 +9,7 @@
 //! | locks that guard a bucket, and those that guard nothing | `lock:{keys/flows}:held:nightly`, `lock:{locks/7}:held:nightly` | the same |
 //! | what is beside it: `deleted`, `idem`, `group`, `groups`, `schedule` | `kind:{orders}:rest` | the same |
 //! | of a topic that is compacted the latest messages (see `scripts::latest`) | `latest:{orders}:facts`, `latest:{orders}:order`, `latest:{orders}:gone` | the same |
+//! | an index: `topics`, `schedules`, `buckets`, `expiring`, `series` | `tidemill:topics` | its parts: `tidemill:topics:{0ajvz}` to `tidemill:topics:{felp}` |
 //! | the log of a bucket | `stream:topic:keys/flows` | `stream:topic:{keys/flows}` |
 //! | what is beside that: `bucket`, `idem` | `kind:{keys/flows}:rest` | the same |
 //!
@@ -22,30 +23,36 @@ use tidemill_proto::work::{ClaimId, ConsumerName, GroupName};
 use tidemill_proto::{BucketName, LimitName, LockName, MessageId, SeriesName, TopicName};
 
 use super::options::KeyForm;
-use super::slots::tag_of_slot;
+use super::slots::{SLOTS, tag_of_slot};
 use crate::storage::{LeaseSecret, LockId, QuotaId};
 
 /// What every stream's key starts with.
 const STREAM_PREFIX: &str = "stream:topic:";
 
-/// Sorted set of topic names, all with score 0, so that it lists them in order. It can lag behind
-/// the streams, which are the truth: a sweep mends it.
-pub(super) const TOPIC_INDEX: &str = "tidemill:topics";
+/// What an index names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IndexName {
+    /// Topics, in order.
+    Topics,
+    /// Topics in which something waits for later, by when the next is due.
+    Schedules,
+    /// Buckets, in order.
+    Buckets,
+    /// Buckets in which a key has a time, by when the first is over.
+    Expiring,
+    /// Series, in order.
+    Series,
+}
 
-/// Sorted set of the names of topics in which something waits for later, by when the next is due (ms). It is a hint: the
-/// topics are the truth, and a sweep mends it.
-pub(super) const SCHEDULES: &str = "tidemill:schedules";
+/// What stands in braces in the keys of the parts of an index, so that these are spread over a cluster as what they name
+/// is: that of each part lives in the middle of its range of slots.
+const PART_TAGS: [&str; 16] = [
+    "0ajvz", "1aiui", "2aeid", "3afjw", "4mgx", "5fir", "6bpd", "7awv", "8nex", "9ekr", "abcyk", "bbkik",
+    "cblww", "dbrt", "eeyk", "felp",
+];
 
-/// Sorted set of the names of buckets, all with score 0. It can lag behind the buckets, which are the truth: a sweep mends
-/// it.
-pub(super) const BUCKETS: &str = "tidemill:buckets";
-
-/// Sorted set of the names of buckets in which a key has a time, by when the first is over (ms). It is a hint: the buckets
-/// are the truth, and a sweep mends it.
-pub(super) const EXPIRING: &str = "tidemill:expiring";
-
-/// Sorted set of the names of series, all with score 0. It can have names of series that are gone: a sweep mends it.
-pub(super) const SERIES: &str = "tidemill:series";
+/// Slots whose topics one part of an index names.
+const PART_SLOTS: u16 = SLOTS / 16;
 
 /// Hash of the documents on who may do what, and their revision.
 pub(super) const ACCESS: &str = "tidemill:access";
@@ -98,7 +105,7 @@ pub(super) fn lease(secret: LeaseSecret) -> String {
 pub(super) const SWEEP_LOCK: &str = "tidemill:sweep";
 
 /// Returns the key of what a server has for itself: in a cluster, in a slot of its own.
-pub(super) fn of_server(key: &'static str, slot: Option<u16>) -> String {
+pub(super) fn of_server(key: &str, slot: Option<u16>) -> String {
     slot.map_or_else(|| key.to_owned(), |slot| format!("{key}:{{{}}}", tag_of_slot(slot)))
 }
 
@@ -176,6 +183,38 @@ impl Keys {
             KeyForm::Plain => KeyForm::Braces,
             KeyForm::Braces => KeyForm::Plain,
         })
+    }
+
+    /// Returns into how many parts an index is divided.
+    pub(super) const fn parts(self) -> usize {
+        match self.form {
+            KeyForm::Plain => 1,
+            KeyForm::Braces => PART_TAGS.len(),
+        }
+    }
+
+    /// Returns which part of an index names what lives in a slot.
+    pub(super) fn part_of(self, slot: u16) -> usize {
+        match self.form {
+            KeyForm::Plain => 0,
+            KeyForm::Braces => usize::from(slot / PART_SLOTS),
+        }
+    }
+
+    /// Returns the key of a part of an index: a sorted set of names. Those of an index in order all have the score 0; else
+    /// the score is a time (ms). It is a hint and can lag behind what it names, which is the truth: a sweep mends it.
+    pub(super) fn index(self, name: IndexName, part: usize) -> String {
+        let name = match name {
+            IndexName::Topics => "topics",
+            IndexName::Schedules => "schedules",
+            IndexName::Buckets => "buckets",
+            IndexName::Expiring => "expiring",
+            IndexName::Series => "series",
+        };
+        match self.form {
+            KeyForm::Plain => format!("tidemill:{name}"),
+            KeyForm::Braces => format!("tidemill:{name}:{{{}}}", PART_TAGS[part]),
+        }
     }
 
     /// Returns what stands around a topic's name.

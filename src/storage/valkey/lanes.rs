@@ -422,10 +422,7 @@ impl<P: Pipeline> Lane<P> {
 
 impl Job {
     /// Returns one that holds its part of the budget, and what its outcomes come by.
-    fn new(
-        messages: Vec<NewMessage>,
-        budget: &Arc<QueueBudget>,
-    ) -> Result<(Self, Receiver), StorageError> {
+    fn new(messages: Vec<NewMessage>, budget: &Arc<QueueBudget>) -> Result<(Self, Receiver), StorageError> {
         let bytes = messages.iter().map(|message| message.body.len_bytes()).sum();
         let ticket = QueueBudget::take(budget, messages.len(), bytes).ok_or(StorageError::Overloaded)?;
         let (reply, receiver) = oneshot::channel();
@@ -451,12 +448,8 @@ async fn send<P: Pipeline>(pipeline: &P, jobs: Vec<Job>) -> Answered {
 
 /// Waits for everything under way, sends again what is to be sent again, in its order, and answers the
 /// publishers. What is to be sent elsewhere is handed on, and its publishers are answered when that is.
-async fn mend<P, F>(
-    pipeline: &P,
-    first: Answered,
-    under_way: &mut FuturesOrdered<F>,
-    tracker: &TaskTracker,
-) where
+async fn mend<P, F>(pipeline: &P, first: Answered, under_way: &mut FuturesOrdered<F>, tracker: &TaskTracker)
+where
     P: Pipeline,
     F: Future<Output = Answered>,
 {

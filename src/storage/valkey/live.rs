@@ -92,11 +92,11 @@ impl Shard {
         };
         let mut replies = replies.iter();
         let mut named = HashSet::new();
-        for (at, streams) in streams.chunks(at_once).enumerate() {
+        for streams in streams.chunks(at_once) {
             match replies.next() {
                 // One key that is no stream, or that lives elsewhere by now, spoils the question: each is to be looked
                 // at alone.
-                Some(Reply::Error(text)) if text.starts_with(b"WRONGTYPE") || self.moves(asked, at, text) => {
+                Some(Reply::Error(text)) if text.starts_with(b"WRONGTYPE") || self.moves(text) => {
                     named.extend(streams.iter().map(String::as_bytes));
                 }
                 reply => {
@@ -145,10 +145,10 @@ impl Shard {
 
 impl Shard {
     /// Whether an error says that a topic lives elsewhere; that is noted.
-    fn moves(&self, asked: &[Followed], at: usize, text: &[u8]) -> bool {
-        let (Some(seat), Some(asked)) = (&self.seat, asked.get(at)) else { return false };
+    fn moves(&self, text: &[u8]) -> bool {
+        let Some(seat) = &self.seat else { return false };
         let redirect = Redirect::read(&String::from_utf8_lossy(text));
-        redirect.inspect(|redirect| seat.heed(&asked.topic, redirect)).is_some()
+        redirect.inspect(|redirect| seat.heed(redirect)).is_some()
     }
 }
 

@@ -64,7 +64,6 @@ fn held(parts: &mut Parts<'_>) -> Option<LockHeld> {
     Some(LockHeld { holder: holder(parts)?, fence: fence(parts)?, expires_at: time(parts)? })
 }
 
-
 fn flag(flag: bool) -> String {
     u8::from(flag).to_string()
 }
@@ -162,7 +161,8 @@ impl Shard {
             0 => Some(parts.next()?.integer()? == 1),
             _ => None,
         };
-        let was_held = self.call_lock(&scripts::RELEASE_LOCK, lock, &self.of_all_locks(lock, secret), read).await?;
+        let was_held =
+            self.call_lock(&scripts::RELEASE_LOCK, lock, &self.of_all_locks(lock, secret), read).await?;
         was_held.map_err(|_| unexpected("EVALSHA", Effect::Write))
     }
 
@@ -172,8 +172,9 @@ impl Shard {
             1 => Some(None),
             _ => None,
         };
-        let taken =
-            self.call_lock(&scripts::TAKE_LOCK, lock, &self.of_all_locks(lock, LockSecret::default()), read).await?;
+        let taken = self
+            .call_lock(&scripts::TAKE_LOCK, lock, &self.of_all_locks(lock, LockSecret::default()), read)
+            .await?;
         taken.map_err(|_| unexpected("EVALSHA", Effect::Write))
     }
 

@@ -10,7 +10,7 @@ use super::recurring::read_rule;
 use super::resp::{Bounds, Request};
 use super::schedules::{Said, arguments_of, said};
 use super::scripted::{Answer, Argument, Call};
-use super::{Shard, keys, scripts};
+use super::{Shard, scripts};
 use crate::storage::{Promoted, Recurrence, StorageError, TopicPolicy};
 
 /// Messages that one script publishes.
@@ -106,9 +106,11 @@ impl Shard {
         let of_them = || open.iter().map(|(at, _)| &topics[*at]);
         let notices = notices(self.doorbell.signature(), of_them());
         let ring = self.doorbell.ring();
-        let notices: Vec<[&[u8]; 3]> = (ring.iter().flat_map(|ring| notices.iter().map(move |notice| (ring, notice))))
-            .map(|((command, channel), notice)| [command.as_bytes(), channel.as_bytes(), notice.as_bytes()])
-            .collect();
+        let notices: Vec<[&[u8]; 3]> = (ring
+            .iter()
+            .flat_map(|ring| notices.iter().map(move |notice| (ring, notice))))
+        .map(|((command, channel), notice)| [command.as_bytes(), channel.as_bytes(), notice.as_bytes()])
+        .collect();
         let each = usize::try_from(MESSAGES_MAX).unwrap_or(usize::MAX);
         let bounds = Bounds {
             bytes: 64 * 1024 + open.len() * each * 512,
@@ -148,38 +150,23 @@ impl Shard {
         if topics.is_empty() {
             return;
         }
-        let mut request = Request::default();
-        let key = keys::SCHEDULES.as_bytes();
-        for (topic, next) in topics {
-            match next {
-                Some(due) => {
-                    let due = due.to_string();
-                    request.add(&[b"ZADD", key, due.as_bytes(), topic.as_str().as_bytes()]);
-                }
-                None => {
-                    request.add(&[b"ZREM", key, topic.as_str().as_bytes()]);
-                }
-            }
-        }
         let call = |(topic, _): &(&TopicName, Option<u64>)| {
             let [due, ..] = self.keys.schedules(topic);
             Call { keys: vec![due], arguments: Vec::new() }
         };
         let calls: Vec<Call<'_>> = topics.iter().map(call).collect();
         let looked = async {
-            self.publish.exchange(&request, Effect::Write).await?;
+            self.indexes.schedules.set(topics).await?;
             self.publish.call(&scripts::NEXT_DUE, &calls, &[], None, Effect::Read).await
         };
         match looked.await {
             Ok(found) => {
                 let earlier = topics.iter().zip(&found).filter_map(|((topic, next), found)| {
                     let found = found.number()?;
-                    next.is_none_or(|next| found < next).then(|| (topic.as_str(), found.to_string()))
+                    next.is_none_or(|next| found < next).then_some((*topic, found))
                 });
                 let earlier: Vec<_> = earlier.collect();
-                if !earlier.is_empty() {
-                    self.note_due(earlier.into_iter()).await;
-                }
+                self.note_due(&earlier).await;
             }
             Err(error) => {
                 tracing::debug!(
@@ -196,24 +183,7 @@ impl Shard {
         within: Duration,
         limit: usize,
     ) -> Result<Vec<(TopicName, Duration)>, StorageError> {
-        let within = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
-        let arguments = vec![Argument::Number(within), Argument::Number(limit as u64)];
-        let call = Call { keys: vec![keys::SCHEDULES.to_owned()], arguments };
-        let bounds = Bounds { bytes: 64 * 1024 + limit * 512, elements: 1_024 + 2 * limit, pass_over: false };
-        let calls = std::slice::from_ref(&call);
-        let answers = self.publish.call(&scripts::DUE_TOPICS, calls, &[], Some(bounds), Effect::Read).await?;
-        match said(answers.first().unwrap_or(&Answer::Nothing), &call.keys)? {
-            Said::Well([now, found @ ..]) => {
-                let now = now.number().unwrap_or(0);
-                let due = |one: &[Answer]| {
-                    let topic = TopicName::parse(one.first()?.text()?).ok()?;
-                    let due = one.get(1)?.number()?;
-                    Some((topic, Duration::from_millis(due.saturating_sub(now))))
-                };
-                Ok(found.chunks_exact(2).filter_map(due).collect())
-            }
-            Said::Well(_) | Said::Other(..) => Err(unexpected("EVALSHA", Effect::Read)),
-        }
+        self.indexes.schedules.due_within(within, limit).await
     }
 
     /// Notes in the index when something is due in topics: a sweep does it, for all.
@@ -224,14 +194,9 @@ impl Shard {
         };
         let calls: Vec<Call<'_>> = topics.iter().map(call).collect();
         let found = self.publish.call(&scripts::NEXT_DUE, &calls, &[], None, Effect::Read).await?;
-        let due = topics
-            .iter()
-            .zip(&found)
-            .filter_map(|(topic, found)| Some((topic.as_str(), found.number()?.to_string())));
+        let due = topics.iter().zip(&found).filter_map(|(topic, found)| Some((topic, found.number()?)));
         let due: Vec<_> = due.collect();
-        if !due.is_empty() {
-            self.note_due(due.into_iter()).await;
-        }
+        self.note_due(&due).await;
         Ok(())
     }
 

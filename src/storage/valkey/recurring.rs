@@ -41,8 +41,7 @@ impl Shard {
                 Ok(said) => {
                     let next = said.first().and_then(Answer::number).map(Timestamp::from_millis);
                     if let Some(next) = next {
-                        let due = next.as_millis().to_string();
-                        self.note_due(std::iter::once((topic.as_str(), due))).await;
+                        self.note_due(&[(topic, next.as_millis())]).await;
                     }
                     return Ok(StoredRecurring { name, rule, body: message.body, ttl, next });
                 }

@@ -31,7 +31,10 @@ pub(super) fn unless_elsewhere<T>(
 ) -> Result<Vec<Result<T, StorageError>>, StorageError> {
     let is_elsewhere =
         |result: &Result<T, StorageError>| result.as_ref().is_err_and(|error| Redirect::of(error).is_some());
-    if !results.is_empty() && results.iter().all(is_elsewhere) && let Some(Err(error)) = results.pop() {
+    if !results.is_empty()
+        && results.iter().all(is_elsewhere)
+        && let Some(Err(error)) = results.pop()
+    {
         return Err(error);
     }
     Ok(results)
@@ -39,7 +42,8 @@ pub(super) fn unless_elsewhere<T>(
 
 /// Returns what parts have, each with its places, in the order of the whole.
 pub(super) fn in_order<'a, T>(parts: impl Iterator<Item = (&'a [usize], Vec<T>)>) -> Vec<T> {
-    let mut all: Vec<(usize, T)> = parts.flat_map(|(places, part)| places.iter().copied().zip(part)).collect();
+    let mut all: Vec<(usize, T)> =
+        parts.flat_map(|(places, part)| places.iter().copied().zip(part)).collect();
     all.sort_by_key(|(place, _)| *place);
     all.into_iter().map(|(_, one)| one).collect()
 }
@@ -135,7 +139,7 @@ impl TopicStore for Valkey {
         after: Option<&TopicName>,
         limit: usize,
     ) -> Result<TopicList, StorageError> {
-        self.places.first()?.list(selection, after, limit).await
+        at!(self, None, shard => shard.list(selection, after, limit).await)
     }
 
     async fn names(
@@ -144,7 +148,7 @@ impl TopicStore for Valkey {
         after: Option<&TopicName>,
         limit: usize,
     ) -> Result<Vec<TopicName>, StorageError> {
-        self.places.first()?.names(prefix, after, limit).await
+        at!(self, None, shard => shard.names(prefix, after, limit).await)
     }
 
     async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError> {
@@ -470,7 +474,7 @@ impl BucketStore for Valkey {
         within: Duration,
         limit: usize,
     ) -> Result<Vec<(BucketName, Duration)>, StorageError> {
-        self.places.first()?.expiring_within(within, limit).await
+        at!(self, None, shard => shard.expiring_within(within, limit).await)
     }
 
     async fn put_bucket(
@@ -490,7 +494,7 @@ impl BucketStore for Valkey {
         after: Option<&BucketName>,
         limit: usize,
     ) -> Result<Vec<BucketName>, StorageError> {
-        self.places.first()?.bucket_names(after, limit).await
+        at!(self, None, shard => shard.bucket_names(after, limit).await)
     }
 
     async fn delete_bucket(&self, bucket: &BucketName) -> Result<(), StorageError> {

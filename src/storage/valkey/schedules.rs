@@ -12,14 +12,14 @@ use tidemill_proto::topics::TopicUpdate;
 use tidemill_proto::{Delivery, MessageId, ScheduleId, Timestamp, TopicName};
 use tokio::time::Instant;
 
-use super::failure::{Effect, of_key, of_reply, refuses_writes, same, unexpected};
+use super::failure::{Effect, of_reply, refuses_writes, same, unexpected};
 use super::new_topic::NewTopic;
-use super::resp::{Bounds, Reply, Request};
+use super::resp::Bounds;
 use super::scripted::{Answer, Argument, Call};
 use super::scripts::Script;
 use super::sending::not_created;
 use super::topics::Creator;
-use super::{Shard, keys, scripts, waiting_body};
+use super::{Shard, scripts, slot_of_topic, waiting_body};
 use crate::chance::random;
 use crate::storage::{
     DuePlace, HELD_TIMES, NewMessage, NewSchedule, Scheduled, StorageError, TopicPolicy, WaitingMessage,
@@ -88,7 +88,8 @@ impl Shard {
     }
 
     pub(super) fn creator(&self) -> Creator {
-        Creator::new(self.change.clone(), self.doorbell.clone(), self.keys, self.limits.topics_max)
+        let (change, indexes) = (self.change.clone(), self.indexes.clone());
+        Creator::new(change, indexes, self.doorbell.clone(), self.keys, self.limits.topics_max)
     }
 
     /// Keeps messages to be published later.
@@ -158,10 +159,8 @@ impl Shard {
                 matches!(result, Err(StorageError::NoTopic)) && batch[*at].message.create_topic;
             results[*at] = Some(result).filter(|_| !is_to_be_made);
         }
-        let first: Vec<_> = first.iter().map(|(topic, due)| (topic.as_str(), due.to_string())).collect();
-        if !first.is_empty() {
-            self.note_due(first.into_iter()).await;
-        }
+        let first: Vec<_> = first.into_iter().collect();
+        self.note_due(&first).await;
     }
 
     fn call_of<'a>(&self, new: &'a NewSchedule, body: &'a [u8]) -> Call<'a> {
@@ -189,17 +188,9 @@ impl Shard {
     }
 
     /// Notes in the index that something is due in topics. Should this be lost, the next sweep notes it.
-    pub(super) async fn note_due<'a>(&self, due: impl Iterator<Item = (&'a str, String)>) {
-        let mut request = Request::default();
-        for (topic, score) in due {
-            let key = keys::SCHEDULES.as_bytes();
-            request.add(&[b"ZADD", key, b"LT", score.as_bytes(), topic.as_bytes()]);
-        }
-        let noted = match self.publish.exchange(&request, Effect::Write).await {
-            Ok(replies) => replies.iter().find_map(|reply| reply.error()),
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(error) = noted {
+    pub(super) async fn note_due(&self, due: &[(&TopicName, u64)]) {
+        if let Err(error) = self.indexes.schedules.note(due).await {
+            let error = &error as &dyn std::error::Error;
             tracing::debug!(error, "what is due is not in the index until the next sweep");
         }
     }
@@ -336,42 +327,24 @@ impl Shard {
         let mut count = 0;
         let mut first = 0;
         loop {
-            let names = self.index_of_waiting(first).await?;
-            let call = |name: &TopicName| {
-                let [due, ..] = self.keys.schedules(name);
-                Call { keys: vec![due], arguments: Vec::new() }
-            };
-            let calls: Vec<Call<'_>> = names.iter().map(call).collect();
-            let counts = self.publish.call(&scripts::COUNT_IN, &calls, &[], None, Effect::Read).await?;
-            count += counts.iter().filter_map(Answer::number).sum::<u64>();
-            if names.len() < CHUNK {
+            let (names, has_more) = self.indexes.schedules.ranked(first, CHUNK).await?;
+            let names: Vec<TopicName> =
+                names.into_iter().filter(|name| self.has(slot_of_topic(name))).collect();
+            for names in names.chunks(CHUNK) {
+                let call = |name: &TopicName| {
+                    let [due, ..] = self.keys.schedules(name);
+                    Call { keys: vec![due], arguments: Vec::new() }
+                };
+                let calls: Vec<Call<'_>> = names.iter().map(call).collect();
+                let counts = self.publish.call(&scripts::COUNT_IN, &calls, &[], None, Effect::Read).await?;
+                count += counts.iter().filter_map(Answer::number).sum::<u64>();
+            }
+            if !has_more {
                 self.waiting.count.store(count, Ordering::Relaxed);
                 *self.waiting.counted.lock() = Some(Instant::now());
                 return Ok(count);
             }
             first += CHUNK;
-        }
-    }
-
-    /// Returns names of the index from this place on.
-    async fn index_of_waiting(&self, first: usize) -> Result<Vec<TopicName>, StorageError> {
-        let (from, to) = (first.to_string(), (first + CHUNK - 1).to_string());
-        let mut request = Request::default();
-        request.add(&[b"ZRANGE", keys::SCHEDULES.as_bytes(), from.as_bytes(), to.as_bytes()]);
-        let replies = self.publish.exchange(&request, Effect::Read).await?;
-        match replies.iter().next() {
-            Some(Reply::Array(names)) => {
-                let name = |reply: Reply<'_>| {
-                    // What another program has put there is counted as a topic without any.
-                    TopicName::parse(std::str::from_utf8(reply.bytes()?).ok()?).ok()
-                };
-                Ok(names.filter_map(name).collect())
-            }
-            Some(Reply::Error(text)) => {
-                let error = of_reply(String::from_utf8_lossy(text).into_owned());
-                Err(of_key(error, keys::SCHEDULES))
-            }
-            _ => Err(unexpected("ZRANGE", Effect::Read)),
         }
     }
 }

@@ -86,7 +86,7 @@ impl ScheduleStore for Valkey {
         within: Duration,
         limit: usize,
     ) -> Result<Vec<(TopicName, Duration)>, StorageError> {
-        self.places.first()?.due_within(within, limit).await
+        at!(self, None, shard => shard.due_within(within, limit).await)
     }
 
     async fn count_waiting(&self) -> Result<u64, StorageError> {

@@ -19,9 +19,9 @@ use tidemill_proto::topics::TopicUpdate;
 use tidemill_proto::{MessageId, TopicName};
 use tokio::sync::watch;
 
+use super::cluster::places::Seat;
 use super::doorbell::Doorbell;
 use super::entry;
-use super::cluster::places::Seat;
 use super::failure::{Effect, Failure, Redirect, causes_of, of_reply, refuses_writes, same, unexpected};
 use super::keys::Keys;
 use super::new_topic::NewTopic;
@@ -371,7 +371,7 @@ impl Sender {
                     return AppendReply::Done(Err(StorageError::Unavailable(cause)));
                 }
                 if let (Some(seat), Some(redirect)) = (&self.seat, Redirect::read(&text)) {
-                    seat.heed(&message.topic, &redirect);
+                    seat.heed(&redirect);
                     return AppendReply::Elsewhere;
                 }
                 if refuses_writes(&text) {
@@ -461,7 +461,9 @@ impl Pipeline for Sender {
         async move {
             match handed {
                 Some(handed) => handed.await,
-                None => (0..count).map(|_| Err(StorageError::Unavailable(Failure::Unserved.into()))).collect(),
+                None => {
+                    (0..count).map(|_| Err(StorageError::Unavailable(Failure::Unserved.into()))).collect()
+                }
             }
         }
     }

@@ -80,7 +80,7 @@ impl SeriesStore for Valkey {
         after: Option<&SeriesName>,
         limit: usize,
     ) -> Result<Vec<SeriesName>, StorageError> {
-        self.places.first()?.series_names(prefix, after.cloned(), limit).await
+        at!(self, None, shard => shard.series_names(prefix, after.cloned(), limit).await)
     }
 
     async fn delete_series(&self, series: &SeriesName) -> Result<(), StorageError> {

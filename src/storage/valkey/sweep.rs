@@ -17,13 +17,13 @@ use tidemill_proto::work::GroupName;
 use tidemill_proto::{Timestamp, TopicName};
 use tokio::time::sleep;
 
-use super::control::{bytes_of, checked};
+use super::control::bytes_of;
 use super::entry::read_id;
 use super::failure::{Effect, unexpected};
 use super::keys::Keys;
 use super::resolver::Resolver as _;
 use super::topics::{is_stream, write_notices};
-use super::{Shard, keys, marker, scripts};
+use super::{Shard, keys, marker, scripts, slot_of_topic};
 use crate::storage::{GroupsSwept, HELD_TIMES, StorageError, Swept};
 
 /// Keys looked at in one step of the walk: streams, descriptions, and idempotency keys, of which there may
@@ -203,10 +203,6 @@ impl Shard {
             pipeline.arg(self.keys.deleted(topic)).arg(self.keys.description(topic));
             pipeline.arg(marker::new_epoch()).arg(BEHIND_MS_MAX);
         }
-        // One by one, so that each answer tells whether its name is new.
-        for topic in topics {
-            pipeline.cmd("ZADD").arg(keys::TOPIC_INDEX).arg("NX").arg("0").arg(topic.as_str());
-        }
         let mut counts =
             self.change.run(&pipeline, Effect::Write).await?.into_iter().map(|reply| match reply {
                 ValkeyValue::Int(count) => u64::try_from(count).unwrap_or(0),
@@ -219,14 +215,15 @@ impl Shard {
             });
         // The digest of a script is no number.
         let removed = counts.by_ref().take(trims).sum();
-        let others: Vec<u64> = counts.by_ref().skip(1).take(topics.len()).collect();
-        let is_new = |(_, (other, listed)): &(&TopicName, (u64, u64))| *other + *listed > 0;
-        let new: Vec<&TopicName> = topics
-            .iter()
-            .zip(others.into_iter().zip(counts))
-            .filter(is_new)
-            .map(|(topic, _)| topic)
-            .collect();
+        let all: Vec<&TopicName> = topics.iter().collect();
+        let listed = match self.indexes.topics.add(&all).await {
+            // A server at its memory limit lists no more, and the list may be another program's.
+            Err(StorageError::Full(_) | StorageError::ForeignKey(_)) => vec![false; topics.len()],
+            listed => listed?,
+        };
+        let others = counts.skip(1).zip(listed);
+        let is_new = |(_, (others, is_listed)): &(&TopicName, (u64, bool))| *others > 0 || *is_listed;
+        let new: Vec<&TopicName> = topics.iter().zip(others).filter(is_new).map(|(topic, _)| topic).collect();
         self.ring_for_new(&new).await;
         self.index_due(topics).await?;
         for topic in idle {
@@ -286,18 +283,16 @@ impl Shard {
 
     /// Removes the names of topics whose streams are gone, and what sweeps have remembered of them.
     async fn mend_index(&self) -> Result<(), StorageError> {
-        let mut from = "-".to_owned();
+        let mut after = None;
         loop {
-            let names = self.index_page(&from, STEP_TOPICS).await?;
+            let names = self.indexes.topics.page("", after.as_ref(), STEP_TOPICS).await?;
             let Some(last) = names.last() else {
                 return Ok(());
             };
-            from = format!("({last}");
-            let mut pipeline = glide::pipe();
-            for name in &names {
-                pipeline.cmd("TYPE").arg(self.keys.stream(name));
-            }
-            let kinds = self.change.run(&pipeline, Effect::Read).await?;
+            after = Some(last.clone());
+            let names: Vec<TopicName> =
+                names.into_iter().filter(|name| self.has(slot_of_topic(name))).collect();
+            let kinds = self.kinds_of(&names).await?;
             let is_gone = |kind: &ValkeyValue| bytes_of(kind.clone()).is_some() && !is_stream(kind);
             let gone: Vec<&TopicName> =
                 names.iter().zip(kinds).filter(|(_, kind)| is_gone(kind)).map(|(name, _)| name).collect();
@@ -306,13 +301,19 @@ impl Shard {
                 for name in &gone {
                     pipeline.cmd("HDEL").arg(self.keys.description(name)).arg(&REMEMBERED[..]);
                 }
-                pipeline.cmd("ZREM").arg(keys::TOPIC_INDEX);
-                for name in &gone {
-                    pipeline.arg(name.as_str());
-                }
-                checked(self.change.run_one(&pipeline, Effect::Write).await?)?;
+                self.change.run(&pipeline, Effect::Write).await?;
+                self.indexes.topics.remove(&gone).await?;
             }
             sleep(REST).await;
         }
+    }
+
+    /// Returns what `TYPE` says of the streams of topics.
+    async fn kinds_of(&self, topics: &[TopicName]) -> Result<Vec<ValkeyValue>, StorageError> {
+        let mut pipeline = glide::pipe();
+        for topic in topics {
+            pipeline.cmd("TYPE").arg(self.keys.stream(topic));
+        }
+        self.change.run(&pipeline, Effect::Read).await
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use futures_util::future::join_all;
 use glide::{Pipeline, ValkeyValue};
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats, WhenFull};
 use tidemill_proto::{MessageId, TopicName};
@@ -15,18 +15,16 @@ use super::control::{Control, bytes_of, checked, group_names, read_id};
 use super::description::{OWNER, field_of, parts_of, read_description};
 use super::doorbell::Doorbell;
 use super::failure::{Effect, of_key, same, unexpected};
+use super::index::Indexes;
 use super::keys::Keys;
 use super::new_topic::NewTopic;
 use super::notice::notices;
-use super::{Shard, keys, marker, runs, scripts};
+use super::{Shard, keys, marker, runs, scripts, slot_of_topic};
 use crate::storage::listing::Listing;
 use crate::storage::{Selection, StorageError, TopicChange, TopicList, TopicState};
 
 /// Topics asked about in one pipeline.
 const CHUNK: usize = 256;
-
-/// Comes behind every character of a name.
-const BEHIND_NAMES: char = '\x7f';
 
 /// How long the last id of a deleted topic is remembered: longer than a clock is stepped back by, and so short
 /// that topics which are made and deleted again and again do not pile up.
@@ -36,6 +34,7 @@ const LAST_ID_KEPT_MS: &str = "60000";
 #[derive(Debug)]
 pub(super) struct Creator {
     connection: Arc<Control>,
+    indexes: Arc<Indexes>,
     doorbell: Arc<Doorbell>,
     keys: Keys,
     topics_max: u64,
@@ -53,11 +52,12 @@ pub(super) enum Created {
 impl Creator {
     pub(super) fn new(
         connection: Arc<Control>,
+        indexes: Arc<Indexes>,
         doorbell: Arc<Doorbell>,
         keys: Keys,
         topics_max: u64,
     ) -> Self {
-        Self { connection, doorbell, keys, topics_max }
+        Self { connection, indexes, doorbell, keys, topics_max }
     }
 
     /// Returns a view of up and down that can be waited on.
@@ -105,17 +105,13 @@ impl Creator {
         description: &TopicUpdate,
     ) -> Result<Vec<Result<Created, StorageError>>, StorageError> {
         let mut pipeline = glide::pipe();
-        pipeline.cmd("ZCARD").arg(keys::TOPIC_INDEX);
         for NewTopic { topic, .. } in wanted {
             pipeline.cmd("EXISTS").arg(self.keys.stream(topic));
         }
-        let mut replies = self.connection.run(&pipeline, Effect::Read).await?.into_iter();
-        let count = checked(replies.next().unwrap_or(ValkeyValue::Nil));
-        let count = count.map_err(|error| of_key(error, keys::TOPIC_INDEX))?;
-        let ValkeyValue::Int(count) = count else {
-            return Err(unexpected("ZCARD", Effect::Read));
-        };
-        let mut room = self.topics_max.saturating_sub(u64::try_from(count).unwrap_or(0));
+        let existing = self.connection.run(&pipeline, Effect::Read);
+        let (existing, count) = tokio::join!(existing, self.indexes.topics.count());
+        let mut replies = existing?.into_iter();
+        let mut room = self.topics_max.saturating_sub(count?);
         let mut allowed = Vec::with_capacity(wanted.len());
         let mut pipeline = glide::pipe();
         for new in wanted {
@@ -154,20 +150,21 @@ impl Creator {
     /// Adds new topics to the index, and gives notice of them. Should this be lost, the next sweep finds their
     /// streams, and gives notice.
     async fn list_created(&self, results: &[Result<Created, StorageError>]) {
-        let members: Vec<&str> = created(results).flat_map(|topic| ["0", topic.as_str()]).collect();
-        if members.is_empty() {
+        let topics: Vec<&TopicName> = created(results).collect();
+        if topics.is_empty() {
             return;
         }
         let mut pipeline = glide::pipe();
-        pipeline.cmd("ZADD").arg(keys::TOPIC_INDEX).arg(&members[..]);
         write_notices(&mut pipeline, &self.doorbell, created(results));
-        let replies = self.connection.run(&pipeline, Effect::Write).await;
-        let listed =
-            replies.and_then(|replies| replies.into_iter().try_for_each(|reply| checked(reply).map(drop)));
-        if let Err(error) = listed {
+        let told = async {
+            let replies = self.connection.run(&pipeline, Effect::Write).await?;
+            replies.into_iter().try_for_each(|reply| checked(reply).map(drop))
+        };
+        let (listed, told) = tokio::join!(self.indexes.topics.add(&topics), told);
+        if let Err(error) = listed.and(told) {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(
-                topics = members.len() / 2,
+                topics = topics.len(),
                 error,
                 "new topics are not listed, or other nodes not told of them, until the next sweep"
             );
@@ -236,11 +233,9 @@ impl Shard {
         description: TopicUpdate,
         owner: Option<&str>,
     ) -> Result<Topic, StorageError> {
-        let max = self.limits.topics_max;
-        let creator = Creator::new(self.change.clone(), self.doorbell.clone(), self.keys, max);
         let owner = owner.map(Into::into);
         let new = NewTopic { topic: topic.clone(), created_at: self.clock.now(), owner };
-        match creator.create(new, &description).await? {
+        match self.creator().create(new, &description).await? {
             Created::Now(created) => {
                 self.refusing.note(topic, created.when_full == WhenFull::Refuse);
                 Ok(created)
@@ -258,7 +253,7 @@ impl Shard {
     ) -> Result<TopicList, StorageError> {
         let mut listing = Listing::new(selection, after, limit);
         loop {
-            let names = self.names(listing.prefix(), listing.after(), listing.wanted()).await?;
+            let names = self.indexes.topics.page(listing.prefix(), listing.after(), listing.wanted()).await?;
             let mut topics = Vec::new();
             for names in listing.choose(names).chunks(CHUNK) {
                 topics.extend(self.describe_all(names).await?);
@@ -276,13 +271,7 @@ impl Shard {
         after: Option<&TopicName>,
         limit: usize,
     ) -> Result<Vec<TopicName>, StorageError> {
-        let to = if prefix.is_empty() { "+".to_owned() } else { format!("({prefix}{BEHIND_NAMES}") };
-        let from = match after {
-            Some(after) if after.as_str() >= prefix => format!("({after}"),
-            Some(_) | None if prefix.is_empty() => "-".to_owned(),
-            Some(_) | None => format!("[{prefix}"),
-        };
-        self.index_names(&from, &to, limit).await
+        self.indexes.topics.page(prefix, after, limit).await
     }
 
     /// Returns a topic with what it holds.
@@ -380,25 +369,28 @@ impl Shard {
         // A name that stays behind is passed over by lists and removed by the next sweep.
         let mut pipeline = glide::pipe();
         write_notices(&mut pipeline, &self.doorbell, std::iter::once(topic));
-        pipeline.cmd("ZREM").arg(keys::TOPIC_INDEX).arg(topic.as_str());
-        if let Err(error) = self.change.run_one(&pipeline, Effect::Write).await {
+        let told = self.change.run_one(&pipeline, Effect::Write);
+        // A notice is a hint, too.
+        let gone = [topic];
+        let (removed, _) = tokio::join!(self.indexes.topics.remove(&gone), told);
+        if let Err(error) = removed {
             tracing::debug!(%topic, error = &error as &dyn std::error::Error, "index still names a deleted topic");
         }
         Ok(true)
     }
 
-    /// Counts topics and messages.
+    /// Counts the topics and messages that it has.
     pub(super) async fn stats(&self) -> Result<TopicsStats, StorageError> {
         let mut stats = TopicsStats { total_topics: 0, total_messages: 0 };
-        let mut from = "-".to_owned();
+        let mut after = None;
         loop {
-            let names = self.index_page(&from, CHUNK).await?;
+            let names = self.indexes.topics.page("", after.as_ref(), CHUNK).await?;
             let Some(last) = names.last() else {
                 return Ok(stats);
             };
-            from = format!("({last}");
+            after = Some(last.clone());
             let mut pipeline = glide::pipe();
-            for name in &names {
+            for name in names.iter().filter(|name| self.has(slot_of_topic(name))) {
                 pipeline.cmd("TYPE").arg(self.keys.stream(name)).cmd("XLEN").arg(self.keys.stream(name));
             }
             for pair in self.change.run(&pipeline, Effect::Read).await?.chunks(2) {
@@ -414,40 +406,21 @@ impl Shard {
 }
 
 impl Shard {
-    /// Returns up to `limit` names of the index from a `ZRANGE … BYLEX` bound on.
-    pub(super) async fn index_page(&self, from: &str, limit: usize) -> Result<Vec<TopicName>, StorageError> {
-        self.index_names(from, "+", limit).await
-    }
-
-    /// Returns up to `limit` names of the index between two `ZRANGE … BYLEX` bounds; fewer are all. What
-    /// another program has put between them is passed over.
-    async fn index_names(&self, from: &str, to: &str, limit: usize) -> Result<Vec<TopicName>, StorageError> {
-        let mut from = from.as_bytes().to_vec();
-        let mut names = Vec::new();
-        let mut asked = limit;
-        while names.len() < limit {
-            let mut pipeline = glide::pipe();
-            pipeline.cmd("ZRANGE").arg(keys::TOPIC_INDEX).arg(&from[..]).arg(to).arg("BYLEX");
-            pipeline.arg("LIMIT").arg("0").arg(asked.to_string());
-            let members = self.change.run_one(&pipeline, Effect::Read).await;
-            let ValkeyValue::Array(members) = members.map_err(|error| of_key(error, keys::TOPIC_INDEX))?
-            else {
-                return Err(unexpected("ZRANGE", Effect::Read));
-            };
-            let members: Vec<Bytes> = members.into_iter().filter_map(bytes_of).collect();
-            let name = |member: &Bytes| TopicName::parse(std::str::from_utf8(member).ok()?).ok();
-            names.extend(members.iter().filter_map(name));
-            match members.last() {
-                Some(last) if members.len() >= asked => from = [b"(", &last[..]].concat(),
-                Some(_) | None => break,
-            }
-            asked = limit.max(CHUNK);
-        }
-        names.truncate(limit);
-        Ok(names)
-    }
-
+    /// Returns those of the topics that exist, in the order of their names, whoever has them.
     async fn describe_all(&self, names: &[TopicName]) -> Result<Vec<Topic>, StorageError> {
+        let Some(seat) = &self.seat else { return self.describe_own(names).await };
+        let groups = seat.groups(names.iter().map(slot_of_topic))?;
+        let describe = groups.iter().map(|(shard, places)| async move {
+            let names: Vec<TopicName> = places.iter().map(|place| names[*place].clone()).collect();
+            shard.describe_own(&names).await
+        });
+        let described: Result<Vec<_>, _> = join_all(describe).await.into_iter().collect();
+        let mut topics = described?.concat();
+        topics.sort_by(|one, other| one.topic_name.cmp(&other.topic_name));
+        Ok(topics)
+    }
+
+    async fn describe_own(&self, names: &[TopicName]) -> Result<Vec<Topic>, StorageError> {
         let mut pipeline = glide::pipe();
         for name in names {
             pipeline.cmd("TYPE").arg(self.keys.stream(name)).cmd("HGETALL").arg(self.keys.description(name));
@@ -456,7 +429,7 @@ impl Shard {
         let mut topics = Vec::with_capacity(names.len());
         for name in names {
             if let (Some(kind), Some(description)) = (replies.next(), replies.next())
-                && is_stream(&kind)
+                && is_stream(&checked(kind)?)
             {
                 topics.push(read_description(name, description));
             }

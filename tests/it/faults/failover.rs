@@ -125,7 +125,10 @@ fn nothing_is_missing_silently(topic: &TopicName, accepted: &[u64], read: &[Read
         told.extend(accepted.iter().filter(|number| (before..behind).contains(*number)));
     }
     for number in accepted {
-        assert!(seen.contains(number) || told.contains(number), "{topic}: {number} is missing, and nobody said so");
+        assert!(
+            seen.contains(number) || told.contains(number),
+            "{topic}: {number} is missing, and nobody said so"
+        );
     }
 }
 

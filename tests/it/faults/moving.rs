@@ -49,9 +49,10 @@ async fn publish(storage: Storage, topic: TopicName, stop: CancellationToken) ->
     loop {
         while under_way.len() < UNDER_WAY && !stop.is_cancelled() {
             let (storage, topic, sent) = (storage.clone(), topic.clone(), number);
-            let mut appending = Box::pin(async move {
-                (sent, append(&storage, message(&topic, json(sent.to_string()))).await)
-            });
+            let mut appending =
+                Box::pin(
+                    async move { (sent, append(&storage, message(&topic, json(sent.to_string()))).await) },
+                );
             // It is queued, in its turn, when it is first asked for.
             let first = futures_util::poll!(appending.as_mut());
             under_way.push_back(async move {

@@ -29,7 +29,8 @@ async fn measured(node: SocketAddr, topics: &[String]) -> Vec<Duration> {
             let end = Instant::now() + MEASURED;
             while Instant::now() < end {
                 let began = Instant::now();
-                let answer = try_send(node, "POST", &path, &[("content-type", "application/json")], b"1").await;
+                let answer =
+                    try_send(node, "POST", &path, &[("content-type", "application/json")], b"1").await;
                 assert_eq!(answer.expect("an answer").status, 201);
                 took.push(began.elapsed());
             }
@@ -77,7 +78,9 @@ async fn a_primary_that_hangs_delays_only_its_own_topics() {
     cluster.cont(0);
     eventually(SOON, async || node.publish(&hangs, "4", None).await.status == 201).await;
     let [before, during, later] = [before, during, later].map(|sorted| (sorted.len(), p99(&sorted)));
-    eprintln!("publishes and their p99: {before:?} before, {during:?} as it hangs, {later:?} once that is known");
+    eprintln!(
+        "publishes and their p99: {before:?} before, {during:?} as it hangs, {later:?} once that is known"
+    );
     for (_, slow) in [during, later] {
         assert!(slow <= 2 * before.1.max(NOISE), "{slow:?}, before {before:?}");
     }

@@ -106,8 +106,10 @@ mod tests {
             range(0, 10, std::slice::from_ref(&one)),
             range(12, 4_999, &[one]),
         ];
-        let map = read("cluster_state:ok\r\ncluster_current_epoch:7\r\n", &format!("*3\r\n{}", slots.concat()));
-        let first = Primary { address: at("10.0.0.10", 1), slots: vec![0..=10, 12..=4_999], replicas: vec![] };
+        let map =
+            read("cluster_state:ok\r\ncluster_current_epoch:7\r\n", &format!("*3\r\n{}", slots.concat()));
+        let first =
+            Primary { address: at("10.0.0.10", 1), slots: vec![0..=10, 12..=4_999], replicas: vec![] };
         let second =
             Primary { address: at("seed", 2), slots: vec![5_000..=16_383], replicas: vec![at("seed", 3)] };
         assert_eq!(map, Ok(SlotMap { epoch: 7, is_ok: true, primaries: vec![first, second] }));
@@ -119,7 +121,9 @@ mod tests {
 
     #[test]
     fn what_has_another_form_is_told() {
-        for slots in ["-ERR This instance has cluster support disabled\r\n", ":1\r\n", "*1\r\n*2\r\n:1\r\n:99999\r\n"] {
+        for slots in
+            ["-ERR This instance has cluster support disabled\r\n", ":1\r\n", "*1\r\n*2\r\n:1\r\n:99999\r\n"]
+        {
             assert!(read("", slots).is_err(), "{slots}");
         }
     }

@@ -65,7 +65,11 @@ mod tests {
         owners[8_000..].fill(1);
         let of = |primaries: &[Primary]| shards_of(primaries, &known, &owners);
         assert_eq!(of(&[primary(1, 0..=7_999), primary(2, 8_000..=16_383)]), [Some(0), Some(1)]);
-        assert_eq!(of(&[primary(9, 0..=7_999), primary(2, 8_000..=16_383)]), [Some(0), Some(1)], "a failover");
+        assert_eq!(
+            of(&[primary(9, 0..=7_999), primary(2, 8_000..=16_383)]),
+            [Some(0), Some(1)],
+            "a failover"
+        );
         assert_eq!(of(&[primary(9, 0..=7_999), primary(8, 8_000..=16_383)]), [Some(0), Some(1)], "two");
         assert_eq!(
             of(&[primary(1, 0..=3_999), primary(9, 4_000..=7_999), primary(2, 8_000..=16_383)]),

@@ -193,7 +193,9 @@ impl Places {
         let mut wait = RETRY_FIRST;
         let seed = loop {
             match mode_of(&self.options).await {
-                Ok((is_cluster, address)) if is_cluster || self.options.cluster == Some(true) => break address,
+                Ok((is_cluster, address)) if is_cluster || self.options.cluster == Some(true) => {
+                    break address;
+                }
                 Ok(_) => return self.take_alone(),
                 Err(error) => self.note(&error.to_string()),
             }
@@ -237,7 +239,10 @@ impl Places {
             {
                 known.insert(0, seed);
             }
-            let at = known.into_iter().take(ASKED_MAX).map(|address| map_at(&self.options, address, ANSWER_WITHIN));
+            let at = known
+                .into_iter()
+                .take(ASKED_MAX)
+                .map(|address| map_at(&self.options, address, ANSWER_WITHIN));
             for answer in join_all(at).await {
                 match answer {
                     Ok(map) => found.push(map),
@@ -257,7 +262,9 @@ impl Places {
     /// Has the shards be as a map says.
     fn take(self: &Arc<Self>, map: &SlotMap) {
         let nodes = |primary: &Primary| {
-            std::iter::once(primary.address.clone()).chain(primary.replicas.iter().cloned()).collect::<Vec<_>>()
+            std::iter::once(primary.address.clone())
+                .chain(primary.replicas.iter().cloned())
+                .collect::<Vec<_>>()
         };
         *self.known.lock() = map.primaries.iter().flat_map(nodes).collect();
         let mut wishes = self.wishes.lock();
@@ -270,7 +277,9 @@ impl Places {
         let mut shards = before.shards.clone();
         let mut owners = nobodys();
         let mut is_served = vec![false; shards.len()];
-        for (primary, shard) in map.primaries.iter().zip(shards_of(&map.primaries, &addresses, &owners_before)) {
+        for (primary, shard) in
+            map.primaries.iter().zip(shards_of(&map.primaries, &addresses, &owners_before))
+        {
             let place = if let Some(place) = shard {
                 usize::from(place)
             } else {
@@ -392,20 +401,20 @@ impl Places {
         self.tracker.spawn(self.token.clone().run_until_cancelled_owned(walk));
     }
 
-    /// Notes what a server has said of a slot.
-    pub(in super::super) fn heed(self: &Arc<Self>, slot: u16, redirect: &Redirect) {
+    /// Notes what a server has said.
+    pub(in super::super) fn heed(self: &Arc<Self>, redirect: &Redirect) {
         match redirect {
-            Redirect::Moved(address) => {
-                self.asks.lock().remove(&slot);
+            Redirect::Moved(slot, address) => {
+                self.asks.lock().remove(slot);
                 if let Some(address) = address {
-                    self.move_to(slot, address);
+                    self.move_to(*slot, address);
                 }
             }
-            Redirect::Ask(Some(address)) => {
-                self.asks.lock().insert(slot, address.clone());
+            Redirect::Ask(slot, Some(address)) => {
+                self.asks.lock().insert(*slot, address.clone());
                 self.at(address);
             }
-            Redirect::Ask(None) | Redirect::TryAgain => {}
+            Redirect::Ask(_, None) | Redirect::TryAgain => {}
         }
         self.wake.notify_one();
     }
@@ -537,9 +546,9 @@ impl Places {
         outcomes_of(handed, count)
     }
 
-    /// Begins an operation on what lives in a slot.
-    pub(in super::super) fn tries(self: &Arc<Self>, slot: u16) -> Tries<'_> {
-        Tries { places: self, slot, deadline: None, again: 0 }
+    /// Begins an operation on what lives in a slot, or on what lives in several, which any shard does.
+    pub(in super::super) fn tries(self: &Arc<Self>, slot: impl Into<Option<u16>>) -> Tries<'_> {
+        Tries { places: self, slot: slot.into(), deadline: None, again: 0 }
     }
 
     /// Returns the shard that has a slot.
@@ -554,7 +563,7 @@ impl Places {
 
     /// Returns a shard for what lives nowhere in particular.
     pub(in super::super) fn first(&self) -> Result<Arc<Shard>, StorageError> {
-        self.current.load().shards.first().cloned().ok_or_else(|| self.nobody())
+        self.any().ok_or_else(|| self.nobody())
     }
 
     /// Returns the shards of slots, each with the places of those that it has.
@@ -578,11 +587,18 @@ impl Places {
         Ok(groups)
     }
 
+    /// Returns one that is connected, if there is one.
+    fn any(&self) -> Option<Arc<Shard>> {
+        let placement = self.current.load();
+        match &placement.shards[..] {
+            [shard] => Some(shard.clone()),
+            shards => shards.iter().find(|shard| shard.is_up()).or_else(|| shards.first()).cloned(),
+        }
+    }
+
     /// Returns what the clock of a server shows.
     pub(in super::super) fn now(&self) -> Timestamp {
-        let placement = self.current.load();
-        let shard = placement.shards.iter().find(|shard| shard.is_up()).or_else(|| placement.shards.first());
-        shard.map_or_else(|| self.clock.now(), |shard| shard.now())
+        self.any().map_or_else(|| self.clock.now(), |shard| shard.now())
     }
 
     /// Whether there are several servers that things may move between.
@@ -599,7 +615,9 @@ impl Places {
     pub(in super::super) fn watch(&self, topic: &TopicName, watch: bool) {
         let mut wishes = self.wishes.lock();
         let placement = self.current.load();
-        if placement.owners.is_none() && let Some(shard) = placement.shards.first() {
+        if placement.owners.is_none()
+            && let Some(shard) = placement.shards.first()
+        {
             return shard.doorbell.watch(topic, watch);
         }
         if watch {
@@ -641,8 +659,8 @@ impl Seat {
         *self.idle_since.lock() = None;
         if **self.slots.load() != primary.slots {
             self.slots.store(Arc::new(primary.slots.clone()));
-            let has = |slot: &u16| primary.slots.iter().any(|range| range.contains(slot));
-            let channels = channels().filter(|(slot, _)| has(slot)).map(|(_, channel)| channel).collect();
+            let channels =
+                channels().filter(|(slot, _)| self.has(*slot)).map(|(_, channel)| channel).collect();
             self.channels.store(Arc::new(channels));
             shard.doorbell.follow();
         }
@@ -679,11 +697,34 @@ impl Seat {
         }
     }
 
-    /// Notes what the server has said of a topic.
-    pub(in super::super) fn heed(&self, topic: &TopicName, redirect: &Redirect) {
+    /// Notes what the server has said.
+    pub(in super::super) fn heed(&self, redirect: &Redirect) {
         if let Some(places) = self.places.upgrade() {
-            places.heed(slot_of_tag(topic.as_str().as_bytes()), redirect);
+            places.heed(redirect);
         }
+    }
+
+    /// Whether the server has a slot.
+    pub(in super::super) fn has(&self, slot: u16) -> bool {
+        self.slots.load().iter().any(|range| range.contains(&slot))
+    }
+
+    /// Returns the shards of slots, each with the places of those that it has.
+    pub(in super::super) fn groups(
+        &self,
+        slots: impl Iterator<Item = u16>,
+    ) -> Result<Vec<(Arc<Shard>, Vec<usize>)>, StorageError> {
+        let places = self.places.upgrade();
+        places.map_or_else(|| Ok(Vec::new()), |places| places.groups(slots))
+    }
+
+    /// Returns the shard that has a slot.
+    pub(in super::super) fn owner_of(&self, slot: u16) -> Result<Arc<Shard>, StorageError> {
+        let places = self.places.upgrade();
+        places.map_or_else(
+            || Err(StorageError::Unavailable(Failure::Unserved.into())),
+            |places| places.owner_of(slot),
+        )
     }
 
     /// Hands messages on whose topics live elsewhere.
@@ -702,7 +743,9 @@ impl Seat {
         async move {
             match handed {
                 Some(handed) => handed.await,
-                None => (0..count).map(|_| Err(StorageError::Unavailable(Failure::Unserved.into()))).collect(),
+                None => {
+                    (0..count).map(|_| Err(StorageError::Unavailable(Failure::Unserved.into()))).collect()
+                }
             }
         }
     }
@@ -732,7 +775,7 @@ fn channels() -> impl Iterator<Item = (u16, Arc<str>)> {
 /// An operation on what lives in a slot, which follows that when it moves.
 pub(in super::super) struct Tries<'a> {
     places: &'a Arc<Places>,
-    slot: u16,
+    slot: Option<u16>,
     deadline: Option<Instant>,
     again: u32,
 }
@@ -740,7 +783,7 @@ pub(in super::super) struct Tries<'a> {
 impl Tries<'_> {
     /// Returns the shard to ask now.
     pub(in super::super) fn shard(&self) -> Result<Arc<Shard>, StorageError> {
-        self.places.owner_of(self.slot)
+        self.slot.map_or_else(|| self.places.first(), |slot| self.places.owner_of(slot))
     }
 
     /// Returns whether an operation that has failed so is to be tried again, once it is: it had no effect, as what it
@@ -754,9 +797,9 @@ impl Tries<'_> {
         if Instant::now() >= deadline {
             return false;
         }
-        self.places.heed(self.slot, &redirect);
+        self.places.heed(&redirect);
         // The first time, what was said of it is enough.
-        if self.again > 0 || !matches!(redirect, Redirect::Moved(Some(_))) {
+        if self.again > 0 || !matches!(redirect, Redirect::Moved(_, Some(_))) {
             sleep(jittered(AGAIN_AFTER * self.again.clamp(1, 10))).await;
         }
         self.again += 1;
@@ -797,7 +840,9 @@ impl Walk for Walker {
                     continue;
                 };
                 agreed &= asked == Asked::Plainly;
-                let of_it = |(known, how, _): &&mut (Arc<Shard>, Asked, _)| Arc::ptr_eq(known, &shard) && *how == asked;
+                let of_it = |(known, how, _): &&mut (Arc<Shard>, Asked, _)| {
+                    Arc::ptr_eq(known, &shard) && *how == asked
+                };
                 match groups.iter_mut().find(of_it) {
                     Some((_, _, group)) => group.push((place, message)),
                     None => groups.push((shard, asked, vec![(place, message)])),

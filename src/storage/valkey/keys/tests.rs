@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use proptest::prelude::*;
 use tidemill_proto::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 
+use super::super::slots::slot_of;
 use super::*;
 
 const FORMS: [KeyForm; 2] = [KeyForm::Plain, KeyForm::Braces];
@@ -31,6 +32,14 @@ fn all(keys: Keys, topic: &TopicName, key: &str) -> Vec<(String, (&'static str, 
     ]
 }
 
+/// The keys of all parts of all indexes.
+fn indexes(keys: Keys) -> Vec<String> {
+    let all =
+        [IndexName::Topics, IndexName::Schedules, IndexName::Buckets, IndexName::Expiring, IndexName::Series];
+    let of = |index| (0..keys.parts()).map(move |part| keys.index(index, part));
+    all.into_iter().flat_map(of).collect()
+}
+
 /// What the server takes for the part of a key that decides on its slot.
 fn hash_tag(key: &str) -> Option<&str> {
     let (_, behind) = key.split_once('{')?;
@@ -49,8 +58,8 @@ proptest! {
                     prop_assert_eq!(&*known, &meaning);
                 }
             }
-            for own in [TOPIC_INDEX, SWEEP_LOCK, LOOK] {
-                prop_assert!(!meanings.contains_key(own));
+            for own in [SWEEP_LOCK, LOOK].map(str::to_owned).into_iter().chain(indexes(keys)) {
+                prop_assert!(!meanings.contains_key(&own));
             }
         }
     }
@@ -124,6 +133,25 @@ fn the_forms_are_these() {
     );
     assert_eq!(Keys::new(KeyForm::Plain).streams(), "stream:topic:*");
     assert_eq!(Keys::new(KeyForm::Braces).streams(), "stream:topic:{*}");
+}
+
+#[test]
+fn the_parts_of_an_index_are_spread_over_all_slots_and_what_one_names_lives_around_it() {
+    let keys = Keys::new(KeyForm::Braces);
+    let all = indexes(keys);
+    assert_eq!(all.len(), 5 * 16);
+    for (at, key) in all.iter().enumerate() {
+        let (part, slot) = (at % 16, slot_of(key.as_bytes()));
+        assert_eq!(usize::from(slot), part * 1_024 + 512, "{key}");
+        assert_eq!(keys.part_of(slot), part, "{key}");
+    }
+    assert_eq!([0, 1_023, 1_024, SLOTS - 1].map(|slot| keys.part_of(slot)), [0, 0, 1, 15]);
+    let different: HashSet<_> = all.iter().collect();
+    assert_eq!(different.len(), all.len());
+    let plain =
+        ["tidemill:topics", "tidemill:schedules", "tidemill:buckets", "tidemill:expiring", "tidemill:series"];
+    assert_eq!(indexes(Keys::new(KeyForm::Plain)), plain);
+    assert_eq!(Keys::new(KeyForm::Plain).part_of(SLOTS - 1), 0);
 }
 
 #[test]

@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Job, Lanes, Queueing, pacing};
+use crate::storage::NewMessage;
 use crate::storage::valkey::failure::Failure;
 use crate::storage::valkey::pipeline::Outcome;
-use crate::storage::NewMessage;
 
 /// What a lane has handed on, with who waits for what becomes of it.
 pub(in super::super) type Handed = (Vec<NewMessage>, oneshot::Sender<Vec<Outcome>>);
@@ -55,11 +55,7 @@ impl Detour {
     }
 
     /// Holds messages of one slot, within the bounds of these lanes.
-    pub(in super::super) fn hold(
-        &self,
-        lanes: &Lanes,
-        messages: Vec<NewMessage>,
-    ) -> Queueing {
+    pub(in super::super) fn hold(&self, lanes: &Lanes, messages: Vec<NewMessage>) -> Queueing {
         let count = messages.len();
         let queued = Job::new(messages, &lanes.budget).map(|(job, receiver)| {
             self.held.lock().push_back(job);
@@ -69,7 +65,10 @@ impl Detour {
     }
 
     /// Queues what is held with lanes, by the first message of each call. Only called while nobody can hold more.
-    pub(in super::super) fn queue_held<'a>(&self, lanes_of: impl Fn(&NewMessage) -> Option<(&'a Lanes, usize)>) {
+    pub(in super::super) fn queue_held<'a>(
+        &self,
+        lanes_of: impl Fn(&NewMessage) -> Option<(&'a Lanes, usize)>,
+    ) {
         for job in self.held.lock().drain(..) {
             match job.messages.first().and_then(&lanes_of) {
                 // Lanes that are full or have ended drop it, which its publisher is told.
