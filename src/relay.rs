@@ -369,6 +369,12 @@ impl Relay {
         self.0.storage.upkeep.is_ready()
     }
 
+    /// Returns the servers of the backend that cannot be reached, without asking them, where there are several.
+    #[must_use]
+    pub fn servers_away(&self) -> Vec<String> {
+        self.0.storage.upkeep.away()
+    }
+
     /// Removes messages older than their retention, and has dead letters written that the node left which was to do it.
     ///
     /// # Errors

@@ -112,6 +112,30 @@ pub struct BackendHealth {
     pub reconnects: u64,
     /// What is wrong, or will be, in sentences.
     pub warnings: Vec<String>,
+    /// In a cluster each server that has topics; absent where one server has them all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(required = false))]
+    pub servers: Vec<ServerHealth>,
+}
+
+/// One of the servers of a backend.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ServerHealth {
+    /// Its host name or address, and its port.
+    pub address: String,
+    /// Whether it can be used now.
+    pub connected: bool,
+    /// Whether it takes messages now.
+    pub accepts_writes: bool,
+    /// How many of the 16,384 slots of the cluster it has: topics are spread over these by their names.
+    pub slots: u16,
+    /// Bytes of memory in use.
+    pub memory_used_bytes: Option<u64>,
+    /// Bytes of memory it may use; null where there is no limit.
+    pub memory_limit_bytes: Option<u64>,
+    /// Milliseconds that a ping took.
+    pub ping_ms: Option<f64>,
 }
 
 /// The answer of `GET /ready`: 200 when ready, 503 when not.
@@ -122,4 +146,9 @@ pub struct Ready {
     pub ready: bool,
     /// Why not; empty when ready.
     pub reasons: Vec<String>,
+    /// Servers of the cluster that do not serve now, for who may administer the relay: what lives there is refused, and
+    /// all else is served. Absent where all do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(required = false))]
+    pub away: Vec<String>,
 }

@@ -84,7 +84,8 @@ pub(super) async fn ready(
         reasons.push("who may do what cannot be looked up now".to_owned());
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    Ok((status, Json(Ready { ready: reasons.is_empty(), reasons })).into_response())
+    let away = if is_admin { http.0.relay.servers_away() } else { Vec::new() };
+    Ok((status, Json(Ready { ready: reasons.is_empty(), reasons, away })).into_response())
 }
 
 /// Metrics in the text format of Prometheus

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Unit};
+use metrics::{Counter, Gauge, Label, Unit};
 use tidemill_proto::Timestamp;
 use tidemill_proto::health::BackendHealth;
 
@@ -12,6 +12,10 @@ use super::registry::Registry;
 const PING: &str = "tidemill_backend_ping_seconds";
 const USED: &str = "tidemill_backend_memory_used_bytes";
 const LIMIT: &str = "tidemill_backend_memory_limit_bytes";
+const SERVER_UP: &str = "tidemill_server_up";
+const SERVER_WRITES: &str = "tidemill_server_accepts_writes";
+const SERVER_SLOTS: &str = "tidemill_server_slots";
+const SERVER_USED: &str = "tidemill_server_memory_used_bytes";
 const TOPICS: &str = "tidemill_topics";
 const CERTIFICATE: &str = "tidemill_tls_certificate_expires_timestamp_seconds";
 const RECONNECTS: &str = "tidemill_backend_reconnects_total";
@@ -52,6 +56,10 @@ impl Node {
         registry.describe_counter(RECONNECTS, None, "Connections to the backend that were lost");
         registry.describe_gauge(PING, Some(Unit::Seconds), "What a ping of the backend took");
         registry.describe_gauge(USED, Some(Unit::Bytes), "Memory that the backend uses");
+        registry.describe_gauge(SERVER_UP, None, "1 where this server of a cluster can be reached, else 0");
+        registry.describe_gauge(SERVER_WRITES, None, "1 where this server of a cluster takes messages");
+        registry.describe_gauge(SERVER_SLOTS, None, "Slots of the cluster that this server has");
+        registry.describe_gauge(SERVER_USED, Some(Unit::Bytes), "Memory that this server of a cluster uses");
         registry.describe_gauge(LIMIT, Some(Unit::Bytes), "Memory that the backend may use");
         let text =
             "When the certificate that clients are shown expires, in seconds since the beginning of 1970";
@@ -98,6 +106,16 @@ impl Node {
         self.set(PING, backend.ping_ms.map(|ms| ms / 1e3));
         self.set(USED, bytes(backend.memory_used_bytes));
         self.set(LIMIT, bytes(backend.memory_limit_bytes));
+        for server in &backend.servers {
+            let label = Label::new("server", server.address.clone());
+            let of = |name| self.registry.gauge_of(name, vec![label.clone()]);
+            of(SERVER_UP).set(flag(server.connected));
+            of(SERVER_WRITES).set(flag(server.accepts_writes));
+            of(SERVER_SLOTS).set(f64::from(server.slots));
+            if let Some(bytes) = bytes(server.memory_used_bytes) {
+                of(SERVER_USED).set(bytes);
+            }
+        }
     }
 
     /// Tells how many topics a sweep has found, and what their groups have.

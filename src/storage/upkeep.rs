@@ -104,7 +104,12 @@ pub trait Upkeep: fmt::Debug + Send + Sync {
     /// Tells how the backend is. Answers within a second, also when the backend does not.
     async fn health(&self) -> Condition;
 
-    /// Returns whether the backend can be reached, without asking it. One that is reached and takes no
+    /// Returns the addresses of those of several servers that cannot be reached, without asking them.
+    fn away(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Returns whether the backend can be reached, or one of its servers where it has several, without asking it. One that is reached and takes no
     /// messages now (its memory is full, its disk fails) says so in its health: no other node would
     /// fare better with it.
     fn is_ready(&self) -> bool;

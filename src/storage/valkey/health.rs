@@ -6,11 +6,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use glide::ValkeyValue;
 use tidemill_proto::Timestamp;
-use tidemill_proto::health::{BackendHealth, HealthStatus};
+use tidemill_proto::health::{BackendHealth, HealthStatus, ServerHealth};
 use tokio::time::{Instant, timeout};
 
 use super::Shard;
-use super::cluster::places::Places;
+use super::cluster::places::{Places, Seat};
 use super::control::bytes_of;
 use super::failure::{Effect, causes_of};
 use crate::storage::{Condition, StorageError, Unfit};
@@ -130,23 +130,53 @@ pub(super) fn harm_of(policy: &str) -> &'static str {
     if deletes_topics(policy) { "deletes whole topics" } else { "forgets idempotency keys" }
 }
 
-/// Tells how the servers are.
+/// Tells how the servers are. Several are connected, or take messages, where all do; what they have is told of each.
 pub(super) async fn of_all(places: &Places) -> Condition {
     let placement = places.current();
-    let mut all = join_all(placement.shards.iter().map(|shard| shard.health())).await.into_iter();
-    let Some(mut first) = all.next() else {
+    let all = join_all(placement.shards.iter().map(|shard| shard.health())).await;
+    let Some(mut condition) = all.first().cloned() else {
         let warnings = vec![format!("no connection to the server: {}", places.last_error())];
         let backend = BackendHealth { kind: "valkey".to_owned(), warnings, ..BackendHealth::default() };
         return Condition { status: HealthStatus::Degraded, backend };
     };
-    for Condition { status, backend } in all {
-        if status != HealthStatus::Healthy {
-            first.status = status;
-        }
-        first.backend.reconnects += backend.reconnects;
-        first.backend.warnings.extend(backend.warnings);
+    let in_cluster = placement.shards.iter().zip(&all);
+    let servers: Vec<ServerHealth> =
+        in_cluster.filter_map(|(shard, one)| Some(of_server(shard.seat.as_ref()?, &one.backend))).collect();
+    if servers.is_empty() {
+        return condition;
     }
-    first
+    let backend = &mut condition.backend;
+    (backend.memory_used_bytes, backend.memory_limit_bytes) = (Some(0), Some(0));
+    backend.warnings.clear();
+    for ((one, server), at) in all.iter().zip(&servers).zip(0_u64..) {
+        if one.status != HealthStatus::Healthy {
+            condition.status = one.status;
+        }
+        backend.connected &= one.backend.connected;
+        backend.accepts_writes &= one.backend.accepts_writes;
+        backend.reconnects = if at == 0 { 0 } else { backend.reconnects } + one.backend.reconnects;
+        let sum = |all: Option<u64>, one: Option<u64>| Some(all?.saturating_add(one?));
+        backend.memory_used_bytes = sum(backend.memory_used_bytes, one.backend.memory_used_bytes);
+        backend.memory_limit_bytes = sum(backend.memory_limit_bytes, one.backend.memory_limit_bytes);
+        let slowest = backend.ping_ms.into_iter().chain(one.backend.ping_ms).max_by(f64::total_cmp);
+        backend.ping_ms = slowest;
+        let warnings = one.backend.warnings.iter();
+        backend.warnings.extend(warnings.map(|warning| format!("{}: {warning}", server.address)));
+    }
+    backend.servers = servers;
+    condition
+}
+
+fn of_server(seat: &Seat, backend: &BackendHealth) -> ServerHealth {
+    ServerHealth {
+        address: seat.address().to_string(),
+        connected: backend.connected,
+        accepts_writes: backend.accepts_writes,
+        slots: seat.count(),
+        memory_used_bytes: backend.memory_used_bytes,
+        memory_limit_bytes: backend.memory_limit_bytes,
+        ping_ms: backend.ping_ms,
+    }
 }
 
 impl Shard {

@@ -57,6 +57,13 @@ impl ValkeyOptions {
     }
 }
 
+impl ValkeyOptions {
+    /// Returns the server, for the log: without a password.
+    pub(super) fn server(&self) -> String {
+        self.resolver.known().map_or_else(|| self.target.to_string(), |address| address.to_string())
+    }
+}
+
 /// How the keys of a topic's stream, of its description and of its last id are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyForm {

@@ -45,6 +45,11 @@ pub trait Resolver: fmt::Debug + Send + Sync {
     /// Nobody knows at the moment: a sentence for the log and the health page, without credentials.
     async fn primary_of(&self, target: &Target) -> Result<Address, String>;
 
+    /// Returns where the primary was known to listen last, if that is another place than the target's: for the log.
+    fn known(&self) -> Option<Address> {
+        None
+    }
+
     /// Returns a slot that the server has, where it is one of a cluster: what is kept there for its own sake has its
     /// place in that.
     fn own_slot(&self) -> Option<u16> {

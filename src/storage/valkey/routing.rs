@@ -237,6 +237,12 @@ impl Upkeep for Valkey {
         health::of_all(&self.places).await
     }
 
+    fn away(&self) -> Vec<String> {
+        let placement = self.places.current();
+        let away = placement.shards.iter().filter(|shard| !shard.is_up());
+        away.filter_map(|shard| Some(shard.seat.as_ref()?.address().to_string())).collect()
+    }
+
     fn is_ready(&self) -> bool {
         self.places.current().shards.iter().any(|shard| shard.is_up())
     }

@@ -157,7 +157,7 @@ impl<C: Connection> Supervised<C> {
                     wait = RETRY_FIRST;
                     self.current.store(Some(connection.clone()));
                     self.up.send_replace(true);
-                    tracing::info!(connection = self.name, server = %options.target, "connected");
+                    tracing::info!(connection = self.name, server = options.server(), "connected");
                     let reason = tokio::select! {
                         biased;
                         reason = &mut driving => reason,
@@ -165,7 +165,7 @@ impl<C: Connection> Supervised<C> {
                     };
                     self.losses.fetch_add(1, Ordering::Relaxed);
                     self.set_down(&reason);
-                    tracing::warn!(connection = self.name, server = %options.target, reason, "connection lost");
+                    tracing::warn!(connection = self.name, server = options.server(), reason, "connection lost");
                 }
                 Err(error) => self.note_failure(&error),
             }
@@ -207,9 +207,9 @@ impl<C: Connection> Supervised<C> {
         let text = error.to_string();
         let mut last_error = self.last_error.lock();
         if *last_error == text {
-            tracing::debug!(connection = self.name, server = %options.target, error = text, "still not connected");
+            tracing::debug!(connection = self.name, server = options.server(), error = text, "still not connected");
         } else {
-            tracing::warn!(connection = self.name, server = %options.target, error = text, "cannot connect, trying on");
+            tracing::warn!(connection = self.name, server = options.server(), error = text, "cannot connect, trying on");
             *last_error = text;
         }
     }

@@ -19,7 +19,7 @@ use crate::support::cluster::{Cluster, slot_of};
 use crate::support::eventually;
 use crate::support::ground::{read_all, texts, topic};
 use crate::support::length;
-use crate::support::relay::{STUCK, try_send};
+use crate::support::relay::{Answer, STUCK, try_send};
 use crate::support::server::Kind;
 use crate::support::ws::{Got, WsClient};
 
@@ -39,6 +39,25 @@ struct Told {
     last_accepted: Option<Instant>,
 }
 
+impl Told {
+    /// Takes an answer; returns whether the number is done with.
+    fn take(&mut self, number: u64, answer: &Answer) -> bool {
+        match answer.status {
+            200 | 201 => {
+                self.accepted.push(number);
+                self.last_accepted = Some(Instant::now());
+            }
+            503 => {
+                assert!(answer.header("retry-after").is_some(), "{answer:?}");
+                self.refused += 1;
+            }
+            504 => self.unknown += 1,
+            _ => panic!("{answer:?}"),
+        }
+        answer.status != 503
+    }
+}
+
 /// Publishes numbers, each until it is not refused any more.
 async fn publish(node: SocketAddr, topic: TopicName, told: Arc<Mutex<Told>>, stop: CancellationToken) {
     let path = format!("/api/v1/topics/{topic}/messages");
@@ -47,26 +66,10 @@ async fn publish(node: SocketAddr, topic: TopicName, told: Arc<Mutex<Told>>, sto
     while !stop.is_cancelled() {
         let answer = try_send(node, "POST", &path, &headers, number.to_string().as_bytes()).await;
         let answer = answer.expect("the relay answers");
-        let mut told = told.lock();
-        match answer.status {
-            200 | 201 => {
-                told.accepted.push(number);
-                told.last_accepted = Some(Instant::now());
-                number += 1;
-                continue;
-            }
-            503 => {
-                assert!(answer.header("retry-after").is_some(), "{answer:?}");
-                told.refused += 1;
-            }
-            504 => {
-                told.unknown += 1;
-                number += 1;
-            }
-            _ => panic!("{answer:?}"),
+        number += u64::from(told.lock().take(number, &answer));
+        if answer.status >= 500 {
+            sleep(REST).await;
         }
-        drop(told);
-        sleep(REST).await;
     }
 }
 
@@ -110,7 +113,7 @@ fn nothing_is_missing_silently(topic: &TopicName, accepted: &[u64], read: &[Read
             Read::Gap => None,
         })
         .collect();
-    let mut told = BTreeSet::new();
+    let mut told: BTreeSet<u64> = BTreeSet::new();
     // Behind the greatest number in front of a gap, up to the first behind it.
     for (at, _) in read.iter().enumerate().filter(|(_, read)| **read == Read::Gap) {
         let number = |read: &&Read| **read != Read::Gap;
@@ -122,7 +125,7 @@ fn nothing_is_missing_silently(topic: &TopicName, accepted: &[u64], read: &[Read
             Read::Number(number) => *number,
             Read::Gap => 0,
         });
-        told.extend(accepted.iter().filter(|number| (before..behind).contains(*number)));
+        told.extend(accepted.iter().filter(|number| (before..behind).contains(*number)).copied());
     }
     for number in accepted {
         assert!(
@@ -150,7 +153,7 @@ async fn primaries_that_are_killed_in_turn_are_replaced_and_nothing_is_missing_s
     let Some(mut cluster) = Cluster::start(Kind::Valkey, 3, 1).await else { return };
     let ports = cluster.ports();
     let nodes = [Node::start(ports[0]).await, Node::start(ports[4]).await];
-    let addresses = [nodes[0].relay.address(), nodes[1].relay.address()];
+    let addresses = [nodes[0].relay.address, nodes[1].relay.address];
     let topics = topics_of(&cluster).await;
     let stop = CancellationToken::new();
     let (mut publishers, mut readers) = (JoinSet::new(), JoinSet::new());

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{DEADLINE, Node};
 use crate::support::cluster::{Cluster, slot_of};
@@ -53,7 +53,7 @@ async fn a_primary_that_hangs_delays_only_its_own_topics() {
         return;
     };
     let node = Node::start(cluster.ports()[1]).await;
-    let address = node.relay.address();
+    let address = node.relay.address;
     let of = |primary: u16| {
         let is_of = |name: &String| slot_of(name.as_bytes()) / 5_462 == primary;
         (0..).map(|number| format!("of-{primary}-{number}")).find(is_of).expect("there is one")
@@ -71,9 +71,10 @@ async fn a_primary_that_hangs_delays_only_its_own_topics() {
         measured(address, &others)
     );
     assert!(matches!(refused.0, 503 | 504) && refused.1 < DEADLINE, "{refused:?}");
-    // Where it is known to hang.
+    // It is known to hang by then, or is found out.
     let later = measured(address, &others).await;
-    assert_eq!(node.publish(&hangs, "3", None).await.status, 503);
+    let refused = node.publish(&hangs, "3", None).await.status;
+    assert!(matches!(refused, 503 | 504), "{refused}");
     assert_eq!(node.relay.get("/ready").await.status, 200, "it serves the others");
     cluster.cont(0);
     eventually(SOON, async || node.publish(&hangs, "4", None).await.status == 201).await;
@@ -84,6 +85,5 @@ async fn a_primary_that_hangs_delays_only_its_own_topics() {
     for (_, slow) in [during, later] {
         assert!(slow <= 2 * before.1.max(NOISE), "{slow:?}, before {before:?}");
     }
-    sleep(Duration::from_millis(10)).await;
     node.stop().await;
 }

@@ -704,6 +704,11 @@ impl Seat {
         }
     }
 
+    /// Returns how many slots the server has.
+    pub(in super::super) fn count(&self) -> u16 {
+        self.slots.load().iter().map(|range| range.end() - range.start() + 1).sum()
+    }
+
     /// Whether the server has a slot.
     pub(in super::super) fn has(&self, slot: u16) -> bool {
         self.slots.load().iter().any(|range| range.contains(&slot))
@@ -756,6 +761,10 @@ impl Resolver for Seat {
     async fn primary_of(&self, _: &Target) -> Result<Address, String> {
         self.wake();
         Ok((*self.address()).clone())
+    }
+
+    fn known(&self) -> Option<Address> {
+        Some((*self.address()).clone())
     }
 
     fn own_slot(&self) -> Option<u16> {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::{Change, Index, Named, members_request};
 use crate::storage::StorageError;
 use crate::storage::valkey::failure::{Effect, unexpected};
@@ -39,14 +41,28 @@ impl<T: Named> Index<T> {
         };
         let requests: Vec<_> = self.parts.iter().enumerate().map(ask).collect();
         let mut due = Vec::new();
-        let answers = self.ask_all(&requests).await?;
-        for (key, replies) in self.parts.iter().zip(answers) {
+        // What is due with one server waits for no other.
+        let asked = requests.iter().map(|(part, request)| self.ask(*part, request, Effect::Read));
+        let (mut failed, mut is_answered) = (None, false);
+        for (key, replies) in self.parts.iter().zip(join_all(asked).await) {
+            let replies = match replies {
+                Ok(replies) => replies,
+                Err(error @ StorageError::ForeignKey(_)) => return Err(error),
+                Err(error) => {
+                    failed = Some(error);
+                    continue;
+                }
+            };
+            is_answered = true;
             let Some(Reply::Array(mut parts)) = replies.iter().next() else { return Err(odd()) };
             match parts.next().and_then(|code| code.integer()) {
                 Some(0) => due.extend(read_due(parts).ok_or_else(odd)?),
                 Some(-1) => return Err(StorageError::ForeignKey(key.as_str().into())),
                 Some(_) | None => return Err(odd()),
             }
+        }
+        if let (Some(error), false) = (failed, is_answered) {
+            return Err(error);
         }
         due.sort_by_key(|(_, due_in)| *due_in);
         due.truncate(limit);
