@@ -95,6 +95,11 @@ macro_rules! conformance {
         }
 
         #[cfg(feature = "valkey")]
+        mod cluster {
+            stamp! { Ground::in_cluster(); $($every)* }
+        }
+
+        #[cfg(feature = "valkey")]
         mod redis {
             use crate::support::server::Kind;
 

@@ -25,6 +25,8 @@ pub(crate) mod resp;
 #[cfg(feature = "valkey")]
 pub(crate) mod sentinel;
 pub(crate) mod server;
+#[cfg(feature = "valkey")]
+pub(crate) mod shared;
 pub(crate) mod tls;
 pub(crate) mod watcher;
 pub(crate) mod ws;

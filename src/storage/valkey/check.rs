@@ -16,7 +16,7 @@ use super::connect::connect;
 use super::connection::Connection as _;
 use super::control::{bytes_of, read_id};
 use super::health::{KEEPS, ServerInfo, harm_of};
-use super::index::Named as _;
+use super::index::key_of;
 use super::keys::{IndexName, Keys};
 use super::resp::{Replies, Reply, Request, RespConnection};
 use super::{ValkeyOptions, entry, keys, marker, scripts};
@@ -262,19 +262,13 @@ impl Probe {
         format!("tidemill:check:{}", self.topic)
     }
 
-    /// Returns the key of the part of the list of topics that has the topic.
-    fn index(&self) -> String {
-        self.keys.index(IndexName::Topics, self.keys.part_of(self.topic.slot()))
-    }
-
     /// Tries what holds the relay together: the list of topics, and keys of its own.
     async fn keys(&self) -> Result<String, String> {
         let key = self.own_key();
         let mut pipeline = glide::pipe();
         pipeline.cmd("SET").arg(&key).arg("probe").arg("NX").arg("PX").arg(PROBE_MS.to_string());
         pipeline.cmd("GET").arg(&key).cmd("DEL").arg(&key);
-        let name = self.topic.as_str();
-        let index = self.index();
+        let (name, index) = (self.topic.as_str(), key_of(self.keys, IndexName::Topics, &self.topic));
         pipeline.cmd("ZADD").arg(&index).arg("NX").arg("0").arg(name);
         pipeline.cmd("ZRANGE").arg(&index).arg(format!("[{name}")).arg("+").arg("BYLEX");
         pipeline.arg("LIMIT").arg("0").arg("1");
@@ -442,7 +436,7 @@ impl Probe {
             // One by one: the server refuses a command as a whole for one key.
             pipeline.cmd("DEL").arg(key);
         }
-        pipeline.cmd("ZREM").arg(self.index()).arg(self.topic.as_str());
+        pipeline.cmd("ZREM").arg(key_of(self.keys, IndexName::Topics, &self.topic)).arg(self.topic.as_str());
         if let Err(error) = self.run(&pipeline).await {
             tracing::debug!(error, "something of the check stays for {PROBE_SECONDS} seconds");
         }

@@ -87,6 +87,11 @@ impl Named for SeriesName {
     }
 }
 
+/// Returns the key of the part of an index that has this name.
+pub(super) fn key_of(keys: Keys, index: IndexName, name: &impl Named) -> String {
+    keys.index(index, keys.part_of(name.slot()))
+}
+
 /// All indexes.
 #[derive(Debug)]
 pub(super) struct Indexes {
@@ -199,7 +204,7 @@ impl<T: Named> Index<T> {
     pub(super) async fn has(&self, name: &T) -> Result<bool, StorageError> {
         let part = self.part_of(name);
         let mut request = Request::default();
-        request.add(&[b"ZSCORE", self.parts[part].as_bytes(), name.member().as_bytes()]);
+        request.add(&[b"ZRANK", self.parts[part].as_bytes(), name.member().as_bytes()]);
         let replies = self.ask(part, &request, Effect::Read).await?;
         Ok(replies.iter().next().is_some_and(|reply| !matches!(reply, Reply::Nil)))
     }

@@ -165,7 +165,12 @@ impl<C: Connection> Supervised<C> {
                     };
                     self.losses.fetch_add(1, Ordering::Relaxed);
                     self.set_down(&reason);
-                    tracing::warn!(connection = self.name, server = options.server(), reason, "connection lost");
+                    tracing::warn!(
+                        connection = self.name,
+                        server = options.server(),
+                        reason,
+                        "connection lost"
+                    );
                 }
                 Err(error) => self.note_failure(&error),
             }
@@ -207,9 +212,19 @@ impl<C: Connection> Supervised<C> {
         let text = error.to_string();
         let mut last_error = self.last_error.lock();
         if *last_error == text {
-            tracing::debug!(connection = self.name, server = options.server(), error = text, "still not connected");
+            tracing::debug!(
+                connection = self.name,
+                server = options.server(),
+                error = text,
+                "still not connected"
+            );
         } else {
-            tracing::warn!(connection = self.name, server = options.server(), error = text, "cannot connect, trying on");
+            tracing::warn!(
+                connection = self.name,
+                server = options.server(),
+                error = text,
+                "cannot connect, trying on"
+            );
             *last_error = text;
         }
     }

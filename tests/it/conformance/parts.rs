@@ -162,7 +162,7 @@ pub(super) async fn what_is_due_in_all_parts_is_told_by_when_it_is(ground: &Grou
         storage.schedules.due_within(MINUTE, 10).await.map(drop),
         storage.schedules.count_waiting().await.map(drop),
     ] {
-        assert!(matches!(&refused, Err(StorageError::ForeignKey(named)) if **named == **key), "{refused:?}");
+        assert!(matches!(&refused, Err(StorageError::ForeignKey(of)) if **of == **key), "{refused:?}");
     }
 }
 

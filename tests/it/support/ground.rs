@@ -45,6 +45,9 @@ pub(crate) struct Ground {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) clock: Clock,
     server: Option<Server>,
+    /// A cluster, in place of a server.
+    #[cfg(feature = "valkey")]
+    cluster: Option<super::shared::SharedCluster>,
     /// Whether the names of topics stand in braces in the keys of the server.
     has_braces: bool,
     topics: AtomicU64,
@@ -61,7 +64,16 @@ impl Ground {
     pub(crate) fn memory_at(clock: Clock) -> Self {
         let Opened { storage, backend } = memory(LIMITS, clock.clone());
         let topics = AtomicU64::new(0);
-        Self { storage, backend, clock, server: None, has_braces: false, topics }
+        Self {
+            storage,
+            backend,
+            clock,
+            server: None,
+            #[cfg(feature = "valkey")]
+            cluster: None,
+            has_braces: false,
+            topics,
+        }
     }
 
     /// Returns the Valkey backend on a server of its own, or `None` where that server is missing.
@@ -70,7 +82,24 @@ impl Ground {
         let server = Server::start(kind, &[]).await?;
         let Opened { storage, backend } = valkey(server.port(), false, LIMITS).await;
         let (clock, topics) = (Clock::system(), AtomicU64::new(0));
-        Some(Self { storage, backend, clock, server: Some(server), has_braces: false, topics })
+        Some(Self { storage, backend, clock, server: Some(server), cluster: None, has_braces: false, topics })
+    }
+
+    /// Returns the Valkey backend on a cluster, which the test has for itself.
+    #[cfg(feature = "valkey")]
+    pub(crate) async fn in_cluster() -> Option<Self> {
+        let cluster = super::shared::SharedCluster::start().await?;
+        let Opened { storage, backend } = valkey(cluster.port(), false, LIMITS).await;
+        let (clock, topics) = (Clock::system(), AtomicU64::new(0));
+        Some(Self {
+            storage,
+            backend,
+            clock,
+            server: None,
+            cluster: Some(cluster),
+            has_braces: false,
+            topics,
+        })
     }
 
     /// Returns the Valkey backend, with keys for a cluster.
@@ -84,16 +113,23 @@ impl Ground {
 
     /// Returns the same backend under other limits; in memory that is an empty one.
     pub(crate) async fn under(&self, limits: StorageLimits) -> Storage {
-        match &self.server {
-            #[cfg(feature = "valkey")]
-            Some(server) => valkey(server.port(), self.has_braces, limits).await.storage,
-            _ => memory(limits, self.clock.clone()).storage,
+        #[cfg(feature = "valkey")]
+        if let Some(port) = self.port() {
+            return valkey(port, self.has_braces, limits).await.storage;
         }
+        memory(limits, self.clock.clone()).storage
     }
 
     /// Returns whether the backend has a server, to which other nodes can connect.
     pub(crate) fn has_server(&self) -> bool {
         self.server.is_some()
+    }
+
+    /// Returns the port to which nodes connect.
+    #[cfg(feature = "valkey")]
+    fn port(&self) -> Option<u16> {
+        let of_cluster = || self.cluster.as_ref().map(super::shared::SharedCluster::port);
+        self.server.as_ref().map(Server::port).or_else(of_cluster)
     }
 
     /// Returns the server.

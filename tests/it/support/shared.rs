@@ -83,7 +83,14 @@ async fn start(binary: &Path, folder: &PathBuf) -> Vec<u16> {
         let of_node = folder.join(number.to_string());
         std::fs::create_dir_all(&of_node).expect("a folder can be made");
         let mut command = Command::new(binary);
-        command.args(["--port", &port.to_string(), "--cluster-port", &bus.to_string(), "--bind", "127.0.0.1"]);
+        command.args([
+            "--port",
+            &port.to_string(),
+            "--cluster-port",
+            &bus.to_string(),
+            "--bind",
+            "127.0.0.1",
+        ]);
         command.args(["--cluster-enabled", "yes", "--save", "", "--appendonly", "no", "--daemonize", "yes"]);
         command.arg("--dir").arg(&of_node).arg("--pidfile").arg(of_node.join("pid"));
         command.args(["--logfile", "log"]).current_dir(&of_node);
