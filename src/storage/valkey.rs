@@ -59,7 +59,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use cluster::places::{Places, Seat};
+use cluster::places::Places;
+use cluster::seat::Seat;
 use connection::{Connection, Work};
 use supervised::Supervised;
 

@@ -22,6 +22,7 @@ mod changing;
 mod filling;
 mod index;
 mod replies;
+mod routing;
 mod touching;
 
 /// How often changes are tried whose bucket had to be made, or in which keys had to go first whose time was over.

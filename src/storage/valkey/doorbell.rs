@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::places::Seat;
+use super::cluster::seat::Seat;
 use super::keys::Keys;
 use super::locks::read_secret;
 use super::options::ValkeyOptions;
@@ -36,6 +36,9 @@ use super::resp::{Parts, Request, RespConnection};
 use super::{keys, notice};
 use crate::storage::hints::Hints;
 use crate::storage::{Hint, HintListener};
+use watched::{Echo, Subscribed, Watched};
+
+mod watched;
 
 /// Topics named in one command.
 const TOPICS_CHUNK: usize = 256;
@@ -52,47 +55,6 @@ const LOCK: &str = "$lock:";
 /// How long a node heeds its own notices after a change that was not answered: the server may get to it when
 /// nobody waits for it any more.
 const HEARS_ITSELF: Duration = Duration::from_mins(1);
-
-/// The topics that a node watches.
-#[derive(Debug, Default)]
-struct Watched {
-    topics: HashSet<TopicName>,
-    /// Those that came or went since the connection followed last: there may be very many topics, and most
-    /// stay.
-    changed: HashSet<TopicName>,
-    /// All topics, as far as nodes give notice of them.
-    all: Wish,
-    /// Locks that are handed over.
-    locks: Wish,
-}
-
-/// Whether the node wants to hear of something.
-#[derive(Debug, Default)]
-struct Wish {
-    is_there: bool,
-    /// Whether it is still to be told that it hears of it.
-    is_untold: bool,
-}
-
-impl Wish {
-    /// Begins or ends it, and returns whether that is a change.
-    fn set(&mut self, is_there: bool) -> bool {
-        let is_changed = self.is_there != is_there;
-        if is_changed {
-            *self = Self { is_there, is_untold: is_there };
-        }
-        is_changed
-    }
-}
-
-/// What the connection listens to.
-#[derive(Debug, Default)]
-struct Subscribed {
-    /// The channels of all nodes: subscribed to as long as anything is watched.
-    doorbell: Vec<Arc<str>>,
-    /// Topics of whose keys the server tells.
-    topics: HashSet<TopicName>,
-}
 
 /// The node's end of the doorbell, and what it tells whoever listens.
 #[derive(Debug)]
@@ -442,28 +404,6 @@ impl Drop for Changing<'_> {
         if !self.topics.is_empty() {
             self.doorbell.tell_unanswered(self.topics.iter().copied());
         }
-    }
-}
-
-/// The echo that is waited for, since when.
-#[derive(Debug, Default)]
-struct Echo(Mutex<Option<(String, Instant)>>);
-
-impl Echo {
-    fn expect(&self, text: &str) {
-        *self.0.lock() = Some((text.to_owned(), Instant::now()));
-    }
-
-    fn hear(&self, text: &str) {
-        self.0.lock().take_if(|(expected, _)| expected == text);
-    }
-
-    fn forget(&self) {
-        *self.0.lock() = None;
-    }
-
-    fn age(&self) -> Option<Duration> {
-        self.0.lock().as_ref().map(|(_, since)| since.elapsed())
     }
 }
 

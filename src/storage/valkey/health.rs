@@ -10,7 +10,8 @@ use tidemill_proto::health::{BackendHealth, HealthStatus, ServerHealth};
 use tokio::time::{Instant, timeout};
 
 use super::Shard;
-use super::cluster::places::{Places, Seat};
+use super::cluster::places::Places;
+use super::cluster::seat::Seat;
 use super::control::bytes_of;
 use super::failure::{Effect, causes_of};
 use crate::storage::{Condition, StorageError, Unfit};

@@ -8,11 +8,14 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tidemill_proto::{BucketName, SeriesName, TopicName};
+use tokio::time::timeout;
 
-use super::cluster::places::Seat;
+use super::cluster::seat::Seat;
 use super::failure::{Effect, Redirect, of_key, of_reply, refuses_writes, unexpected};
 use super::keys::{self, IndexName, Keys};
 use super::resp::{Bounds, Replies, Reply, Request, RespConnection};
@@ -26,6 +29,8 @@ mod times;
 
 /// Members of a part that are asked for in one step, where those that came before were not enough.
 const STEP_NAMES: usize = 256;
+/// How long a server of a cluster may take to count.
+const COUNTED_WITHIN: Duration = Duration::from_millis(250);
 /// Comes behind every character of a name.
 const BEHIND_NAMES: char = '\x7f';
 /// Bytes that the answer to a command may have beside members, and for each member.
@@ -133,6 +138,8 @@ pub(super) struct Index<T> {
     keys: Keys,
     /// The key of each part.
     parts: Vec<String>,
+    /// How many names each part was found to have last.
+    counts: Vec<AtomicU64>,
     names: PhantomData<fn() -> T>,
 }
 
@@ -184,8 +191,9 @@ impl<T: Named> Index<T> {
         keys: Keys,
         name: IndexName,
     ) -> Self {
-        let parts = (0..keys.parts()).map(|part| keys.index(name, part)).collect();
-        Self { connection: connection.clone(), seat: seat.cloned(), keys, parts, names: PhantomData }
+        let parts: Vec<_> = (0..keys.parts()).map(|part| keys.index(name, part)).collect();
+        let counts = parts.iter().map(|_| AtomicU64::new(0)).collect();
+        Self { connection: connection.clone(), seat: seat.cloned(), keys, parts, counts, names: PhantomData }
     }
 
     /// Has it name these; returns of each whether it did not yet.
@@ -209,7 +217,8 @@ impl<T: Named> Index<T> {
         Ok(replies.iter().next().is_some_and(|reply| !matches!(reply, Reply::Nil)))
     }
 
-    /// Returns how many it names.
+    /// Returns how many it names. In a cluster, a server that does not tell at once holds up nobody: of its parts it is told
+    /// what they had when it did.
     pub(super) async fn count(&self) -> Result<u64, StorageError> {
         let counts = |(part, key): (usize, &String)| {
             let mut request = Request::default();
@@ -217,10 +226,20 @@ impl<T: Named> Index<T> {
             (part, request)
         };
         let asked: Vec<_> = self.parts.iter().enumerate().map(counts).collect();
-        let mut all = 0;
-        for replies in self.ask_all(&asked).await? {
-            let count = replies.iter().next().and_then(|reply| u64::try_from(reply.integer()?).ok());
-            all += count.ok_or_else(|| unexpected("ZCARD", Effect::Read))?;
+        let within = if self.seat.is_some() { COUNTED_WITHIN } else { Duration::MAX };
+        let ask = asked.iter().map(|(part, request)| timeout(within, self.ask(*part, request, Effect::Read)));
+        let mut all: u64 = 0;
+        for (known, answer) in self.counts.iter().zip(join_all(ask).await) {
+            match answer {
+                Ok(Ok(replies)) => {
+                    let count = replies.iter().next().and_then(|reply| u64::try_from(reply.integer()?).ok());
+                    known.store(count.ok_or_else(|| unexpected("ZCARD", Effect::Read))?, Ordering::Relaxed);
+                }
+                Ok(Err(StorageError::Unavailable(_))) if self.seat.is_some() => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_) => {}
+            }
+            all = all.saturating_add(known.load(Ordering::Relaxed));
         }
         Ok(all)
     }

@@ -37,8 +37,10 @@ use super::options::ValkeyOptions;
 use super::pipeline::{Outcome, Pipeline, PipelineResult};
 use super::slots::SLOTS;
 use crate::storage::{NewMessage, StorageError};
+use budget::{QueueBudget, Ticket};
 use pacing::Step;
 
+mod budget;
 pub(super) mod detour;
 mod pacing;
 
@@ -264,43 +266,6 @@ pub(super) async fn outcomes_of(parts: Vec<(Vec<usize>, Queueing)>, count: usize
         }
     }
     outcomes.into_iter().map(|outcome| outcome.expect("every place belongs to one part")).collect()
-}
-
-/// What may wait for the server, on this node.
-#[derive(Debug)]
-struct QueueBudget {
-    messages: AtomicUsize,
-    bytes: AtomicUsize,
-    messages_max: usize,
-    bytes_max: usize,
-}
-
-/// A part of the budget, given back when dropped.
-#[derive(Debug)]
-struct Ticket {
-    budget: Arc<QueueBudget>,
-    messages: usize,
-    bytes: usize,
-}
-
-impl QueueBudget {
-    fn take(budget: &Arc<Self>, messages: usize, bytes: usize) -> Option<Ticket> {
-        let messages_before = budget.messages.fetch_add(messages, Ordering::Relaxed);
-        let bytes_before = budget.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let ticket = Ticket { budget: budget.clone(), messages, bytes };
-        // A batch that is larger than the whole budget passes when nothing else waits.
-        let fits = |before: usize, more: usize, max: usize| before == 0 || before + more <= max;
-        let fits = fits(messages_before, messages, budget.messages_max)
-            && fits(bytes_before, bytes, budget.bytes_max);
-        fits.then_some(ticket)
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.budget.messages.fetch_sub(self.messages, Ordering::Relaxed);
-        self.budget.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
 }
 
 /// One lane's task.

@@ -100,8 +100,8 @@ impl Shard {
                     named.extend(streams.iter().map(String::as_bytes));
                 }
                 reply => {
-                    let names = names_of(checked(reply, "XREAD")?);
-                    named.extend(names.ok_or_else(|| unexpected("XREAD", Effect::Read))?);
+                    let there = names_of(checked(reply, "XREAD")?);
+                    named.extend(there.ok_or_else(|| unexpected("XREAD", Effect::Read))?);
                 }
             }
         }

@@ -10,19 +10,18 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::work::{GroupDetail, GroupName, GroupSettings};
-use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp, TopicName, TopicSelector};
+use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
 use super::failure::{Redirect, same};
 use super::slots::slot_of;
-use super::{Valkey, at, health, keys, slot_of_bucket, slot_of_topic};
+use super::{Valkey, at, health, keys, slot_of_topic};
 use crate::storage::{
-    AccessDocuments, AccessEdit, AccessStore, Appended, Batch, BucketSettings, BucketState, BucketStore,
-    Changes, Claim, Claimed, Condition, DeadLetter, Draw, Drawn, Dying, Existing, Fate, FillAsked, Followed,
-    GroupChange, GroupStart, HintListener, KeyChanges, KeyEntry, KeyFill, KeyPage, KeyRange, KeysChanged,
-    KeysExpired, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Outcome, Places,
-    Range, RecordChanges, RecordEdit, RecordStore, Revived, RunEnd, RunEnding, RunStore, Selection,
-    Settlement, StorageError, StoredMessage, Swept, Tail, Tended, TicketClaim, TopicChange, TopicList,
-    TopicState, TopicStore, Trim, Upkeep, WorkStore,
+    AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Claim, Claimed, Condition,
+    DeadLetter, Draw, Drawn, Dying, Existing, Fate, Followed, GroupChange, GroupStart, HintListener,
+    LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Outcome, Places, Range,
+    RecordChanges, RecordEdit, RecordStore, Revived, RunEnd, RunEnding, RunStore, Selection, Settlement,
+    StorageError, StoredMessage, Swept, Tail, Tended, TicketClaim, TopicChange, TopicList, TopicState,
+    TopicStore, Trim, Upkeep, WorkStore,
 };
 
 /// Returns results, or their error where all of them say that what they are about lives elsewhere.
@@ -400,110 +399,5 @@ impl WorkStore for Valkey {
         id: MessageId,
     ) -> Result<Option<Fate>, StorageError> {
         at!(self, slot_of_topic(topic), shard => shard.fate(topic, group, id).await)
-    }
-}
-
-#[async_trait]
-impl BucketStore for Valkey {
-    async fn change_keys(&self, changes: KeyChanges) -> Result<KeysChanged, StorageError> {
-        at!(self, slot_of_bucket(&changes.bucket), shard => shard.change_keys(&changes).await)
-    }
-
-    async fn key(
-        &self,
-        bucket: &BucketName,
-        key: &KeyName,
-        value: bool,
-    ) -> Result<Option<KeyEntry>, StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.key(bucket, key, value).await)
-    }
-
-    async fn key_history(&self, bucket: &BucketName, key: &KeyName) -> Result<Vec<KeyEntry>, StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.key_history(bucket, key).await)
-    }
-
-    async fn touch_key(
-        &self,
-        bucket: &BucketName,
-        key: &KeyName,
-        ttl: Option<Duration>,
-        value: bool,
-    ) -> Result<Option<KeyEntry>, StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.touch_key(bucket, key, ttl, value).await)
-    }
-
-    async fn fill_key(&self, asked: &FillAsked) -> Result<KeyFill, StorageError> {
-        at!(self, slot_of_bucket(&asked.bucket), shard => shard.fill_key(asked).await)
-    }
-
-    async fn count_reads(&self, bucket: &BucketName, reads: &[(KeyName, u32)]) -> Result<(), StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.count_reads(bucket, reads).await)
-    }
-
-    async fn touch_revisions(
-        &self,
-        bucket: &BucketName,
-        keys: &[(KeyName, MessageId)],
-        ttl: Duration,
-    ) -> Result<Vec<bool>, StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.touch_revisions(bucket, keys, ttl).await)
-    }
-
-    async fn list_keys(&self, bucket: &BucketName, range: KeyRange) -> Result<KeyPage, StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.list_keys(bucket, range.clone()).await)
-    }
-
-    async fn revoke_keys(
-        &self,
-        bucket: &BucketName,
-        owner: &KeyName,
-        timestamp: Timestamp,
-    ) -> Result<u64, StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.revoke_keys(bucket, owner, timestamp).await)
-    }
-
-    async fn expire_keys(&self, buckets: &[BucketName]) -> Vec<Result<KeysExpired, StorageError>> {
-        let groups = match self.places.groups(buckets.iter().map(slot_of_bucket)) {
-            Ok(groups) => groups,
-            Err(error) => return buckets.iter().map(|_| Err(same(&error))).collect(),
-        };
-        let expire = groups.iter().map(|(shard, places)| async move {
-            let buckets: Vec<BucketName> = places.iter().map(|place| buckets[*place].clone()).collect();
-            shard.expire_keys(&buckets).await
-        });
-        let found = join_all(expire).await;
-        in_order(groups.iter().zip(found).map(|((_, places), found)| (&places[..], found)))
-    }
-
-    async fn expiring_within(
-        &self,
-        within: Duration,
-        limit: usize,
-    ) -> Result<Vec<(BucketName, Duration)>, StorageError> {
-        at!(self, None, shard => shard.expiring_within(within, limit).await)
-    }
-
-    async fn put_bucket(
-        &self,
-        bucket: &BucketName,
-        settings: BucketSettings,
-    ) -> Result<(BucketState, bool), StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.make_bucket(bucket, &settings, false).await)
-    }
-
-    async fn bucket(&self, bucket: &BucketName) -> Result<BucketState, StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.bucket(bucket).await)
-    }
-
-    async fn bucket_names(
-        &self,
-        after: Option<&BucketName>,
-        limit: usize,
-    ) -> Result<Vec<BucketName>, StorageError> {
-        at!(self, None, shard => shard.bucket_names(after, limit).await)
-    }
-
-    async fn delete_bucket(&self, bucket: &BucketName) -> Result<(), StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.delete_bucket(bucket).await)
     }
 }

@@ -91,7 +91,7 @@ impl ScheduleStore for Valkey {
 
     async fn count_waiting(&self) -> Result<u64, StorageError> {
         let mut all = 0;
-        for shard in self.places.current().shards.iter() {
+        for shard in &self.places.current().shards {
             all += shard.count_waiting().await?;
         }
         Ok(all)

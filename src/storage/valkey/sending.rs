@@ -19,7 +19,7 @@ use tidemill_proto::topics::TopicUpdate;
 use tidemill_proto::{MessageId, TopicName};
 use tokio::sync::watch;
 
-use super::cluster::places::Seat;
+use super::cluster::seat::Seat;
 use super::doorbell::Doorbell;
 use super::entry;
 use super::failure::{Effect, Failure, Redirect, causes_of, of_reply, refuses_writes, same, unexpected};
@@ -35,8 +35,11 @@ use super::trimming::{self, Countdowns};
 use super::{keys, runs, scripts};
 use crate::clock::Clock;
 use crate::storage::{Appended, NewMessage, StorageError, TopicPolicy};
+pub(super) use deciding::not_created;
+use deciding::{fail, is_made, scripts_of};
 use replies::{AppendReply, read_id, read_script_reply};
 
+mod deciding;
 mod replies;
 
 /// How often a message is sent again after something was mended. A topic that is deleted as fast as
@@ -475,61 +478,5 @@ async fn goes_down(mut up: watch::Receiver<bool>) {
     if up.wait_for(|up| !*up).await.is_err() {
         // The connection is gone with the backend, which ends the lanes.
         std::future::pending::<()>().await;
-    }
-}
-
-/// Returns the scripts that messages need.
-fn scripts_of(open: &[(usize, NewMessage)]) -> Vec<&'static str> {
-    let has = |of: fn(&NewMessage) -> bool| open.iter().any(|(_, message)| of(message));
-    let unique = has(|message| message.unique.is_some());
-    let conditional = has(|message| message.unique.is_none() && message.expected_last.is_some());
-    let once = has(|message| {
-        message.unique.is_none() && message.expected_last.is_none() && message.idempotency.is_some()
-    });
-    let scripts =
-        [(once, scripts::APPEND_ONCE), (conditional, scripts::APPEND_IF), (unique, scripts::APPEND_UNIQUE)];
-    scripts.into_iter().filter(|(is_needed, _)| *is_needed).map(|(_, script)| script).collect()
-}
-
-/// Returns whether one of these messages makes a topic.
-fn is_made(again: &[(usize, NewMessage)], topic: &TopicName) -> bool {
-    again.iter().any(|(_, message)| message.topic == *topic)
-}
-
-/// Decides every message of a pipeline that failed as a whole.
-fn fail(open: Vec<(usize, NewMessage)>, outcomes: &mut [Option<Outcome>], error: &StorageError) {
-    for (place, _) in open {
-        outcomes[place] = Some(Err(same(error)));
-    }
-}
-
-/// A message whose topic could not be created was not appended, whatever became of the topic.
-pub(super) fn not_created(error: &StorageError) -> StorageError {
-    let cause = || Failure::NotCreated(causes_of(error)).into();
-    match error {
-        StorageError::TopicsLimit => StorageError::TopicsLimit,
-        StorageError::NotATopic => StorageError::NotATopic,
-        StorageError::ForeignKey(key) => StorageError::ForeignKey(key.clone()),
-        StorageError::IdsUsedUp => StorageError::IdsUsedUp,
-        StorageError::Overloaded => StorageError::Overloaded,
-        StorageError::Full(_) => StorageError::Full(cause()),
-        StorageError::KeysFull(_) => StorageError::KeysFull(cause()),
-        StorageError::Unavailable(_) | StorageError::Indeterminate(_) => StorageError::Unavailable(cause()),
-        StorageError::NoTopic
-        | StorageError::TopicExists
-        | StorageError::NotLast(_)
-        | StorageError::Fenced(_)
-        | StorageError::Closed
-        | StorageError::Cancelled(_)
-        | StorageError::TopicFull
-        | StorageError::NotCompacted
-        | StorageError::KeyReused
-        | StorageError::SchedulesLimit
-        | StorageError::NoGroup
-        | StorageError::PoliciesLimit
-        | StorageError::GroupsLimit
-        | StorageError::GroupHolds
-        | StorageError::NoBucket
-        | StorageError::BucketsLimit => StorageError::NoTopic,
     }
 }

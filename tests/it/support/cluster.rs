@@ -1,5 +1,7 @@
 //! A cluster of real servers on this machine: made, hurt, failed over, its slots moved, and ended.
 //!
+//! Long because: what is done to a cluster is one thing after the other, and is itself tested here.
+//!
 //! It must not know the relay, nor what is tested.
 
 use std::collections::{BTreeMap, HashMap};

@@ -120,9 +120,12 @@ impl Ground {
         memory(limits, self.clock.clone()).storage
     }
 
-    /// Returns whether the backend has a server, to which other nodes can connect.
+    /// Returns whether the backend has a server, or a cluster of them, to which other nodes can connect.
     pub(crate) fn has_server(&self) -> bool {
-        self.server.is_some()
+        #[cfg(feature = "valkey")]
+        return self.port().is_some();
+        #[cfg(not(feature = "valkey"))]
+        false
     }
 
     /// Returns the port to which nodes connect.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 
 use super::{Job, Lanes, Queueing, pacing};
 use crate::storage::NewMessage;
@@ -20,12 +20,15 @@ use crate::storage::valkey::failure::Failure;
 use crate::storage::valkey::pipeline::Outcome;
 
 /// What a lane has handed on, with who waits for what becomes of it.
-pub(in super::super) type Handed = (Vec<NewMessage>, oneshot::Sender<Vec<Outcome>>);
+type Handed = (Vec<NewMessage>, oneshot::Sender<Vec<Outcome>>);
 
 /// The way of some slots' topics while they move.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in super::super) struct Detour {
-    handed: mpsc::UnboundedSender<Handed>,
+    /// What lanes have handed on; the bounds of their queues hold for it, too.
+    handed: Mutex<VecDeque<Handed>>,
+    /// Told when there is more of it.
+    more: Notify,
     held: Mutex<VecDeque<Job>>,
 }
 
@@ -40,17 +43,11 @@ pub(in super::super) trait Walk: Send + Sync {
 }
 
 impl Detour {
-    /// Returns a detour, and what lanes hand on.
-    pub(in super::super) fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<Handed>) {
-        let (handed, receiver) = mpsc::unbounded_channel();
-        (Arc::new(Self { handed, held: Mutex::default() }), receiver)
-    }
-
-    /// Takes messages that a lane has handed on, behind those before; what waits for the lane holds their bounds.
+    /// Takes messages that a lane has handed on, behind those before.
     pub(in super::super) fn hand_on(&self, messages: Vec<NewMessage>) -> oneshot::Receiver<Vec<Outcome>> {
         let (reply, receiver) = oneshot::channel();
-        // One that nobody walks any more is that of a relay that stops.
-        let _ = self.handed.send((messages, reply));
+        self.handed.lock().push_back((messages, reply));
+        self.more.notify_one();
         receiver
     }
 
@@ -94,27 +91,23 @@ impl Detour {
     }
 
     /// Walks it to its end; `passed` are the marks in the lanes.
-    pub(in super::super) async fn walk(
-        self: Arc<Self>,
-        walk: impl Walk,
-        mut handed: mpsc::UnboundedReceiver<Handed>,
-        passed: Vec<oneshot::Receiver<()>>,
-    ) {
+    pub(in super::super) async fn walk(self: Arc<Self>, walk: impl Walk, passed: Vec<oneshot::Receiver<()>>) {
         let mut agreed = true;
         let mut passed = std::pin::pin!(join_all(passed));
         let mut is_passed = false;
         loop {
-            let next = tokio::select! {
-                biased;
-                next = handed.recv() => next,
-                _ = &mut passed, if !is_passed => {
-                    is_passed = true;
-                    continue;
+            let next = self.handed.lock().pop_front();
+            let Some((messages, reply)) = next else {
+                if is_passed {
+                    // Lanes hand nothing on behind their marks.
+                    break;
                 }
-                // Lanes hand nothing on behind their marks.
-                () = std::future::ready(()), if is_passed => None,
+                tokio::select! {
+                    () = self.more.notified() => {}
+                    _ = &mut passed => is_passed = true,
+                }
+                continue;
             };
-            let Some((messages, reply)) = next else { break };
             let outcomes;
             (outcomes, agreed) = walk.follow(messages).await;
             let _ = reply.send(outcomes);
