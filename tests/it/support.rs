@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+#[cfg(feature = "valkey")]
+pub(crate) mod cluster;
 pub(crate) mod dice;
 pub(crate) mod doors;
 pub(crate) mod faulty;
@@ -20,6 +22,8 @@ pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod relay;
 pub(crate) mod resp;
+#[cfg(feature = "valkey")]
+pub(crate) mod sentinel;
 pub(crate) mod server;
 pub(crate) mod tls;
 pub(crate) mod watcher;

@@ -32,6 +32,11 @@ impl Reply {
         }
     }
 
+    /// Returns the text of a reply that may be a refusal.
+    pub(crate) fn text_or_error(&self) -> String {
+        if let Self::Error(text) = self { text.clone() } else { self.text() }
+    }
+
     /// Returns the text of a simple or bulk reply.
     pub(crate) fn text(&self) -> String {
         match self {

@@ -17,6 +17,10 @@ use super::resp::{Connection, Reply};
 const START_MAX: Duration = Duration::from_secs(20);
 /// How often to look whether it does. It takes about 20 ms.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// What is said to a server that keeps nothing on disk.
+const KEEPS_NOTHING: [&str; 4] = ["--save", "", "--appendonly", "no"];
+/// The name of a sentinel's file.
+const SENTINEL_FILE: &str = "sentinel.conf";
 /// How long a reply may take.
 const REPLY_MAX: Duration = Duration::from_secs(10);
 
@@ -53,6 +57,17 @@ fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
+/// What a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Alone,
+    /// Of a cluster, with the port on which its nodes speak with each other.
+    Node {
+        bus: u16,
+    },
+    Sentinel,
+}
+
 /// A running server with a folder of its own. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -60,6 +75,7 @@ pub(crate) struct Server {
     launch: Vec<OsString>,
     port: u16,
     tls: bool,
+    role: Role,
     arguments: Vec<String>,
     folder: tempfile::TempDir,
     process: Option<Child>,
@@ -81,26 +97,39 @@ impl Server {
     /// Starts a server with a configuration file, which then says what is kept on disk.
     pub(crate) async fn start_with_file(kind: Kind, file: &Path, arguments: &[&str]) -> Option<Self> {
         let launch = vec![kind.find()?.into(), file.into()];
-        Some(Self::launch(launch, false, arguments).await)
+        Some(Self::launch(launch, (false, Role::Alone), arguments).await)
     }
 
     /// Starts a server with a shell script, which gets the arguments and says what is kept on disk.
     pub(crate) async fn start_with_script(script: &str) -> Self {
         let launch = ["/bin/sh", "-euc", script, "sh"].map(OsString::from).to_vec();
-        Self::launch(launch, false, &[]).await
+        Self::launch(launch, (false, Role::Alone), &[]).await
+    }
+
+    /// Starts a node that belongs to no cluster yet and keeps nothing on disk but what it knows of others.
+    pub(crate) async fn start_node(kind: Kind, arguments: &[&str]) -> Option<Self> {
+        let launch = vec![kind.find()?.into()];
+        let arguments = [&KEEPS_NOTHING, arguments].concat();
+        Some(Self::launch(launch, (false, Role::Node { bus: 0 }), &arguments).await)
+    }
+
+    /// Starts a sentinel that watches nothing yet.
+    pub(crate) async fn start_sentinel(kind: Kind, arguments: &[&str]) -> Option<Self> {
+        let launch = vec![kind.find()?.into(), SENTINEL_FILE.into(), "--sentinel".into()];
+        Some(Self::launch(launch, (false, Role::Sentinel), arguments).await)
     }
 
     async fn start_with(kind: Kind, tls: bool, arguments: &[&str]) -> Option<Self> {
         let launch = vec![kind.find()?.into()];
-        let keeps_nothing = ["--save", "", "--appendonly", "no"];
-        Some(Self::launch(launch, tls, &[&keeps_nothing, arguments].concat()).await)
+        Some(Self::launch(launch, (tls, Role::Alone), &[&KEEPS_NOTHING, arguments].concat()).await)
     }
 
-    async fn launch(launch: Vec<OsString>, tls: bool, arguments: &[&str]) -> Self {
+    async fn launch(launch: Vec<OsString>, (tls, role): (bool, Role), arguments: &[&str]) -> Self {
         let mut server = Self {
             launch,
             port: 0,
             tls,
+            role,
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             folder: tempfile::tempdir().expect("a temporary folder can be made"),
             process: None,
@@ -108,6 +137,9 @@ impl Server {
         // Between choosing a free port and binding it, another test may take it.
         for _ in 0..10 {
             server.port = free_port();
+            if let Role::Node { bus } = &mut server.role {
+                *bus = free_port();
+            }
             if server.spawn().await {
                 return server;
             }
@@ -117,6 +149,15 @@ impl Server {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Returns the port on which it speaks with other nodes of its cluster.
+    ///
+    /// # Panics
+    /// It is no node.
+    pub(crate) fn bus_port(&self) -> u16 {
+        let Role::Node { bus } = self.role else { panic!("the server is no node of a cluster") };
+        bus
     }
 
     /// Returns the folder that the server works in.
@@ -150,6 +191,14 @@ impl Server {
         let folder = OsString::from(self.folder());
         command.args(["--bind", "127.0.0.1", "--daemonize", "no"]);
         command.args(["--loglevel", "notice", "--logfile", "server.log", "--dir"]).arg(folder);
+        match self.role {
+            Role::Alone => {}
+            Role::Node { bus } => {
+                command.args(["--cluster-enabled", "yes", "--cluster-port", &bus.to_string()]);
+            }
+            // It keeps there what it knows.
+            Role::Sentinel => drop(std::fs::File::create_new(self.folder().join(SENTINEL_FILE))),
+        }
         command.args(&self.arguments).current_dir(self.folder());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         drop(std::fs::remove_file(self.folder().join("server.log")));
@@ -171,7 +220,8 @@ impl Server {
 
     async fn answers(&self) -> bool {
         // Only its own log tells it from another server on a port that this one did not get.
-        if !self.log().contains("Ready to accept connections") {
+        let says = if self.role == Role::Sentinel { "Sentinel ID is" } else { "Ready to accept connections" };
+        if !self.log().contains(says) {
             return false;
         }
         if self.tls {
@@ -196,6 +246,21 @@ impl Server {
             .await
             .expect("the server replies in time")
             .expect("the server replies")
+    }
+
+    /// Sends one command and returns the reply, if one comes within a time.
+    pub(crate) async fn try_command<A: AsRef<[u8]>>(
+        &self,
+        arguments: &[A],
+        within: Duration,
+    ) -> Option<Reply> {
+        let exchange = async { Connection::open(self.port).await?.command(arguments).await };
+        tokio::time::timeout(within, exchange).await.ok()?.ok()
+    }
+
+    /// Returns whether the process runs, frozen or not.
+    pub(crate) fn is_running(&self) -> bool {
+        self.process.is_some()
     }
 
     /// Kills the server as a crash would, and waits until it is gone.
