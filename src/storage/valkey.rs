@@ -5,7 +5,8 @@
 //! | `routing` | the contract, answered by the shard of a topic or by all |
 //! | `target`, `options` | which server, and the bounds |
 //! | `keys` | the name of everything in the server |
-//! | `resolver` | which server is dialled for a target |
+//! | `resolver`, `finding` | which server is dialled for a target; where that is not told by the target alone |
+//! | `login` | as whom, and a password that changes |
 //! | `connect`, `connection`, `supervised` | connections, and looking after them |
 //! | `resp` | a connection of our own |
 //! | `control` | the client library, supervised |
@@ -34,7 +35,7 @@
 //! | `takes`, `series` | limits of applications, and series of measurements |
 //! | `scripts` | steps that must be one |
 //! | `failure` | the server's errors, turned into the contract's |
-//! | `health`, `check` | what the server tells of itself; the self-test |
+//! | `health`, `rights`, `check` | what the server tells of itself; what its user lacks; the self-test |
 //!
 //! # Two roads
 //! Messages pass over connections of our own, one for each kind of work, so that none stands behind another's: `publish`
@@ -76,6 +77,7 @@ mod ending;
 mod entry;
 mod facts;
 mod failure;
+mod finding;
 mod health;
 mod kept;
 mod keys;
@@ -85,6 +87,7 @@ mod leases;
 mod limits;
 mod live;
 mod locks;
+mod login;
 mod marker;
 mod messages;
 mod new_topic;
@@ -98,6 +101,7 @@ mod recurring;
 mod refusing;
 pub mod resolver;
 mod resp;
+mod rights;
 mod routing;
 mod runs;
 mod schedules;
@@ -117,6 +121,7 @@ mod trimming;
 mod waiting_body;
 mod work;
 
+pub use login::{Login, PasswordFile};
 pub use options::{KeyForm, ValkeyOptions};
 pub use resolver::{Address, Resolver};
 pub use target::{Target, TargetError};
@@ -136,6 +141,7 @@ pub struct Valkey {
 #[derive(Debug)]
 struct Shard {
     target: Target,
+    options: ValkeyOptions,
     keys: keys::Keys,
     limits: StorageLimits,
     clock: Clock,
@@ -161,6 +167,8 @@ impl Valkey {
     pub fn connect(node: NodeId, options: ValkeyOptions, limits: StorageLimits, clock: Clock) -> Arc<Self> {
         let tracker = TaskTracker::new();
         let token = CancellationToken::new();
+        let options = finding::found(options);
+        tracker.spawn(token.clone().run_until_cancelled_owned(finding::follow(options.clone())));
         let shards = [Shard::connect(node, options, limits, clock, &tracker, &token)];
         Arc::new(Self { shards, tracker, token })
     }
@@ -205,11 +213,12 @@ impl Shard {
         let lanes = lanes::Lanes::start(&Arc::new(sender), &options, tracker, token);
         let calls = calls::Calls::start(work, options.timeout, tracker, token);
         Self {
-            target: options.target,
+            target: options.target.clone(),
             keys,
             limits,
             clock,
             sweep_interval: options.sweep_interval,
+            options,
             publish,
             change,
             read,

@@ -14,6 +14,7 @@ use crate::support::relay::{Answer, TestRelay};
 
 mod asking;
 mod frozen;
+mod hosted;
 mod killing;
 mod letters;
 mod link;
@@ -26,6 +27,8 @@ mod reading;
 mod refusing;
 mod replaced;
 mod rolling;
+mod sentinel;
+mod standby;
 mod starting;
 mod stopping;
 mod tls;

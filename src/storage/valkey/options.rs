@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tidemill_tls::ClientIdentity;
 
+use super::login::{Login, PasswordFile};
 use super::resolver::{Named, Resolver};
 use super::target::Target;
 
@@ -17,6 +18,12 @@ pub struct ValkeyOptions {
     pub target: Target,
     /// Who tells where the primary of the target listens.
     pub resolver: Arc<dyn Resolver>,
+    /// What the password is read from again, in place of the target's.
+    pub password_file: Option<Arc<PasswordFile>>,
+    /// How to log in at the sentinels that watch the target.
+    pub sentinel_login: Login,
+    /// Whether to speak TLS with sentinels.
+    pub sentinel_tls: bool,
     /// Certificates (PEM) to trust in place of the system's, for TLS.
     pub ca_pem: Option<Vec<u8>>,
     /// The certificate to show to a server that asks for one, for TLS.
@@ -40,8 +47,11 @@ impl ValkeyOptions {
     #[must_use]
     pub fn new(target: Target) -> Self {
         Self {
+            sentinel_tls: target.tls,
             target,
             resolver: Arc::new(Named),
+            password_file: None,
+            sentinel_login: Login::default(),
             ca_pem: None,
             client_identity: None,
             timeout: Duration::from_secs(5),
@@ -50,6 +60,15 @@ impl ValkeyOptions {
             queue_bytes_max: 128 * 1024 * 1024,
             key_form: KeyForm::Plain,
             sweep_interval: Duration::from_mins(1),
+        }
+    }
+
+    /// Returns how to log in at the server.
+    pub(super) fn login(&self) -> Login {
+        Login {
+            username: self.target.username.clone(),
+            password: self.target.password.clone(),
+            file: self.password_file.clone(),
         }
     }
 }

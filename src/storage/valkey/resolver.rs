@@ -18,6 +18,23 @@ pub struct Address {
     pub port: u16,
 }
 
+impl Address {
+    /// Reads `host:port` as servers write it: an IPv6 address stands without brackets.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let host = (!host.is_empty()).then(|| host.to_owned())?;
+        Some(Self { host, port: port.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{open}{}{close}:{}", self.host, self.port)
+    }
+}
+
 /// Finds the primary of a target.
 #[async_trait]
 pub trait Resolver: fmt::Debug + Send + Sync {
@@ -27,6 +44,33 @@ pub trait Resolver: fmt::Debug + Send + Sync {
     /// # Errors
     /// Nobody knows at the moment: a sentence for the log and the health page, without credentials.
     async fn primary_of(&self, target: &Target) -> Result<Address, String>;
+
+    /// Returns where the primary was found last, where that is not told by the target alone.
+    fn found(&self) -> Option<Address> {
+        None
+    }
+
+    /// Returns once another server than the one at this address is known to be the primary: connections to this one
+    /// are of no use any more.
+    async fn left(&self, address: &Address) {
+        let _ = address;
+        std::future::pending().await
+    }
+
+    /// Returns how often another primary was found.
+    fn moves(&self) -> u64 {
+        0
+    }
+
+    /// Returns once the primary may be another than it was when this was called.
+    async fn news(&self) {
+        std::future::pending().await
+    }
+
+    /// Learns of primaries that move, for as long as it is polled.
+    async fn follow(&self) {
+        std::future::pending().await
+    }
 }
 
 /// Takes the target for its own primary.

@@ -141,6 +141,7 @@ impl<C: Connection> Supervised<C> {
         let options = &self.options;
         let mut wait = RETRY_FIRST;
         loop {
+            let moves = options.resolver.moves();
             match self.attempt().await {
                 Ok((connection, mut driving)) => {
                     wait = RETRY_FIRST;
@@ -159,8 +160,13 @@ impl<C: Connection> Supervised<C> {
                 Err(error) => self.note_failure(&error),
             }
             // Connections and nodes that have lost the server together do not come back together.
-            sleep(jittered(wait)).await;
-            wait = (wait * 2).min(RETRY_LAST);
+            if options.resolver.moves() != moves {
+                wait = RETRY_FIRST;
+            }
+            tokio::select! {
+                () = sleep(jittered(wait)) => wait = (wait * 2).min(RETRY_LAST),
+                () = options.resolver.news() => wait = RETRY_FIRST,
+            }
         }
     }
 
