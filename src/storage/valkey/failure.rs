@@ -154,6 +154,11 @@ impl Redirect {
     }
 }
 
+/// Whether the reply says that the user may not do this.
+pub(super) fn lacks_right(text: &str) -> bool {
+    text.starts_with("NOPERM")
+}
+
 /// Whether the reply says that the server is not ready yet.
 pub(super) fn is_loading(text: &str) -> bool {
     text.split(' ').next() == Some("LOADING")
