@@ -19,6 +19,7 @@
 //! | `marker` | which of the topics of its name a stream is |
 //! | `topics`, `description` | topics and their index; what is kept of how one is described |
 //! | `refusing` | which topics refuse what has no room, as far as is known |
+//! | `copying` | topics that are copied from one storage to another |
 //! | `trim`, `trimming` | removing what is asked for; when what a topic does not keep is removed |
 //! | `sweep` | age retention |
 //! | `schedules`, `recurring` | what waits for later, once, or again and again |
@@ -70,6 +71,7 @@ pub mod check;
 mod connect;
 mod connection;
 mod control;
+mod copying;
 mod description;
 mod doorbell;
 mod ending;

@@ -46,6 +46,9 @@ pub(super) const EXPIRING: &str = "tidemill:expiring";
 /// Sorted set of the names of series, all with score 0. It can have names of series that are gone: a sweep mends it.
 pub(super) const SERIES: &str = "tidemill:series";
 
+/// There while no more topics are to be made.
+pub(super) const NO_NEW_TOPICS: &str = "tidemill:no-new-topics";
+
 /// Hash of the documents on who may do what, and their revision.
 pub(super) const ACCESS: &str = "tidemill:access";
 

@@ -105,7 +105,7 @@ impl Creator {
         description: &TopicUpdate,
     ) -> Result<Vec<Result<Created, StorageError>>, StorageError> {
         let mut pipeline = glide::pipe();
-        pipeline.cmd("ZCARD").arg(keys::TOPIC_INDEX);
+        pipeline.cmd("ZCARD").arg(keys::TOPIC_INDEX).cmd("EXISTS").arg(keys::NO_NEW_TOPICS);
         for NewTopic { topic, .. } in wanted {
             pipeline.cmd("EXISTS").arg(self.keys.stream(topic));
         }
@@ -115,12 +115,13 @@ impl Creator {
         let ValkeyValue::Int(count) = count else {
             return Err(unexpected("ZCARD", Effect::Read));
         };
+        let is_refused = checked(replies.next().unwrap_or(ValkeyValue::Nil))? != ValkeyValue::Int(0);
         let mut room = self.topics_max.saturating_sub(u64::try_from(count).unwrap_or(0));
         let mut allowed = Vec::with_capacity(wanted.len());
         let mut pipeline = glide::pipe();
         for new in wanted {
             let exists = checked(replies.next().unwrap_or(ValkeyValue::Nil))? != ValkeyValue::Int(0);
-            let is_allowed = exists || room > 0;
+            let is_allowed = exists || room > 0 && !is_refused;
             allowed.push(is_allowed);
             if is_allowed {
                 room = room.saturating_sub(u64::from(!exists));
@@ -143,6 +144,8 @@ impl Creator {
                     Ok(_) => Err(StorageError::NotATopic),
                     Err(error) => Err(error),
                 }
+            } else if is_refused {
+                Err(StorageError::ReadOnly)
             } else {
                 Err(StorageError::TopicsLimit)
             });
