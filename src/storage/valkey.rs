@@ -22,6 +22,7 @@
 //! | `topics`, `description` | topics; what is kept of how one is described |
 //! | `index` | what lists topics, buckets and series, and what is due in which of them |
 //! | `refusing` | which topics refuse what has no room, as far as is known |
+//! | `copying` | topics that are copied from one storage to another |
 //! | `trim`, `trimming` | removing what is asked for; when what a topic does not keep is removed |
 //! | `sweep` | age retention |
 //! | `schedules`, `recurring` | what waits for later, once, or again and again |
@@ -76,6 +77,7 @@ mod cluster;
 mod connect;
 mod connection;
 mod control;
+mod copying;
 mod description;
 mod doorbell;
 mod ending;
