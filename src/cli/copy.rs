@@ -1,5 +1,6 @@
 //! `tidemill copy`: copies topics from one storage to another.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,6 +36,7 @@ Exit status: 0 all is copied, 1 not all, 2 not understood.";
 const TOLD_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 
 /// The arguments of `tidemill copy`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Copy {
@@ -213,10 +215,10 @@ impl Copy {
             "{messages} of {messages_expected} messages ({messages_per_second}/s), {finished} of {topics} topics done"
         );
         if let Some(seconds) = far.seconds_left {
-            line.push_str(&format!(", about {seconds} s left"));
+            let _ = write!(line, ", about {seconds} s left");
         }
         if let Some(failing) = &far.failing {
-            line.push_str(&format!("; trying again: {}", output::printable(failing)));
+            let _ = write!(line, "; trying again: {}", output::printable(failing));
         }
         if far.done {
             return output::line(&format!("copied: {line}"));

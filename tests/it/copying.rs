@@ -1,18 +1,23 @@
 //! Copying from one storage to another, between real servers: what is there, and what comes meanwhile.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tidemill::clock::Clock;
 use tidemill::copying::{Action, Copy, CopyError, Plan, freeze};
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{MessageId, TopicName, TopicSelector};
-use tidemill::storage::{RunEnding, Storage, StorageError, Trim};
+use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions};
+use tidemill::storage::{Backend as _, RunEnding, Storage, StorageError, Trim};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::support::eventually;
-use crate::support::ground::{Ground, SOON, append, append_numbers, ids, json, message, read_all, topic};
-use crate::support::server::Kind;
+use crate::support::ground::{
+    Ground, LIMITS, SOON, append, append_numbers, ids, json, message, node, read_all, topic,
+};
+use crate::support::server::{Kind, Server};
 
 const PLAN: Plan =
     Plan { topics: Vec::new(), follow: false, switch: false, overwrite: false, patience: SOON };
@@ -218,6 +223,42 @@ async fn what_is_deleted_trimmed_or_made_again_while_it_is_followed_is_so_at_the
     let [there, here] = [&from, &to].map(|ground| ground.storage.copies.copied(&kept_on));
     let (there, here) = (there.await.unwrap(), here.await.unwrap());
     assert_eq!((here.given, here.last, here.first), (there.given, there.last, there.first));
+}
+
+/// Starts a server that loses nothing when it is killed, and opens it.
+async fn lasting() -> Option<(Server, Arc<Valkey>)> {
+    let server = Server::start(Kind::Valkey, &["--appendonly", "yes", "--appendfsync", "always"]).await?;
+    let target = Target::parse(&format!("valkey://127.0.0.1:{}", server.port())).expect("the URL is right");
+    let valkey = Valkey::connect(node(), ValkeyOptions::new(target), LIMITS, Clock::system());
+    assert!(valkey.ready(SOON).await, "the backend does not connect");
+    Some((server, valkey))
+}
+
+#[tokio::test]
+async fn both_sides_are_killed_and_come_back_while_it_is_copied() {
+    let Some((mut from_server, from)) = lasting().await else { return };
+    let (mut to_server, to) = lasting().await.expect("the first one started");
+    let (from, to) = (Storage::new(from), Storage::new(to));
+    let topics: Vec<TopicName> = (0..6).map(|number| topic(&format!("killed-{number}"))).collect();
+    let mut sent = Vec::new();
+    for topic in &topics {
+        sent.push(append_numbers(&from, topic, 6_000).await);
+    }
+    let copy = Copy::new(from.clone(), to.clone(), PLAN);
+    let kill = async {
+        eventually(SOON, async || copy.progress().reached().messages > 3_000).await;
+        to_server.kill9();
+        to_server.restart().await;
+        eventually(SOON, async || copy.progress().reached().messages > 15_000).await;
+        from_server.kill9();
+        from_server.restart().await;
+    };
+    let both = async { tokio::join!(copy.run(), kill) };
+    let (done, ()) = timeout(SOON * 3, both).await.expect("it ends");
+    done.unwrap();
+    for (topic, sent) in topics.iter().zip(&sent) {
+        assert_eq!(kept(&to, topic).await, *sent);
+    }
 }
 
 #[tokio::test]

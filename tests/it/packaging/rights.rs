@@ -126,16 +126,16 @@ async fn does_everything(storage: &Storage) {
 /// Takes a topic over as another one, and makes it read-only.
 async fn is_copied(storage: &Storage, topic: &TopicName) {
     let copies = &storage.copies;
-    let mut copied = copies.copied(topic).await.expect("a topic is told");
+    let mut other = copies.copied(topic).await.expect("a topic is told");
     let messages = copies.copied_messages(topic, MessageId::MIN, 10, 1_000).await.expect("they are told");
     let deletions = copies.copied_deletions(topic).await.expect("they are told");
     let copy = TopicName::parse("copy").expect("a valid name");
-    copied.topic.topic_name = copy.clone();
-    copies.begin_import(&copied).await.expect("it is begun");
-    let imported = copies.import_messages(&copy, copied.epoch, MessageId::MIN, &messages).await;
+    other.topic.topic_name = copy.clone();
+    copies.begin_import(&other).await.expect("it is begun");
+    let imported = copies.import_messages(&copy, other.epoch, MessageId::MIN, &messages).await;
     imported.expect("messages are taken over");
     copies.import_waiting(&copy, true, &[], &[]).await.expect("what waits is taken over");
-    copies.finish_import(&copied, &deletions).await.expect("it is finished");
+    copies.finish_import(&other, &deletions).await.expect("it is finished");
     for frozen in [true, false] {
         copies.freeze(&copy, frozen).await.expect("it is frozen, and is not");
         copies.refuse_new_topics(frozen).await.expect("topics are refused, and are not");

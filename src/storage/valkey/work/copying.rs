@@ -20,6 +20,9 @@ const STEP: usize = 200;
 /// The answer where the topic is not being taken over.
 const NOT_IMPORTING: i64 = 3;
 
+/// A key of which one message at a time may be there, with that and its time.
+type UniqueKey = (Box<str>, MessageId, Timestamp);
+
 /// A group of a topic.
 type Of<'a> = (&'a TopicName, &'a GroupName);
 
@@ -74,7 +77,7 @@ impl Shard {
         }
     }
 
-    async fn copied_unique(&self, of: Of<'_>) -> Result<Vec<(Box<str>, MessageId, Timestamp)>, StorageError> {
+    async fn copied_unique(&self, of: Of<'_>) -> Result<Vec<UniqueKey>, StorageError> {
         let (mut all, mut cursor) = (HashMap::new(), "0".to_owned());
         loop {
             let call = self
@@ -230,7 +233,7 @@ fn write_dead(dead: &CopiedDead) -> String {
     format!("{} {known}", sortable(dead.id))
 }
 
-fn read_unique(parts: &mut Parts<'_>) -> Option<(String, Vec<(Box<str>, MessageId, Timestamp)>)> {
+fn read_unique(parts: &mut Parts<'_>) -> Option<(String, Vec<UniqueKey>)> {
     let next = text(&parts.next()?)?.to_owned();
     let mut all = Vec::new();
     while let Some(key) = parts.next() {
