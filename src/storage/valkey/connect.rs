@@ -171,3 +171,26 @@ async fn configuration(
     }
     configuration
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn of_a_name_all_addresses_are_tried() {
+        let within = Duration::from_secs(5);
+        // Most machines know this name by an address of each family.
+        let all: Vec<_> = lookup_host(("localhost", 1)).await.expect("it is known").collect();
+        for socket in all {
+            let listener = TcpListener::bind((socket.ip(), 0)).await.expect("a port");
+            let port = listener.local_addr().expect("it is bound").port();
+            let address = Address { host: "localhost".to_owned(), port };
+            let stream = reach(&address, within).await.expect("it listens");
+            assert_eq!(stream.peer_addr().expect("it is there").ip(), socket.ip());
+        }
+        let nowhere = Address { host: "localhost".to_owned(), port: 1 };
+        assert!(matches!(reach(&nowhere, within).await, Err(ConnectError::Unreachable(_))));
+    }
+}

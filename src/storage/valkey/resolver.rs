@@ -60,7 +60,7 @@ pub trait Resolver: fmt::Debug + Send + Sync {
     /// are of no use any more.
     async fn left(&self, address: &Address) {
         let _ = address;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Returns how often another primary was found.
@@ -70,12 +70,12 @@ pub trait Resolver: fmt::Debug + Send + Sync {
 
     /// Returns once the primary may be another than it was when this was called.
     async fn news(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Learns of primaries that move, for as long as it is polled.
     async fn follow(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

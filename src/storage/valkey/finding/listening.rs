@@ -41,7 +41,7 @@ pub(super) async fn listen(
                 tracing::debug!(sentinel = %peer.address, reason, "the sentinel is not listened to any more");
             }
             Err(error) => {
-                tracing::debug!(sentinel = %peer.address, %error, "the sentinel is not listened to")
+                tracing::debug!(sentinel = %peer.address, %error, "the sentinel is not listened to");
             }
         }
         sleep(jittered(RETRY)).await;

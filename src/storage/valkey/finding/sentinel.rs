@@ -288,6 +288,7 @@ impl Resolver for Sentinels {
 mod tests {
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "it stands beside those that say nothing")]
     fn told(host: &str, epoch: Option<u64>) -> Result<Told, String> {
         Ok(Told { primary: Address { host: host.to_owned(), port: 1 }, epoch })
     }
