@@ -143,7 +143,7 @@ async fn topics_of(cluster: &Cluster) -> Vec<TopicName> {
             let slot = slot_of(topic.as_str().as_bytes());
             primary.slots.iter().any(|range| range.contains(&slot))
         };
-        topics.extend((0..).map(|number| topic(&format!("of-{}-{number}", primary.index))).find(has));
+        topics.extend((0..10_000).map(|number| topic(&format!("of-{}-{number}", primary.index))).find(has));
     }
     topics
 }

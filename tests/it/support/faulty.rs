@@ -463,6 +463,10 @@ impl Upkeep for Faulty {
         self.inner.upkeep.health().await
     }
 
+    fn away(&self) -> Vec<String> {
+        self.inner.upkeep.away()
+    }
+
     fn is_ready(&self) -> bool {
         self.inner.upkeep.is_ready()
     }

@@ -12,7 +12,7 @@ use super::*;
 fn indexes(form: KeyForm) -> Indexes {
     let target = Target::parse("redis://127.0.0.1:1").expect("it is a server");
     let connection = Arc::new(Supervised::new("work", Work::Other, &ValkeyOptions::new(target)));
-    Indexes::new(&connection, Keys::new(form))
+    Indexes::new(&connection, None, Keys::new(form))
 }
 
 fn topic(name: &str) -> TopicName {
