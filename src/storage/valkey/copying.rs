@@ -136,11 +136,9 @@ impl Shard {
 
     async fn begin_import(&self, other: &CopiedTopic) -> Result<(), StorageError> {
         let topic = &other.topic.topic_name;
-        let index = [keys::TOPIC_INDEX.to_owned()];
-        let max = self.limits.topics_max.to_string();
-        let listing = (&scripts::LIST_TOPIC, Effect::Write);
-        let room = [max.as_str(), ""].iter().collect();
-        self.copy_call(listing, &index, room, StorageError::TopicsLimit, |_| Some(())).await?;
+        if self.indexes.topics.count().await? >= self.limits.topics_max {
+            return Err(StorageError::TopicsLimit);
+        }
         let [due, bodies, recurring] = self.keys.schedules(topic);
         let beside = [self.keys.last_id(topic), self.keys.deleted(topic), due, bodies, recurring];
         let keys = [vec![self.keys.stream(topic), self.keys.description(topic)], beside.to_vec()].concat();
@@ -153,8 +151,7 @@ impl Shard {
         let mut arguments: Arguments = [epoch, born, before.to_string()].iter().collect();
         arguments.extend(described(other));
         self.copy_change(topic, &scripts::BEGIN_IMPORT, &keys, arguments, StorageError::TopicExists).await?;
-        let named = [max.as_str(), topic.as_str()].iter().collect();
-        self.copy_call(listing, &index, named, StorageError::TopicsLimit, |_| Some(())).await
+        self.indexes.topics.add(&[topic]).await.map(drop)
     }
 
     async fn import_waiting(

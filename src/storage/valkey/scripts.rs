@@ -10,7 +10,6 @@ pub(super) use buckets::{
 };
 pub(super) use copying::{
     BEGIN_IMPORT, COPIED_TOPIC, FINISH_IMPORT, FREEZE, IMPORT_DELETIONS, IMPORT_MESSAGES, IMPORT_WAITING,
-    LIST_TOPIC, REFUSE_NEW_TOPICS,
 };
 pub(super) use deleting::{DELETE_IDLE, DELETE_MESSAGE, DELETE_TOPIC};
 pub(super) use latest::{FORGET_TRIMMED, LATEST};

@@ -235,28 +235,6 @@ return {0}
 "
 ));
 
-/// Has no more topics made, or has them made again. KEYS: what says so. ARGV: 1, or nothing.
-pub(in super::super) static REFUSE_NEW_TOPICS: Script = Script::new(concat!(
-    is_foreign!(),
-    r"
-if is_foreign(KEYS[1], 'string') then return {-1} end
-if ARGV[1] == '1' then redis.call('SET', KEYS[1], '1') else redis.call('DEL', KEYS[1]) end
-return {0}
-"
-));
-
-/// Names a topic that was made among all. KEYS: the index. ARGV: how many there may be, and the name, or nothing, to look
-/// whether there is room. Answers 3 where there is not.
-pub(in super::super) static LIST_TOPIC: Script = Script::new(concat!(
-    is_foreign!(),
-    r"
-if is_foreign(KEYS[1], 'zset') then return {-1} end
-if ARGV[2] ~= '' then redis.call('ZADD', KEYS[1], 0, ARGV[2])
-elseif redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[1]) then return {3} end
-return {0}
-"
-));
-
 /// Takes over what waits for later in a topic.
 ///
 /// KEYS: stream, due, bodies, recurring. ARGV: 1 where what waits there goes before, then of each its id, when it is due or
