@@ -38,10 +38,12 @@ use super::pipeline::{Outcome, Pipeline, PipelineResult};
 use super::slots::SLOTS;
 use crate::storage::{NewMessage, StorageError};
 use budget::{QueueBudget, Ticket};
+use mending::{mend, send};
 use pacing::Step;
 
 mod budget;
 pub(super) mod detour;
+mod mending;
 mod pacing;
 
 /// How many lanes there are: enough that a slow pipeline (a topic being created, a large bulk) does
@@ -279,19 +281,6 @@ struct Lane<P> {
     tracker: TaskTracker,
 }
 
-/// A pipeline that has been answered.
-struct Answered {
-    jobs: Vec<Sent>,
-    result: PipelineResult,
-}
-
-/// A job whose messages were sent.
-struct Sent {
-    messages: usize,
-    reply: oneshot::Sender<Vec<Outcome>>,
-    ticket: Ticket,
-}
-
 impl<P: Pipeline> Lane<P> {
     async fn run(mut self) {
         let pipeline = self.pipeline.clone();
@@ -328,8 +317,8 @@ impl<P: Pipeline> Lane<P> {
             };
             match answered {
                 None => {}
-                Some(answered) if answered.result.is_whole() => {
-                    let calls = answered.jobs.len();
+                Some(answered) if answered.is_whole() => {
+                    let calls = answered.calls();
                     answered.answer();
                     if pacing::lets_go_first(calls) && pipeline.is_up() {
                         yield_now().await;
@@ -398,89 +387,6 @@ impl Job {
         let refused = |_| Err(StorageError::Unavailable(failure().into()));
         // A publisher that no longer waits needs no answer.
         let _ = self.reply.send(self.messages.into_iter().map(refused).collect());
-    }
-}
-
-async fn send<P: Pipeline>(pipeline: &P, jobs: Vec<Job>) -> Answered {
-    let mut sent = Vec::with_capacity(jobs.len());
-    let mut messages = Vec::with_capacity(jobs.iter().map(|job| job.messages.len()).sum());
-    for Job { messages: more, reply, ticket, .. } in jobs {
-        sent.push(Sent { messages: more.len(), reply, ticket });
-        messages.extend(more);
-    }
-    Answered { jobs: sent, result: pipeline.send(messages).await }
-}
-
-/// Waits for everything under way, sends again what is to be sent again, in its order, and answers the
-/// publishers. What is to be sent elsewhere is handed on, and its publishers are answered when that is.
-async fn mend<P, F>(pipeline: &P, first: Answered, under_way: &mut FuturesOrdered<F>, tracker: &TaskTracker)
-where
-    P: Pipeline,
-    F: Future<Output = Answered>,
-{
-    let mut all = vec![first];
-    while let Some(next) = under_way.next().await {
-        all.push(next);
-    }
-    for at in 0..all.len() {
-        let (before, behind) = all.split_at_mut(at + 1);
-        let Some(Answered { result: PipelineResult { outcomes, again, elsewhere, .. }, .. }) =
-            before.last_mut()
-        else {
-            continue;
-        };
-        // Another publisher has made the topic at this moment, or a part of its slot was on its way, and later
-        // messages are in it already.
-        let is_late = |(_, message): &mut (usize, NewMessage)| {
-            behind.iter().any(|later| later.result.appended.contains(&message.topic))
-        };
-        for (place, _) in again.extract_if(.., is_late).chain(elsewhere.extract_if(.., is_late)) {
-            let cause = Failure::Overtaken.into();
-            outcomes[place] = Some(Err(StorageError::Unavailable(cause)));
-        }
-    }
-    let mut places = Vec::new();
-    let mut messages = Vec::new();
-    for (at, answered) in all.iter_mut().enumerate() {
-        for (place, message) in answered.result.again.drain(..) {
-            places.push((at, place));
-            messages.push(message);
-        }
-    }
-    if !messages.is_empty() {
-        let outcomes = pipeline.send_again(messages).await;
-        for ((at, place), outcome) in places.drain(..).zip(outcomes) {
-            all[at].result.outcomes[place] = Some(outcome);
-        }
-    }
-    let mut messages = Vec::new();
-    for (at, answered) in all.iter_mut().enumerate() {
-        for (place, message) in answered.result.elsewhere.drain(..) {
-            places.push((at, place));
-            messages.push(message);
-        }
-    }
-    if messages.is_empty() {
-        return all.into_iter().for_each(Answered::answer);
-    }
-    let handed_on = pipeline.hand_on(messages);
-    tracker.spawn(async move {
-        for ((at, place), outcome) in places.into_iter().zip(handed_on.await) {
-            all[at].result.outcomes[place] = Some(outcome);
-        }
-        all.into_iter().for_each(Answered::answer);
-    });
-}
-
-impl Answered {
-    fn answer(self) {
-        let mut outcomes = self.result.outcomes.into_iter();
-        for Sent { messages, reply, ticket } in self.jobs {
-            let outcome = |_| outcomes.next().flatten().expect("every message was decided");
-            let results = (0..messages).map(outcome).collect();
-            drop(ticket);
-            let _ = reply.send(results);
-        }
     }
 }
 
