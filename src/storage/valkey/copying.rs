@@ -177,8 +177,7 @@ impl Shard {
         self.copy_change(topic, &scripts::IMPORT_WAITING, &keys, arguments, refused).await?;
         let due = waiting.iter().map(|waiting| waiting.due);
         if let Some(due) = due.chain(recurring.iter().filter_map(|recurring| recurring.next)).min() {
-            let due = due.as_millis().to_string();
-            self.note_due(std::iter::once((topic.as_str(), due))).await;
+            self.note_due(&[(topic, due.as_millis())]).await;
         }
         Ok(())
     }
