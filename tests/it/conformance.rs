@@ -86,9 +86,7 @@ macro_rules! conformance {
 
         #[cfg(feature = "valkey")]
         mod valkey {
-            use crate::support::server::Kind;
-
-            stamp! { Ground::on(Kind::Valkey); $($every)* $($server)* }
+            stamp! { Ground::on(crate::support::server::Kind::Valkey); $($every)* $($server)* }
         }
 
         #[cfg(feature = "valkey")]
@@ -103,9 +101,7 @@ macro_rules! conformance {
 
         #[cfg(feature = "valkey")]
         mod redis {
-            use crate::support::server::Kind;
-
-            stamp! { Ground::on(Kind::Redis); $($every)* $($server)* }
+            stamp! { Ground::on(crate::support::server::Kind::Redis); $($every)* $($server)* }
         }
     };
 }

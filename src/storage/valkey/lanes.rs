@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 
 use super::failure::{Failure, same};
 use super::options::ValkeyOptions;
-use super::pipeline::{Outcome, Pipeline, PipelineResult};
+use super::pipeline::{Outcome, Pipeline};
 use super::slots::SLOTS;
 use crate::storage::{NewMessage, StorageError};
 use budget::{QueueBudget, Ticket};

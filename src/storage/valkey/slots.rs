@@ -40,7 +40,7 @@ pub(super) fn tag_of_slot(slot: u16) -> String {
         let mut tags = vec![u32::MAX; usize::from(SLOTS)];
         let mut left = tags.len();
         for number in 0_u32.. {
-            let tag = &mut tags[usize::from(slot_of_tag(itoa::Buffer::new().format(number).as_bytes()))];
+            let tag = &mut tags[usize::from(slot_of_tag(number.to_string().as_bytes()))];
             if *tag == u32::MAX {
                 *tag = number;
                 left -= 1;

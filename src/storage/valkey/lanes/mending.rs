@@ -81,8 +81,8 @@ pub(super) async fn mend<P, F>(
         }
     }
     // Only those wait whose messages go elsewhere.
-    let (mut open, mut places, mut messages): (Vec<(Sent, Vec<Option<Outcome>>)>, Vec<_>, Vec<_>) =
-        <_>::default();
+    let mut open: Vec<(Sent, Vec<Option<Outcome>>)> = Vec::new();
+    let (mut places, mut messages) = (Vec::new(), Vec::new());
     for Answered { jobs, result } in all {
         let (mut outcomes, mut elsewhere) =
             (result.outcomes.into_iter(), result.elsewhere.into_iter().peekable());
@@ -110,7 +110,9 @@ pub(super) async fn mend<P, F>(
         for ((job, place), outcome) in places.into_iter().zip(handed_on.await) {
             open[job].1[place] = Some(outcome);
         }
-        open.into_iter().for_each(|(job, own)| job.answer(own.into_iter()));
+        for (job, own) in open {
+            job.answer(own.into_iter());
+        }
     });
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::storage::valkey::pipeline::PipelineResult;
 use crate::storage::valkey::target::Target;
 use crate::storage::{Appended, Body, TopicPolicy};
 
