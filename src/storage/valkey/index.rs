@@ -21,6 +21,7 @@ use super::keys::{self, IndexName, Keys};
 use super::resp::{Bounds, Replies, Reply, Request, RespConnection};
 use super::slots::slot_of;
 use super::supervised::Supervised;
+use super::{slot_of_bucket, slot_of_topic};
 use crate::storage::StorageError;
 use merging::{Run, merge};
 
@@ -59,8 +60,7 @@ impl Named for TopicName {
     }
 
     fn slot(&self) -> u16 {
-        // It has no braces of its own, so it is what stands between those of its keys.
-        slot_of(self.as_str().as_bytes())
+        slot_of_topic(self)
     }
 }
 
@@ -74,7 +74,7 @@ impl Named for BucketName {
     }
 
     fn slot(&self) -> u16 {
-        TopicName::log_of(self).slot()
+        slot_of_bucket(self)
     }
 }
 

@@ -11,12 +11,12 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use super::super::Shard;
 use super::super::failure::Redirect;
 use super::super::options::{KeyForm, ValkeyOptions};
 use super::super::resolver::Address;
-use super::super::slots::{SLOTS, slot_of_tag};
+use super::super::slots::SLOTS;
 use super::super::target::Target;
+use super::super::{Shard, slot_of_topic};
 use super::asking::{map_at, map_over, mode_of};
 use super::map::{Primary, SlotMap};
 use super::matching::{NOBODY, Owners, nobodys, shards_of};
@@ -216,7 +216,7 @@ impl Places {
         if is_another {
             self.asks.lock().clear();
             for topic in &wishes.topics {
-                let owner = placement.owner_of(slot_of_tag(topic.as_str().as_bytes()));
+                let owner = placement.owner_of(slot_of_topic(topic));
                 for shard in &placement.shards {
                     shard.doorbell.watch(topic, owner.is_some_and(|owner| Arc::ptr_eq(owner, shard)));
                 }

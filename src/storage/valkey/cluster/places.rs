@@ -12,12 +12,11 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::super::Shard;
 use super::super::failure::Failure;
 use super::super::lanes::detour::Detour;
 use super::super::options::ValkeyOptions;
 use super::super::resolver::Address;
-use super::super::slots::slot_of_tag;
+use super::super::{Shard, slot_of_topic};
 use super::matching::{NOBODY, Owners};
 use super::seat::Groups;
 use crate::clock::Clock;
@@ -135,12 +134,17 @@ impl Places {
 
     /// Returns the shard that has a slot.
     pub(in super::super) fn owner_of(&self, slot: u16) -> Result<Arc<Shard>, StorageError> {
-        let placement = self.current.load();
-        match placement.owner_of(slot) {
-            Some(shard) => Ok(shard.clone()),
-            None if placement.shards.is_empty() => Err(self.nobody()),
-            None => Err(StorageError::Unavailable(Failure::Unserved.into())),
-        }
+        self.owner_in(&self.current.load(), slot).cloned()
+    }
+
+    fn owner_in<'a>(&self, placement: &'a Placement, slot: u16) -> Result<&'a Arc<Shard>, StorageError> {
+        placement.owner_of(slot).ok_or_else(|| {
+            if placement.shards.is_empty() {
+                self.nobody()
+            } else {
+                StorageError::Unavailable(Failure::Unserved.into())
+            }
+        })
     }
 
     /// Returns a shard for what lives nowhere in particular.
@@ -153,11 +157,7 @@ impl Places {
         let placement = self.current.load();
         let mut groups: Groups = Vec::with_capacity(1);
         for (place, slot) in slots.enumerate() {
-            let shard = match placement.owner_of(slot) {
-                Some(shard) => shard,
-                None if placement.shards.is_empty() => return Err(self.nobody()),
-                None => return Err(StorageError::Unavailable(Failure::Unserved.into())),
-            };
+            let shard = self.owner_in(&placement, slot)?;
             match groups.iter_mut().find(|(known, _)| Arc::ptr_eq(known, shard)) {
                 Some((_, places)) => places.push(place),
                 None => groups.push((shard.clone(), vec![place])),
@@ -204,7 +204,7 @@ impl Places {
         } else {
             wishes.topics.remove(topic);
         }
-        if let Some(shard) = placement.owner_of(slot_of_tag(topic.as_str().as_bytes())) {
+        if let Some(shard) = placement.owner_of(slot_of_topic(topic)) {
             shard.doorbell.watch(topic, watch);
         }
     }

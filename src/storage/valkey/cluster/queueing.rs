@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
-use super::super::Shard;
 use super::super::failure::{Failure, Redirect};
 use super::super::lanes::detour::{Detour, Walk};
 use super::super::lanes::{Lanes, Queueing, outcomes_of};
 use super::super::pipeline::{Outcome, PipelineResult};
 use super::super::resolver::Address;
 use super::super::sending::Asked;
-use super::super::slots::slot_of_tag;
+use super::super::{Shard, slot_of_topic};
 use super::places::Places;
 use super::seat::{Cluster, Groups, HandedOn};
 use super::tries::AGAIN_AFTER;
@@ -72,7 +71,7 @@ impl Places {
         let placement = self.current.load();
         let mut parts: Vec<(To, u16, Vec<usize>, Vec<NewMessage>)> = Vec::with_capacity(1);
         for (place, message) in batch.into_iter().enumerate() {
-            let slot = slot_of_tag(message.topic.as_str().as_bytes());
+            let slot = slot_of_topic(&message.topic);
             let to = match placement.owner_of(slot) {
                 Some(shard) if detours.is_empty() || !detours.contains_key(&slot) => {
                     To::Lane(Arc::as_ptr(shard), Lanes::lane_of_slot(slot))
@@ -111,7 +110,7 @@ impl Places {
     ) -> impl Future<Output = Vec<Outcome>> + Send + use<> {
         let count = messages.len();
         let mut parts: Vec<(Arc<Detour>, Vec<usize>, Vec<NewMessage>)> = Vec::new();
-        let slot = |message: &NewMessage| slot_of_tag(message.topic.as_str().as_bytes());
+        let slot = |message: &NewMessage| slot_of_topic(&message.topic);
         let mut detours = self.detours.write();
         let slots: Vec<u16> = messages.iter().map(slot).collect();
         let mut begun = slots.clone();
@@ -194,7 +193,7 @@ impl Walk for Walker {
             let mut groups: Vec<Group> = Vec::new();
             open.sort_by_key(|(place, _)| *place);
             for (place, message) in open.drain(..) {
-                let Some((shard, asked)) = self.way_of(slot_of_tag(message.topic.as_str().as_bytes())) else {
+                let Some((shard, asked)) = self.way_of(slot_of_topic(&message.topic)) else {
                     result.outcomes[place] = Some(Err(StorageError::Unavailable(Failure::Unserved.into())));
                     continue;
                 };
@@ -207,9 +206,11 @@ impl Walk for Walker {
                     None => groups.push((shard, asked, vec![(place, message)])),
                 }
             }
+            let mut is_missing = false;
             for (shard, asked, group) in groups {
                 shard.sender.send_once(group, &mut result, asked).await;
                 let missing = std::mem::take(&mut result.again);
+                is_missing |= !missing.is_empty();
                 if made < MADE_MAX {
                     open.extend(shard.sender.create_topics(missing, &mut result.outcomes).await);
                 } else {
@@ -219,7 +220,8 @@ impl Walk for Walker {
                     }
                 }
             }
-            made += 1;
+            // Rounds in which only somebody else was asked make nothing.
+            made += usize::from(is_missing);
             let elsewhere = std::mem::take(&mut result.elsewhere);
             if !elsewhere.is_empty() {
                 agreed = false;
@@ -245,7 +247,7 @@ impl Walk for Walker {
             detours.remove(slot);
         }
         detour.queue_held(|message| {
-            let slot = slot_of_tag(message.topic.as_str().as_bytes());
+            let slot = slot_of_topic(&message.topic);
             Some((&placement.owner_of(slot)?.lanes, Lanes::lane_of_slot(slot)))
         });
     }
