@@ -21,11 +21,15 @@ mod client;
 mod completions;
 mod config;
 mod confirm;
+#[cfg(feature = "valkey")]
+mod copy;
 mod credentials;
 mod dead;
 mod error;
 mod explain;
 mod foreign;
+#[cfg(feature = "valkey")]
+mod freeze;
 mod groups;
 mod health;
 mod keys;
@@ -49,6 +53,8 @@ mod series;
 mod serve;
 mod settle;
 mod signals;
+#[cfg(feature = "valkey")]
+mod storages;
 mod tail;
 mod ticket;
 mod tokens;
@@ -184,6 +190,14 @@ pub enum Command {
     Role(roles::Role),
     /// Say which rule decides whether somebody may do something
     Explain(explain::Explain),
+    /// Copy topics from one storage to another
+    ///
+    /// With all that readers know of them. Nothing at the target is changed that is something else.
+    #[cfg(feature = "valkey")]
+    Copy(copy::Copy),
+    /// Make a storage read-only, or have it take messages again
+    #[cfg(feature = "valkey")]
+    Freeze(freeze::Freeze),
     /// Make secrets that nobody can guess
     Secret(secret::Secret),
     /// Measure how fast a relay or a bare server is
@@ -237,6 +251,10 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Ticket(ticket) => block_on(ticket.run(environment)),
         Command::Role(role) => block_on(role.run(environment)),
         Command::Explain(explain) => block_on(explain.run(environment)),
+        #[cfg(feature = "valkey")]
+        Command::Copy(copy) => block_on(copy.run()),
+        #[cfg(feature = "valkey")]
+        Command::Freeze(freeze) => block_on(freeze.run()),
         Command::Secret(secret) => secret.run(),
         #[cfg(feature = "bench")]
         Command::Bench(bench) => bench.run(environment),

@@ -37,6 +37,7 @@ mod load;
 mod log_ins;
 mod names;
 mod print;
+mod sentinels;
 #[cfg(feature = "valkey")]
 mod target;
 mod variables;
@@ -45,7 +46,7 @@ pub use error::{ConfigError, Side, Source};
 pub use features::FeatureSettings;
 pub use form::{
     AccessMode, ApplicationLimitsAway, Backend, InCluster, KeyForm, LimitsAway, LogFormat, LogLevel,
-    MemoryFull, Origins, PublicUrl,
+    MemoryFull, Origins, PublicUrl, SentinelTls,
 };
 pub use limits::LimitSettings;
 pub use load::Flags;
@@ -54,6 +55,7 @@ pub use names::{
     CA_CERT_VARIABLE, CONFIG_VARIABLE, Setting, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE, known,
 };
 pub use print::{Shown, sample, show};
+pub use sentinels::SentinelSettings;
 pub use variables::Environment;
 
 use form::{
@@ -242,8 +244,11 @@ pub struct Settings {
     /// TLS
     ///
     /// Wins over --redis-url, which wins over --valkey-host and its companions. The schemes are redis,
-    /// valkey, and with TLS rediss, valkeys. Prefer the variable or a file: other users of the machine
-    /// can see flags.
+    /// valkey, and with TLS rediss, valkeys. Of several hosts with commas between them the one that is the
+    /// primary is used. With valkey+sentinel:// (or the other schemes with +sentinel) the hosts are those
+    /// of sentinels, and the name by which they know the server stands behind them, as in
+    /// `valkey+sentinel://h1,h2,h3/name[/database]`. Prefer the variable or a file: other users of the
+    /// machine can see flags.
     #[arg(long, value_name = "URL", help_heading = VALKEY, value_parser = secret())]
     pub valkey_url: Option<SecretString>,
 
@@ -279,6 +284,8 @@ pub struct Settings {
     pub valkey_password: Option<SecretString>,
 
     /// A file that holds the password of --valkey-password
+    ///
+    /// It is read again while the relay runs: where the password in it changes, connections log in again.
     #[arg(long, value_name = "PATH", help_heading = VALKEY)]
     pub valkey_password_file: Option<PathBuf>,
 
@@ -287,6 +294,10 @@ pub struct Settings {
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub valkey_use_tls: bool,
+
+    /// How to speak with sentinels.
+    #[command(flatten)]
+    pub sentinels: SentinelSettings,
 
     /// Certificates (PEM) to trust in place of the system's
     #[arg(long, value_name = "PATH", help_heading = VALKEY)]

@@ -56,6 +56,8 @@
 //!   nodes; of several policies all are charged or none. It goes by itself once nothing of it is owed.
 //! - Of a series every point that was added is in its minute, once, over any number of nodes, for a day; then it goes by
 //!   itself.
+//! - A topic that is frozen takes no message, on whichever node. A copy of a topic has its ids, its epoch and its counts, and
+//!   tells its readers what it would have told them.
 //!
 //! What is told of everything that can happen to a topic stands as a table in `storage::reading`.
 
@@ -68,6 +70,9 @@ pub use buckets::{
     Logged, LoggedKind, LoggedRef, READ_KEYS_MAX, READS_HALF_LIFE, ROOM_IDLE, changed_without_bucket,
 };
 pub(crate) use buckets::{cold, heat_of, reads_of};
+pub use copying::{
+    CopiedDead, CopiedGroup, CopiedPending, CopiedPlace, CopiedTopic, CopyStore, Freeze, IMPORTED_MAX,
+};
 pub use error::{Cause, StorageError};
 pub use hints::{Hint, HintListener};
 pub use latest::LatestRange;
@@ -102,6 +107,7 @@ pub use work::{
 mod access;
 mod backend;
 mod buckets;
+mod copying;
 mod error;
 mod hints;
 mod history;

@@ -158,6 +158,8 @@ codes! {
     Overloaded = "overloaded", 503, true, "The relay is overloaded";
     /// The backend cannot be reached or refuses writes. Nothing was changed; try again after `Retry-After`.
     StorageUnavailable = "storage_unavailable", 503, true, "The storage is unavailable";
+    /// The topic is read-only while it is copied to another relay or storage, or since it was. Nothing was kept. Publish to where it is then; here, it may take messages again.
+    ReadOnly = "read_only", 503, true, "The topic is read-only";
     /// The backend did not answer in time, so the message may have been kept or not. Or all of it was done, and the relay has no room now for the answer; then the detail says so. To retry without a possible copy, publish with an `Idempotency-Key`: under the same key the repeat is kept once.
     OutcomeUnknown = "outcome_unknown", 504, false, "The outcome is unknown";
     /// The backend did not answer a read in time. Reading again does no harm.
@@ -190,7 +192,7 @@ impl utoipa::ToSchema for Code {}
 const fn usual_wait_seconds(code: Code) -> Option<u64> {
     match code {
         Code::Overloaded | Code::StorageUnavailable | Code::RateLimited => Some(1),
-        Code::StorageFull | Code::TopicFull | Code::BucketFull => Some(10),
+        Code::StorageFull | Code::TopicFull | Code::BucketFull | Code::ReadOnly => Some(10),
         _ => None,
     }
 }
@@ -348,6 +350,7 @@ mod tests {
         ("provider_unavailable", 502, true),
         ("overloaded", 503, true),
         ("storage_unavailable", 503, true),
+        ("read_only", 503, true),
         ("outcome_unknown", 504, false),
         ("storage_timeout", 504, true),
         ("storage_full", 507, true),

@@ -31,6 +31,7 @@ pub struct Bounds {
 pub struct Request {
     bytes: Vec<u8>,
     commands: usize,
+    unanswered: bool,
     bounds: Option<Bounds>,
 }
 
@@ -44,7 +45,7 @@ impl Request {
     /// Returns an empty request with room for so many bytes.
     #[must_use]
     pub fn with_capacity(bytes: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes), commands: 0, bounds: None }
+        Self { bytes: Vec::with_capacity(bytes), commands: 0, unanswered: false, bounds: None }
     }
 
     /// Has the replies bounded so, in place of the bounds for requests whose replies are short.
@@ -82,7 +83,14 @@ impl Request {
         }
         drop(command);
         self.commands -= 1;
+        self.unanswered = true;
         self
+    }
+
+    /// Returns whether it has a command that is not answered, unless it is refused.
+    #[must_use]
+    pub fn has_unanswered(&self) -> bool {
+        self.unanswered
     }
 
     /// Begins a command with so many arguments, its name included; all of them must follow.

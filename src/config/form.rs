@@ -57,6 +57,17 @@ pub enum InCluster {
     False,
 }
 
+/// Whether TLS is spoken with sentinels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SentinelTls {
+    /// As with the server
+    Auto,
+    /// It is
+    True,
+    /// It is not
+    False,
+}
+
 /// How the keys of a topic are written in the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum KeyForm {

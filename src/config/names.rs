@@ -66,8 +66,15 @@ const OF_PULSAR: [(&str, &str); 3] = [
 ];
 
 /// Settings whose values are shown as `***`. Each has a companion `<id>_file`.
-pub(super) const SECRETS: [&str; 6] =
-    ["admin_password", "jwt_issuers", "oidc_providers", "valkey_url", "redis_url", "valkey_password"];
+pub(super) const SECRETS: [&str; 7] = [
+    "admin_password",
+    "jwt_issuers",
+    "oidc_providers",
+    "valkey_url",
+    "redis_url",
+    "valkey_password",
+    "valkey_sentinel_password",
+];
 
 /// How like a name must be to be offered: half of its letters. Less is a guess that misleads.
 const LIKENESS_MIN: f64 = 0.5;

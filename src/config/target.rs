@@ -3,6 +3,7 @@
 //! It must not know the client library: it makes the backend's own options.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -10,7 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::{ConfigError, Settings, Source};
 use crate::config;
 use crate::storage::valkey::target::{Target, parse_host};
-use crate::storage::valkey::{ClientIdentity, KeyForm, TargetError, ValkeyOptions};
+use crate::storage::valkey::{ClientIdentity, KeyForm, Login, PasswordFile, TargetError, ValkeyOptions};
 
 impl Settings {
     /// Returns what the Valkey backend needs to connect, with the certificate files read.
@@ -28,9 +29,31 @@ impl Settings {
             (None, Some(_)) => return Err(self.alone("valkey_client_key_path", "valkey_client_cert_path")),
             (None, None) => None,
         };
+        let sentinels = &self.sentinels;
+        let sentinel_login = Login {
+            username: sentinels.valkey_sentinel_username.clone(),
+            password: sentinels.valkey_sentinel_password.clone(),
+            file: self.password_file(
+                ("valkey_sentinel_password", sentinels.valkey_sentinel_password.as_ref()),
+                ("valkey_sentinel_password_file", sentinels.valkey_sentinel_password_file.as_ref()),
+            ),
+        };
+        // What stands in a URL does not change.
+        let is_of_settings = target.password.is_some() && !self.has_password_in_url();
+        let password_file = self.password_file(
+            ("valkey_password", self.valkey_password.as_ref().filter(|_| is_of_settings)),
+            ("valkey_password_file", self.valkey_password_file.as_ref()),
+        );
         let read_ca = |path| self.read_pem("valkey_ca_path", path, &CERTIFICATE);
         let ca_pem = self.valkey_ca_path.as_ref().map(read_ca).transpose()?;
         Ok(ValkeyOptions {
+            password_file,
+            sentinel_login,
+            sentinel_tls: match sentinels.valkey_sentinel_use_tls {
+                config::SentinelTls::Auto => target.tls,
+                config::SentinelTls::True => true,
+                config::SentinelTls::False => false,
+            },
             ca_pem,
             client_identity,
             timeout: Duration::from_millis(self.valkey_timeout_ms),
@@ -58,6 +81,10 @@ impl Settings {
     /// # Errors
     /// A URL is broken, or contradicts another setting.
     pub fn valkey_target(&self) -> Result<Target, ConfigError> {
+        let sentinels = &self.sentinels;
+        if sentinels.valkey_sentinel_username.is_some() && sentinels.valkey_sentinel_password.is_none() {
+            return Err(self.alone("valkey_sentinel_username", "valkey_sentinel_password"));
+        }
         let Some((id, url)) = self.url() else { return self.target_of_parts() };
         let mut target = Target::parse(url.expose_secret()).map_err(|error| self.refuse(id, error))?;
         if target.password.is_none() && self.valkey_password.is_some() {
@@ -118,7 +145,22 @@ impl Settings {
                 }
             }
         }
-        let speaks_tls = self.valkey_target().is_ok_and(|target| target.tls);
+        let target = self.valkey_target().ok();
+        if target.as_ref().is_some_and(|target| target.watched.is_none()) {
+            let settings = [
+                "valkey_sentinel_username",
+                "valkey_sentinel_password",
+                "valkey_sentinel_password_file",
+                "valkey_sentinel_use_tls",
+            ];
+            let set = settings.into_iter().filter(|setting| self.source(setting) != Source::Default);
+            warnings.extend(set.map(|setting| {
+                let from = self.source(setting);
+                format!("{setting} (from {from}) has no effect: no URL names sentinels (valkey+sentinel://)")
+            }));
+        }
+        let of_sentinels = self.sentinels.valkey_sentinel_use_tls == config::SentinelTls::True;
+        let speaks_tls = target.is_some_and(|target| target.tls || of_sentinels && target.watched.is_some());
         for file in ["valkey_ca_path", "valkey_client_cert_path", "valkey_client_key_path"] {
             if !speaks_tls && self.source(file) != Source::Default {
                 warnings.push(format!(
@@ -128,6 +170,24 @@ impl Settings {
             }
         }
         warnings
+    }
+
+    /// Returns whether the URL that names the server has a password.
+    fn has_password_in_url(&self) -> bool {
+        let target = self.url().map(|(_, url)| Target::parse(url.expose_secret()));
+        target.and_then(Result::ok).is_some_and(|target| target.password.is_some())
+    }
+
+    /// Returns the file in which a password was found, if it was in one.
+    fn password_file(
+        &self,
+        (password, found): (&'static str, Option<&SecretString>),
+        (file, path): (&'static str, Option<&PathBuf>),
+    ) -> Option<Arc<PasswordFile>> {
+        // One that is said directly may stand before a file.
+        let is_in_it = self.source(password) == self.source(file);
+        let (found, path) = found.zip(path).filter(|_| is_in_it)?;
+        Some(Arc::new(PasswordFile::new(path.clone(), found.clone())))
     }
 
     fn url(&self) -> Option<(&'static str, &SecretString)> {
@@ -143,6 +203,8 @@ impl Settings {
         Ok(Target {
             host,
             port: self.valkey_port,
+            others: Vec::new(),
+            watched: None,
             username: self.valkey_username.clone(),
             password: self.valkey_password.clone(),
             tls: self.valkey_use_tls,

@@ -295,6 +295,15 @@ impl Failure {
                     format!("topic `{name}` is cancelled and takes no messages any more: {reason}"),
                 )
             },
+            StorageError::ReadOnly => Problem::new(
+                Code::ReadOnly,
+                match topic {
+                    Some(topic) => format!(
+                        "topic `{topic}` is read-only now, as it is moved elsewhere; nothing was kept, publish to where it is then, or try again"
+                    ),
+                    None => "what is asked for is read-only now; nothing was changed, try again".to_owned(),
+                },
+            ),
             StorageError::TopicFull => Problem::new(
                 Code::TopicFull,
                 format!(

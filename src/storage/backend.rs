@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    AccessStore, BucketStore, LeaseStore, LimitStore, LiveStore, LockStore, MessageStore, RecordStore,
-    RunStore, ScheduleStore, SeriesStore, TakeStore, TopicStore, Upkeep, WorkStore,
+    AccessStore, BucketStore, CopyStore, LeaseStore, LimitStore, LiveStore, LockStore, MessageStore,
+    RecordStore, RunStore, ScheduleStore, SeriesStore, TakeStore, TopicStore, Upkeep, WorkStore,
 };
 
 /// What the process around a backend asks of it, besides its concerns.
@@ -59,6 +59,8 @@ pub struct Storage {
     pub topics: Arc<dyn TopicStore>,
     /// Topics that end.
     pub runs: Arc<dyn RunStore>,
+    /// Topics that are copied.
+    pub copies: Arc<dyn CopyStore>,
     /// Documents on who may do what.
     pub access: Arc<dyn AccessStore>,
     /// Records of who is let in.
@@ -90,6 +92,7 @@ impl Storage {
             + LiveStore
             + TopicStore
             + RunStore
+            + CopyStore
             + AccessStore
             + RecordStore
             + LimitStore
@@ -108,6 +111,7 @@ impl Storage {
             live: backend.clone(),
             topics: backend.clone(),
             runs: backend.clone(),
+            copies: backend.clone(),
             access: backend.clone(),
             records: backend.clone(),
             work: backend.clone(),
@@ -141,6 +145,7 @@ impl Opened {
             + LiveStore
             + TopicStore
             + RunStore
+            + CopyStore
             + AccessStore
             + RecordStore
             + LimitStore

@@ -79,6 +79,9 @@ pub enum StorageError {
     /// Certainly no effect, now and later: the topic was cancelled, for this reason.
     #[error("topic is cancelled: {0}")]
     Cancelled(Box<str>),
+    /// Certainly no effect: the topic is frozen, or would be made while no more are.
+    #[error("topic is read-only")]
+    ReadOnly,
     /// Certainly no effect: the topic keeps as much as it may, and refuses what comes then.
     #[error("topic is full")]
     TopicFull,
@@ -98,6 +101,7 @@ impl StorageError {
             Self::Full(cause) => Self::Full(text(cause)),
             Self::KeysFull(cause) => Self::KeysFull(text(cause)),
             Self::Overloaded => Self::Overloaded,
+            Self::ReadOnly => Self::ReadOnly,
             Self::TopicFull => Self::TopicFull,
             Self::NoTopic => Self::NoTopic,
             Self::TopicExists => Self::TopicExists,

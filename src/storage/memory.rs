@@ -18,6 +18,7 @@
 //! | `schedules` | what waits for later in one topic |
 //! | `bucket`, `buckets` | a bucket of keys; buckets behind the lock |
 //! | `runs` | how a topic ends |
+//! | `copying` | how a topic is told to another storage, or taken over |
 //! | `topics` | all topics and buckets, and the two budgets of bytes: of messages, and of idempotency keys |
 //!
 //! # Cost
@@ -57,6 +58,7 @@ use crate::clock::Clock;
 mod access;
 mod bucket;
 mod buckets;
+mod copying;
 mod group;
 mod keys;
 mod latest;

@@ -6,7 +6,8 @@
 //! | `target`, `options` | which server, and the bounds |
 //! | `keys`, `slots` | the name of everything in the server; its part of a cluster |
 //! | `cluster` | several servers that are one: which has what |
-//! | `resolver` | which server is dialled for a target |
+//! | `resolver`, `finding` | which server is dialled for a target; where that is not told by the target alone |
+//! | `login` | as whom, and a password that changes |
 //! | `connect`, `connection`, `supervised` | connections, and looking after them |
 //! | `resp` | a connection of our own |
 //! | `control` | the client library, supervised |
@@ -21,6 +22,7 @@
 //! | `topics`, `description` | topics; what is kept of how one is described |
 //! | `index` | what lists topics, buckets and series, and what is due in which of them |
 //! | `refusing` | which topics refuse what has no room, as far as is known |
+//! | `copying` | topics that are copied from one storage to another |
 //! | `trim`, `trimming` | removing what is asked for; when what a topic does not keep is removed |
 //! | `sweep` | age retention |
 //! | `schedules`, `recurring` | what waits for later, once, or again and again |
@@ -36,7 +38,7 @@
 //! | `takes`, `series` | limits of applications, and series of measurements |
 //! | `scripts` | steps that must be one |
 //! | `failure` | the server's errors, turned into the contract's |
-//! | `health`, `check` | what the server tells of itself; the self-test |
+//! | `health`, `rights`, `check` | what the server tells of itself; what its user lacks; the self-test |
 //!
 //! # Two roads
 //! Messages pass over connections of our own, one for each kind of work, so that none stands behind another's: `publish`
@@ -75,12 +77,14 @@ mod cluster;
 mod connect;
 mod connection;
 mod control;
+mod copying;
 mod description;
 mod doorbell;
 mod ending;
 mod entry;
 mod facts;
 mod failure;
+mod finding;
 mod health;
 mod index;
 mod kept;
@@ -91,6 +95,7 @@ mod leases;
 mod limits;
 mod live;
 mod locks;
+mod login;
 mod marker;
 mod messages;
 mod new_topic;
@@ -104,6 +109,7 @@ mod recurring;
 mod refusing;
 pub mod resolver;
 mod resp;
+mod rights;
 mod routing;
 mod runs;
 mod schedules;
@@ -124,6 +130,7 @@ mod trimming;
 mod waiting_body;
 mod work;
 
+pub use login::{Login, PasswordFile};
 pub use options::{KeyForm, ValkeyOptions};
 pub use resolver::{Address, Resolver};
 pub use target::{Target, TargetError};
@@ -143,6 +150,7 @@ struct Shard {
     target: Target,
     /// In a cluster, where it is served now.
     seat: Option<Arc<Seat>>,
+    options: ValkeyOptions,
     keys: keys::Keys,
     limits: StorageLimits,
     clock: Clock,
@@ -169,6 +177,8 @@ impl Valkey {
     #[must_use]
     pub fn connect(node: NodeId, options: ValkeyOptions, limits: StorageLimits, clock: Clock) -> Arc<Self> {
         let (tracker, token) = (TaskTracker::new(), CancellationToken::new());
+        let options = finding::found(options);
+        tracker.spawn(token.clone().run_until_cancelled_owned(finding::follow(options.clone())));
         let places = Places::start(node, options, limits, clock, &tracker, &token);
         Arc::new(Self { places, tracker, token })
     }
@@ -248,12 +258,13 @@ impl Shard {
         let lanes = lanes::Lanes::start(&sender, &options, tracker, token);
         let calls = calls::Calls::start(work, options.timeout, tracker, token);
         Self {
-            target: options.target,
+            target: options.target.clone(),
             seat,
             keys,
             limits,
             clock,
             sweep_interval: options.sweep_interval,
+            options,
             publish,
             change,
             indexes,
@@ -309,15 +320,6 @@ impl Shard {
     /// Whether it is served at an address.
     fn is_at(&self, address: &Address) -> bool {
         self.seat.as_ref().is_some_and(|seat| *seat.address() == *address)
-    }
-
-    /// Tells the connections that the server is another one.
-    fn moved(&self) {
-        let (read, page, work) = (self.read.connection(), self.page.connection(), self.calls.connection());
-        for connection in [&self.publish, read, page, work] {
-            connection.moved();
-        }
-        self.change.moved();
     }
 }
 

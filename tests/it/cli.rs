@@ -6,6 +6,8 @@ use crate::support::process::{Ended, Relay, run, run_unread};
 
 #[cfg(feature = "bench")]
 mod bench;
+#[cfg(feature = "valkey")]
+mod copy;
 mod groups;
 mod headers;
 mod lines;

@@ -5,6 +5,8 @@ use tidemill::config::{Backend, ConfigError, Environment, Flags, Settings, known
 
 mod names;
 mod pulsar;
+#[cfg(feature = "valkey")]
+mod sentinels;
 
 const SECRET: &str = "h3cret";
 const PROVIDER: &str = "one;issuer=https://id.example;client_id=relay;client_secret=secret";

@@ -9,6 +9,8 @@ mod access;
 mod at_once;
 mod buckets;
 mod conditional;
+mod copied_groups;
+mod copying;
 mod digests;
 mod expiring;
 mod expiry;
@@ -110,6 +112,19 @@ conformance! {
             documents_are_told_once_for_each_revision,
             documents_change_together_and_only_for_who_knows_them,
             of_changes_at_one_time_one_is_made;
+        copying:
+            a_copy_is_read_as_what_it_is_a_copy_of,
+            a_topic_that_is_frozen_takes_no_message_and_is_read,
+            what_is_taken_over_is_gone_on_with_from_where_it_is,
+            runs_are_copied_with_their_ends,
+            an_empty_topic_and_an_emptied_one_are_copied,
+            no_topics_are_made_while_that_is_refused;
+        copied_groups:
+            a_group_is_copied_with_all_that_is_not_done,
+            the_order_of_keys_is_that_of_the_group_that_was_copied,
+            unique_keys_are_copied_while_their_messages_are_not_done,
+            a_group_that_begins_at_a_frozen_topic_gets_what_comes_later,
+            what_waits_for_later_is_copied_and_comes_once;
         records:
             what_has_changed_of_the_records_is_told_and_nothing_else,
             records_change_together_and_only_as_expected,

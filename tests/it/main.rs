@@ -10,6 +10,8 @@ mod cli;
 mod client;
 mod config;
 mod conformance;
+#[cfg(feature = "valkey")]
+mod copying;
 mod credentials;
 mod delays;
 mod docs;

@@ -148,7 +148,9 @@ const ROOMS: &[Room] = &[
             "tidemill::chance",
             "tidemill::clock",
             "tidemill::config",
+            "tidemill::copying",
             "tidemill::server",
+            "tidemill::storage",
             "tidemill::storage::valkey",
             "tidemill_proto",
             "tidemill_tls",
@@ -207,6 +209,13 @@ const ROOMS: &[Room] = &[
         tests: &[],
         crates: &[],
         because: "what can be switched off is named once, for all who ask",
+    },
+    Room {
+        name: "tidemill::copying",
+        rooms: &["tidemill::storage", "tidemill_proto"],
+        tests: &[],
+        crates: &["futures_util", "parking_lot", "thiserror", "tokio"],
+        because: "what is copied does not depend on where it lies",
     },
     Room {
         name: "tidemill::config",

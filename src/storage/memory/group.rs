@@ -13,6 +13,7 @@ use ordering::OrderedKeys;
 use pending::{Dead, Lease, Pending, Place, RememberedClaim, Why};
 use uniqueness::UniqueKeys;
 
+mod copying;
 mod ordering;
 mod pending;
 mod settling;

@@ -14,12 +14,13 @@ use self::page::Page;
 use super::segment::{SEGMENT_ENTRIES_MAX, Segment};
 use crate::storage::history::{Facts, Untold};
 use crate::storage::{
-    Batch, DELETED_MAX, Epoch, GapCheck, HELD_TIMES, NewMessage, Range, StoredMessage, Tail, TakenOut,
+    Batch, Body, DELETED_MAX, Epoch, GapCheck, HELD_TIMES, NewMessage, Range, StoredMessage, Tail, TakenOut,
     TopicPolicy, Trim,
 };
 
 mod known;
 mod page;
+mod taken_over;
 mod walk;
 
 /// Expired messages that one read steps over before it returns to say how far it came: enough for
@@ -188,6 +189,20 @@ impl Log {
         } else {
             self.last.next().expect("times end long before 64 bits do")
         };
+        self.push(id, *timestamp, *expires_at, body, policy);
+        self.keep(policy, held_from, now);
+        id
+    }
+
+    /// Adds a message behind all others.
+    fn push(
+        &mut self,
+        id: MessageId,
+        timestamp: Timestamp,
+        expires_at: Option<Timestamp>,
+        body: &Body,
+        policy: &TopicPolicy,
+    ) {
         let body_bytes = body.len_bytes();
         let entries_max = entries_max(policy);
         if self.segments.back().and_then(|open| open.growth(body_bytes, entries_max)).is_none() {
@@ -195,14 +210,12 @@ impl Log {
         }
         if let Some(open) = self.segments.back_mut() {
             self.segments_bytes -= open.bytes();
-            open.push(id, *timestamp, *expires_at, body, entries_max);
+            open.push(id, timestamp, expires_at, body, entries_max);
             self.segments_bytes += open.bytes();
         }
         self.last = id;
         self.length += 1;
         self.given += 1;
-        self.keep(policy, held_from, now);
-        id
     }
 
     /// Removes what a policy does not keep, and groups do not hold: they hold from an id on, up to a bound. Memory goes

@@ -173,12 +173,19 @@ impl Schedules {
 
     /// Keeps a recurring message in place of the one of its name.
     pub(super) fn put_again(&mut self, new: &NewRecurring, next: Option<Timestamp>) {
-        self.remove_again(&new.name);
         let NewRecurring { name, rule, message, ttl } = new;
-        self.bytes += again_bytes(name, rule, &message.body);
-        let again = Again { rule: rule.clone(), body: copied(&message.body), ttl: *ttl, next: None };
+        let (name, rule, body) = (name.clone(), rule.clone(), message.body.clone());
+        self.take_over_again(&StoredRecurring { name, rule, body, ttl: *ttl, next });
+    }
+
+    /// Keeps a recurring message that was another storage's, in place of the one of its name.
+    pub(super) fn take_over_again(&mut self, stored: &StoredRecurring) {
+        let StoredRecurring { name, rule, body, ttl, next } = stored;
+        self.remove_again(name);
+        self.bytes += again_bytes(name, rule, body);
+        let again = Again { rule: rule.clone(), body: copied(body), ttl: *ttl, next: None };
         self.again.insert(name.clone(), again);
-        self.plant(name, next);
+        self.plant(name, *next);
     }
 
     /// Removes a recurring message, and returns whether it was there.

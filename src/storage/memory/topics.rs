@@ -20,11 +20,12 @@ use super::schedules::Schedules;
 use super::segment::BODY_BYTES_MAX;
 use super::{MemoryOptions, WhenFull};
 use crate::storage::{
-    Appended, Batch, Epoch, NewMessage, Part, Range, RunEnd, RunEnding, StorageError, StoredMessage, Tail,
-    TopicChange,
+    Appended, Batch, Epoch, Freeze, NewMessage, Part, Range, RunEnd, RunEnding, StorageError, StoredMessage,
+    Tail, TopicChange,
 };
 
 mod buckets;
+mod copying;
 mod keeping;
 mod latest;
 mod listing;
@@ -72,6 +73,7 @@ struct StoredTopic {
     /// When it was made, or its description changed last.
     touched_at: Timestamp,
     ended: Option<Box<RunEnd>>,
+    freeze: Option<Freeze>,
     log: Log,
     /// In a box of their own: most topics have none.
     keys: Option<Box<OfMessages>>,
@@ -114,6 +116,15 @@ impl StoredTopic {
         (purged, freed)
     }
 
+    /// Checks that it takes messages.
+    fn check_open(&self) -> Result<(), StorageError> {
+        match (&self.ended, self.freeze) {
+            (Some(ended), _) => Err(runs::refusal(ended)),
+            (None, Some(_)) => Err(StorageError::ReadOnly),
+            (None, None) => Ok(()),
+        }
+    }
+
     /// Returns the bytes that the topic holds without messages.
     fn empty_bytes(&self, name: &TopicName) -> usize {
         let groups = self.groups.iter().flat_map(|groups| groups.values());
@@ -138,6 +149,8 @@ pub(super) struct Removed(Box<StoredTopic>);
 pub(super) struct Topics {
     options: MemoryOptions,
     topics: BTreeMap<TopicName, Box<StoredTopic>>,
+    /// Whether no more topics are made.
+    refuses_new: bool,
     /// The number of the next topic.
     next_number: u64,
     /// The highest id that a deleted topic gave: topics start after it, so that a topic which is
@@ -172,6 +185,7 @@ impl Topics {
         Self {
             options,
             topics: BTreeMap::new(),
+            refuses_new: false,
             next_number: 0,
             floor: MessageId::MIN,
             messages: 0,
@@ -231,9 +245,7 @@ impl Topics {
         if let Some(first) = self.find_unique(message, now)? {
             return Ok(first);
         }
-        if let Some(ended) = self.topics.get(&message.topic).and_then(|topic| topic.ended.as_deref()) {
-            return Err(runs::refusal(ended));
-        }
+        self.topics.get(&message.topic).map_or(Ok(()), |topic| topic.check_open())?;
         if let Some(expected) = message.expected_last {
             let last = self.topics.get(&message.topic).and_then(|topic| topic.log.tail().last);
             let last = last.unwrap_or(MessageId::MIN);
@@ -244,7 +256,7 @@ impl Topics {
         match self.topics.get(&message.topic) {
             Some(topic) if topic.is_full(message.policy) => return Err(StorageError::TopicFull),
             Some(_) => {}
-            None => self.check_topics_limit()?,
+            None => self.check_may_make()?,
         }
         if let Some(key) = &message.idempotency {
             self.check_room_for_key(&message.topic, key, now)?;
@@ -320,6 +332,7 @@ impl Topics {
             latest: description.compact_by.map(|field| Box::new(LatestTable::new(&field, None))),
             touched_at: now,
             ended: None,
+            freeze: None,
             log: Log::new(self.floor, Epoch::Marked(self.next_number), now),
             keys: None,
             groups: None,
@@ -340,7 +353,7 @@ impl Topics {
         if self.topics.contains_key(name) {
             return Err(StorageError::TopicExists);
         }
-        self.check_topics_limit()?;
+        self.check_may_make()?;
         let latest = description.compact_by.as_ref().map_or(0, |field| LatestTable::new(field, None).bytes());
         let needed = bytes_of_empty(name, description.description.as_deref(), owner) + latest;
         self.make_room(|_| needed, needed)?;

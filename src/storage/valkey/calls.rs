@@ -92,6 +92,16 @@ impl Call {
         }
     }
 
+    /// Returns a call with these keys and arguments, which are written already.
+    pub(super) fn with_arguments(
+        script: &'static Script,
+        effect: Effect,
+        keys: &[String],
+        own: Arguments,
+    ) -> Self {
+        Self { own, ..Self::new(script, effect, keys, &[] as &[&str]) }
+    }
+
     /// Returns the call of a script that takes several at once: after the keys come arguments that those have in common,
     /// and those of each behind the other. Where such a script cannot begin it answers one code, in an array, to all. Where
     /// its answer has grown long it may end with some of them, and has done nothing for the others, which ask again.

@@ -19,13 +19,16 @@ use super::health::{KEEPS, ServerInfo, harm_of};
 use super::index::key_of;
 use super::keys::{IndexName, Keys};
 use super::resp::{Replies, Reply, Request, RespConnection};
-use super::{ValkeyOptions, entry, keys, marker, scripts};
+use super::{ValkeyOptions, entry, finding, keys, marker, scripts};
 use crate::chance::random;
 use crate::storage::{Body, Idempotency, NewMessage, TopicPolicy};
+use connecting::advice_for_connecting;
 use report::advice_about_rights;
 
+mod connecting;
 mod groups;
 mod report;
+mod sentinels;
 
 pub use report::{CheckLine, CheckReport, Outcome, RIGHTS};
 
@@ -53,10 +56,14 @@ const SLOW_PING: Duration = Duration::from_millis(5);
 /// Never: the probe's name is one of a topic.
 pub async fn run(options: &ValkeyOptions) -> CheckReport {
     let mut report = CheckReport { lines: Vec::new() };
+    let options = &finding::found(options.clone());
+    if let Some((outcome, detail, advice)) = sentinels::told(options).await {
+        report.add("sentinels", outcome, detail, advice);
+    }
     let begin = Instant::now();
     let connected = match connect(options, "check").await {
         // Second, because the library tells more of what is wrong.
-        Ok(client) => {
+        Ok((client, _)) => {
             RespConnection::connect(options, "check").await.map(|(resp, driving)| (client, resp, driving))
         }
         Err(error) => Err(error),
@@ -82,31 +89,6 @@ pub async fn run(options: &ValkeyOptions) -> CheckReport {
         () = carried => {}
     }
     report
-}
-
-fn advice_for_connecting(error: &str, options: &ValkeyOptions) -> &'static str {
-    let has = |part: &str| error.contains(part);
-    if has("WRONGPASS") || has("NOAUTH") || has("AuthenticationFailed") || has("authentication") {
-        "the server refuses the login; look at VALKEY_USERNAME and VALKEY_PASSWORD, or at the URL"
-    } else if has("certificate") || has("UnknownIssuer") || has("tls") || has("TLS") {
-        "the certificates do not fit; look at VALKEY_CA_PATH, and at the host name in the server's certificate"
-    } else if has("No primary node") {
-        "the server is a replica; name its primary"
-    } else if has("switch database") || has("DB index") {
-        "the server has no database of this number; look at the number behind the `/` of the URL, or VALKEY_DATABASE, and at `databases` in the server's configuration"
-    } else if has("lookup address") || has("Name or service") || has("resolve") {
-        "no address is known for this host name; look at how it is written, and whether this machine can look it up"
-    } else if !options.target.tls && has("driver unexpectedly terminated") {
-        "what listens there does not speak the protocol of Valkey: is it the port of an HTTP server, or does it want TLS (valkeys:// or rediss://)?"
-    } else if has("refused") || has("cannot reach") {
-        "nothing listens there; is the server running, and are host and port right?"
-    } else if options.target.tls && options.client_identity.is_none() {
-        "does the server speak TLS on this port, and without a client certificate? If it asks for one, set TIDEMILL_VALKEY_CLIENT_CERT_PATH and TIDEMILL_VALKEY_CLIENT_KEY_PATH"
-    } else if options.target.tls {
-        "does the server speak TLS on this port, and does it trust the client certificate? Without TLS the scheme is valkey:// or redis://"
-    } else {
-        "does the server speak plain TCP on this port? With TLS the scheme is valkeys:// or rediss://"
-    }
 }
 
 fn examine_info(report: &mut CheckReport, info: &ServerInfo) {

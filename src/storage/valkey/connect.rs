@@ -13,11 +13,14 @@ use glide::{
     ServerCredentials, TlsConfig,
 };
 use secrecy::ExposeSecret as _;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout};
 
 use super::options::ValkeyOptions;
 use super::resolver::Address;
+
+/// Most addresses of a name that are tried.
+const ADDRESSES_MAX: usize = 16;
 
 /// Why no connection could be made. The texts reach the log and the health page; they hold no
 /// credentials.
@@ -40,12 +43,12 @@ pub(super) enum ConnectError {
     Attempt(String),
 }
 
-/// Connects to the server under a name that `CLIENT LIST` shows. The library's connecting is a large
-/// future, so it is boxed here.
+/// Connects to the server under a name that `CLIENT LIST` shows, and tells where it is. The library's connecting is a
+/// large future, so it is boxed here.
 pub(super) async fn connect(
     options: &ValkeyOptions,
     name: &'static str,
-) -> Result<GlideClient, ConnectError> {
+) -> Result<(GlideClient, Address), ConnectError> {
     Box::pin(connect_as(options, name)).await
 }
 
@@ -58,24 +61,56 @@ pub(super) async fn primary(options: &ValkeyOptions) -> Result<Address, ConnectE
         .map_err(ConnectError::Unresolved)
 }
 
-/// Tries the server's port.
-pub(super) async fn dial(options: &ValkeyOptions) -> Result<(), ConnectError> {
-    dial_at(options, &primary(options).await?).await
+/// Says why a connection is of no use once another server is the primary.
+pub(super) fn left(address: &Address) -> String {
+    format!("the primary is another server than {address} by now")
 }
 
-async fn dial_at(options: &ValkeyOptions, address: &Address) -> Result<(), ConnectError> {
-    let dialing = TcpStream::connect((address.host.as_str(), address.port));
-    let outcome = timeout(options.connect_timeout, dialing).await;
-    outcome
-        .map_err(|_| ConnectError::TimedOut(options.connect_timeout))?
-        .map(drop)
-        .map_err(ConnectError::from)
+/// Tries the port of the server at an address.
+pub(super) async fn dial(options: &ValkeyOptions, address: &Address) -> Result<(), ConnectError> {
+    reach(address, options.connect_timeout).await.map(drop)
 }
 
-async fn connect_as(options: &ValkeyOptions, name: &'static str) -> Result<GlideClient, ConnectError> {
+/// Opens a TCP connection. A name is looked up now; all its addresses are tried, and none takes the time of those
+/// behind it.
+pub(super) async fn reach(address: &Address, within: Duration) -> Result<TcpStream, ConnectError> {
+    let deadline = Instant::now() + within;
+    let looked_up = timeout(within, lookup_host((address.host.as_str(), address.port))).await;
+    let all: Vec<_> = looked_up.map_err(|_| ConnectError::TimedOut(within))??.take(ADDRESSES_MAX).collect();
+    let mut failure = None;
+    for (socket, left) in all.iter().zip((1..=all.len()).rev()) {
+        let rest = deadline.saturating_duration_since(Instant::now());
+        let share = rest / u32::try_from(left).unwrap_or(u32::MAX);
+        match timeout(share, TcpStream::connect(socket)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failure = Some(error.into()),
+            // One that says why it cannot be reached says more.
+            Err(_) => failure = failure.or(Some(ConnectError::TimedOut(within))),
+        }
+    }
+    Err(failure.unwrap_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound).into()))
+}
+
+async fn connect_as(
+    options: &ValkeyOptions,
+    name: &'static str,
+) -> Result<(GlideClient, Address), ConnectError> {
     let address = primary(options).await?;
-    dial_at(options, &address).await?;
-    let configuration = configuration(options, address, name);
+    let client = tokio::select! {
+        biased;
+        client = connect_at(options, &address, name) => client?,
+        () = options.resolver.left(&address) => return Err(ConnectError::Refused(left(&address))),
+    };
+    Ok((client, address))
+}
+
+async fn connect_at(
+    options: &ValkeyOptions,
+    address: &Address,
+    name: &'static str,
+) -> Result<GlideClient, ConnectError> {
+    dial(options, address).await?;
+    let configuration = configuration(options, address, name).await;
     let rehearsal = configuration.clone();
     tokio::task::spawn_blocking(move || rehearse(rehearsal))
         .await
@@ -101,9 +136,14 @@ fn refused(error: GlideError) -> ConnectError {
     ConnectError::Refused(text)
 }
 
-fn configuration(options: &ValkeyOptions, address: Address, name: &'static str) -> GlideClientConfiguration {
+async fn configuration(
+    options: &ValkeyOptions,
+    address: &Address,
+    name: &'static str,
+) -> GlideClientConfiguration {
     let target = &options.target;
-    let mut configuration = GlideClientConfiguration::new(vec![NodeAddress::new(address.host, address.port)])
+    let node = NodeAddress::new(address.host.clone(), address.port);
+    let mut configuration = GlideClientConfiguration::new(vec![node])
         .request_timeout(options.timeout)
         .connection_timeout(options.connect_timeout)
         .reconnect_strategy(BackoffStrategy {
@@ -115,11 +155,9 @@ fn configuration(options: &ValkeyOptions, address: Address, name: &'static str) 
         .protocol(ProtocolVersion::RESP3)
         .client_name(format!("tidemill-{name}"))
         .database_id(i64::from(target.database));
-    if let Some(password) = &target.password {
-        // Servers refuse HELLO with an empty user name.
-        let username = target.username.clone().unwrap_or_else(|| "default".to_owned());
-        configuration = configuration
-            .credentials(ServerCredentials::username_password(username, password.expose_secret().to_owned()));
+    if let Some((username, password)) = options.login().credentials().await {
+        let password = password.expose_secret();
+        configuration = configuration.credentials(ServerCredentials::username_password(username, password));
     }
     if target.tls {
         configuration = configuration.tls(TlsConfig::SecureTls);
@@ -132,4 +170,27 @@ fn configuration(options: &ValkeyOptions, address: Address, name: &'static str) 
         }
     }
     configuration
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn of_a_name_all_addresses_are_tried() {
+        let within = Duration::from_secs(5);
+        // Most machines know this name by an address of each family.
+        let all: Vec<_> = lookup_host(("localhost", 1)).await.expect("it is known").collect();
+        for socket in all {
+            let listener = TcpListener::bind((socket.ip(), 0)).await.expect("a port");
+            let port = listener.local_addr().expect("it is bound").port();
+            let address = Address { host: "localhost".to_owned(), port };
+            let stream = reach(&address, within).await.expect("it listens");
+            assert_eq!(stream.peer_addr().expect("it is there").ip(), socket.ip());
+        }
+        let nowhere = Address { host: "localhost".to_owned(), port: 1 };
+        assert!(matches!(reach(&nowhere, within).await, Err(ConnectError::Unreachable(_))));
+    }
 }

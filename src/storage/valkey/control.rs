@@ -4,20 +4,22 @@
 //! sweeps, lists and counts, what the server tells of itself. It is the only file that reads an error of the
 //! library, or turns one into the contract's.
 
-use std::future;
 use std::time::Duration;
 
 use bytes::Bytes;
 use glide::value::ValkeyServerError;
 use glide::{GlideClient, GlideError, Pipeline, PipelineOptions, ValkeyValue};
+use secrecy::ExposeSecret as _;
 use tidemill_proto::MessageId;
 use tokio::time::timeout;
 
-use super::connect::{ConnectError, connect, dial};
+use super::connect::{ConnectError, connect, dial, left, primary};
 use super::connection::{Connection, Driving, Look, Work, time_ms};
 use super::entry;
 use super::failure::{Effect, Failure, of_reply, refuses_writes, unexpected};
+use super::login::keep_logged_in;
 use super::options::ValkeyOptions;
+use super::resolver::Address;
 use super::supervised::Supervised;
 use crate::storage::StorageError;
 
@@ -30,8 +32,10 @@ pub(super) type Control = Supervised<GlideClient>;
 
 impl Connection for GlideClient {
     async fn connect(options: &ValkeyOptions, name: &'static str) -> Result<(Self, Driving), ConnectError> {
+        let (client, address) = connect(options, name).await?;
         // The library carries its connections itself, and tells nobody when one breaks.
-        Ok((connect(options, name).await?, Box::pin(future::pending())))
+        let driving = beside(options.clone(), address, client.clone());
+        Ok((client, Box::pin(driving)))
     }
 
     async fn look(&self, options: &ValkeyOptions, _: Work, within: Duration) -> Result<Look, String> {
@@ -39,7 +43,11 @@ impl Connection for GlideClient {
         if let Ok(outcome) = timeout(PATIENCE, &mut look).await {
             return outcome;
         }
-        if let Err(error) = dial(options).await {
+        let dialled = match primary(options).await {
+            Ok(address) => dial(options, &address).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = dialled {
             return Err(error.to_string());
         }
         look.await
@@ -47,6 +55,27 @@ impl Connection for GlideClient {
 
     /// A client that is dropped ends by itself.
     fn close(&self, _: &str) {}
+}
+
+/// Follows the server's password, until another server is the primary.
+async fn beside(options: ValkeyOptions, address: Address, client: GlideClient) -> String {
+    let log_in = || log_in(options.clone(), client.clone());
+    tokio::select! {
+        () = options.resolver.left(&address) => left(&address),
+        never = keep_logged_in(options.password_file.as_deref(), log_in) => match never {},
+    }
+}
+
+/// Logs in again. Returns why the server refuses, if it does.
+async fn log_in(options: ValkeyOptions, client: GlideClient) -> Option<String> {
+    let login = options.login();
+    let (_, password) = login.credentials().await?;
+    let password = password.expose_secret().to_owned();
+    match timeout(options.timeout, client.update_connection_password(Some(password), true)).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some(format!("no answer within {} ms", options.timeout.as_millis())),
+    }
 }
 
 async fn look_with(client: &GlideClient, within: Duration) -> Result<Look, String> {

@@ -78,7 +78,11 @@ pub(super) fn field_of(description: &ValkeyValue, name: &str) -> Option<Bytes> {
 
 /// Reads a description; what is missing or not in our form is left out.
 pub(super) fn read_description(topic: &TopicName, reply: ValkeyValue) -> Topic {
-    let pairs = pairs_of(reply);
+    describe(topic, &pairs_of(reply))
+}
+
+/// Describes a topic by the fields of its description.
+pub(super) fn describe(topic: &TopicName, pairs: &[(Bytes, Bytes)]) -> Topic {
     let field = |name: &str| {
         let (_, value) = pairs.iter().find(|(field, _)| field == name.as_bytes())?;
         std::str::from_utf8(value).ok()

@@ -19,6 +19,7 @@
 //! channel it knows of every new topic.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -29,10 +30,12 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::seat::Seat;
+use super::failure::lacks_right;
 use super::keys::Keys;
 use super::locks::read_secret;
 use super::options::ValkeyOptions;
 use super::resp::{Parts, Request, RespConnection};
+use super::rights::NO_CHANGES;
 use super::{keys, notice};
 use crate::storage::hints::Hints;
 use crate::storage::{Hint, HintListener};
@@ -70,6 +73,8 @@ pub(super) struct Doorbell {
     hints: Hints,
     /// When a change was last not answered.
     unanswered: Mutex<Option<Instant>>,
+    /// Whether the server's user may not listen for changes of topics.
+    changes_refused: AtomicBool,
     watched: Mutex<Watched>,
     changes: mpsc::Sender<()>,
     changed: tokio::sync::Mutex<mpsc::Receiver<()>>,
@@ -86,6 +91,7 @@ impl Doorbell {
             signature: format!("$node:{node}"),
             hints: Hints::default(),
             unanswered: Mutex::default(),
+            changes_refused: AtomicBool::new(false),
             watched: Mutex::default(),
             changes,
             changed: tokio::sync::Mutex::new(changes_out),
@@ -327,6 +333,27 @@ impl Doorbell {
         topics.iter().map(|topic| self.keys.changes(topic, self.database)).collect()
     }
 
+    /// Subscribes to the changes of these topics, or no longer. Where the server's user may not, the connection is lost
+    /// once; from then on the node does without, as on a server that tells of no changes.
+    async fn follow_changes(
+        &self,
+        connection: &RespConnection,
+        command: &str,
+        topics: &[TopicName],
+    ) -> Result<(), String> {
+        if self.changes_refused.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let followed = connection.subscribe(command, &self.channels(topics), ECHO_WITHIN).await;
+        if let Err(error) = &followed
+            && lacks_right(error)
+            && !self.changes_refused.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(error, "{NO_CHANGES}");
+        }
+        followed
+    }
+
     /// Subscribes to the changes of topics that are watched since, and unsubscribes from others.
     async fn follow_watched(
         &self,
@@ -367,11 +394,11 @@ impl Doorbell {
             }
         }
         for chunk in more.chunks(TOPICS_CHUNK) {
-            connection.subscribe("SUBSCRIBE", &self.channels(chunk), ECHO_WITHIN).await?;
+            self.follow_changes(connection, "SUBSCRIBE", chunk).await?;
             self.hints.tell(Hint::Watched(chunk.to_vec()));
         }
         for chunk in less.chunks(TOPICS_CHUNK) {
-            connection.subscribe("UNSUBSCRIBE", &self.channels(chunk), ECHO_WITHIN).await?;
+            self.follow_changes(connection, "UNSUBSCRIBE", chunk).await?;
         }
         subscribed.topics.extend(more);
         for topic in &less {

@@ -20,12 +20,15 @@ impl Shard {
             Err(error) => return error,
         };
         let mut replies = replies.into_iter();
-        let state = replies.next().map_or(RunState::Open, |groups| runs::state_among(group_names(groups)));
+        let end = replies.next().and_then(|groups| runs::end_among(group_names(groups)));
         let reason = replies.next().and_then(bytes_of).unwrap_or_default();
-        match state {
-            RunState::Cancelled => StorageError::Cancelled(String::from_utf8_lossy(&reason).into()),
-            RunState::Closed => StorageError::Closed,
-            RunState::Open => StorageError::IdsUsedUp,
+        match end.map(|end| (end.freeze, end.state)) {
+            Some((Some(_), _)) => StorageError::ReadOnly,
+            Some((None, RunState::Cancelled)) => {
+                StorageError::Cancelled(String::from_utf8_lossy(&reason).into())
+            }
+            Some((None, RunState::Closed)) => StorageError::Closed,
+            Some((None, RunState::Open)) | None => StorageError::IdsUsedUp,
         }
     }
 

@@ -24,7 +24,7 @@ use tidemill_proto::locks::{Fence, Guarded};
 use tidemill_proto::{MessageId, OrderKey, Timestamp, content_type, json};
 
 use super::keys::{Keys, fences};
-use super::resp::{Command, Item, Reply, Request, Walk};
+use super::resp::{Arguments, Command, Item, Reply, Request, Walk};
 use super::scripts::{APPEND_BOUNDED, APPEND_FENCED};
 use crate::storage::{
     Body, FENCE_KEPT, HELD_TIMES, Idempotency, NewMessage, StoredMessage, TopicPolicy, Unique,
@@ -190,6 +190,31 @@ fn arguments_behind_key(message: &NewMessage) -> usize {
         + usize::from(message.expires_at.is_some())
         + usize::from(message.body.order_key.is_some());
     6 + 2 * optional
+}
+
+/// Adds a message that has an id, as scripts take it over: the id, how many arguments follow, and these.
+pub(super) fn import(arguments: &mut Arguments, message: &StoredMessage) {
+    let StoredMessage { id, timestamp, expires_at, body } = message;
+    let Body { payload, metadata, content_type, order_key } = body;
+    let optional = usize::from(metadata.is_some())
+        + usize::from(content_type.is_some())
+        + usize::from(expires_at.is_some())
+        + usize::from(order_key.is_some());
+    let count: &[u8] = [b"4", b"6", b"8", &b"10"[..], b"12"][optional];
+    arguments.add(id.text().as_bytes()).add(count);
+    arguments.add(b"payload").add(payload).add(b"timestamp").add(timestamp.text().as_bytes());
+    if let Some(metadata) = metadata {
+        arguments.add(b"metadata").add(metadata);
+    }
+    if let Some(content_type) = content_type {
+        arguments.add(b"content_type").add(content_type.as_bytes());
+    }
+    if let Some(expires_at) = expires_at {
+        arguments.add(b"expires_at").add(expires_at.as_millis().to_string().as_bytes());
+    }
+    if let Some(key) = order_key {
+        arguments.add(b"order_key").add(key.as_str().as_bytes());
+    }
 }
 
 /// Adds what follows the key in an `XADD`: id and fields.

@@ -154,6 +154,11 @@ impl Redirect {
     }
 }
 
+/// Whether the reply says that the user may not do this.
+pub(super) fn lacks_right(text: &str) -> bool {
+    text.starts_with("NOPERM")
+}
+
 /// Whether the reply says that the server is not ready yet.
 pub(super) fn is_loading(text: &str) -> bool {
     text.split(' ').next() == Some("LOADING")
@@ -197,6 +202,7 @@ pub(super) fn same(error: &StorageError) -> StorageError {
         StorageError::Fenced(fence) => StorageError::Fenced(*fence),
         StorageError::Closed => StorageError::Closed,
         StorageError::Cancelled(reason) => StorageError::Cancelled(reason.clone()),
+        StorageError::ReadOnly => StorageError::ReadOnly,
         StorageError::TopicFull => StorageError::TopicFull,
         StorageError::NotCompacted => StorageError::NotCompacted,
         StorageError::KeyReused => StorageError::KeyReused,

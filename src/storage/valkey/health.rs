@@ -14,6 +14,8 @@ use super::cluster::places::Places;
 use super::cluster::seat::Seat;
 use super::control::bytes_of;
 use super::failure::{Effect, causes_of};
+use super::resolver::Address;
+use super::rights;
 use crate::storage::{Condition, StorageError, Unfit};
 
 /// How long a health page may wait for the server.
@@ -203,10 +205,15 @@ impl Shard {
     }
 
     async fn ask_health(&self) -> BackendHealth {
+        let target = &self.target;
+        // Of several, none is the server before one is found.
+        let is_alone = target.watched.is_none() && target.others.is_empty();
+        let named = || is_alone.then(|| Address { host: target.host.clone(), port: target.port });
+        let address = self.options.resolver.found().or_else(named);
         let mut health = BackendHealth {
             kind: "valkey".to_owned(),
-            host: Some(self.target.host.clone()),
-            port: Some(self.target.port),
+            port: address.as_ref().map(|address| address.port),
+            host: address.map(|address| address.host),
             reconnects: self.losses(),
             ..BackendHealth::default()
         };
@@ -275,6 +282,10 @@ impl Shard {
             Err(error) => {
                 warnings.push(format!("the server's keys could not be looked at: {}", causes_of(&error)));
             }
+        }
+        match rights::lacking(&self.options, self.keys).await {
+            Ok(lacking) => warnings.extend(lacking.into_iter().map(str::to_owned)),
+            Err(reason) => warnings.push(format!("what the server's user lacks is not known: {reason}")),
         }
         Ok(warnings)
     }

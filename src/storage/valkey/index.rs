@@ -344,6 +344,29 @@ impl<T: Named> Index<T> {
         join_all(asked).await.into_iter().collect()
     }
 
+    /// Has no more of what it names be made from now on, or again.
+    pub(super) async fn close(&self, closes: bool) -> Result<(), StorageError> {
+        let closed = (0..self.parts.len()).map(|part| async move {
+            let key = self.keys.closed(part);
+            let mut request = Request::default();
+            if closes {
+                request.add(&[b"SET", key.as_bytes(), b"1"]);
+            } else {
+                request.add(&[b"DEL", key.as_bytes()]);
+            }
+            self.ask(part, &request, Effect::Write).await
+        });
+        join_all(closed).await.into_iter().try_for_each(|replies| replies.map(drop))
+    }
+
+    /// Returns whether no more of what it names are to be made: the part that does not tell has not said so.
+    pub(super) async fn is_closed(&self) -> Result<bool, StorageError> {
+        let mut request = Request::default();
+        request.add(&[b"EXISTS", self.keys.closed(0).as_bytes()]);
+        let replies = self.ask(0, &request, Effect::Read).await?;
+        Ok(replies.iter().next().and_then(|reply| reply.integer()) == Some(1))
+    }
+
     /// Sends a request to a part, and returns its replies where none is an error.
     async fn ask(&self, part: usize, request: &Request, effect: Effect) -> Result<Replies, StorageError> {
         let replies = self.exchange(part, request, effect).await?;

@@ -217,6 +217,14 @@ impl Keys {
         }
     }
 
+    /// Returns the key that is there while no more topics are to be made of those that a part of their index has.
+    pub(super) fn closed(self, part: usize) -> String {
+        match self.form {
+            KeyForm::Plain => "tidemill:no-new-topics".to_owned(),
+            KeyForm::Braces => format!("tidemill:no-new-topics:{{{}}}", PART_TAGS[part]),
+        }
+    }
+
     /// Returns what stands around a topic's name.
     const fn around(self) -> [&'static str; 2] {
         match self.form {

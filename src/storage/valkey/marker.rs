@@ -14,6 +14,7 @@ use tidemill_proto::topics::RunState;
 
 use super::entry::read_id;
 use super::resp::Reply;
+use crate::storage::Freeze;
 
 /// What the name of a marker starts with. Scripts spell it, too.
 pub(super) const PREFIX: &str = "tidemill-epoch:";
@@ -37,11 +38,16 @@ impl Marker {
 
 /// What the name of the group starts with that says that a topic has ended. Scripts spell it, too.
 const END_PREFIX: &str = "tidemill-end:";
+/// What stands there in place of a state where it is frozen. Scripts spell them, too.
+const IMPORTING: &str = "importing";
+const READ_ONLY: &str = "frozen";
 
-/// That a topic has ended.
+/// That a topic takes no messages: it has ended, or is frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct End {
+    /// Open, where it is frozen.
     pub(super) state: RunState,
+    pub(super) freeze: Option<Freeze>,
     /// The last id that the stream was given. The server knows another.
     pub(super) last: MessageId,
 }
@@ -50,7 +56,14 @@ impl End {
     /// Reads the name of a group, if it is that one.
     pub(super) fn read(name: &[u8]) -> Option<Self> {
         let (state, last) = std::str::from_utf8(name).ok()?.strip_prefix(END_PREFIX)?.split_once(':')?;
-        Some(Self { state: RunState::named(state)?, last: read_id(last.as_bytes())? })
+        let last = read_id(last.as_bytes())?;
+        let freeze = match state {
+            IMPORTING => Some(Freeze::Importing),
+            READ_ONLY => Some(Freeze::ReadOnly),
+            _ => None,
+        };
+        let state = if freeze.is_some() { RunState::Open } else { RunState::named(state)? };
+        Some(Self { state, freeze, last })
     }
 }
 
@@ -112,7 +125,11 @@ mod tests {
 
     #[test]
     fn an_end_is_read_from_its_name() {
-        let end = |state| Some(End { state, last: MessageId::new(7, 1) });
+        let last = MessageId::new(7, 1);
+        let end = |state| Some(End { state, freeze: None, last });
+        let frozen = |freeze| Some(End { state: RunState::Open, freeze: Some(freeze), last });
+        assert_eq!(End::read(b"tidemill-end:importing:7-1"), frozen(Freeze::Importing));
+        assert_eq!(End::read(b"tidemill-end:frozen:7-1"), frozen(Freeze::ReadOnly));
         assert_eq!(End::read(b"tidemill-end:closed:7-1"), end(RunState::Closed));
         assert_eq!(End::read(b"tidemill-end:cancelled:7-1"), end(RunState::Cancelled));
         for name in ["tidemill-end:closed", "tidemill-end:x:7-1", "tidemill-epoch:closed:7-1", "closed:7-1"] {

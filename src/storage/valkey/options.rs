@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tidemill_tls::ClientIdentity;
 
+use super::login::{Login, PasswordFile};
 use super::resolver::{Named, Resolver};
 use super::target::Target;
 
@@ -17,6 +18,12 @@ pub struct ValkeyOptions {
     pub target: Target,
     /// Who tells where the primary of the target listens.
     pub resolver: Arc<dyn Resolver>,
+    /// What the password is read from again, in place of the target's.
+    pub password_file: Option<Arc<PasswordFile>>,
+    /// How to log in at the sentinels that watch the target.
+    pub sentinel_login: Login,
+    /// Whether to speak TLS with sentinels.
+    pub sentinel_tls: bool,
     /// Certificates (PEM) to trust in place of the system's, for TLS.
     pub ca_pem: Option<Vec<u8>>,
     /// The certificate to show to a server that asks for one, for TLS.
@@ -42,8 +49,11 @@ impl ValkeyOptions {
     #[must_use]
     pub fn new(target: Target) -> Self {
         Self {
+            sentinel_tls: target.tls,
             target,
             resolver: Arc::new(Named),
+            password_file: None,
+            sentinel_login: Login::default(),
             ca_pem: None,
             client_identity: None,
             timeout: Duration::from_secs(5),
@@ -55,12 +65,21 @@ impl ValkeyOptions {
             sweep_interval: Duration::from_mins(1),
         }
     }
+
+    /// Returns how to log in at the server.
+    pub(super) fn login(&self) -> Login {
+        Login {
+            username: self.target.username.clone(),
+            password: self.target.password.clone(),
+            file: self.password_file.clone(),
+        }
+    }
 }
 
 impl ValkeyOptions {
     /// Returns the server, for the log: without a password.
     pub(super) fn server(&self) -> String {
-        self.resolver.known().map_or_else(|| self.target.to_string(), |address| address.to_string())
+        self.resolver.found().map_or_else(|| self.target.to_string(), |address| address.to_string())
     }
 }
 

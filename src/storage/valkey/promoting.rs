@@ -70,6 +70,8 @@ impl Shard {
                             again.push((at, planned));
                         }
                     }
+                    // It is frozen: nothing waits in one that has ended.
+                    Err(StorageError::IdsUsedUp) => results[at] = Err(self.refusal_of(&topics[at]).await),
                     Err(error) => results[at] = Err(error),
                 }
             }

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use super::entry;
 use super::facts::{Asking, Numbers, Of, Proof, Way};
-use super::failure::{Effect, is_no_such_key, of_exchange, of_reply, unexpected};
+use super::failure::{Effect, is_no_such_key, of_exchange, of_key, of_reply, unexpected};
 use super::keys::{self, sortable};
 use super::resp::{Bounds, Parts, REQUESTS_MAX, Replies, Reply, Request, RespConnection, RespError};
 use super::supervised::Supervised;
@@ -325,6 +325,26 @@ impl Reads {
             Some(Reply::Error(text)) => Err(of_reply(text_of(text))),
             Some(Reply::Array(ids)) => Ok(ids.filter_map(|id| entry::read_id(id.bytes()?)).collect()),
             _ => Err(unexpected("ZRANGEBYLEX", Effect::Read)),
+        }
+    }
+
+    /// Returns all that is remembered of messages of a topic that were taken out, in its order.
+    pub(super) async fn remembered(&self, deleted: &str) -> Result<Vec<String>, StorageError> {
+        let mut request = Request::default();
+        request.add(&[b"ZRANGE", deleted.as_bytes(), b"0", b"-1"]);
+        match self.ask(&request).await?.iter().next() {
+            Some(Reply::Error(text)) => Err(of_key(of_reply(text_of(text)), deleted)),
+            Some(Reply::Array(found)) => Ok(found.filter_map(|text| Some(text_of(text.bytes()?))).collect()),
+            _ => Err(unexpected("ZRANGE", Effect::Read)),
+        }
+    }
+
+    /// Returns whether there is something under a key.
+    pub(super) async fn exists(&self, key: &str) -> Result<bool, StorageError> {
+        match self.must_exist(key).await {
+            Ok(()) => Ok(true),
+            Err(StorageError::NoTopic) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

@@ -106,7 +106,7 @@ impl Shard {
 }
 
 /// Writes a rule as it is kept.
-fn write_rule(rule: &RecurringRule) -> String {
+pub(super) fn write_rule(rule: &RecurringRule) -> String {
     format!("{}\n{}", rule.timezone, rule.cron)
 }
 

@@ -45,15 +45,37 @@ pub trait Resolver: fmt::Debug + Send + Sync {
     /// Nobody knows at the moment: a sentence for the log and the health page, without credentials.
     async fn primary_of(&self, target: &Target) -> Result<Address, String>;
 
-    /// Returns where the primary was known to listen last, if that is another place than the target's: for the log.
-    fn known(&self) -> Option<Address> {
-        None
-    }
-
     /// Returns a slot that the server has, where it is one of a cluster: what is kept there for its own sake has its
     /// place in that.
     fn own_slot(&self) -> Option<u16> {
         None
+    }
+
+    /// Returns where the primary was found last, where that is not told by the target alone.
+    fn found(&self) -> Option<Address> {
+        None
+    }
+
+    /// Returns once another server than the one at this address is known to be the primary: connections to this one
+    /// are of no use any more.
+    async fn left(&self, address: &Address) {
+        let _ = address;
+        std::future::pending::<()>().await;
+    }
+
+    /// Returns how often another primary was found.
+    fn moves(&self) -> u64 {
+        0
+    }
+
+    /// Returns once the primary may be another than it was when this was called.
+    async fn news(&self) {
+        std::future::pending::<()>().await;
+    }
+
+    /// Learns of primaries that move, for as long as it is polled.
+    async fn follow(&self) {
+        std::future::pending::<()>().await;
     }
 }
 

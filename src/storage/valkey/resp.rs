@@ -20,6 +20,7 @@
 //! that failed is told either as certainly without effect or as unknown.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 mod open;
 
+pub(super) use open::Peer;
 pub(super) use tidemill_resp::{Arguments, Bounds, Command, Item, Parts, Replies, Reply, Request, Walk};
 
 /// Most requests under way. The lanes and the reads have few (see `lanes` and `reads`); the rest is for
@@ -64,7 +66,13 @@ pub(super) enum RespError {
 }
 
 /// A connection to the server.
+#[derive(Debug)]
 pub(super) struct RespConnection {
+    sending: Arc<Sending>,
+}
+
+/// The writing end of a connection.
+struct Sending {
     /// Whether a write that fails may have sent something all the same, as one that encrypts may.
     is_sealed: bool,
     /// Held while a request is written, in the order of asking.
@@ -72,11 +80,14 @@ pub(super) struct RespConnection {
     state: Arc<State>,
 }
 
-impl std::fmt::Debug for RespConnection {
+impl std::fmt::Debug for Sending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RespConnection").field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Sending").field("state", &self.state).finish_non_exhaustive()
     }
 }
+
+/// What runs beside the reading of a connection; ends with the reason when the connection is of no use any more.
+type Beside = Pin<Box<dyn Future<Output = String> + Send>>;
 
 /// The reading end of a connection. The connection answers nothing while nobody drives it, and is closed when it
 /// is dropped.
@@ -85,6 +96,7 @@ pub(super) struct Driver {
     read: BytesMut,
     cutter: Cutter,
     state: Arc<State>,
+    beside: Option<Beside>,
 }
 
 impl std::fmt::Debug for Driver {
@@ -112,6 +124,8 @@ struct Open {
 #[derive(Debug)]
 struct PendingRequest {
     commands: usize,
+    /// Whether a refusal comes before the reply that is waited for.
+    unanswered: bool,
     bounds: Bounds,
     cut: oneshot::Sender<Cut>,
 }
@@ -119,8 +133,10 @@ struct PendingRequest {
 impl RespConnection {
     fn new(reader: Reader, writer: Writer, is_sealed: bool) -> (Self, Driver) {
         let state = Arc::new(State::default());
-        let connection = Self { is_sealed, writer: tokio::sync::Mutex::new(writer), state: state.clone() };
-        (connection, Driver { reader, read: BytesMut::new(), cutter: Cutter::default(), state })
+        let writer = tokio::sync::Mutex::new(writer);
+        let sending = Arc::new(Sending { is_sealed, writer, state: state.clone() });
+        let (read, cutter) = (BytesMut::new(), Cutter::default());
+        (Self { sending }, Driver { reader, read, cutter, state, beside: None })
     }
 
     /// Sends a request and returns its replies, one for each command. Error replies are replies.
@@ -128,6 +144,45 @@ impl RespConnection {
     /// # Cancel safety
     /// Not cancel-safe: when the future is dropped, the commands may run. The connection stays in order.
     pub(super) async fn exchange(&self, request: &Request, within: Duration) -> Result<Replies, RespError> {
+        self.sending.exchange(request, within).await
+    }
+
+    /// Subscribes to channels, or unsubscribes from them, as `command` says; returns when that holds.
+    /// What is heard goes to whoever [listens](Driver::listen). A refusal is an error, and the
+    /// connection is of no more use then.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe, like [`exchange`](Self::exchange).
+    pub(super) async fn subscribe<A: AsRef<[u8]>>(
+        &self,
+        command: &str,
+        channels: &[A],
+        within: Duration,
+    ) -> Result<(), String> {
+        let mut request = Request::default();
+        // The reply to the second command comes behind the messages that confirm the first.
+        request.add_unanswered(command.as_bytes(), channels).add(&[b"PING"]);
+        let replies = self.exchange(&request, within).await.map_err(|error| error.to_string())?;
+        replies.iter().find_map(|reply| reply.error()).map_or(Ok(()), |refusal| {
+            self.close(&refusal);
+            Err(refusal)
+        })
+    }
+
+    /// Closes the connection: every request under way ends now.
+    pub(super) fn close(&self, reason: &str) {
+        self.sending.state.close(reason);
+    }
+}
+
+impl Drop for RespConnection {
+    fn drop(&mut self) {
+        self.sending.state.close("nobody uses the connection any more");
+    }
+}
+
+impl Sending {
+    async fn exchange(&self, request: &Request, within: Duration) -> Result<Replies, RespError> {
         let mut written = false;
         let outcome = timeout(within, self.ask(request, &mut written)).await;
         let reason = match outcome {
@@ -162,39 +217,6 @@ impl RespConnection {
             self.state.close(&error.to_string());
         }
         cut.await.map_err(|_| self.state.reason())
-    }
-
-    /// Subscribes to channels, or unsubscribes from them, as `command` says; returns when that holds.
-    /// What is heard goes to whoever [listens](Driver::listen). A refusal is an error, and the
-    /// connection is of no more use then.
-    ///
-    /// # Cancel safety
-    /// Not cancel-safe, like [`exchange`](Self::exchange).
-    pub(super) async fn subscribe<A: AsRef<[u8]>>(
-        &self,
-        command: &str,
-        channels: &[A],
-        within: Duration,
-    ) -> Result<(), String> {
-        let mut request = Request::default();
-        // The reply to the second command comes behind the messages that confirm the first.
-        request.add_unanswered(command.as_bytes(), channels).add(&[b"PING"]);
-        let replies = self.exchange(&request, within).await.map_err(|error| error.to_string())?;
-        replies.iter().find_map(|reply| reply.error()).map_or(Ok(()), |refusal| {
-            self.close(&refusal);
-            Err(refusal)
-        })
-    }
-
-    /// Closes the connection: every request under way ends now.
-    pub(super) fn close(&self, reason: &str) {
-        self.state.close(reason);
-    }
-}
-
-impl Drop for RespConnection {
-    fn drop(&mut self) {
-        self.state.close("nobody uses the connection any more");
     }
 }
 
@@ -253,6 +275,7 @@ impl State {
         let (cut, receiver) = oneshot::channel();
         open.requests.push_back(PendingRequest {
             commands: request.commands(),
+            unanswered: request.has_unanswered(),
             bounds: request.bounds(),
             cut,
         });
@@ -294,10 +317,20 @@ impl State {
             let Some(cut) = cutter.cut(read, commands, &bounds, unasked)? else { return Ok(()) };
             // Closed in between, there is none.
             let Some(asked) = self.open.lock().requests.pop_front() else { return Ok(()) };
+            if asked.unanswered && is_refused(&cut) {
+                // Nobody waits for the reply that is still to come, and it must not pass for another's.
+                let rest = PendingRequest { commands, unanswered: false, bounds, cut: oneshot::channel().0 };
+                self.open.lock().requests.push_front(rest);
+            }
             // Who no longer waits needs no replies.
             let _ = asked.cut.send(cut);
         }
     }
+}
+
+/// Whether a reply is an error.
+fn is_refused(cut: &Cut) -> bool {
+    matches!(cut, Cut::Replies(replies) if replies.iter().any(|reply| reply.error().is_some()))
 }
 
 impl Driver {
@@ -310,7 +343,21 @@ impl Driver {
     /// channel is `message`, the channel, and the text.
     pub(super) async fn listen(mut self, mut heard: impl FnMut(Parts<'_>) + Send) -> String {
         let state = self.state.clone();
-        if let Some(reason) = state.closed.run_until_cancelled(self.read_all(&mut heard)).await {
+        let beside = self.beside.take();
+        let beside = async {
+            match beside {
+                Some(beside) => beside.await,
+                None => std::future::pending().await,
+            }
+        };
+        let reading = async {
+            tokio::select! {
+                biased;
+                reason = self.read_all(&mut heard) => reason,
+                reason = beside => reason,
+            }
+        };
+        if let Some(reason) = state.closed.run_until_cancelled(reading).await {
             state.close(&reason);
         }
         state.reason()

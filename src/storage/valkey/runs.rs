@@ -16,6 +16,9 @@
 //! group, too (`marker`). A group of consumers that begins at `$` begins behind all messages, which is where one would
 //! begin that comes now. Nothing sets the last id back: the topic is deleted, and made anew. Should the group be removed
 //! behind the relay, the topic takes no messages still, and is one that has used up its ids.
+//!
+//! A topic that is frozen (see `storage::copying`) stands there in the same way, as `importing` or `frozen`, and is no run
+//! that has ended. Its last id is set back when it takes messages again.
 
 use bytes::Bytes;
 use tidemill_proto::TopicName;
@@ -38,12 +41,13 @@ pub(super) fn refusal<'a>(replies: &mut impl Iterator<Item = Reply<'a>>) -> Stor
     let (groups, reason) = (replies.next(), replies.next());
     match groups {
         Some(Reply::Error(text)) => of_reply(String::from_utf8_lossy(text).into_owned()),
-        Some(groups) => match marker::end_among(groups).map(|end| end.state) {
-            Some(RunState::Cancelled) => {
+        Some(groups) => match marker::end_among(groups).map(|end| (end.freeze, end.state)) {
+            Some((Some(_), _)) => StorageError::ReadOnly,
+            Some((None, RunState::Cancelled)) => {
                 let reason = reason.as_ref().and_then(Reply::bytes).unwrap_or_default();
                 StorageError::Cancelled(String::from_utf8_lossy(reason).into())
             }
-            Some(RunState::Open | RunState::Closed) => StorageError::Closed,
+            Some((None, RunState::Open | RunState::Closed)) => StorageError::Closed,
             None => StorageError::IdsUsedUp,
         },
         None => unexpected("XINFO GROUPS", Effect::Read),
@@ -58,6 +62,10 @@ pub(super) fn ended(state: RunState, reason: Option<&[u8]>) -> Option<RunEnd> {
 
 /// Returns how a topic is whose stream has groups of these names.
 pub(super) fn state_among(names: impl Iterator<Item = Bytes>) -> RunState {
-    let mut ends = names.filter_map(|name| marker::End::read(&name));
-    ends.next().map_or(RunState::Open, |end| end.state)
+    end_among(names).map_or(RunState::Open, |end| end.state)
+}
+
+/// Returns why a topic takes no messages whose stream has groups of these names, if it takes none.
+pub(super) fn end_among(mut names: impl Iterator<Item = Bytes>) -> Option<marker::End> {
+    names.find_map(|name| marker::End::read(&name))
 }

@@ -295,7 +295,10 @@ impl Shard {
         arguments.extend(arguments_of(policy));
         let call = Call { keys, arguments };
         let changing = self.doorbell.changing([topic]);
-        let said = self.change_waiting(&scripts::PUBLISH_NOW, call).await?;
+        let said = match self.change_waiting(&scripts::PUBLISH_NOW, call).await {
+            Err(StorageError::IdsUsedUp) => return Err(self.refusal_of(topic).await),
+            said => said?,
+        };
         let published = said.first().and_then(Answer::text).and_then(|text| MessageId::parse(text).ok());
         changing.answered(published.map(|_| topic));
         if published.is_some() {

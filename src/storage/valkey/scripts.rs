@@ -8,6 +8,9 @@ pub(super) use buckets::{
     CHANGE_KEYS, COUNT_READS, DELETE_BUCKET, DESCRIBE_BUCKET, EXPIRE_KEYS, FILL_KEY, KEY_HISTORY, LIST_KEYS,
     PUT_BUCKET, READ_KEY, REVOKE_KEYS, TOUCH_KEY, TOUCH_REVISIONS,
 };
+pub(super) use copying::{
+    BEGIN_IMPORT, COPIED_TOPIC, FINISH_IMPORT, FREEZE, IMPORT_DELETIONS, IMPORT_MESSAGES, IMPORT_WAITING,
+};
 pub(super) use deleting::{DELETE_IDLE, DELETE_MESSAGE, DELETE_TOPIC};
 pub(super) use latest::{FORGET_TRIMMED, LATEST};
 pub(super) use leases::{END_LEASE, LET_GO, MAKE_LEASE, PUT_UNDER, RENEW_LEASE, SEE_LEASE};
@@ -25,7 +28,8 @@ pub(super) use shared::{
 pub(super) use takes::TAKE;
 pub(super) use trimming::TRIM_TOPIC;
 pub(super) use work::{
-    BURY, CLAIM, CLAIM_NEW, DEAD, DELETE_GROUP, DESCRIBE_GROUP, DYING, FATE, GROUP_NAMES, GROUPS_SWEPT,
+    BURY, CLAIM, CLAIM_NEW, COPIED_GROUP, COPIED_PENDING, COPIED_UNIQUE, DEAD, DELETE_GROUP, DESCRIBE_GROUP,
+    DYING, FATE, GROUP_NAMES, GROUPS_SWEPT, IMPORT_DEAD, IMPORT_GROUP, IMPORT_PENDING, IMPORT_UNIQUE,
     PUT_GROUP, REVIVE, SETTLE, TEND, WAITING,
 };
 
@@ -268,6 +272,7 @@ mod latest;
 mod trimming;
 mod appending;
 mod buckets;
+mod copying;
 mod deleting;
 mod runs;
 
@@ -373,8 +378,12 @@ pub(super) const SWEEP_TOPIC: &str = concat!(
     sortable!(),
     is_foreign!(),
     info_of!(),
+    end_of!(),
     r"
 if kind ~= 'stream' or is_foreign(KEYS[2], 'zset') then return 0 end
+-- What is taken over has ids of other times, and is looked at when it is whole.
+local ended = end_of(KEYS[1]) or ''
+if string.sub(ended, 1, 22) == 'tidemill-end:importing' then return 0 end
 local marker, given = marker_of(KEYS[1])
 local is_new = 0
 if not marker then
@@ -408,13 +417,14 @@ local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber
 if is_same and given > tonumber(before) then
   local seen_id = redis.call('HGET', KEYS[3], 'seen_id') or '0-0'
   local next = redis.call('XRANGE', KEYS[1], '(' .. seen_id, '+', 'COUNT', '1')[1]
-  local id = next and next[1] or info['last-generated-id']
+  local id = next and next[1] or string.match(ended, '(%d+%-%d+)$') or info['last-generated-id']
   if tonumber(string.match(id, '^%d+')) < tonumber(at) - tonumber(ARGV[2]) then
     redis.call('HSET', KEYS[3], 'late', epoch .. ' ' .. now)
   end
 end
 if is_new == 1 then redis.call('HSET', KEYS[3], 'late', epoch .. ' ' .. now) end
-redis.call('HSET', KEYS[3], 'seen', string.format('%s %.0f %s', epoch, given, now), 'seen_id', info['last-generated-id'])
+redis.call('HSET', KEYS[3], 'seen', string.format('%s %.0f %s', epoch, given, now), 'seen_id',
+  string.match(ended, '(%d+%-%d+)$') or info['last-generated-id'])
 return is_new
 "
 );

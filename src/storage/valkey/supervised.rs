@@ -47,8 +47,6 @@ pub(super) struct Supervised<C> {
     current: ArcSwapOption<C>,
     up: watch::Sender<bool>,
     suspect: Notify,
-    /// Told when another attempt to connect may find what the last one did not.
-    retry: Notify,
     last_error: Mutex<String>,
     /// Why the server takes no writes although it answers; only where its look asks.
     refusal: Mutex<Option<String>>,
@@ -77,7 +75,6 @@ impl<C: Connection> Supervised<C> {
             current: ArcSwapOption::empty(),
             up: watch::Sender::new(false),
             suspect: Notify::new(),
-            retry: Notify::new(),
             last_error: Mutex::new("not connected yet".to_owned()),
             refusal: Mutex::new(None),
             ahead_ms: AtomicI64::new(0),
@@ -121,14 +118,6 @@ impl<C: Connection> Supervised<C> {
         self.suspect.notify_one();
     }
 
-    /// Tells that the server to connect to may be another one by now: the connection is looked at now, or the
-    /// next attempt made.
-    pub(super) fn moved(&self) {
-        self.suspect.notify_one();
-        // Nobody is waiting for it while the connection is up, and the next wait is not for nothing.
-        self.retry.notify_waiters();
-    }
-
     /// Returns how long a call may take.
     pub(super) fn timeout(&self) -> Duration {
         self.options.timeout
@@ -152,6 +141,7 @@ impl<C: Connection> Supervised<C> {
         let options = &self.options;
         let mut wait = RETRY_FIRST;
         loop {
+            let moves = options.resolver.moves();
             match self.attempt().await {
                 Ok((connection, mut driving)) => {
                     wait = RETRY_FIRST;
@@ -175,9 +165,12 @@ impl<C: Connection> Supervised<C> {
                 Err(error) => self.note_failure(&error),
             }
             // Connections and nodes that have lost the server together do not come back together.
+            if options.resolver.moves() != moves {
+                wait = RETRY_FIRST;
+            }
             tokio::select! {
                 () = sleep(jittered(wait)) => wait = (wait * 2).min(RETRY_LAST),
-                () = self.retry.notified() => wait = RETRY_FIRST,
+                () = options.resolver.news() => wait = RETRY_FIRST,
             }
         }
     }

@@ -10,6 +10,13 @@ use secrecy::SecretString;
 
 /// The port of a server when a URL names none.
 pub const PORT_DEFAULT: u16 = 6379;
+/// The port of a sentinel when a URL names none.
+pub const SENTINEL_PORT_DEFAULT: u16 = 26_379;
+/// Most hosts of a URL.
+pub const HOSTS_MAX: usize = 16;
+
+/// Longest name of what sentinels watch. They set no bound themselves.
+const NAME_BYTES_MAX: usize = 128;
 
 /// Longest host name (RFC 1035 section 2.3.4).
 const HOST_BYTES_MAX: usize = 253;
@@ -23,6 +30,11 @@ pub struct Target {
     pub host: String,
     /// The TCP port.
     pub port: u16,
+    /// The hosts and ports behind the first: of sentinels, where the target is watched by some, else of servers of
+    /// which one is the primary.
+    pub others: Vec<(String, u16)>,
+    /// The name by which sentinels know the server; all hosts are theirs then.
+    pub watched: Option<String>,
     /// The ACL user; `None` is the server's default user. Only present with a password.
     pub username: Option<String>,
     /// The password; `None` sends no `AUTH`.
@@ -40,7 +52,9 @@ pub enum TargetError {
     #[error("has no scheme; write `redis://host:6379`, or `rediss://host:6379` for TLS")]
     NoScheme,
     /// The scheme is another one.
-    #[error("has an unknown scheme; the schemes are redis, valkey, and with TLS rediss, valkeys")]
+    #[error(
+        "has an unknown scheme; the schemes are redis, valkey, and with TLS rediss, valkeys, each with +sentinel behind it where sentinels tell where the server is"
+    )]
     Scheme,
     /// Blanks or control characters.
     #[error("holds a blank or a control character; in a password, write it percent-encoded")]
@@ -66,6 +80,17 @@ pub enum TargetError {
     /// The port is not a number from 1 to 65535.
     #[error("has a port that is not a number from 1 to 65535")]
     Port,
+    /// More hosts than are taken.
+    #[error("has more than {HOSTS_MAX} hosts")]
+    TooManyHosts,
+    /// Sentinels, and no name to ask them for.
+    #[error("names sentinels and not what they watch; write `valkey+sentinel://host:26379/name`")]
+    NoName,
+    /// The name is one that no sentinel takes.
+    #[error(
+        "has a name of what is watched that is not of up to {NAME_BYTES_MAX} letters, digits, `.`, `-` and `_`"
+    )]
+    Name,
     /// The path is not a database index.
     #[error("has a path that is not a database index; write `/0`, or leave it out")]
     Database,
@@ -73,7 +98,9 @@ pub enum TargetError {
 
 impl Target {
     /// Parses `redis://`, `valkey://`, or with TLS `rediss://`, `valkeys://`, then
-    /// `[[user]:password@]host[:port][/database]`.
+    /// `[[user]:password@]host[:port][,host[:port]…][/database]`; or, where sentinels tell where the server is, the
+    /// same schemes with `+sentinel`, then `[[user]:password@]host[:port][,host[:port]…]/name[/database]`. The login is
+    /// that of the server.
     ///
     /// User name and password are percent-decoded. The last `@` ends them, so that an `@` in a
     /// password needs no encoding.
@@ -85,7 +112,10 @@ impl Target {
             return Err(TargetError::Blank);
         }
         let (scheme, rest) = url.split_once("://").ok_or(TargetError::NoScheme)?;
-        let tls = match scheme.to_ascii_lowercase().as_str() {
+        let scheme = scheme.to_ascii_lowercase();
+        let (scheme, is_watched) =
+            scheme.strip_suffix("+sentinel").map_or((&*scheme, false), |scheme| (scheme, true));
+        let tls = match scheme {
             "redis" | "valkey" => false,
             "rediss" | "valkeys" => true,
             _ => return Err(TargetError::Scheme),
@@ -103,9 +133,20 @@ impl Target {
             Some((login, address)) => (Some(login), address),
             None => (None, authority),
         };
-        let (host, port) = parse_address(address)?;
+        let mut hosts =
+            parse_addresses(address, if is_watched { SENTINEL_PORT_DEFAULT } else { PORT_DEFAULT })?;
+        let (host, port) = hosts.remove(0);
         let (username, password) = login.map_or(Ok((None, None)), parse_login)?;
-        Ok(Self { host, port, username, password, tls, database: parse_database(path)? })
+        let (name, path) = if is_watched { path.split_once('/').unwrap_or((path, "")) } else { ("", path) };
+        let watched = is_watched.then(|| parse_name(name)).transpose()?;
+        let database = parse_database(path)?;
+        Ok(Self { host, port, others: hosts, watched, username, password, tls, database })
+    }
+
+    /// Returns all hosts with their ports.
+    pub fn hosts(&self) -> impl Iterator<Item = (&str, u16)> {
+        let others = self.others.iter().map(|(host, port)| (host.as_str(), *port));
+        std::iter::once((self.host.as_str(), self.port)).chain(others)
     }
 
     /// Returns the target with the password shown as `***`: the same text as `Display`.
@@ -131,7 +172,22 @@ pub fn parse_host(text: &str) -> Result<String, TargetError> {
     if is_name || text.parse::<IpAddr>().is_ok() { Ok(text.to_owned()) } else { Err(TargetError::Host) }
 }
 
-fn parse_address(text: &str) -> Result<(String, u16), TargetError> {
+fn parse_addresses(text: &str, port_default: u16) -> Result<Vec<(String, u16)>, TargetError> {
+    let addresses: Vec<_> =
+        text.split(',').map(|address| parse_address(address, port_default)).collect::<Result<_, _>>()?;
+    if addresses.len() > HOSTS_MAX { Err(TargetError::TooManyHosts) } else { Ok(addresses) }
+}
+
+fn parse_name(text: &str) -> Result<String, TargetError> {
+    if text.is_empty() {
+        return Err(TargetError::NoName);
+    }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let is_name = text.len() <= NAME_BYTES_MAX && text.bytes().all(allowed);
+    if is_name { Ok(text.to_owned()) } else { Err(TargetError::Name) }
+}
+
+fn parse_address(text: &str, port_default: u16) -> Result<(String, u16), TargetError> {
     // A colon inside brackets belongs to an IPv6 address.
     let host_end = text.rfind(']').map_or(0, |at| at + 1);
     let (host, port) = match text[host_end..].find(':') {
@@ -143,7 +199,7 @@ fn parse_address(text: &str) -> Result<(String, u16), TargetError> {
     }
     let host = parse_host(host)?;
     let port = match port {
-        None => PORT_DEFAULT,
+        None => port_default,
         Some(text) => parse_digits(text).filter(|port| *port != 0).ok_or(TargetError::Port)?,
     };
     Ok((host, port))
@@ -193,12 +249,20 @@ fn decode(text: &str) -> Result<String, TargetError> {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.tls { "valkeys://" } else { "valkey://" })?;
+        f.write_str(if self.tls { "valkeys" } else { "valkey" })?;
+        f.write_str(if self.watched.is_some() { "+sentinel://" } else { "://" })?;
         if self.password.is_some() {
             write!(f, "{}:***@", self.username.as_deref().unwrap_or(""))?;
         }
-        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
-        write!(f, "{open}{}{close}:{}/{}", self.host, self.port, self.database)
+        for (at, (host, port)) in self.hosts().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+            write!(f, "{comma}{open}{host}{close}:{port}")?;
+        }
+        if let Some(name) = &self.watched {
+            write!(f, "/{name}")?;
+        }
+        write!(f, "/{}", self.database)
     }
 }
 
@@ -232,6 +296,15 @@ mod tests {
             ("redis://:pw@[fe80::1]:7000/1", "valkey://:***@[fe80::1]:7000/1", Some("pw")),
             ("redis://10.0.0.3:65535", "valkey://10.0.0.3:65535/0", None),
             ("redis://valkey_1", "valkey://valkey_1:6379/0", None),
+            ("valkey://a,b:7000/2", "valkey://a:6379,b:7000/2", None),
+            ("redis://:p,w@a,[::1]:1", "valkey://:***@a:6379,[::1]:1/0", Some("p,w")),
+            ("valkey+sentinel://a,b:7000/main", "valkey+sentinel://a:26379,b:7000/main/0", None),
+            ("redis+sentinel://a/main/", "valkey+sentinel://a:26379/main/0", None),
+            (
+                "Rediss+Sentinel://user:pw@a:1,b:2/my_main.1/3",
+                "valkeys+sentinel://user:***@a:1,b:2/my_main.1/3",
+                Some("pw"),
+            ),
         ];
         for (url, shown, password) in cases {
             let target = Target::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"));
@@ -247,6 +320,15 @@ mod tests {
             ("localhost:6379", TargetError::NoScheme),
             ("http://h3cret", TargetError::Scheme),
             ("unix:///run/h3cret.sock", TargetError::Scheme),
+            ("unix+sentinel://h3cret/main", TargetError::Scheme),
+            ("redis+h3cret://h", TargetError::Scheme),
+            ("redis://h3cret,", TargetError::NoHost),
+            ("redis://,h3cret", TargetError::NoHost),
+            ("valkey+sentinel://h3cret", TargetError::NoName),
+            ("valkey+sentinel://h3cret/", TargetError::NoName),
+            ("valkey+sentinel://h/h3cret!", TargetError::Name),
+            ("valkey+sentinel://h/main/h3cret", TargetError::Database),
+            ("valkey+sentinel://h/main/0/1", TargetError::Database),
             ("redis://h3 cret", TargetError::Blank),
             ("redis://h\n", TargetError::Blank),
             ("redis://h?db=h3cret", TargetError::Reserved('?', "%3F")),
@@ -278,6 +360,11 @@ mod tests {
             let found = Target::parse(url).expect_err(url);
             assert_eq!(found, error, "{url}");
             assert!(!format!("{found} {found:?}").contains("h3cret"), "{url}");
+        }
+        for (count, is_taken) in [(HOSTS_MAX, true), (HOSTS_MAX + 1, false)] {
+            let url = format!("valkey://{}", vec!["h"; count].join(","));
+            let refused = (!is_taken).then_some(TargetError::TooManyHosts);
+            assert_eq!(Target::parse(&url).err(), refused, "{count} hosts");
         }
     }
 

@@ -109,14 +109,15 @@ impl Creator {
             pipeline.cmd("EXISTS").arg(self.keys.stream(topic));
         }
         let existing = self.connection.run(&pipeline, Effect::Read);
-        let (existing, count) = tokio::join!(existing, self.indexes.topics.count());
+        let topics = &self.indexes.topics;
+        let (existing, count, is_refused) = tokio::join!(existing, topics.count(), topics.is_closed());
         let mut replies = existing?.into_iter();
-        let mut room = self.topics_max.saturating_sub(count?);
+        let (mut room, is_refused) = (self.topics_max.saturating_sub(count?), is_refused?);
         let mut allowed = Vec::with_capacity(wanted.len());
         let mut pipeline = glide::pipe();
         for new in wanted {
             let exists = checked(replies.next().unwrap_or(ValkeyValue::Nil))? != ValkeyValue::Int(0);
-            let is_allowed = exists || room > 0;
+            let is_allowed = exists || room > 0 && !is_refused;
             allowed.push(is_allowed);
             if is_allowed {
                 room = room.saturating_sub(u64::from(!exists));
@@ -139,6 +140,8 @@ impl Creator {
                     Ok(_) => Err(StorageError::NotATopic),
                     Err(error) => Err(error),
                 }
+            } else if is_refused {
+                Err(StorageError::ReadOnly)
             } else {
                 Err(StorageError::TopicsLimit)
             });

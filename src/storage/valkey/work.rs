@@ -25,6 +25,7 @@ use crate::storage::{
 };
 
 mod claiming;
+mod copying;
 mod replies;
 
 /// Bytes of an entry for which room is left in what comes at once: far more than most have, so that however large those are

@@ -115,6 +115,28 @@ async fn a_relay_speaks_tls_logs_in_and_keeps_to_its_database() {
     }
 }
 
+/// Of several servers each is spoken to as the one would be.
+#[tokio::test]
+async fn a_primary_among_others_is_found_over_tls() {
+    let papers = Papers::make();
+    let Some(server) = papers.server().await else { return };
+    let hosts = format!("127.0.0.1:1,127.0.0.1:{}", server.port());
+    let of_all =
+        url(server.port(), PASSWORD_IN_URL, 3).replace(&format!("127.0.0.1:{}", server.port()), &hosts);
+    let node = Node::start_with(1, |options, _| {
+        options.target = Target::parse(&of_all).expect("the URL is right");
+        options.ca_pem = Some(papers.bytes("authority.crt"));
+        options.client_identity = Some(ClientIdentity {
+            certificate_pem: papers.bytes("client.crt"),
+            key_pem: papers.bytes("client.key"),
+        });
+    })
+    .await;
+    node.is_ready_within(SOON).await;
+    assert_eq!(node.publish("tls", "1", None).await.status, 201);
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn without_the_right_papers_no_connection_stands() {
     let papers = Papers::make();

@@ -9,7 +9,7 @@ use tidemill::config::Settings;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::{TopicUpdate, WhenFull};
 use tidemill::proto::work::{ClaimId, ConsumerName, GroupName, GroupSettings, Ordering};
-use tidemill::proto::{LimitName, OrderKey, SeriesName, Timestamp, TopicName};
+use tidemill::proto::{LimitName, MessageId, OrderKey, SeriesName, Timestamp, TopicName};
 use tidemill::storage::valkey::check::{Outcome, RIGHTS};
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
 use tidemill::storage::{
@@ -115,11 +115,33 @@ async fn does_everything(storage: &Storage) {
         storage.topics.names("rights", None, 10).await.expect("names are told"),
         std::slice::from_ref(&topic)
     );
+    is_copied(storage, &topic).await;
     who_may_do_what(storage).await;
     limits_and_tickets(storage).await;
     works(storage, &topic).await;
     let health = storage.upkeep.health().await.backend;
     assert!(health.connected && health.eviction_policy.is_some(), "{health:?}");
+}
+
+/// Takes a topic over as another one, and makes it read-only.
+async fn is_copied(storage: &Storage, topic: &TopicName) {
+    let copies = &storage.copies;
+    let mut other = copies.copied(topic).await.expect("a topic is told");
+    let messages = copies.copied_messages(topic, MessageId::MIN, 10, 1_000).await.expect("they are told");
+    let deletions = copies.copied_deletions(topic).await.expect("they are told");
+    let copy = TopicName::parse("copy").expect("a valid name");
+    other.topic.topic_name = copy.clone();
+    copies.begin_import(&other).await.expect("it is begun");
+    let imported = copies.import_messages(&copy, other.epoch, MessageId::MIN, &messages).await;
+    imported.expect("messages are taken over");
+    copies.import_waiting(&copy, true, &[], &[]).await.expect("what waits is taken over");
+    copies.finish_import(&other, &deletions).await.expect("it is finished");
+    for frozen in [true, false] {
+        copies.freeze(&copy, frozen).await.expect("it is frozen, and is not");
+        copies.refuse_new_topics(frozen).await.expect("topics are refused, and are not");
+    }
+    assert!(!copies.refuses_new_topics().await.expect("it is told"));
+    storage.topics.delete(&copy).await.expect("a topic is deleted");
 }
 
 /// Does what a topic needs that says itself what it keeps.

@@ -115,6 +115,7 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
         topics: inner.topics,
         schedules: inner.schedules,
         runs: inner.runs,
+        copies: inner.copies,
         access: inner.access,
         records: inner.records,
         work: inner.work,

@@ -28,6 +28,7 @@ pub(crate) use self::fate::Rates;
 
 mod access;
 mod buckets;
+mod copying;
 mod fate;
 mod leases;
 mod locks;

@@ -149,10 +149,16 @@ impl Sentinels {
 
     /// Has a sentinel replace the primary, and returns the server that is it then.
     pub(crate) async fn failover(&self) -> usize {
+        self.failover_by(0).await
+    }
+
+    /// The same, by one of them.
+    pub(crate) async fn failover_by(&self, sentinel: usize) -> usize {
         let deadline = Instant::now() + SETTLES_WITHIN;
         loop {
             let before = self.primary().await;
-            let answer = self.sentinels[0].command(&["SENTINEL", "FAILOVER", NAME]).await.text_or_error();
+            let answer =
+                self.sentinels[sentinel].command(&["SENTINEL", "FAILOVER", NAME]).await.text_or_error();
             match before {
                 Some(index) if answer == "OK" => return self.promoted(index).await,
                 // One before is not over.

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use tidemill_proto::MessageId;
+use tidemill_proto::{MessageId, Timestamp};
 
 use crate::storage::Appended;
 
@@ -38,6 +38,12 @@ impl UniqueKeys {
     /// Returns the message of a key.
     pub(super) fn find(&self, key: &str) -> Option<Appended> {
         self.keys.get(key).copied()
+    }
+
+    /// Returns all keys with their messages, in the order of these.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Box<str>, MessageId, Timestamp)> {
+        let found = self.messages.values().filter_map(|key| Some((key, self.keys.get(key)?)));
+        found.map(|(key, appended)| (Box::from(&**key), appended.id, appended.timestamp))
     }
 
     /// Notes the message of a key that has none.

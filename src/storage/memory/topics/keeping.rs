@@ -11,7 +11,7 @@ use super::super::group::Group;
 use super::super::log::Log;
 use super::super::work::Kept;
 use super::{PURGED_PER_LOCK_MAX, Removed, StoredTopic, Topics};
-use crate::storage::{NewMessage, StorageError, Swept, TopicPolicy, Trim};
+use crate::storage::{Freeze, NewMessage, StorageError, Swept, TopicPolicy, Trim};
 
 impl StoredTopic {
     /// Returns what is removed from the topic: by what it says itself, and where it says nothing, what comes with an append.
@@ -41,13 +41,18 @@ impl StoredTopic {
     /// Returns whether the topic is to be removed, since nothing was done with it for as long as it says: it was given no
     /// message, nothing waits in it for later, and its groups are done with all that it has.
     fn is_idle(&self, now: Timestamp) -> bool {
-        let Some(seconds) = self.idle_seconds else { return false };
+        let Some(seconds) = self.idle_seconds.filter(|_| !self.is_importing()) else { return false };
         let used_at = self.touched_at.max(Timestamp::from_millis(self.log.last_given().ms));
         let waits = self.schedules.as_ref().is_some_and(|schedules| schedules.next_due().is_some());
         let is_done = |held| self.log.last_id().is_none_or(|last| last < held);
         used_at.saturating_add(Duration::from_secs(seconds)) <= now
             && !waits
             && self.held_from().is_none_or(is_done)
+    }
+
+    /// Returns whether it is being taken over.
+    fn is_importing(&self) -> bool {
+        self.freeze == Some(Freeze::Importing)
     }
 
     /// Returns the first id that not every group has acknowledged; `None` where the topic has no groups.
@@ -104,7 +109,8 @@ impl Topics {
 
     /// Removes what every group of a topic has acknowledged, where the topic says so.
     pub(super) fn remove_acknowledged(&mut self, name: &TopicName) {
-        let Some(topic) = self.topics.get_mut(name).filter(|topic| topic.keep_until_acked) else { return };
+        let is_asked = |topic: &&mut Box<StoredTopic>| topic.keep_until_acked && !topic.is_importing();
+        let Some(topic) = self.topics.get_mut(name).filter(is_asked) else { return };
         let Some(from) = topic.held_from() else { return };
         let (bytes, count) = (topic.log.bytes(), topic.log.count_before(from));
         if count > 0 {
@@ -189,6 +195,10 @@ impl Topics {
             }
             swept.topics += 1;
             last = Some(name);
+            if topic.is_importing() {
+                // It has not got its groups yet, which may hold some of it.
+                continue;
+            }
             let own = topic.retention_seconds.map(Duration::from_secs);
             let bytes = topic.log.bytes();
             let (before, held_from) = (topic.log.length(), topic.held_from());

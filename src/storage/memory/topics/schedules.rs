@@ -6,7 +6,6 @@ use tidemill_proto::limits::RECURRING_MAX;
 use tidemill_proto::topics::TopicUpdate;
 use tidemill_proto::{Delivery, MessageId, RecurringName, ScheduleId, Timestamp, TopicName};
 
-use super::super::runs;
 use super::super::schedules::{Member, Schedules, id_of, number_of};
 use super::{BODY_BYTES_MAX, PURGED_PER_APPEND_MAX, Shortage, Topics, bytes_of_empty};
 use crate::storage::{
@@ -202,9 +201,9 @@ impl Topics {
     /// Checks that a topic is there, or may be made.
     fn check_topic_for(&self, message: &NewMessage) -> Result<(), StorageError> {
         if let Some(topic) = self.topics.get(&message.topic) {
-            return topic.ended.as_deref().map_or(Ok(()), |ended| Err(runs::refusal(ended)));
+            return topic.check_open();
         }
-        if message.create_topic { self.check_topics_limit() } else { Err(StorageError::NoTopic) }
+        if message.create_topic { self.check_may_make() } else { Err(StorageError::NoTopic) }
     }
 
     fn make_topic_for(&mut self, message: &NewMessage, now: Timestamp) {
@@ -241,7 +240,11 @@ impl Topics {
         }
     }
 
-    fn change_schedules<T>(&mut self, topic: &TopicName, change: impl FnOnce(&mut Schedules) -> T) -> T {
+    pub(super) fn change_schedules<T>(
+        &mut self,
+        topic: &TopicName,
+        change: impl FnOnce(&mut Schedules) -> T,
+    ) -> T {
         let stored = self.topics.get_mut(topic).expect("the topic was found or made");
         let before = stored.schedules.as_deref();
         let (bytes, count, due) = before

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::super::failure::Redirect;
@@ -230,6 +232,8 @@ impl Places {
         let seat = Arc::new(Seat {
             cluster: Arc::downgrade(&(self.clone() as Arc<dyn Cluster>)),
             address: ArcSwap::from_pointee(address),
+            moves: AtomicU64::new(0),
+            moved: Notify::new(),
             slots: ArcSwap::default(),
             channels: ArcSwap::default(),
             idle_since: Mutex::default(),

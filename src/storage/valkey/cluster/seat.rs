@@ -3,12 +3,14 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +57,9 @@ pub(super) trait Cluster: fmt::Debug + Send + Sync {
 pub(in super::super) struct Seat {
     pub(super) cluster: Weak<dyn Cluster>,
     pub(super) address: ArcSwap<Address>,
+    /// How often another server took over; told when one does.
+    pub(super) moves: AtomicU64,
+    pub(super) moved: Notify,
     pub(super) slots: ArcSwap<Vec<RangeInclusive<u16>>>,
     /// The channels of the doorbell that the server has.
     pub(super) channels: ArcSwap<Vec<Arc<str>>>,
@@ -76,7 +81,8 @@ impl Seat {
         if **self.address.load() != primary.address {
             tracing::warn!(server = %primary.address, before = %self.address.load(), "another server has taken over");
             self.address.store(Arc::new(primary.address.clone()));
-            shard.moved();
+            self.moves.fetch_add(1, Ordering::Relaxed);
+            self.moved.notify_waiters();
         }
     }
 
@@ -160,8 +166,26 @@ impl Resolver for Seat {
         Ok((*self.address()).clone())
     }
 
-    fn known(&self) -> Option<Address> {
+    fn found(&self) -> Option<Address> {
         Some((*self.address()).clone())
+    }
+
+    async fn left(&self, address: &Address) {
+        loop {
+            let moved = self.moved.notified();
+            if *self.address() != *address {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Relaxed)
+    }
+
+    async fn news(&self) {
+        self.moved.notified().await;
     }
 
     fn own_slot(&self) -> Option<u16> {

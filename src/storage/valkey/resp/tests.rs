@@ -213,7 +213,7 @@ async fn what_comes_over_a_channel_is_heard_between_replies_and_beside_them() {
     }
     let refusing = async {
         server.read_exact(&mut subscribed).await.expect("a request");
-        server.write_all(b"-NOPERM no such channel for you\r\n").await.expect("room");
+        server.write_all(b"-NOPERM no such channel for you\r\n+PONG\r\n").await.expect("room");
     };
     let (refused, ()) = tokio::join!(connection.subscribe("SUBSCRIBE", &["c"], SOON), refusing);
     assert_eq!(refused, Err("NOPERM no such channel for you".to_owned()));

@@ -65,7 +65,7 @@ pub(in super::super) const DELETE_IDLE: &str = concat!(
     trim!(),
     r"
 local idle = tonumber(redis.call('HGET', KEYS[2], 'idle') or '')
-if not idle then return 3 end
+if not idle or string.sub(end_of(KEYS[1]) or '', 1, 22) == 'tidemill-end:importing' then return 3 end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local given = string.match(end_of(KEYS[1]) or info_of(KEYS[1])['last-generated-id'], '(%d+)%-%d+$')

@@ -213,11 +213,15 @@ end
 #[macro_use]
 mod passing;
 mod claiming;
+mod copying;
 mod describing;
 mod dying;
 mod settling;
 
 pub(in crate::storage::valkey) use claiming::{CLAIM, CLAIM_NEW};
+pub(in crate::storage::valkey) use copying::{
+    COPIED_GROUP, COPIED_PENDING, COPIED_UNIQUE, IMPORT_DEAD, IMPORT_GROUP, IMPORT_PENDING, IMPORT_UNIQUE,
+};
 pub(in crate::storage::valkey) use describing::{
     DELETE_GROUP, DESCRIBE_GROUP, FATE, GROUP_NAMES, GROUPS_SWEPT, PUT_GROUP,
 };

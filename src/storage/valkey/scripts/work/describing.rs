@@ -55,9 +55,12 @@ pub(in crate::storage::valkey) static PUT_GROUP: Script = Script::new(concat!(
     work!(),
     sortable!(),
     info_of!(),
+    end_of!(),
     look!(),
     r"
 local what, beginning = ARGV[2], ARGV[4]
+-- A stream that takes no messages shows another last id, and may take some again.
+if beginning == '$' then beginning = string.match(end_of(stream) or '', '(%d+%-%d+)$') or beginning end
 local is_there, groups = false, 0
 for _, of in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   -- The marker, and that the topic has ended, are groups of nobody.

@@ -1,0 +1,280 @@
+//! `tidemill copy`: copies topics from one storage to another.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+use tidemill_proto::{TopicName, TopicSelector};
+use tokio::time::{Instant, interval};
+
+use super::CliError;
+use super::output::{self, Output};
+use super::signals;
+use super::storages::{Keys, Opened};
+use crate::copying::{Action, Copy as Copying, CopyError, Plan, Planned, Progress, Reached};
+
+const EXAMPLES: &str = "\
+Ids, times, payloads, metadata, and what topics keep and say of themselves are the same at the target,
+and so are the positions of readers. A topic takes messages at the target once it is whole.
+A copy that is broken off is gone on with by the same command. It says every few seconds how far it is.
+
+Examples:
+  tidemill copy --from valkey://old:6379 --to valkey://new:6379 --dry-run
+  tidemill copy --from valkey://old:6379 --to valkey://new:6379
+  tidemill copy --from valkey://old:6379 --to valkey://new:6379 'orders.*' --follow --switch
+  tidemill copy --from @old-url --to @new-url --to-keys braces --follow
+
+With --follow it copies what comes, too, until `tidemill freeze --storage OLD` makes the source
+read-only, or does that itself with --switch once it has all that there was; then it gets the rest,
+and ends.
+
+Exit status: 0 all is copied, 1 not all, 2 not understood.";
+
+/// How often it is said how far it is: to a terminal or a program, and else.
+const TOLD_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
+
+/// The arguments of `tidemill copy`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Copy {
+    /// The topics, by their names or patterns; all, if none is named
+    topics: Vec<TopicSelector>,
+
+    /// Where to copy from, as in `valkey://host:6379`. With `@PATH` the URL is read from a file
+    #[arg(long, value_name = "URL")]
+    from: String,
+
+    /// Where to copy to
+    #[arg(long, value_name = "URL")]
+    to: String,
+
+    /// How the keys are written where it is copied from (`VALKEY_KEY_FORM`)
+    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
+    from_keys: Keys,
+
+    /// How the keys are written where it is copied to
+    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
+    to_keys: Keys,
+
+    /// Go on with what comes, until the source is read-only
+    #[arg(long)]
+    follow: bool,
+
+    /// Make the source read-only once all that there was is copied
+    #[arg(long, requires = "follow")]
+    switch: bool,
+
+    /// Replace topics of the target that are not copies of those at the source
+    #[arg(long)]
+    overwrite: bool,
+
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Seconds for which a side may be away before it ends
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    patience: u64,
+
+    /// Certificates (PEM) to trust in place of the system's, for storages with TLS
+    #[arg(long, value_name = "PATH")]
+    ca_cert: Option<PathBuf>,
+
+    /// The form of what is printed
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
+    output: Output,
+}
+
+/// A topic of a dry run, as it is printed.
+#[derive(Debug, Serialize)]
+struct Told<'a> {
+    topic: &'a TopicName,
+    action: &'static str,
+    messages: u64,
+    groups: usize,
+}
+
+/// How far it is, as it is printed.
+#[derive(Debug, Serialize)]
+struct Far {
+    done: bool,
+    topics: u64,
+    finished: u64,
+    messages: u64,
+    messages_expected: u64,
+    bytes: u64,
+    messages_per_second: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds_left: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failing: Option<String>,
+}
+
+impl From<CopyError> for CliError {
+    fn from(error: CopyError) -> Self {
+        let advice = match &error {
+            CopyError::Taken(_) => "not all is copied; to replace what is there, add --overwrite",
+            CopyError::NotCopied { .. }
+            | CopyError::Missing(_)
+            | CopyError::Changed(_)
+            | CopyError::Passed(_)
+            | CopyError::Storage { .. } => "not all is copied; the same command goes on from here",
+        };
+        Self::Failed(advice, error.into())
+    }
+}
+
+impl Copy {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        let stopped = signals::stopped()?;
+        let from = Opened::open("from", &self.from, self.from_keys, self.ca_cert.as_ref()).await?;
+        let to = match Opened::open("to", &self.to, self.to_keys, self.ca_cert.as_ref()).await {
+            Ok(to) => to,
+            Err(error) => {
+                from.close().await;
+                return Err(error);
+            }
+        };
+        let plan = Plan {
+            topics: self.topics.clone(),
+            follow: self.follow,
+            switch: self.switch,
+            overwrite: self.overwrite,
+            patience: Duration::from_secs(self.patience),
+        };
+        let copy = Copying::new(from.storage.clone(), to.storage.clone(), plan);
+        let done = if from.name == to.name && self.from_keys == self.to_keys {
+            Err(CliError::Usage("--from and --to name the same storage".to_owned()))
+        } else if self.dry_run {
+            match copy.plan().await {
+                Ok(planned) => self.tell_plan(&planned),
+                Err(error) => Err(error.into()),
+            }
+        } else {
+            tokio::select! {
+                done = self.copy(&copy) => done,
+                () = stopped => Err(CliError::Interrupted),
+            }
+        };
+        from.close().await;
+        to.close().await;
+        done
+    }
+
+    /// Prints what would be done.
+    fn tell_plan(&self, planned: &[Planned]) -> Result<(), CliError> {
+        let action = |action: Action| match action {
+            Action::Make => "copied",
+            Action::GoOn => "gone on with",
+            Action::Keep => "there already",
+            Action::Overwrite if self.overwrite => "overwritten",
+            Action::Overwrite => "in the way: needs --overwrite",
+        };
+        for Planned { topic, action: what, messages, groups } in planned {
+            let (action, messages, groups) = (action(*what), *messages, *groups);
+            match self.output {
+                Output::Json => output::json(&Told { topic, action, messages, groups })?,
+                Output::Text => {
+                    output::line(&format!("{topic}: {messages} messages, {groups} groups; {action}"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies, and tells now and then how far it is.
+    async fn copy(&self, copy: &Copying) -> Result<(), CliError> {
+        let progress = copy.progress();
+        let [often, seldom] = TOLD_EVERY;
+        let mut told =
+            interval(if io::stderr().is_terminal() || self.output == Output::Json { often } else { seldom });
+        told.tick().await;
+        let mut pace = Pace::new();
+        let mut run = std::pin::pin!(copy.run());
+        let done = loop {
+            tokio::select! {
+                biased;
+                done = &mut run => break done,
+                _ = told.tick() => self.tell(&pace.far(&progress, false))?,
+            }
+        };
+        done?;
+        self.tell(&pace.whole(&progress))
+    }
+
+    /// Says on standard error how far it is; as JSON, on standard output.
+    fn tell(&self, far: &Far) -> Result<(), CliError> {
+        if self.output == Output::Json {
+            return output::json(far);
+        }
+        let Far { topics, finished, messages, messages_expected, messages_per_second, .. } = far;
+        let mut line = format!(
+            "{messages} of {messages_expected} messages ({messages_per_second}/s), {finished} of {topics} topics done"
+        );
+        if let Some(seconds) = far.seconds_left {
+            let _ = write!(line, ", about {seconds} s left");
+        }
+        if let Some(failing) = &far.failing {
+            let _ = write!(line, "; trying again: {}", output::printable(failing));
+        }
+        if far.done {
+            return output::line(&format!("copied: {line}"));
+        }
+        eprintln!("{line}");
+        Ok(())
+    }
+}
+
+/// How fast it is.
+struct Pace {
+    began: Instant,
+    at: Instant,
+    messages: u64,
+}
+
+impl Pace {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { began: now, at: now, messages: 0 }
+    }
+
+    /// Returns how far it is, and how fast since the last time.
+    fn far(&mut self, progress: &Progress, done: bool) -> Far {
+        let reached = progress.reached();
+        let rate = rate_of(reached.messages - self.messages, self.at.elapsed());
+        (self.at, self.messages) = (Instant::now(), reached.messages);
+        far(reached, rate, done)
+    }
+
+    /// Returns how far it has come in the end, and how fast on the whole.
+    fn whole(&self, progress: &Progress) -> Far {
+        let reached = progress.reached();
+        let rate = rate_of(reached.messages, self.began.elapsed());
+        far(reached, rate, true)
+    }
+}
+
+fn rate_of(messages: u64, time: Duration) -> u64 {
+    let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+    messages.saturating_mul(1_000) / ms
+}
+
+fn far(reached: Reached, messages_per_second: u64, done: bool) -> Far {
+    let Reached { topics, finished, expected, messages, bytes, passes, failing } = reached;
+    let left = (!done && passes == 0 && messages_per_second > 0)
+        .then(|| (expected - messages).div_ceil(messages_per_second));
+    Far {
+        done,
+        topics,
+        finished,
+        messages,
+        messages_expected: expected,
+        bytes,
+        messages_per_second,
+        seconds_left: left,
+        failing,
+    }
+}

@@ -1,0 +1,479 @@
+//! Copying topics from one storage to another, with all that their readers and workers know of them.
+//!
+//! It owns the order of the steps, and goes on after faults of either side. It must not know which storages there are, nor
+//! who is told of the progress.
+//!
+//! A copy goes through the topics again and again. In each pass a topic gets the messages that it has not got yet, from
+//! where the target says that it is: nothing else has to be remembered, and a copy that was broken off is gone on with by
+//! the next. While it is not whole, a topic is frozen at the target: nobody publishes to it, and nothing is mixed up. One is
+//! finished when all that it is to get has come; then it takes messages.
+//!
+//! What is copied once gets what there is as it begins. What is followed gets what comes, too, and is finished once the
+//! source is read-only: from then on nothing is accepted there, so what was accepted is at the target.
+//!
+//! **Invariant:** a topic that was not made by a copy is changed only where it was said that it is to be overwritten.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use parking_lot::Mutex;
+use tidemill_proto::{MessageId, TopicName, TopicSelector};
+use tokio::time::{Instant, sleep};
+
+use crate::storage::{
+    CopiedTopic, Epoch, Freeze, GapCheck, IMPORTED_MAX, LatestRange, Storage, StorageError, WaitingRange,
+};
+
+mod error;
+mod freezing;
+mod progress;
+
+pub use error::{CopyError, Side};
+pub use freezing::{NEW_TOPICS_SETTLE, freeze};
+pub use progress::{Progress, Reached};
+
+use error::not_imported;
+
+/// Topics that are copied at one time.
+const AT_ONCE: usize = 8;
+/// Bytes of messages that are read at once, about. Of each topic two such pages are held at one time.
+const PAGE_BYTES: usize = 1024 * 1024;
+/// Messages for later that are copied at once.
+const WAITING_AT_ONCE: usize = 200;
+/// How long after a pass that found nothing new the next one begins.
+const PASS_EVERY: Duration = Duration::from_millis(100);
+/// How long to wait before a step is tried again that has failed, at first and at most.
+const AGAIN_MIN: Duration = Duration::from_millis(100);
+const AGAIN_MAX: Duration = Duration::from_secs(5);
+
+/// What is copied, and how.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The topics; all, where none is named.
+    pub topics: Vec<TopicSelector>,
+    /// Whether what comes is copied, too, until the source is read-only.
+    pub follow: bool,
+    /// Whether to make the source read-only once all that it had has come; else somebody else does.
+    pub switch: bool,
+    /// Whether topics of the target are replaced that are something else.
+    pub overwrite: bool,
+    /// For how long a side may fail before that is the end.
+    pub patience: Duration,
+}
+
+/// What a copy would do with a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// The topic.
+    pub topic: TopicName,
+    /// What would be done.
+    pub action: Action,
+    /// Messages that the source keeps, and how many of them would be copied at the most.
+    pub messages: u64,
+    /// Groups of consumers.
+    pub groups: usize,
+}
+
+/// What is done with a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It is made.
+    Make,
+    /// A copy of it that is not whole is gone on with.
+    GoOn,
+    /// It is there already, as whole as it was to be.
+    Keep,
+    /// What is there is something else, and is replaced where that was said.
+    Overwrite,
+}
+
+/// How far a topic is after a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// It is whole.
+    Finished,
+    /// It has all that there was; more may come.
+    Waiting,
+    /// It is gone from the source.
+    Gone,
+}
+
+/// A copy.
+#[derive(Debug)]
+pub struct Copy {
+    from: Storage,
+    to: Storage,
+    plan: Plan,
+    progress: Arc<Progress>,
+    /// Topics of the target that this copy has made.
+    made: Mutex<BTreeSet<TopicName>>,
+    finished: Mutex<BTreeSet<TopicName>>,
+    /// Since when either side fails.
+    fails_since: Mutex<Option<Instant>>,
+}
+
+impl Copy {
+    /// Returns a copy from one storage to another, which has not begun.
+    #[must_use]
+    pub fn new(from: Storage, to: Storage, plan: Plan) -> Self {
+        Self {
+            from,
+            to,
+            plan,
+            progress: Arc::default(),
+            made: Mutex::default(),
+            finished: Mutex::default(),
+            fails_since: Mutex::default(),
+        }
+    }
+
+    /// Returns where it can be seen how far it has come.
+    #[must_use]
+    pub fn progress(&self) -> Arc<Progress> {
+        self.progress.clone()
+    }
+
+    /// Returns what would be done, and does nothing.
+    ///
+    /// # Errors
+    /// A side failed, or there is no such topic.
+    pub async fn plan(&self) -> Result<Vec<Planned>, CopyError> {
+        let topics = self.patiently(|| self.topics()).await?;
+        let plan = async |topic: TopicName| self.patiently(|| self.plan_one(&topic)).await;
+        let planned = stream::iter(topics).map(plan).buffered(AT_ONCE);
+        let planned: Vec<Option<Planned>> = planned.try_collect().await?;
+        Ok(planned.into_iter().flatten().collect())
+    }
+
+    /// Copies. It changes nothing where a topic of the target is something else, and that is not to be overwritten.
+    ///
+    /// # Errors
+    /// It cannot be done, or a side failed for longer than it may.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, what was copied stays, and the next copy goes on from there.
+    pub async fn run(&self) -> Result<(), CopyError> {
+        let planned = self.plan().await?;
+        if let Some(taken) = planned.iter().find(|one| one.action == Action::Overwrite)
+            && !self.plan.overwrite
+        {
+            return Err(CopyError::Taken(taken.topic.clone()));
+        }
+        let mut switched_at = None;
+        loop {
+            let began = Instant::now();
+            let refuses = self.patiently(|| self.is_switched()).await?;
+            if refuses && switched_at.is_none() {
+                switched_at = Some(began);
+            }
+            let before = self.progress.reached().messages;
+            let topics = self.patiently(|| self.topics()).await?;
+            self.progress.topics.store(topics.len() as u64, Ordering::Relaxed);
+            let count = topics.len();
+            let pass = async |topic: TopicName| self.patiently(|| self.copy_one(&topic)).await;
+            let passes = stream::iter(topics.iter().cloned()).map(pass).buffer_unordered(AT_ONCE);
+            let afters: Vec<After> = passes.try_collect().await?;
+            self.progress.passes.fetch_add(1, Ordering::Relaxed);
+            let waiting = afters.iter().filter(|after| **after == After::Waiting).count();
+            // What a node was about to make when that was said has come by then.
+            let are_all = !self.plan.follow
+                || !self.plan.topics.is_empty()
+                || switched_at.is_some_and(|at| began.duration_since(at) >= NEW_TOPICS_SETTLE);
+            if waiting == 0 && are_all {
+                self.forget_gone(&topics).await?;
+                return Ok(());
+            }
+            let is_calm =
+                self.progress.reached().messages - before < (count as u64 + 1) * IMPORTED_MAX as u64;
+            if self.plan.switch && switched_at.is_none() && is_calm {
+                self.patiently(|| self.switch()).await?;
+                switched_at = Some(Instant::now());
+            } else if is_calm {
+                sleep(PASS_EVERY).await;
+            }
+        }
+    }
+
+    /// Does something until it succeeds, or has failed for too long.
+    async fn patiently<T>(&self, act: impl AsyncFn() -> Result<T, CopyError>) -> Result<T, CopyError> {
+        let mut wait = AGAIN_MIN;
+        loop {
+            match act().await {
+                Ok(done) => {
+                    *self.fails_since.lock() = None;
+                    *self.progress.failing.lock() = None;
+                    return Ok(done);
+                }
+                Err(error) if error.is_passing() => {
+                    let since = *self.fails_since.lock().get_or_insert_with(Instant::now);
+                    if since.elapsed() > self.plan.patience {
+                        return Err(error);
+                    }
+                    *self.progress.failing.lock() = Some(error.chain());
+                    sleep(wait).await;
+                    wait = (wait * 2).min(AGAIN_MAX);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Returns whether no more topics are made at the source.
+    async fn is_switched(&self) -> Result<bool, CopyError> {
+        if !self.plan.follow || !self.plan.topics.is_empty() {
+            return Ok(false);
+        }
+        let refuses = self.from.copies.refuses_new_topics().await;
+        refuses.map_err(|error| CopyError::Storage { side: Side::Source, topic: None, error })
+    }
+
+    /// Makes the source read-only.
+    async fn switch(&self) -> Result<(), CopyError> {
+        let frozen = freeze(&self.from, &self.plan.topics, true).await;
+        frozen.map(drop).map_err(|error| CopyError::Storage { side: Side::Source, topic: None, error })
+    }
+
+    /// Returns the names of the topics that are copied, in their order.
+    async fn topics(&self) -> Result<Vec<TopicName>, CopyError> {
+        let listed = freezing::selected(&self.from, &self.plan.topics).await;
+        let listed = listed.map_err(|error| CopyError::Storage { side: Side::Source, topic: None, error })?;
+        Ok(listed.into_iter().collect())
+    }
+
+    /// Returns a topic of a side, if it is there.
+    async fn look(&self, side: Side, topic: &TopicName) -> Result<Option<CopiedTopic>, CopyError> {
+        let storage = match side {
+            Side::Source => &self.from,
+            Side::Target => &self.to,
+        };
+        match storage.copies.copied(topic).await {
+            Ok(found) => Ok(Some(found)),
+            Err(StorageError::NoTopic) => Ok(None),
+            Err(error) => Err(side.failed(topic)(error)),
+        }
+    }
+
+    /// Returns a topic of the source, with an epoch.
+    async fn source(&self, topic: &TopicName) -> Result<Option<CopiedTopic>, CopyError> {
+        let not = |why| CopyError::NotCopied { topic: topic.clone(), why };
+        let Some(mut found) = self.look(Side::Source, topic).await? else { return Ok(None) };
+        if found.epoch == Epoch::Unmarked {
+            self.from.upkeep.sweep_one(topic).await.map_err(Side::Source.failed(topic))?;
+            let Some(again) = self.look(Side::Source, topic).await? else { return Ok(None) };
+            found = again;
+        }
+        if found.epoch == Epoch::Unmarked {
+            return Err(not("the server of the source lets no relay mark it"));
+        }
+        if found.freeze == Some(Freeze::Importing) {
+            return Err(not("it is being copied to the source itself, and is not whole"));
+        }
+        Ok(Some(found))
+    }
+
+    async fn plan_one(&self, topic: &TopicName) -> Result<Option<Planned>, CopyError> {
+        let Some(source) = self.source(topic).await? else {
+            let is_named = self
+                .plan
+                .topics
+                .iter()
+                .any(|selector| matches!(selector, TopicSelector::Topic(named) if named == topic));
+            return if is_named { Err(CopyError::Missing(topic.clone())) } else { Ok(None) };
+        };
+        let groups = self.from.work.groups(topic).await.map_err(Side::Source.failed(topic))?;
+        self.check_whole(&source).await?;
+        let action = match self.look(Side::Target, topic).await? {
+            None => Action::Make,
+            Some(target) if target.epoch != source.epoch => Action::Overwrite,
+            Some(target) if target.freeze == Some(Freeze::Importing) => Action::GoOn,
+            Some(target) if target.last >= source.last => Action::Keep,
+            // It was whole, and took messages of its own since, or might have.
+            Some(_) => Action::Overwrite,
+        };
+        let (topic, messages, groups) = (topic.clone(), source.length, groups.len());
+        Ok(Some(Planned { topic, action, messages, groups }))
+    }
+
+    /// Checks that a topic has nothing that is not copied.
+    async fn check_whole(&self, source: &CopiedTopic) -> Result<(), CopyError> {
+        let topic = &source.topic.topic_name;
+        let Some(first) = source.first.filter(|_| source.topic.compact_by.is_some()) else { return Ok(()) };
+        let range = LatestRange {
+            after: None,
+            gap_check: GapCheck::None,
+            goes_on: false,
+            limit: 1,
+            bytes_max: PAGE_BYTES,
+        };
+        let latest = self.from.messages.latest(topic, range).await.map_err(Side::Source.failed(topic))?;
+        if latest.messages.first().is_some_and(|message| message.id < first) {
+            let why = "it is compacted, and has latest messages of keys that are older than its log; these are not copied";
+            return Err(CopyError::NotCopied { topic: topic.clone(), why });
+        }
+        Ok(())
+    }
+
+    /// Has a topic of the target be where it can get messages; returns its last, or that it is whole.
+    async fn target(&self, source: &CopiedTopic) -> Result<Option<MessageId>, CopyError> {
+        let topic = &source.topic.topic_name;
+        let failed = || Side::Target.failed(topic);
+        if let Some(target) = self.look(Side::Target, topic).await? {
+            let is_importing = target.freeze == Some(Freeze::Importing);
+            if target.epoch == source.epoch {
+                if is_importing {
+                    self.made.lock().insert(topic.clone());
+                    return Ok(Some(target.last));
+                }
+                if target.last >= source.last {
+                    return Ok(None);
+                }
+            }
+            // At the source it was deleted and made again meanwhile.
+            let is_ours = is_importing && self.made.lock().contains(topic);
+            if !self.plan.overwrite && !is_ours {
+                return Err(CopyError::Taken(topic.clone()));
+            }
+            match self.to.topics.delete(topic).await {
+                Ok(()) | Err(StorageError::NoTopic) => {}
+                Err(error) => return Err(failed()(error)),
+            }
+        }
+        match self.to.copies.begin_import(source).await {
+            Ok(()) => {}
+            Err(StorageError::TopicExists) => return Err(CopyError::Changed(topic.clone())),
+            Err(error) => return Err(failed()(error)),
+        }
+        self.made.lock().insert(topic.clone());
+        Ok(Some(MessageId::MIN))
+    }
+
+    /// Copies what a topic has not got yet, and finishes it where that is all.
+    async fn copy_one(&self, topic: &TopicName) -> Result<After, CopyError> {
+        if self.finished.lock().contains(topic) {
+            return Ok(After::Finished);
+        }
+        let Some(mut source) = self.source(topic).await? else { return Ok(After::Gone) };
+        if self.plan.follow
+            && self.plan.topics.is_empty()
+            && source.freeze.is_none()
+            && source.ended.is_none()
+        {
+            // One that was made as the source became read-only.
+            if self.is_switched().await? {
+                self.from.copies.freeze(topic, true).await.map_err(Side::Source.failed(topic))?;
+                let Some(frozen) = self.source(topic).await? else { return Ok(After::Gone) };
+                source = frozen;
+            }
+        }
+        let Some(after) = self.target(&source).await? else {
+            self.finish(topic);
+            return Ok(After::Finished);
+        };
+        if after < source.last {
+            self.copy_messages(&source, after).await?;
+        }
+        if self.plan.follow && source.freeze.is_none() && source.ended.is_none() {
+            return Ok(After::Waiting);
+        }
+        let deletions = self.from.copies.copied_deletions(topic).await;
+        let deletions = deletions.map_err(Side::Source.failed(topic))?;
+        self.copy_groups(topic).await?;
+        self.copy_waiting(topic).await?;
+        // It takes messages at the target, however it was at the source.
+        let whole = CopiedTopic { freeze: None, ..source };
+        let finished = self.to.copies.finish_import(&whole, &deletions).await;
+        finished.map_err(|error| not_imported(topic, error))?;
+        self.finish(topic);
+        Ok(After::Finished)
+    }
+
+    /// Copies the groups of a topic.
+    async fn copy_groups(&self, topic: &TopicName) -> Result<(), CopyError> {
+        let groups = self.from.work.groups(topic).await.map_err(Side::Source.failed(topic))?;
+        for detail in groups {
+            let copied = match self.from.copies.copied_group(topic, &detail.group).await {
+                Ok(copied) => copied,
+                // Deleted at this moment.
+                Err(StorageError::NoGroup) => continue,
+                Err(error) => return Err(Side::Source.failed(topic)(error)),
+            };
+            let imported = self.to.copies.import_group(topic, &copied).await;
+            imported.map_err(|error| not_imported(topic, error))?;
+        }
+        Ok(())
+    }
+
+    /// Copies what waits in a topic for later.
+    async fn copy_waiting(&self, topic: &TopicName) -> Result<(), CopyError> {
+        let copies = &self.to.copies;
+        let recurring = self.from.schedules.recurring(topic).await.map_err(Side::Source.failed(topic))?;
+        let (mut after, mut first) = (None, true);
+        loop {
+            let range = WaitingRange { after, limit: WAITING_AT_ONCE, bytes_max: PAGE_BYTES };
+            let page = self.from.schedules.waiting(topic, range).await;
+            let page = page.map_err(Side::Source.failed(topic))?;
+            let again = if first { &recurring[..] } else { &[] };
+            let imported = copies.import_waiting(topic, first, &page.messages, again).await;
+            imported.map_err(|error| not_imported(topic, error))?;
+            (after, first) = (page.next, false);
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn finish(&self, topic: &TopicName) {
+        self.finished.lock().insert(topic.clone());
+        self.progress.finished.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Copies the messages of a topic behind an id, up to the last that it had.
+    async fn copy_messages(&self, source: &CopiedTopic, after: MessageId) -> Result<(), CopyError> {
+        let topic = &source.topic.topic_name;
+        let read = async |after: MessageId| {
+            let found = self.from.copies.copied_messages(topic, after, IMPORTED_MAX, PAGE_BYTES).await;
+            let mut messages = found.map_err(Side::Source.failed(topic))?;
+            messages.truncate(messages.partition_point(|message| message.id <= source.last));
+            Ok::<_, CopyError>(messages)
+        };
+        if after == MessageId::MIN {
+            self.progress.expected.fetch_add(source.length, Ordering::Relaxed);
+        }
+        let mut after = after;
+        let mut page = read(after).await?;
+        while let Some(last) = page.last().map(|message| message.id) {
+            let import = self.to.copies.import_messages(topic, source.epoch, after, &page);
+            let (imported, next) = tokio::join!(import, read(last));
+            imported.map_err(|error| not_imported(topic, error))?;
+            let bytes: usize = page.iter().map(|message| message.body.len_bytes()).sum();
+            self.progress.messages.fetch_add(page.len() as u64, Ordering::Relaxed);
+            self.progress.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            *self.fails_since.lock() = None;
+            (after, page) = (last, next?);
+        }
+        Ok(())
+    }
+
+    /// Deletes at the target what this copy has made and is gone from the source.
+    async fn forget_gone(&self, topics: &[TopicName]) -> Result<(), CopyError> {
+        let there: BTreeSet<&TopicName> = topics.iter().collect();
+        let made = self.made.lock().clone();
+        for topic in made.iter().filter(|topic| !there.contains(topic)) {
+            let forget = || async {
+                let Some(target) = self.look(Side::Target, topic).await? else { return Ok(()) };
+                if target.freeze != Some(Freeze::Importing) {
+                    return Ok(());
+                }
+                match self.to.topics.delete(topic).await {
+                    Ok(()) | Err(StorageError::NoTopic) => Ok(()),
+                    Err(error) => Err(Side::Target.failed(topic)(error)),
+                }
+            };
+            self.patiently(forget).await?;
+        }
+        Ok(())
+    }
+}

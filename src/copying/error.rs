@@ -1,0 +1,106 @@
+//! Why a copy has ended before it was whole.
+
+use tidemill_proto::TopicName;
+
+use crate::storage::StorageError;
+
+/// Why a copy has ended before it was whole. What it has copied stays, and the next one goes on from there.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The target has something else under that name, and it was not said to overwrite it. Nothing was changed.
+    #[error(
+        "topic `{0}` is at the target already, and is not a copy of the one at the source that can be gone on with; nothing was changed"
+    )]
+    Taken(TopicName),
+    /// A topic has what is not copied.
+    #[error("topic `{topic}` cannot be copied: {why}")]
+    NotCopied {
+        /// The topic.
+        topic: TopicName,
+        /// Why, as a clause.
+        why: &'static str,
+    },
+    /// The source has no such topic.
+    #[error("the source has no topic `{0}`")]
+    Missing(TopicName),
+    /// A topic of the target was changed by somebody else while it was copied.
+    #[error("topic `{0}` was changed at the target by somebody else while it was copied")]
+    Changed(TopicName),
+    /// The target has got other messages of the topic meanwhile: of a call of which nobody knew whether it had done that, or
+    /// of another copy.
+    #[error("topic `{0}` is copied by another at the same time")]
+    Passed(TopicName),
+    /// One of the sides failed.
+    #[error("{side} failed{}", .topic.as_ref().map_or_else(String::new, |topic| format!(" at topic `{topic}`")))]
+    Storage {
+        /// Which.
+        side: Side,
+        /// At which topic.
+        topic: Option<TopicName>,
+        /// How.
+        #[source]
+        error: StorageError,
+    },
+}
+
+/// Source or target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Where it is copied from.
+    Source,
+    /// Where it is copied to.
+    Target,
+}
+
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Source => "the source",
+            Self::Target => "the target",
+        })
+    }
+}
+
+impl Side {
+    pub(super) fn failed(self, topic: &TopicName) -> impl FnOnce(StorageError) -> CopyError {
+        let topic = Some(topic.clone());
+        move |error| CopyError::Storage { side: self, topic, error }
+    }
+}
+
+impl CopyError {
+    /// Whether the same may succeed later: nobody has refused it.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Passed(_)
+                | Self::Storage {
+                    error: StorageError::Unavailable(_)
+                        | StorageError::Indeterminate(_)
+                        | StorageError::Overloaded,
+                    ..
+                }
+        )
+    }
+
+    /// Returns it with what lies under it, in one line.
+    pub(super) fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            next = cause.source();
+        }
+        text
+    }
+}
+
+/// Returns the error of what the target did not take over.
+pub(super) fn not_imported(topic: &TopicName, error: StorageError) -> CopyError {
+    match error {
+        StorageError::NotLast(_) => CopyError::Passed(topic.clone()),
+        StorageError::TopicExists | StorageError::NoTopic => CopyError::Changed(topic.clone()),
+        error => Side::Target.failed(topic)(error),
+    }
+}

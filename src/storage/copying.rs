@@ -1,0 +1,177 @@
+//! Copying: a topic is told to another storage with all that its readers know of it, and is taken over from there.
+//!
+//! A copy has the ids, the epoch and the counts of what it is a copy of: a cursor of the one goes on in the other without
+//! a gap that is none, and a gap of the one is told by the other.
+//!
+//! A topic that is *frozen* takes no message, and nothing that waits in it is published: while it is taken over, or since it
+//! is read-only. It is read as any other. Freezing is one step with the appends, on whichever node: an append was there
+//! before, or is refused.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use tidemill_proto::topics::Topic;
+use tidemill_proto::work::GroupName;
+use tidemill_proto::{MessageId, Timestamp, TopicName};
+
+use super::error::StorageError;
+use super::message::StoredMessage;
+use super::reading::Epoch;
+use super::runs::RunEnd;
+use super::schedules::{StoredRecurring, WaitingMessage};
+
+mod groups;
+
+pub use groups::{CopiedDead, CopiedGroup, CopiedPending, CopiedPlace};
+
+/// Messages that are taken over in one step at most.
+pub const IMPORTED_MAX: usize = 1_000;
+
+/// Why a topic takes no message, other than that it has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freeze {
+    /// It is being taken over from elsewhere.
+    Importing,
+    /// Somebody has said so.
+    ReadOnly,
+}
+
+/// A topic without its messages, as a copy has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopiedTopic {
+    /// The description.
+    pub topic: Topic,
+    /// Which topic it is.
+    pub epoch: Epoch,
+    /// The smallest id that it can give, where somebody has written it down.
+    pub born: Option<MessageId>,
+    /// When it was noticed last that its ids do not follow the clock, as in [`Tail`](super::Tail).
+    pub late: Option<Timestamp>,
+    /// Messages kept, expired ones included.
+    pub length: u64,
+    /// The oldest kept message.
+    pub first: Option<MessageId>,
+    /// The last id that it has given; [`MessageId::MIN`] where it has given none.
+    pub last: MessageId,
+    /// How many messages it was ever given, where the backend counts them.
+    pub given: Option<u64>,
+    /// The newest message that was taken out alone, and the newest of which it is known that others than the relay did so.
+    pub taken_out: Option<MessageId>,
+    /// See there.
+    pub taken_out_by_others: Option<MessageId>,
+    /// That it has ended, if it has.
+    pub ended: Option<RunEnd>,
+    /// Why it takes no message, if it is frozen.
+    pub freeze: Option<Freeze>,
+}
+
+/// Whether ids increase strictly from an id on.
+pub(super) fn follow_each_other(after: MessageId, messages: &[StoredMessage]) -> bool {
+    let mut last = after;
+    messages.iter().all(|message| std::mem::replace(&mut last, message.id) < message.id)
+}
+
+/// Topics that are copied.
+#[async_trait]
+pub trait CopyStore: fmt::Debug + Send + Sync {
+    /// Returns a topic without its messages. Where it is frozen, `last` is the last that it has given.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`, `ForeignKey`.
+    async fn copied(&self, topic: &TopicName) -> Result<CopiedTopic, StorageError>;
+
+    /// Returns messages behind an id in their order, those that have expired among them, up to so many and about so many
+    /// bytes. None are none, or no topic.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `NotATopic`.
+    async fn copied_messages(
+        &self,
+        topic: &TopicName,
+        after: MessageId,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<StoredMessage>, StorageError>;
+
+    /// Returns which messages of a topic were deleted by request, as far as that is remembered, in their order.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`, `ForeignKey`.
+    async fn copied_deletions(&self, topic: &TopicName) -> Result<Vec<MessageId>, StorageError>;
+
+    /// Makes a topic read-only, or has it take messages again. One that has ended stays as it is.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`; `ReadOnly` where it is being taken over.
+    async fn freeze(&self, topic: &TopicName, frozen: bool) -> Result<(), StorageError>;
+
+    /// Has no more topics made by any node from a moment on, or has them made again: an append that would make one, and
+    /// every other call that would, is `ReadOnly`. What a node was about to make comes within the time that it allows for
+    /// a call.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Full`, `ForeignKey`.
+    async fn refuse_new_topics(&self, refused: bool) -> Result<(), StorageError>;
+
+    /// Returns whether no more topics are made.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `ForeignKey`.
+    async fn refuses_new_topics(&self) -> Result<bool, StorageError>;
+
+    /// Makes a topic that is to be taken over, with the epoch and the description of the other one; it has no messages yet,
+    /// and is frozen. Where the other has no epoch, it gets one. The limit of topics is heeded.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Full`, `TopicExists`, `NotATopic`, `TopicsLimit`, `ForeignKey`.
+    async fn begin_import(&self, other: &CopiedTopic) -> Result<(), StorageError>;
+
+    /// Takes over up to [`IMPORTED_MAX`] messages with their ids, which increase strictly, behind the last that was: all of
+    /// them, or none. Made again when its outcome was not known, it is `NotLast` where it was done.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`; `TopicExists` where a topic of that name is not being
+    /// taken over, or another one is; `NotLast` where the last is not `after`, or ids do not increase.
+    async fn import_messages(
+        &self,
+        topic: &TopicName,
+        epoch: Epoch,
+        after: MessageId,
+        messages: &[StoredMessage],
+    ) -> Result<(), StorageError>;
+
+    /// Returns a group of a topic, with what it knows of messages that are not done.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`, `NoGroup`.
+    async fn copied_group(&self, topic: &TopicName, group: &GroupName) -> Result<CopiedGroup, StorageError>;
+
+    /// Gives a topic that is being taken over a group, in place of what there is of that; its messages have come before.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`; `TopicExists` where the topic is not being taken over.
+    async fn import_group(&self, topic: &TopicName, group: &CopiedGroup) -> Result<(), StorageError>;
+
+    /// Gives a topic that is being taken over what is to wait in it for later: all of it, where `first` says so, or more.
+    /// What waits keeps its id where that is one that this backend gives.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`, `ForeignKey`; `TopicExists` where the topic is not
+    /// being taken over.
+    async fn import_waiting(
+        &self,
+        topic: &TopicName,
+        first: bool,
+        waiting: &[WaitingMessage],
+        recurring: &[StoredRecurring],
+    ) -> Result<(), StorageError>;
+
+    /// Ends taking over: gives the topic the description, the counts, the last id and the end of the other one, removes what
+    /// that does not keep any more, and has it take messages, unless it has ended. A topic with that epoch that is not being
+    /// taken over any more stays as it is.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`, `ForeignKey`; `TopicExists` as for messages; `NotLast`
+    /// where a message was taken over that the other one has not given.
+    async fn finish_import(&self, other: &CopiedTopic, deletions: &[MessageId]) -> Result<(), StorageError>;
+}

@@ -1,0 +1,73 @@
+//! A group of consumers, as a copy has it.
+
+use tidemill_proto::work::{GroupName, GroupSettings};
+use tidemill_proto::{MessageId, Timestamp};
+
+/// A group, with what it knows of messages that are not done. What consumers have is told as waiting until their time is
+/// over: no consumer takes its messages along. Results, and what happened in which minute, are not copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopiedGroup {
+    /// Its name.
+    pub group: GroupName,
+    /// Its settings.
+    pub settings: GroupSettings,
+    /// Which of the groups of that name it is, and since which seek.
+    pub epoch: u64,
+    /// When it was made, if that is known.
+    pub created_at: Option<Timestamp>,
+    /// Behind which it began, or was set.
+    pub start: MessageId,
+    /// The last message that it has given out.
+    pub last_delivered: MessageId,
+    /// Messages of the topic up to there, those included that were gone, where that is known.
+    pub passed: Option<u64>,
+    /// Messages that were done, failed, were given out again, and were gone, ever.
+    pub counts: [u64; 4],
+    /// Messages that were given out and are not done, in their order.
+    pub pending: Vec<CopiedPending>,
+    /// Its dead letters, in the order of their messages.
+    pub dead: Vec<CopiedDead>,
+    /// The keys of which one message at a time may be there, each with that and its time, in the order of the messages.
+    pub unique: Vec<(Box<str>, MessageId, Timestamp)>,
+}
+
+/// A message that was given out and is not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopiedPending {
+    /// Its id.
+    pub id: MessageId,
+    /// How often it was given out.
+    pub deliveries: u64,
+    /// How often it has failed.
+    pub failures: u32,
+    /// How many consumers were lost with it.
+    pub crashes: u32,
+    /// The last error.
+    pub error: Option<Box<str>>,
+    /// Where it is.
+    pub place: CopiedPlace,
+}
+
+/// Where a message is that is not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopiedPlace {
+    /// It can be given out from then on.
+    Waits(Timestamp),
+    /// Another message holds its order key.
+    Behind,
+    /// It is to become a dead letter, for this reason.
+    Dying(Box<str>),
+}
+
+/// A dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopiedDead {
+    /// The id of the message.
+    pub id: MessageId,
+    /// The id of its letter, where there is one.
+    pub letter: Option<MessageId>,
+    /// How often it was given out.
+    pub deliveries: u64,
+    /// Why it died.
+    pub reason: Box<str>,
+}

@@ -1,0 +1,89 @@
+//! Copying, behind the lock.
+
+use async_trait::async_trait;
+use tidemill_proto::work::GroupName;
+use tidemill_proto::{MessageId, TopicName};
+
+use super::Memory;
+use crate::storage::{
+    CopiedGroup, CopiedTopic, CopyStore, Epoch, StorageError, StoredMessage, StoredRecurring, WaitingMessage,
+};
+
+#[async_trait]
+impl CopyStore for Memory {
+    async fn copied(&self, topic: &TopicName) -> Result<CopiedTopic, StorageError> {
+        self.topics.read().copied(topic)
+    }
+
+    async fn copied_messages(
+        &self,
+        topic: &TopicName,
+        after: MessageId,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<StoredMessage>, StorageError> {
+        Ok(self.topics.read().copied_messages(topic, after, limit, bytes_max))
+    }
+
+    async fn copied_deletions(&self, topic: &TopicName) -> Result<Vec<MessageId>, StorageError> {
+        self.topics.read().copied_deletions(topic)
+    }
+
+    async fn freeze(&self, topic: &TopicName, frozen: bool) -> Result<(), StorageError> {
+        self.topics.write().freeze(topic, frozen)
+    }
+
+    async fn refuse_new_topics(&self, refused: bool) -> Result<(), StorageError> {
+        self.topics.write().refuse_new(refused);
+        Ok(())
+    }
+
+    async fn refuses_new_topics(&self) -> Result<bool, StorageError> {
+        Ok(self.topics.read().refuses_new())
+    }
+
+    async fn begin_import(&self, other: &CopiedTopic) -> Result<(), StorageError> {
+        self.topics.write().begin_import(other, self.clock.now())?;
+        self.hints.tell_topics([&other.topic.topic_name]);
+        Ok(())
+    }
+
+    async fn import_messages(
+        &self,
+        topic: &TopicName,
+        epoch: Epoch,
+        after: MessageId,
+        messages: &[StoredMessage],
+    ) -> Result<(), StorageError> {
+        self.topics.write().import_messages(topic, epoch, after, messages)?;
+        self.hints.tell_topics([topic]);
+        Ok(())
+    }
+
+    async fn copied_group(&self, topic: &TopicName, group: &GroupName) -> Result<CopiedGroup, StorageError> {
+        let topics = self.topics.read();
+        let (groups, _) = topics.groups(topic)?;
+        let found = groups.and_then(|groups| groups.get(group)).ok_or(StorageError::NoGroup)?;
+        Ok(found.copied(group))
+    }
+
+    async fn import_group(&self, topic: &TopicName, group: &CopiedGroup) -> Result<(), StorageError> {
+        self.topics.write().import_group(topic, group, self.clock.now())
+    }
+
+    async fn import_waiting(
+        &self,
+        topic: &TopicName,
+        first: bool,
+        waiting: &[WaitingMessage],
+        recurring: &[StoredRecurring],
+    ) -> Result<(), StorageError> {
+        self.topics.write().import_waiting(topic, first, waiting, recurring)
+    }
+
+    async fn finish_import(&self, other: &CopiedTopic, deletions: &[MessageId]) -> Result<(), StorageError> {
+        self.topics.write().finish_import(other, deletions, self.clock.now())?;
+        self.hints.tell_topics([&other.topic.topic_name]);
+        Ok(())
+    }
+}

@@ -1,0 +1,408 @@
+//! Topics that are copied: told to another storage, or taken over from one.
+//!
+//! What is taken over comes in scripts, many messages in each, over the connection of groups: it is in the way of no append.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tidemill_proto::page::Order;
+use tidemill_proto::topics::TopicUpdate;
+use tidemill_proto::work::GroupName;
+use tidemill_proto::{MessageId, Timestamp, TopicName};
+
+use super::calls::Call;
+use super::description::{OWNER, describe, parts_of};
+use super::entry::{self, read_id};
+use super::failure::{Effect, unexpected};
+use super::keys::{self, sortable};
+use super::marker::{End, Marker, new_epoch};
+use super::reads::{Ask, CHUNK_MAX};
+use super::resp::{Arguments, Parts, Reply};
+use super::scripts::{self, Script};
+use super::{Shard, Valkey, at, recurring, runs, waiting_body, slot_of_topic};
+use crate::storage::copying::follow_each_other;
+use crate::storage::{
+    CopiedGroup, CopiedTopic, CopyStore, Epoch, StorageError, StoredMessage, StoredRecurring, WaitingMessage,
+};
+
+/// Deletions that are taken over in one step.
+const DELETIONS_STEP: usize = 1_000;
+/// Bytes of a reply that describes a topic, about, and at most: it has two whole messages, which are not sent on.
+const TOPIC_BYTES: usize = 8 * 1024;
+const TOPIC_BYTES_MAX: usize = 1024 * 1024;
+/// Answers of scripts.
+const NO_TOPIC: i64 = 1;
+const NOT_A_TOPIC: i64 = 2;
+const REFUSED: i64 = 3;
+const NOT_LAST: i64 = 4;
+
+/// What a script answers: all is well, with what follows; or a code, with the id that follows.
+type Answer<T> = Result<T, (i64, Option<MessageId>)>;
+
+fn behind_code<T>(reply: Reply<'_>, read: impl FnOnce(&mut Parts<'_>) -> Option<T>) -> Option<Answer<T>> {
+    let Reply::Array(mut parts) = reply else { return None };
+    match parts.next()?.integer()? {
+        0 => read(&mut parts).map(Ok),
+        code => Some(Err((code, parts.next().and_then(|id| read_id(id.bytes()?))))),
+    }
+}
+
+impl Shard {
+    /// Calls a script, and reads what follows its 0. `refused` is what a 3 says.
+    async fn copy_call<T: Send + 'static>(
+        &self,
+        (script, effect): (&'static Script, Effect),
+        keys: &[String],
+        arguments: Arguments,
+        refused: StorageError,
+        read: impl FnOnce(&mut Parts<'_>) -> Option<T> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let call =
+            Call::with_arguments(script, effect, keys, arguments).replied(TOPIC_BYTES, TOPIC_BYTES_MAX);
+        let answer = self.calls.call(call, |reply| behind_code(reply, read)).await?;
+        answer.map_err(|(code, id)| {
+            let place = usize::try_from(-code).ok().and_then(|place| place.checked_sub(1));
+            match (code, place.and_then(|place| keys.get(place))) {
+                (_, Some(key)) => StorageError::ForeignKey(key.as_str().into()),
+                (NO_TOPIC, None) => StorageError::NoTopic,
+                (NOT_A_TOPIC, None) => StorageError::NotATopic,
+                (REFUSED, None) => refused,
+                (NOT_LAST, None) => StorageError::NotLast(id.unwrap_or(MessageId::MIN)),
+                _ => unexpected("EVALSHA", effect),
+            }
+        })
+    }
+
+    /// Changes a topic, and tells of it.
+    async fn copy_change(
+        &self,
+        topic: &TopicName,
+        script: &'static Script,
+        keys: &[String],
+        arguments: Arguments,
+        refused: StorageError,
+    ) -> Result<(), StorageError> {
+        let changing = self.doorbell.changing([topic]);
+        let done = self.copy_call((script, Effect::Write), keys, arguments, refused, |_| Some(())).await;
+        match &done {
+            Ok(()) => changing.answered([topic]),
+            Err(StorageError::Indeterminate(_)) => {}
+            Err(_) => changing.answered([]),
+        }
+        done
+    }
+
+    async fn copied(&self, topic: &TopicName) -> Result<CopiedTopic, StorageError> {
+        let keys = [self.keys.stream(topic), self.keys.description(topic)];
+        let call = (&scripts::COPIED_TOPIC, Effect::Read);
+        let name = topic.clone();
+        let mut copied = self
+            .copy_call(call, &keys, Arguments::default(), StorageError::NoTopic, move |parts| {
+                read_copied(&name, parts)
+            })
+            .await?;
+        if copied.taken_out.is_some() {
+            let deletions = self.deletions(topic).await?;
+            let taken_out = copied.taken_out.map(sortable);
+            let remembered = deletions.last().and_then(|text| text.strip_prefix('~'));
+            copied.taken_out_by_others = match taken_out {
+                Some(id) if deletions.contains(&id) => remembered.and_then(unsorted),
+                _ => copied.taken_out,
+            };
+        }
+        Ok(copied)
+    }
+
+    /// Returns what is remembered of messages that were taken out, in its order.
+    async fn deletions(&self, topic: &TopicName) -> Result<Vec<String>, StorageError> {
+        let found = self.page.remembered(&self.keys.deleted(topic)).await?;
+        Ok(found)
+    }
+
+    async fn copied_messages(
+        &self,
+        topic: &TopicName,
+        after: MessageId,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<StoredMessage>, StorageError> {
+        let Some(from) = after.next() else { return Ok(Vec::new()) };
+        let (stream, from) = (self.keys.stream(topic), from.to_string());
+        let _room = self.page.room_for(&stream, limit, bytes_max).await?;
+        let count = self.page.first_chunk(&stream, limit.min(CHUNK_MAX), bytes_max);
+        let (order, to) = (Order::Asc, "+");
+        let ask = Ask { stream: &stream, order, from: &from, to, count, in_front: 0, bytes_max };
+        Ok(self.page.range(ask).await?.entries)
+    }
+
+    async fn begin_import(&self, other: &CopiedTopic) -> Result<(), StorageError> {
+        let topic = &other.topic.topic_name;
+        if self.indexes.topics.count().await? >= self.limits.topics_max {
+            return Err(StorageError::TopicsLimit);
+        }
+        let [due, bodies, recurring] = self.keys.schedules(topic);
+        let beside = [self.keys.last_id(topic), self.keys.deleted(topic), due, bodies, recurring];
+        let keys = [vec![self.keys.stream(topic), self.keys.description(topic)], beside.to_vec()].concat();
+        let before = other.given.unwrap_or(other.length).saturating_sub(other.length);
+        let epoch = match other.epoch {
+            Epoch::Marked(epoch) => format!("{epoch:016x}"),
+            Epoch::Unmarked => new_epoch(),
+        };
+        let born = other.born.unwrap_or(MessageId::MIN).to_string();
+        let mut arguments: Arguments = [epoch, born, before.to_string()].iter().collect();
+        arguments.extend(described(other));
+        self.copy_change(topic, &scripts::BEGIN_IMPORT, &keys, arguments, StorageError::TopicExists).await?;
+        self.indexes.topics.add(&[topic]).await.map(drop)
+    }
+
+    async fn import_waiting(
+        &self,
+        topic: &TopicName,
+        first: bool,
+        waiting: &[WaitingMessage],
+        recurring: &[StoredRecurring],
+    ) -> Result<(), StorageError> {
+        let mut arguments: Arguments = [if first { "1" } else { "" }].iter().collect();
+        let mut add = |id: &str, due: Option<Timestamp>, body: Vec<u8>, rule: &str| {
+            let due = due.map_or_else(String::new, |due| due.as_millis().to_string());
+            arguments.add(id.as_bytes()).add(due.as_bytes()).add(&body).add(rule.as_bytes());
+        };
+        for WaitingMessage { id, due, body, ttl } in waiting {
+            add(id.as_str(), Some(*due), waiting_body::write(body, *ttl), "");
+        }
+        for StoredRecurring { name, rule, body, ttl, next } in recurring {
+            add(&format!("~{name}"), *next, waiting_body::write(body, *ttl), &recurring::write_rule(rule));
+        }
+        let keys = self.keys_of_waiting(topic);
+        let refused = StorageError::TopicExists;
+        self.copy_change(topic, &scripts::IMPORT_WAITING, &keys, arguments, refused).await?;
+        let due = waiting.iter().map(|waiting| waiting.due);
+        if let Some(due) = due.chain(recurring.iter().filter_map(|recurring| recurring.next)).min() {
+            self.note_due(&[(topic, due.as_millis())]).await;
+        }
+        Ok(())
+    }
+
+    async fn import_messages(
+        &self,
+        topic: &TopicName,
+        epoch: Epoch,
+        after: MessageId,
+        messages: &[StoredMessage],
+    ) -> Result<(), StorageError> {
+        if !follow_each_other(after, messages) {
+            return Err(StorageError::NotLast(self.copied(topic).await?.last));
+        }
+        let mut arguments = Arguments::default();
+        arguments.add(digits(epoch).as_bytes()).add(after.text().as_bytes());
+        for message in messages {
+            entry::import(&mut arguments, message);
+        }
+        let keys = [self.keys.stream(topic)];
+        let refused = StorageError::TopicExists;
+        self.copy_change(topic, &scripts::IMPORT_MESSAGES, &keys, arguments, refused).await
+    }
+
+    async fn finish_import(&self, other: &CopiedTopic, deletions: &[MessageId]) -> Result<(), StorageError> {
+        let topic = &other.topic.topic_name;
+        let found = self.copied(topic).await?;
+        if found.freeze.is_none() && found.epoch == other.epoch && other.epoch != Epoch::Unmarked {
+            return Ok(());
+        }
+        let epoch = digits(other.epoch);
+        let keys = [self.keys.stream(topic), self.keys.deleted(topic)];
+        let others = other.taken_out_by_others.map(|id| (format!("~{}", sortable(id)), String::new()));
+        let all = deletions.iter().map(|id| (sortable(*id), id.to_string())).chain(others);
+        let all: Vec<(String, String)> = all.collect();
+        for some in all.chunks(DELETIONS_STEP) {
+            let mut arguments: Arguments = [&epoch].iter().collect();
+            for (remembered, id) in some {
+                arguments.add(remembered.as_bytes()).add(id.as_bytes());
+            }
+            let refused = StorageError::TopicExists;
+            self.copy_change(topic, &scripts::IMPORT_DELETIONS, &keys, arguments, refused).await?;
+        }
+        let keys = [self.keys.stream(topic), self.keys.description(topic)];
+        let text = |id: Option<MessageId>| id.map_or_else(String::new, |id| id.to_string());
+        let mut arguments: Arguments = [
+            epoch,
+            other.last.to_string(),
+            other.given.map_or_else(String::new, |given| given.to_string()),
+            other.taken_out.unwrap_or(MessageId::MIN).to_string(),
+            text(other.first),
+            other.ended.as_ref().map_or_else(String::new, |ended| ended.state.as_str().to_owned()),
+        ]
+        .iter()
+        .collect();
+        arguments.extend(described(other));
+        let refused = StorageError::TopicExists;
+        self.copy_change(topic, &scripts::FINISH_IMPORT, &keys, arguments, refused).await?;
+        self.refusing.note(topic, other.topic.when_full == tidemill_proto::topics::WhenFull::Refuse);
+        Ok(())
+    }
+}
+
+/// Returns the digits of an epoch, none where there is none.
+fn digits(epoch: Epoch) -> String {
+    match epoch {
+        Epoch::Marked(epoch) => format!("{epoch:016x}"),
+        Epoch::Unmarked => String::new(),
+    }
+}
+
+/// Reads a sorted id.
+fn unsorted(text: &str) -> Option<MessageId> {
+    let (ms, seq) = text.split_once('-')?;
+    Some(MessageId::new(ms.parse().ok()?, seq.parse().ok()?))
+}
+
+fn read_copied(topic: &TopicName, parts: &mut Parts<'_>) -> Option<CopiedTopic> {
+    let marker = Marker::read(parts.next()?.bytes()?);
+    let end = End::read(parts.next()?.bytes()?);
+    let first = read_id(parts.next()?.bytes()?);
+    let last = read_id(parts.next()?.bytes()?)?;
+    let length = u64::try_from(parts.next()?.integer()?).ok()?;
+    let given = u64::try_from(parts.next()?.integer()?).ok();
+    let taken_out = read_id(parts.next()?.bytes()?).filter(|id| *id != MessageId::MIN);
+    let mut pairs = Vec::new();
+    while let Some(field) = parts.next() {
+        let value = parts.next()?;
+        pairs.push((Bytes::copy_from_slice(field.bytes()?), Bytes::copy_from_slice(value.bytes()?)));
+    }
+    let field = |name: &str| {
+        let (_, value) = pairs.iter().find(|(field, _)| field == name.as_bytes())?;
+        std::str::from_utf8(value).ok()
+    };
+    let late = field(keys::LATE).and_then(|text| {
+        let (epoch, ms) = text.split_once(' ')?;
+        let is_of_this = u64::from_str_radix(epoch, 16).ok()? == marker?.epoch;
+        if is_of_this { ms.parse().ok().map(Timestamp::from_millis) } else { None }
+    });
+    let ended = end.and_then(|end| runs::ended(end.state, field(keys::REASON).map(str::as_bytes)));
+    Some(CopiedTopic {
+        epoch: marker.map_or(Epoch::Unmarked, |marker| Epoch::Marked(marker.epoch)),
+        born: marker.and_then(|marker| marker.born),
+        late,
+        length,
+        first,
+        // A new stream has a last id in front of its first.
+        last: if given == Some(0) { MessageId::MIN } else { last },
+        given,
+        taken_out,
+        taken_out_by_others: None,
+        ended,
+        freeze: end.and_then(|end| end.freeze),
+        topic: describe(topic, &pairs),
+    })
+}
+
+/// Returns field and value pairs of the description of a topic.
+fn described(other: &CopiedTopic) -> Vec<String> {
+    let topic = &other.topic;
+    let update = TopicUpdate {
+        description: topic.description.clone(),
+        retention_seconds: topic.retention_seconds,
+        max_messages: topic.max_messages,
+        max_bytes: topic.max_bytes,
+        when_full: Some(topic.when_full),
+        keep_until_acked: Some(topic.keep_until_acked),
+        idle_seconds: topic.idle_seconds,
+        compact_by: topic.compact_by.clone(),
+    };
+    let mut pairs = vec!["imported".to_owned(), "1".to_owned()];
+    let mut add = |field: &str, value: String| pairs.extend([field.to_owned(), value]);
+    if let Some(created_at) = topic.created_at {
+        add("created_at", created_at.to_string());
+    }
+    if let Some(owner) = &topic.owner_id {
+        add(OWNER, owner.clone());
+    }
+    for (field, value) in parts_of(&update.into()) {
+        if let Some(value) = value {
+            add(field, value);
+        }
+    }
+    if let Some(reason) = other.ended.as_ref().and_then(|ended| ended.reason.as_ref()) {
+        add(keys::REASON, reason.to_string());
+    }
+    if let (Some(late), Epoch::Marked(epoch)) = (other.late, other.epoch) {
+        add(keys::LATE, format!("{epoch:016x} {}", late.as_millis()));
+    }
+    pairs
+}
+
+#[async_trait]
+impl CopyStore for Valkey {
+    async fn copied(&self, topic: &TopicName) -> Result<CopiedTopic, StorageError> {
+        at!(self, slot_of_topic(topic), shard => shard.copied(topic).await)
+    }
+
+    async fn copied_messages(
+        &self,
+        topic: &TopicName,
+        after: MessageId,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<StoredMessage>, StorageError> {
+        at!(self, slot_of_topic(topic), shard => shard.copied_messages(topic, after, limit, bytes_max).await)
+    }
+
+    async fn copied_deletions(&self, topic: &TopicName) -> Result<Vec<MessageId>, StorageError> {
+        let found = at!(self, slot_of_topic(topic), shard => shard.deletions(topic).await)?;
+        if found.is_empty() {
+            self.copied(topic).await?;
+        }
+        Ok(found.iter().filter_map(|text| unsorted(text)).collect())
+    }
+
+    async fn freeze(&self, topic: &TopicName, frozen: bool) -> Result<(), StorageError> {
+        at!(self, slot_of_topic(topic), shard => {
+            let keys = [shard.keys.stream(topic)];
+            let arguments = [if frozen { "1" } else { "" }].iter().collect();
+            shard.copy_change(topic, &scripts::FREEZE, &keys, arguments, StorageError::ReadOnly).await
+        })
+    }
+
+    async fn refuse_new_topics(&self, refused: bool) -> Result<(), StorageError> {
+        at!(self, None, shard => shard.indexes.topics.close(refused).await)
+    }
+
+    async fn refuses_new_topics(&self) -> Result<bool, StorageError> {
+        at!(self, None, shard => shard.indexes.topics.is_closed().await)
+    }
+
+    async fn begin_import(&self, other: &CopiedTopic) -> Result<(), StorageError> {
+        at!(self, slot_of_topic(&other.topic.topic_name), shard => shard.begin_import(other).await)
+    }
+
+    async fn import_messages(
+        &self,
+        topic: &TopicName,
+        epoch: Epoch,
+        after: MessageId,
+        messages: &[StoredMessage],
+    ) -> Result<(), StorageError> {
+        at!(self, slot_of_topic(topic), shard => shard.import_messages(topic, epoch, after, messages).await)
+    }
+
+    async fn copied_group(&self, topic: &TopicName, group: &GroupName) -> Result<CopiedGroup, StorageError> {
+        at!(self, slot_of_topic(topic), shard => shard.copied_group(topic, group).await)
+    }
+
+    async fn import_group(&self, topic: &TopicName, group: &CopiedGroup) -> Result<(), StorageError> {
+        at!(self, slot_of_topic(topic), shard => shard.import_group(topic, group).await)
+    }
+
+    async fn import_waiting(
+        &self,
+        topic: &TopicName,
+        first: bool,
+        waiting: &[WaitingMessage],
+        recurring: &[StoredRecurring],
+    ) -> Result<(), StorageError> {
+        at!(self, slot_of_topic(topic), shard => shard.import_waiting(topic, first, waiting, recurring).await)
+    }
+
+    async fn finish_import(&self, other: &CopiedTopic, deletions: &[MessageId]) -> Result<(), StorageError> {
+        at!(self, slot_of_topic(&other.topic.topic_name), shard => shard.finish_import(other, deletions).await)
+    }
+}

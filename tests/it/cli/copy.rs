@@ -1,0 +1,114 @@
+//! Copying from one server to another, as an operator does, with relays and publishers that go on.
+
+use serde_json::Value;
+
+use super::json;
+use crate::support::process::{Relay, Running, number_lines, run};
+use crate::support::server::{Kind, Server};
+
+fn url(server: &Server) -> String {
+    format!("valkey://127.0.0.1:{}", server.port())
+}
+
+fn relay_on(url: &str, form: &str) -> Relay {
+    let variables = [("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", url), ("TIDEMILL_VALKEY_KEY_FORM", form)];
+    Relay::start(&variables, &[])
+}
+
+fn read_all(relay: &Relay, topic: &str) -> Vec<String> {
+    let read = relay.run(&["read", topic, "--all", "-o", "json"], "");
+    let id = |line: &&str| json(line)["message_id"].as_str().expect("an id").to_owned();
+    read.lines().iter().map(id).collect()
+}
+
+/// Waits for a line of the copy that says so.
+fn wait_for(copy: &mut Running, what: impl Fn(&Value) -> bool) {
+    // There is one each second.
+    let is_told = (0..60).any(|_| what(&json(&copy.line())));
+    assert!(is_told, "it does not come by there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_moves_from_one_server_to_another_while_publishing_goes_on() {
+    let Some(old) = Server::start(Kind::Valkey, &[]).await else { return };
+    let new = Server::start(Kind::Valkey, &[]).await.expect("the first one started");
+    let (old, new) = (url(&old), url(&new));
+    let walk = tokio::task::spawn_blocking(move || {
+        let (before, after) = (relay_on(&old, "plain"), relay_on(&new, "braces"));
+        let first = before.run(&["publish", "orders"], &number_lines(2_000));
+        let mut accepted: Vec<String> = first.lines().iter().map(|id| (*id).to_owned()).collect();
+        before.run(&["groups", "create", "orders", "billing"], "").lines();
+        let claimed =
+            before.run(&["claim", "orders", "billing", "--consumer", "me", "--max", "10", "-o", "json"], "");
+        let receipts: Vec<String> = claimed
+            .lines()
+            .iter()
+            .map(|line| json(line)["receipt"].as_str().expect("a receipt").to_owned())
+            .collect();
+        let acks: Vec<&str> = receipts.iter().map(String::as_str).collect();
+        before.run(&[&["ack"][..], &acks[..4]].concat(), "").lines();
+
+        let storages = ["--from", &*old, "--to", &*new, "--to-keys", "braces"];
+        let would = run(&[], &[&["copy"][..], &storages, &["--dry-run", "-o", "json"]].concat(), "");
+        let planned = json(would.lines()[0]);
+        assert_eq!(
+            (&planned["topic"], &planned["action"], &planned["messages"], &planned["groups"]),
+            (&"orders".into(), &"copied".into(), &2_000.into(), &1.into())
+        );
+
+        let mut copy = Running::start(&[], &[&["copy"][..], &storages, &["--follow", "-o", "json"]].concat());
+        // Publishers go on: what is accepted now is at the target later.
+        let more = before.run(&["publish", "orders"], &number_lines(500));
+        accepted.extend(more.lines().iter().map(|id| (*id).to_owned()));
+        wait_for(&mut copy, |far| far["messages"].as_u64() >= Some(2_500));
+        let held = after.run(&["publish", "orders", "1", "--no-retry"], "");
+        assert!(held.error(1).contains("code read_only"), "{held:?}");
+
+        let frozen = run(&[], &["freeze", "--storage", &old, "-o", "json"], "");
+        assert_eq!(json(frozen.lines()[0]), serde_json::json!({"read_only": true, "topics": 1}));
+        let refused = before.run(&["publish", "orders", "1", "--no-retry"], "");
+        assert!(refused.error(1).contains("code read_only"), "{refused:?}");
+        let ended = copy.end();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let last = json(ended.stdout.lines().last().expect("it says how far it is"));
+        assert_eq!((&last["done"], &last["messages"]), (&true.into(), &2_500.into()));
+
+        assert_eq!(read_all(&after, "orders"), accepted);
+        assert_eq!(read_all(&before, "orders"), accepted, "it is read there, too");
+        let group = after.run(&["groups", "show", "orders", "billing", "-o", "json"], "");
+        let group = json(group.lines()[0]);
+        assert_eq!((&group["done"], &group["in_flight"]), (&4.into(), &0.into()));
+        after.run(&["publish", "orders", "1"], "").lines();
+
+        // It is done: doing it again does nothing, but what has gone on is something else.
+        let again = run(&[], &[&["copy"][..], &storages].concat(), "");
+        assert_eq!(again.code, Some(0), "{again:?}");
+        run(&[], &["freeze", "--storage", &old, "--undo"], "").lines();
+        before.run(&["publish", "orders", "1"], "").lines();
+        let other = run(&[], &[&["copy"][..], &storages].concat(), "");
+        assert!(other.error(1).contains("`orders`") && other.stderr.contains("--overwrite"), "{other:?}");
+    });
+    walk.await.expect("the walk is gone");
+}
+
+#[test]
+fn what_cannot_be_copied_from_or_to_is_said() {
+    let same = ["copy", "--from", "valkey://127.0.0.1:1", "--to", "valkey://127.0.0.1:1"];
+    for (arguments, code, part) in [
+        (
+            &["copy", "--from", "http://127.0.0.1:1", "--to", "valkey://127.0.0.1:1"][..],
+            2,
+            "--from: names a relay",
+        ),
+        (&["copy", "--from", "ftp://h", "--to", "valkey://127.0.0.1:1"], 2, "--from: has an unknown scheme"),
+        (&["copy", "--from", "@/no/such/file", "--to", "valkey://127.0.0.1:1"], 2, "--from: /no/such/file"),
+        (&["freeze", "--storage", "valkey"], 2, "--storage: has no scheme"),
+    ] {
+        let ended = run(&[], arguments, "");
+        assert!(ended.error(code).contains(part), "{ended:?}");
+    }
+    assert_eq!(run(&[], &[&same[..], &["--switch"]].concat(), "").code, Some(2), "without --follow");
+    let none =
+        run(&[], &["copy", "--from", "valkey://127.0.0.1:1", "--to", "valkey://127.0.0.1:1", "a b"], "");
+    assert_eq!(none.code, Some(2), "{none:?}");
+}

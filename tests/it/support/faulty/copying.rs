@@ -1,0 +1,81 @@
+//! Copies, as the storage behind has them.
+
+use async_trait::async_trait;
+use tidemill::proto::work::GroupName;
+use tidemill::proto::{MessageId, TopicName};
+use tidemill::storage::{
+    CopiedGroup, CopiedTopic, CopyStore, Epoch, StorageError, StoredMessage, StoredRecurring, WaitingMessage,
+};
+
+use super::Faulty;
+
+/// Copies have faults of their own: those of the connections.
+#[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
+#[async_trait]
+impl CopyStore for Faulty {
+    async fn copied(&self, topic: &TopicName) -> Result<CopiedTopic, StorageError> {
+        self.inner.copies.copied(topic).await
+    }
+
+    async fn copied_messages(
+        &self,
+        topic: &TopicName,
+        after: MessageId,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<StoredMessage>, StorageError> {
+        self.inner.copies.copied_messages(topic, after, limit, bytes_max).await
+    }
+
+    async fn copied_deletions(&self, topic: &TopicName) -> Result<Vec<MessageId>, StorageError> {
+        self.inner.copies.copied_deletions(topic).await
+    }
+
+    async fn freeze(&self, topic: &TopicName, frozen: bool) -> Result<(), StorageError> {
+        self.inner.copies.freeze(topic, frozen).await
+    }
+
+    async fn refuse_new_topics(&self, refused: bool) -> Result<(), StorageError> {
+        self.inner.copies.refuse_new_topics(refused).await
+    }
+
+    async fn refuses_new_topics(&self) -> Result<bool, StorageError> {
+        self.inner.copies.refuses_new_topics().await
+    }
+
+    async fn begin_import(&self, other: &CopiedTopic) -> Result<(), StorageError> {
+        self.inner.copies.begin_import(other).await
+    }
+
+    async fn import_messages(
+        &self,
+        topic: &TopicName,
+        epoch: Epoch,
+        after: MessageId,
+        messages: &[StoredMessage],
+    ) -> Result<(), StorageError> {
+        self.inner.copies.import_messages(topic, epoch, after, messages).await
+    }
+
+    async fn copied_group(&self, topic: &TopicName, group: &GroupName) -> Result<CopiedGroup, StorageError> {
+        self.inner.copies.copied_group(topic, group).await
+    }
+
+    async fn import_group(&self, topic: &TopicName, group: &CopiedGroup) -> Result<(), StorageError> {
+        self.inner.copies.import_group(topic, group).await
+    }
+
+    async fn import_waiting(
+        &self,
+        topic: &TopicName,
+        first: bool,
+        waiting: &[WaitingMessage],
+        recurring: &[StoredRecurring],
+    ) -> Result<(), StorageError> {
+        self.inner.copies.import_waiting(topic, first, waiting, recurring).await
+    }
+
+    async fn finish_import(&self, other: &CopiedTopic, deletions: &[MessageId]) -> Result<(), StorageError> {
+        self.inner.copies.finish_import(other, deletions).await
+    }
+}
