@@ -42,7 +42,7 @@ mod sentinels;
 mod target;
 mod variables;
 
-pub use error::{ConfigError, Side, Source};
+pub use error::{ConfigError, Origin, Side, Source};
 pub use features::FeatureSettings;
 pub use form::{
     AccessMode, ApplicationLimitsAway, Backend, InCluster, KeyForm, LimitsAway, LogFormat, LogLevel,
@@ -477,15 +477,6 @@ pub struct Settings {
     /// What the operator should know about the settings, in sentences, to be logged at start.
     #[arg(skip)]
     pub warnings: Vec<String>,
-}
-
-/// Where a value came from, and how it may be shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// Where it came from.
-    pub source: Source,
-    /// The value as it was written; `***` for a secret.
-    pub shown: String,
 }
 
 impl Settings {

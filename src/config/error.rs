@@ -20,6 +20,15 @@ pub enum Source {
     Lowered(&'static str),
 }
 
+/// Where a value came from, and how it may be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Where it came from.
+    pub source: Source,
+    /// The value as it was written; `***` for a secret.
+    pub shown: String,
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -18,7 +18,7 @@ use super::marker::{End, Marker, new_epoch};
 use super::reads::{Ask, CHUNK_MAX};
 use super::resp::{Arguments, Parts, Reply};
 use super::scripts::{self, Script};
-use super::{Shard, Valkey, at, recurring, runs, waiting_body, slot_of_topic};
+use super::{Shard, Valkey, at, recurring, runs, slot_of_topic, waiting_body};
 use crate::storage::copying::follow_each_other;
 use crate::storage::{
     CopiedGroup, CopiedTopic, CopyStore, Epoch, StorageError, StoredMessage, StoredRecurring, WaitingMessage,

@@ -346,7 +346,7 @@ impl<T: Named> Index<T> {
 
     /// Has no more of what it names be made from now on, or again.
     pub(super) async fn close(&self, closes: bool) -> Result<(), StorageError> {
-        let closed = (0..self.parts.len()).map(|part| async move {
+        let closing = (0..self.parts.len()).map(|part| async move {
             let key = self.keys.closed(part);
             let mut request = Request::default();
             if closes {
@@ -356,7 +356,7 @@ impl<T: Named> Index<T> {
             }
             self.ask(part, &request, Effect::Write).await
         });
-        join_all(closed).await.into_iter().try_for_each(|replies| replies.map(drop))
+        join_all(closing).await.into_iter().try_for_each(|replies| replies.map(drop))
     }
 
     /// Returns whether no more of what it names are to be made: the part that does not tell has not said so.

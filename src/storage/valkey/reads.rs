@@ -339,15 +339,6 @@ impl Reads {
         }
     }
 
-    /// Returns whether there is something under a key.
-    pub(super) async fn exists(&self, key: &str) -> Result<bool, StorageError> {
-        match self.must_exist(key).await {
-            Ok(()) => Ok(true),
-            Err(StorageError::NoTopic) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     /// An empty range does not tell a topic without messages from one that does not exist.
     pub(super) async fn must_exist(&self, stream: &str) -> Result<(), StorageError> {
         let mut request = Request::default();

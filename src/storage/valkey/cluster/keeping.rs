@@ -228,7 +228,9 @@ impl Places {
     fn seated(self: &Arc<Self>, address: Address, wishes: &Wishes) -> Arc<Shard> {
         tracing::info!(server = %address, "the cluster has this primary");
         let token = self.token.child_token();
-        let target = Target { host: address.host.clone(), port: address.port, ..self.options.target.clone() };
+        let Address { host, port } = address.clone();
+        let of_all = self.options.target.clone();
+        let target = Target { host, port, others: Vec::new(), watched: None, ..of_all };
         let seat = Arc::new(Seat {
             cluster: Arc::downgrade(&(self.clone() as Arc<dyn Cluster>)),
             address: ArcSwap::from_pointee(address),

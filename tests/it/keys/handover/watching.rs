@@ -121,16 +121,15 @@ impl Session {
         let mut place = self.before.id.as_deref();
         for Came { frame, .. } in &self.came {
             match frame.id.as_deref() {
-                // An id ends a step. A bookmark may say once more where it is.
+                // An id ends a step. That of a bookmark may say once more where it is.
                 Some(id) if place != Some(id) => {
                     place = Some(id);
                     ahead.clear();
                 }
-                Some(_) => {}
                 None if matches!(frame.kind.as_str(), "put" | "deleted" | "expired") => {
                     ahead.insert(frame.name().to_owned());
                 }
-                None => {}
+                _ => {}
             }
         }
         let (scope, form, after) = (self.scope.clone(), self.form, before.clone());
@@ -309,7 +308,9 @@ impl Check<'_> {
         let there = self.log.at(id);
         let is_where_it_began = self.session.before.id.as_deref().is_some_and(|before| parse(before) == id);
         let is_ahead = |key: &str| is_where_it_began && self.session.ahead.contains(key);
-        for (key, (revision, expires)) in there.iter().filter(|(key, _)| self.session.scope.has(key) && !is_ahead(key)) {
+        for (key, (revision, expires)) in
+            there.iter().filter(|(key, _)| self.session.scope.has(key) && !is_ahead(key))
+        {
             match self.view.there.get(*key) {
                 Some(known) if parse(known) == *revision => {}
                 // Its time was over, and that is told behind it.
