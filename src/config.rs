@@ -46,7 +46,7 @@ pub use error::{ConfigError, Origin, Side, Source};
 pub use features::FeatureSettings;
 pub use form::{
     AccessMode, ApplicationLimitsAway, Backend, InCluster, KeyForm, LimitsAway, LogFormat, LogLevel,
-    MemoryFull, Origins, PublicUrl, SentinelTls,
+    MemoryFull, Origins, PublicUrl, ReadFrom, SentinelTls,
 };
 pub use limits::LimitSettings;
 pub use load::Flags;
@@ -322,6 +322,10 @@ pub struct Settings {
     /// have its name in braces, whatever form is set.
     #[arg(long, value_name = "WHETHER", default_value = "auto", help_heading = VALKEY, ignore_case = true)]
     pub valkey_cluster: InCluster,
+
+    /// Where pages of history are read: on the primary, or on a replica where it has one
+    #[arg(long, value_name = "ROLE", default_value = "primary", help_heading = VALKEY, ignore_case = true)]
+    pub valkey_read_from: ReadFrom,
 
     /// How the keys of a topic are written: plain, as in `stream:topic:orders`, or with the name in
     /// braces, as in `stream:topic:{orders}`, by which a cluster keeps all keys of a topic on one server

@@ -52,7 +52,8 @@ pub struct Gap {
     pub topic: TopicName,
     /// The reader's cursor.
     pub from: MessageId,
-    /// The oldest message there is; where there is none, the smallest id that the next one can have.
+    /// The oldest message there is; where there is none, or some are left in front of what is gone, the smallest id that
+    /// the next one can have.
     pub to: MessageId,
     /// Why.
     pub reason: GapReason,
@@ -60,4 +61,12 @@ pub struct Gap {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub missed: Option<u64>,
+}
+
+impl Gap {
+    /// Returns whether what is gone lies ahead of the reader, which goes on behind it and does not begin anew.
+    #[must_use]
+    pub fn is_ahead(&self) -> bool {
+        self.to > self.from
+    }
 }

@@ -110,6 +110,13 @@ pub struct BackendHealth {
     /// How often a connection to the server was lost since this node has started.
     #[serde(default)]
     pub reconnects: u64,
+    /// The replicas that pages of history are read from; absent where there are none, or that is not set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(required = false))]
+    pub replicas: Vec<String>,
+    /// Pages that were read from replicas since this node has started.
+    #[serde(default)]
+    pub replica_pages: u64,
     /// What is wrong, or will be, in sentences.
     pub warnings: Vec<String>,
     /// In a cluster each server that has topics; absent where one server has them all.

@@ -87,4 +87,9 @@ pub struct Page {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub absent: bool,
+    /// Where it was read from a replica: milliseconds by which it may be behind its primary. What was deleted or trimmed
+    /// since then may be in it. Absent on others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub age_ms: Option<u64>,
 }

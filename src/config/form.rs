@@ -57,6 +57,15 @@ pub enum InCluster {
     False,
 }
 
+/// Where pages of history are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReadFrom {
+    /// On the primary
+    Primary,
+    /// On a replica, where the primary has one
+    Replica,
+}
+
 /// Whether TLS is spoken with sentinels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SentinelTls {

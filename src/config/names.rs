@@ -33,7 +33,7 @@ pub(super) const BESIDE_SETTINGS: [&str; 5] =
     [CONFIG_VARIABLE, URL_VARIABLE, CA_CERT_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE];
 
 /// Settings whose variables keep the names that other systems gave them, without our prefix.
-const UNPREFIXED: [&str; 22] = [
+const UNPREFIXED: [&str; 23] = [
     "access_token_expire_minutes",
     "refresh_token_ttl_days",
     "allowed_origins",
@@ -52,6 +52,7 @@ const UNPREFIXED: [&str; 22] = [
     "valkey_use_tls",
     "valkey_ca_path",
     "valkey_cluster",
+    "valkey_read_from",
     "persistent_tier_retention",
     "max_messages_per_topic",
     "max_body_bytes",

@@ -63,6 +63,7 @@ impl Settings {
                 config::InCluster::True => Some(true),
                 config::InCluster::False => Some(false),
             },
+            reads_replicas: self.valkey_read_from == config::ReadFrom::Replica,
             key_form: match self.valkey_key_form {
                 config::KeyForm::Plain => KeyForm::Plain,
                 config::KeyForm::Braces => KeyForm::Braces,

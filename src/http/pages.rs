@@ -1,6 +1,7 @@
 //! Reading: pages of messages, and one message by its id.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Bytes;
@@ -150,6 +151,7 @@ pub(super) async fn read(
             gap: found.gaps.first(),
             resume: Some(found.resume),
             absent: !found.absent.is_empty(),
+            age: None,
         };
         let messages = found.messages.iter().map(|message| message.stored());
         http.0.budget.charge(found.bytes, || write_page(&topic, messages, around))
@@ -161,9 +163,10 @@ pub(super) async fn read(
             View::Latest => (Order::Asc, gate.read_latest(&topic, start, limit).await?),
         };
         http.0.metrics.messages().served(batch.messages.len());
-        let Batch { next, gap, .. } = &batch;
+        let Batch { next, gap, age, .. } = &batch;
         let (cursor, gap) = (asked.as_deref(), gap.as_ref());
-        let around = Around { limit, order, cursor, next: *next, gap, resume: None, absent: false };
+        let (next, age) = (*next, *age);
+        let around = Around { limit, order, cursor, next, gap, resume: None, absent: false, age };
         let bytes = batch.messages.iter().map(|message| message.body.len_bytes()).sum();
         http.0.budget.charge(bytes, || write_page(&topic, batch.messages.iter(), around))
     };
@@ -210,6 +213,8 @@ struct Around<'a> {
     resume: Option<MessageId>,
     /// Whether it has waited for a topic that does not exist.
     absent: bool,
+    /// By how much what was read may be behind.
+    age: Option<Duration>,
 }
 
 /// Writes a page; payloads are copied into it as they are stored, never decoded.
@@ -218,7 +223,7 @@ fn write_page<'a>(
     messages: impl ExactSizeIterator<Item = &'a StoredMessage> + Clone,
     around: Around<'_>,
 ) -> Vec<u8> {
-    let Around { limit, order, cursor, next, gap, resume, absent } = around;
+    let Around { limit, order, cursor, next, gap, resume, absent, age } = around;
     let total = messages.len();
     let bytes: usize = messages.clone().map(|message| message.body.len_bytes() + FRAME_BYTES).sum();
     let mut out = Vec::with_capacity(FRAME_BYTES + bytes + total * topic.as_str().len());
@@ -243,6 +248,9 @@ fn write_page<'a>(
     }
     if absent {
         out.extend_from_slice(br#","absent":true"#);
+    }
+    if let Some(age) = age {
+        let _ = write!(out, r#","age_ms":{}"#, age.as_millis());
     }
     out.push(b'}');
     out
@@ -302,20 +310,24 @@ mod tests {
             gap: None,
             resume: None,
             absent: true,
+            age: Some(Duration::from_millis(1_500)),
         };
         let text = write_page(&topic, messages.iter(), around);
         let page: Page = serde_json::from_slice(&text).expect("a page");
         assert_eq!((page.total, page.limit, page.order), (2, 10, Order::Asc));
         assert_eq!(page.cursor.as_deref(), Some("-1\"0m"));
         assert!(page.absent);
+        assert_eq!(page.age_ms, Some(1_500));
         assert_eq!(page.next_cursor, Some(MessageId::new(7, 1)));
         assert_eq!(page.messages[0].payload_bytes().expect("JSON"), br#"{"a": 1}"#);
-        let around = Around { order: Order::Desc, cursor: None, next: None, absent: false, ..around };
+        let around =
+            Around { order: Order::Desc, cursor: None, next: None, absent: false, age: None, ..around };
         let empty: Page = serde_json::from_slice(&write_page(&topic, [].iter(), around)).expect("a page");
         assert!(
             !empty.absent
                 && empty.messages.is_empty()
                 && empty.cursor.is_none()
+                && empty.age_ms.is_none()
                 && empty.next_cursor.is_none()
         );
     }

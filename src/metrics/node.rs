@@ -18,6 +18,7 @@ const SERVER_SLOTS: &str = "tidemill_server_slots";
 const SERVER_USED: &str = "tidemill_server_memory_used_bytes";
 const TOPICS: &str = "tidemill_topics";
 const CERTIFICATE: &str = "tidemill_tls_certificate_expires_timestamp_seconds";
+const REPLICA_PAGES: &str = "tidemill_backend_replica_pages_total";
 const RECONNECTS: &str = "tidemill_backend_reconnects_total";
 
 /// What the groups of all topics have.
@@ -48,12 +49,15 @@ pub struct Node {
     dead: Gauge,
     oldest: Gauge,
     unattended: Gauge,
+    replicas: Gauge,
+    replica_pages: Counter,
     reconnects: Counter,
 }
 
 impl Node {
     pub(super) fn new(registry: Registry) -> Self {
         registry.describe_counter(RECONNECTS, None, "Connections to the backend that were lost");
+        registry.describe_counter(REPLICA_PAGES, None, "Pages of history that were read from replicas");
         registry.describe_gauge(PING, Some(Unit::Seconds), "What a ping of the backend took");
         registry.describe_gauge(USED, Some(Unit::Bytes), "Memory that the backend uses");
         registry.describe_gauge(SERVER_UP, None, "1 where this server of a cluster can be reached, else 0");
@@ -87,6 +91,8 @@ impl Node {
                 "tidemill_work_unattended_groups",
                 "Groups that are not done, and of which nobody has asked for messages for a minute",
             ),
+            replicas: gauge("tidemill_backend_replicas", "Replicas that pages of history are read from"),
+            replica_pages: registry.counter(REPLICA_PAGES, &[]),
             reconnects: registry.counter(RECONNECTS, &[]),
             registry,
         }
@@ -100,6 +106,8 @@ impl Node {
         self.accepts_writes.set(flag(backend.accepts_writes));
         self.live_topics.set(u32::try_from(live_topics).unwrap_or(u32::MAX));
         self.live_patterns.set(u32::try_from(live_patterns).unwrap_or(u32::MAX));
+        self.replicas.set(u32::try_from(backend.replicas.len()).unwrap_or(u32::MAX));
+        self.replica_pages.absolute(backend.replica_pages);
         self.reconnects.absolute(backend.reconnects);
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and 2^53 bytes are enough")]
         let bytes = |bytes: Option<u64>| bytes.map(|bytes| bytes as f64);

@@ -41,6 +41,17 @@ pub(super) struct Facts {
     pub(super) deleted_in_front: u64,
     /// Of a topic that is compacted: what is gone of which its latest messages have no trace.
     pub(super) untold: Option<Untold>,
+    /// The first hole that ends behind the cursor, and whether one ends just there.
+    pub(super) hole: Option<Hole>,
+    pub(super) is_behind_hole: bool,
+}
+
+/// Where the backend has lost messages that it had confirmed: behind the one id, up to the other. Between them nothing is
+/// left, and nothing can come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hole {
+    pub(super) from: MessageId,
+    pub(super) to: MessageId,
 }
 
 /// What of a topic is gone for good, of which the table has no trace.
@@ -140,6 +151,9 @@ impl Judged<'_> {
         if is_another {
             return Some(self.starts_over(GapReason::Reset));
         }
+        if let Some(told) = self.judge_hole() {
+            return Some(told);
+        }
         if self.behind.is_kept {
             return self.judge_ahead();
         }
@@ -180,8 +194,19 @@ impl Judged<'_> {
                 return Some((GapReason::Reset, self.oldest(), start, None));
             }
         }
+        if let Some(told) = self.judge_hole() {
+            return Some(told);
+        }
         let removed = self.facts.removed;
         (removed != Some(0)).then(|| (GapReason::Trimmed, self.oldest(), start, removed))
+    }
+
+    /// Judges what the backend has lost. What is left in front of the hole comes first.
+    fn judge_hole(&self) -> Option<Told> {
+        let hole = self.facts.hole?;
+        let is_next = self.cursor >= hole.from || self.behind.first.is_some_and(|first| first > hole.to);
+        let to = hole.to.next().unwrap_or(MessageId::MAX);
+        is_next.then_some((GapReason::Reset, to, Some(hole.to), None))
     }
 
     /// Judges a cursor in front of everything that is kept, whose message may have been removed.
@@ -221,6 +246,8 @@ impl Judged<'_> {
         match given.checked_sub(before + kept + self.facts.deleted_behind) {
             Some(0) => None,
             missed @ Some(_) => gone(missed),
+            // It has got what was lost since: what comes is behind that.
+            None if self.facts.is_behind_hole => Some((GapReason::Reset, to, Some(self.cursor), None)),
             // The topic was given fewer than the reader has got of it.
             None => Some(self.starts_over(GapReason::Reset)),
         }
@@ -256,6 +283,7 @@ impl Judged<'_> {
             || next == self.facts.born
             || self.facts.is_deleted
             || self.facts.taken_out == Some(self.cursor)
+            || self.facts.is_behind_hole
     }
 
     /// Returns which message of the topic the cursor's is, where the reader counts.

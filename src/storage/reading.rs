@@ -14,7 +14,8 @@
 //! | replaced behind the relay (made anew, renamed over), also with smaller ids | `reset`, from the first message | the same |
 //! | the same, with the very ids that there were | nothing: an id that is there proves that it is | `reset`, from the first message |
 //! | an older copy restored, also with others behind it, or the newest messages lost in a failover | `reset`, from the first message; nothing for an id that is left | `reset`, from the first message. A feed goes on behind the newest of those that it has given out that is left, if nothing else stands in front of that one |
-//! | the same, with as many messages as before and the same last id | nothing for an id that is left | nothing, before one of its own is found to be gone: the server has no number that differs |
+//! | the newest messages lost by the server, where a node knows that it had confirmed them | `reset` in their place, for each who comes there; nothing for who has got the last of them | the same; a feed that has got them, `reset` |
+//! | an older copy, with as many messages as before and the same last id | nothing for an id that is left | nothing, before one of its own is found to be gone: the server has no number that differs |
 //! | messages taken out behind the relay, ahead of the reader | `trimmed` by the read that comes by, or to the end, or whose own message is gone; behind all that is kept by the one that begins at the last; nothing where a newer one had been deleted by request before that | the same; who counts is told in any case, and how many |
 //! | emptied, also by taking out all | `trimmed`; once more by the next message, where nobody can know that none was between | nothing where it had everything and had come to the end of it |
 //! | emptied and set back behind the first id that it can give | `reset`, once | the same |
@@ -31,6 +32,8 @@
 //! A stream of another producer has no epoch until a sweep has come by, which who follows it has done at once; until
 //! then that one is told what a bare id is, and by the count. What is at hand because others read it live is not missing, also where it was
 //! trimmed since.
+
+use std::time::Duration;
 
 use tidemill_proto::page::Order;
 use tidemill_proto::topics::RunState;
@@ -143,6 +146,8 @@ pub struct Batch {
     pub state: RunState,
     /// What had been taken out of the topic, for a reader that follows.
     pub taken_out: TakenOut,
+    /// Where it was read from a copy of the backend's data: by how much that may be behind.
+    pub age: Option<Duration>,
 }
 
 /// What was ever taken out of a topic alone, by request or otherwise. Where it is not the same as before, what

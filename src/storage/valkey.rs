@@ -16,9 +16,11 @@
 //! | `sending` | appends as requests, replies as outcomes |
 //! | `messages`, `entry` | pages of messages; the form of an entry |
 //! | `reads`, `facts` | asking for entries, and for what the server knows beside them |
+//! | `replica` | pages of history from a replica |
 //! | `live` | tails and changes, for live readers |
 //! | `doorbell`, `notice` | hints between nodes; one of them as text |
 //! | `marker` | which of the topics of its name a stream is |
+//! | `acked`, `losing` | what the server has confirmed; what of that it has lost |
 //! | `topics`, `description` | topics; what is kept of how one is described |
 //! | `index` | what lists topics, buckets and series, and what is due in which of them |
 //! | `refusing` | which topics refuse what has no room, as far as is known |
@@ -45,7 +47,7 @@
 //! for appends alone, `read` for what live readers ask, `page` for what may be large, `work` for groups and indexes, and `doorbell`
 //! for Pub/Sub. That is the data plane. Everything else (to make, describe, delete and trim topics, sweeps,
 //! lists, counts, health, the self-test) goes over `change`, a client of the library: the control plane. A
-//! node has these six connections to a server. With its lanes and its doorbell they are a shard. A server that stands
+//! node has these six connections to a server, and where it is asked for one to a replica. With its lanes and its doorbell they are a shard. A server that stands
 //! alone is one shard, of a cluster each primary is one.
 //!
 //! **Invariant:** the client library is named by the control plane alone: `control`, `connect`, `topics`,
@@ -70,6 +72,7 @@ use crate::clock::Clock;
 use crate::storage::{Backend, Condition, StorageLimits, Unfit};
 
 mod access;
+mod acked;
 mod buckets;
 mod calls;
 pub mod check;
@@ -96,6 +99,7 @@ mod limits;
 mod live;
 mod locks;
 mod login;
+mod losing;
 mod marker;
 mod messages;
 mod new_topic;
@@ -107,6 +111,7 @@ mod reads;
 mod records;
 mod recurring;
 mod refusing;
+mod replica;
 pub mod resolver;
 mod resp;
 mod rights;
@@ -160,6 +165,8 @@ struct Shard {
     indexes: Arc<index::Indexes>,
     read: reads::Reads,
     page: reads::Reads,
+    /// Where pages may be read from a replica.
+    replica: Option<replica::Replica>,
     lanes: lanes::Lanes,
     sender: Arc<sending::Sender>,
     /// Which topics refuse what has no room.
@@ -243,6 +250,7 @@ impl Shard {
         let (weights, asking) = (Arc::new(reads::Weights::new()), Arc::new(facts::Asking::new()));
         let reads =
             |connection| reads::Reads::new(connection, options.timeout, weights.clone(), asking.clone());
+        let replica = options.reads_replicas.then(|| replica_of(&read, &options, &weights, tracker, token));
         let (read, page) = (reads(read), reads(page));
         let keys = keys::Keys::new(options.key_form);
         let doorbell = Arc::new(doorbell::Doorbell::new(node, keys, options.target.database, seat.clone()));
@@ -254,6 +262,8 @@ impl Shard {
         let at = seat.clone();
         let sender =
             sending::Sender::new(publish.clone(), creator, doorbell.clone(), keys, clock.clone(), window, at);
+        let losing = losing::Losing::new(publish.clone(), doorbell.clone(), keys, sender.acked());
+        tracker.spawn(token.clone().run_until_cancelled_owned(losing.watch()));
         let (refusing, sender) = (sender.refusing(), Arc::new(sender));
         let lanes = lanes::Lanes::start(&sender, &options, tracker, token);
         let calls = calls::Calls::start(work, options.timeout, tracker, token);
@@ -270,6 +280,7 @@ impl Shard {
             indexes,
             read,
             page,
+            replica,
             lanes,
             sender,
             refusing,
@@ -281,7 +292,7 @@ impl Shard {
         }
     }
 
-    /// Waits until the connections stand.
+    /// Waits until the connections stand, but for that to a replica.
     async fn ready(&self) {
         let (read, page, work) = (self.read.connection(), self.page.connection(), self.calls.connection());
         let of_changes = self.change.status();
@@ -321,6 +332,22 @@ impl Shard {
     fn is_at(&self, address: &Address) -> bool {
         self.seat.as_ref().is_some_and(|seat| *seat.address() == *address)
     }
+}
+
+/// Returns what reads from a replica of the primary behind a connection.
+fn replica_of(
+    primary: &Arc<Supervised<resp::RespConnection>>,
+    options: &ValkeyOptions,
+    weights: &Arc<reads::Weights>,
+    tracker: &TaskTracker,
+    token: &CancellationToken,
+) -> replica::Replica {
+    let replicas = Arc::new(replica::Replicas::of(primary.clone()));
+    let options = ValkeyOptions { resolver: replicas.clone(), ..options.clone() };
+    let connection = Arc::new(Supervised::new("replica", Work::Replica, &options));
+    tracker.spawn(connection.clone().supervise(token.clone()));
+    let asking = Arc::new(facts::Asking::new());
+    replica::Replica::new(reads::Reads::new(connection, options.timeout, weights.clone(), asking), replicas)
 }
 
 #[async_trait]

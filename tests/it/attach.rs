@@ -279,3 +279,26 @@ on_every_transport! {
     ten_thousand_attach_by_pages_that_wait: Wait,
     ten_thousand_attach_by_polls: Poll,
 }
+
+/// Two nodes on a cluster, on the transports whose readers stay.
+#[cfg(feature = "valkey")]
+mod cluster {
+    use super::{Transport, ten_thousand_attach};
+    use crate::support::ground::Ground;
+
+    async fn attach(transport: Transport) {
+        if let Some(ground) = Ground::in_cluster().await {
+            ten_thousand_attach(&ground, transport).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn ten_thousand_attach_by_binary_websocket() {
+        attach(Transport::WebSocketBinary).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn ten_thousand_attach_by_events() {
+        attach(Transport::Events).await;
+    }
+}

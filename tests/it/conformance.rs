@@ -2,6 +2,8 @@
 //!
 //! A property is a plain `async fn(&Ground)` that uses fresh topics and never flushes. A bug found in
 //! a backend adds a property here. What a backend promises beyond the contract is tested beside it.
+//!
+//! Long because: it is the list of all properties.
 
 use crate::support::ground::Ground;
 

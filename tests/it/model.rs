@@ -431,9 +431,9 @@ fn memory_behaves_like_the_model_when_topics_are_short() {
 }
 
 #[cfg(feature = "valkey")]
-fn server_behaves_like_the_model(kind: crate::support::server::Kind) {
+fn server_behaves_like_the_model(ground: impl Future<Output = Option<Ground>>) {
     let runtime = runtime();
-    let Some(ground) = runtime.block_on(Ground::on(kind)) else { return };
+    let Some(ground) = runtime.block_on(ground) else { return };
     // The server's clock cannot be turned, so nothing may expire while a test runs.
     let operations = vec(operation(), 1..40).prop_map(|mut operations| {
         for operation in &mut operations {
@@ -457,11 +457,17 @@ fn server_behaves_like_the_model(kind: crate::support::server::Kind) {
 #[cfg(feature = "valkey")]
 #[test]
 fn valkey_behaves_like_the_model() {
-    server_behaves_like_the_model(crate::support::server::Kind::Valkey);
+    server_behaves_like_the_model(Ground::on(crate::support::server::Kind::Valkey));
 }
 
 #[cfg(feature = "valkey")]
 #[test]
 fn redis_behaves_like_the_model() {
-    server_behaves_like_the_model(crate::support::server::Kind::Redis);
+    server_behaves_like_the_model(Ground::on(crate::support::server::Kind::Redis));
+}
+
+#[cfg(feature = "valkey")]
+#[test]
+fn a_cluster_behaves_like_the_model() {
+    server_behaves_like_the_model(Ground::in_cluster());
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tidemill::config::known;
 
 #[cfg(feature = "valkey")]
+mod cluster;
 mod rights;
 
 use crate::support::resp::{Connection, Reply};
@@ -27,7 +28,28 @@ fn text_of(name: &str) -> String {
 }
 
 fn compose() -> Value {
-    serde_saphyr::from_str(&text_of("docker-compose.yml")).expect("docker-compose.yml is YAML")
+    compose_of("docker-compose.yml")
+}
+
+/// Reads a file for compose, with what is merged into mappings (`<<`) in its place.
+fn compose_of(name: &str) -> Value {
+    fn merged(value: &mut Value) {
+        if let Some(Value::Object(defaults)) = value.as_object_mut().and_then(|object| object.remove("<<")) {
+            let own = value.as_object_mut().expect("it is an object");
+            for (key, default) in defaults {
+                own.entry(key).or_insert(default);
+            }
+        }
+        match value {
+            Value::Object(object) => object.values_mut().for_each(merged),
+            Value::Array(list) => list.iter_mut().for_each(merged),
+            _ => {}
+        }
+    }
+    let mut compose =
+        serde_saphyr::from_str(&text_of(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    merged(&mut compose);
+    compose
 }
 
 /// Returns whether the relay reads a variable of this name.
@@ -96,26 +118,29 @@ fn everything_that_the_image_copies_is_let_through() {
     }
 }
 
+/// Checks a service that stays.
+fn is_confined_and_checked(name: &str, service: &Value) {
+    assert_eq!(service["read_only"], true, "{name}");
+    assert_eq!(service["restart"], "unless-stopped", "{name}");
+    assert_eq!(service["cap_drop"], serde_json::json!(["ALL"]), "{name}");
+    assert_eq!(service["security_opt"], serde_json::json!(["no-new-privileges:true"]), "{name}");
+    for key in ["mem_limit", "cpus", "pids_limit", "ulimits", "stop_grace_period"] {
+        assert!(!service[key].is_null(), "{name} has no {key}");
+    }
+    for key in ["test", "interval", "timeout", "retries", "start_period"] {
+        assert!(!service["healthcheck"][key].is_null(), "the health check of {name} has no {key}");
+    }
+    let user = service["user"].as_str().expect("each service names its user");
+    assert!(!user.starts_with('0') && user.contains(':'), "{name} runs as {user}");
+    assert_eq!(service["logging"]["options"]["max-size"], "10m", "{name}");
+}
+
 #[test]
 fn every_service_is_confined_and_checked() {
     let compose = compose();
     let services = compose["services"].as_object().expect("there are services");
     assert_eq!(services.keys().map(String::as_str).collect::<Vec<_>>(), ["relay", "valkey"]);
-    for (name, service) in services {
-        assert_eq!(service["read_only"], true, "{name}");
-        assert_eq!(service["restart"], "unless-stopped", "{name}");
-        assert_eq!(service["cap_drop"], serde_json::json!(["ALL"]), "{name}");
-        assert_eq!(service["security_opt"], serde_json::json!(["no-new-privileges:true"]), "{name}");
-        for key in ["mem_limit", "cpus", "pids_limit", "ulimits", "stop_grace_period"] {
-            assert!(!service[key].is_null(), "{name} has no {key}");
-        }
-        for key in ["test", "interval", "timeout", "retries", "start_period"] {
-            assert!(!service["healthcheck"][key].is_null(), "the health check of {name} has no {key}");
-        }
-        let user = service["user"].as_str().expect("each service names its user");
-        assert!(!user.starts_with('0') && user.contains(':'), "{name} runs as {user}");
-        assert_eq!(service["logging"]["options"]["max-size"], "10m", "{name}");
-    }
+    services.iter().for_each(|(name, service)| is_confined_and_checked(name, service));
     let relay = &services["relay"];
     assert_eq!(
         relay["healthcheck"]["test"],
@@ -134,12 +159,14 @@ fn every_service_is_confined_and_checked() {
     assert!(root().join("valkey.conf").is_file());
 }
 
-#[test]
-fn no_secret_stands_in_a_shipped_file() {
-    let compose = compose();
+/// Checks that services are given secrets as files alone.
+fn no_secret_stands_in(compose: &Value) {
     for (name, service) in compose["services"].as_object().expect("there are services") {
-        let secrets: &[&str] =
-            if name == "relay" { &["valkey_password", "admin_password"] } else { &["valkey_password"] };
+        let secrets: &[&str] = if name.starts_with("relay") {
+            &["valkey_password", "admin_password"]
+        } else {
+            &["valkey_password"]
+        };
         assert_eq!(service["secrets"], serde_json::json!(secrets), "{name}");
         let environment = service["environment"].as_object().cloned().unwrap_or_default();
         for (variable, value) in environment {
@@ -154,6 +181,11 @@ fn no_secret_stands_in_a_shipped_file() {
     for (name, secret) in compose["secrets"].as_object().expect("there are secrets") {
         assert_eq!(secret["file"], format!("./secrets/{name}"));
     }
+}
+
+#[test]
+fn no_secret_stands_in_a_shipped_file() {
+    no_secret_stands_in(&compose());
     assert!(text_of(".gitignore").lines().any(|line| line == "secrets/"));
     for line in directives(&text_of("valkey.conf")) {
         assert!(
@@ -320,13 +352,11 @@ async fn redis_runs_with_the_file() {
     runs_with_the_file(Kind::Redis).await;
 }
 
-#[tokio::test]
-async fn valkey_starts_with_the_command_of_the_compose_file() {
-    let compose = compose();
-    let valkey = &compose["services"]["valkey"];
+/// Starts the server of a service with its very command, if there is one on this machine.
+async fn start_service(valkey: &Value) -> Option<Server> {
     assert_eq!(valkey["entrypoint"], serde_json::json!(["/bin/sh", "-euc"]));
     let command = valkey["command"][0].as_str().expect("the command is a script").replace("$$", "$");
-    let Some(binary) = Kind::Valkey.find() else { return };
+    let binary = Kind::Valkey.find()?;
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let secret = folder.path().join("password");
     fs::write(&secret, format!("{PASSWORD}\n")).expect("the folder can be written");
@@ -335,7 +365,12 @@ async fn valkey_starts_with_the_command_of_the_compose_file() {
         .replace("valkey-server ", &format!("{} ", binary.display()))
         .replace("/etc/valkey/valkey.conf", &with_arguments)
         .replace("/run/secrets/valkey_password", &secret.display().to_string());
-    let server = Server::start_with_script(&script).await;
+    Some(Server::start_with_script(&script).await)
+}
+
+#[tokio::test]
+async fn valkey_starts_with_the_command_of_the_compose_file() {
+    let Some(server) = start_service(&compose()["services"]["valkey"]).await else { return };
     holds_what_the_file_says(&server).await;
     wants_a_password(&server).await;
 }

@@ -343,7 +343,9 @@ impl Feed {
     /// one stands nothing that its readers have not got.
     async fn behind_what_is_left(&self, batch: Batch, before: Epoch) -> Result<Batch, StorageError> {
         let Some(gap) = batch.gap.clone().filter(|gap| {
-            gap.reason == GapReason::Reset && before != Epoch::Unmarked && batch.epoch == Some(before)
+            let is_same = before != Epoch::Unmarked && batch.epoch == Some(before);
+            // Storage knows where to go on behind a hole.
+            gap.reason == GapReason::Reset && is_same && !gap.is_ahead()
         }) else {
             return Ok(batch);
         };
@@ -371,7 +373,8 @@ impl Feed {
 
     /// Takes what was read into the ring. Returns whether there may be more; `None` if nothing was.
     fn take(&self, batch: Batch, position: &mut Position) -> Option<bool> {
-        let Batch { gap, messages, next: _, reached, looked_at, at_end, epoch, state: _, taken_out } = batch;
+        let Batch { gap, messages, next: _, reached, looked_at, at_end, epoch, state: _, taken_out, age: _ } =
+            batch;
         if epoch.is_some()
             && let Some(before) = position.taken_out.replace(taken_out)
             && before != taken_out
@@ -407,7 +410,12 @@ impl Feed {
                 GapReason::Reset => {
                     // Of one topic: the backend has lost messages. Else it is another one.
                     let is_loss = before != Epoch::Unmarked && epoch == Some(before);
-                    ring.cut(epoch.unwrap_or_default(), resume, is_loss);
+                    if is_loss && gap.is_ahead() && ring.ends_with_loss() {
+                        // Readers were told that something is lost, and have got nothing since.
+                        ring.skip_to(resume);
+                    } else {
+                        ring.cut(epoch.unwrap_or_default(), resume, is_loss);
+                    }
                 }
             }
         }

@@ -268,6 +268,11 @@ impl Ring {
         self.push(Slot::Cut(before, resume, loss));
     }
 
+    /// Whether nothing has come since the backend was found to have lost messages.
+    pub(super) fn ends_with_loss(&self) -> bool {
+        matches!(self.slots.back(), Some(Slot::Cut(_, _, Some(_))))
+    }
+
     fn push(&mut self, slot: Slot) {
         let bytes = slot.len_bytes();
         self.bytes += bytes;

@@ -434,7 +434,11 @@ impl<O: Outlet> Subscription<O> {
         self.epoch = page.epoch.or(self.epoch);
         if let Some(gap) = &page.gap {
             self.cursor = gap.to.previous();
-            if gap.reason == GapReason::Reset {
+            if gap.reason == GapReason::Reset && gap.is_ahead() {
+                // A hole that the feed is to come to, has come to and counted, or has never seen, as it began behind it.
+                let is_passed = before.tail >= self.cursor;
+                self.losses = if is_passed { before.losses.min(self.losses + 1) } else { self.losses + 1 };
+            } else if gap.reason == GapReason::Reset {
                 self.losses = if known.is_some() && known == page.epoch {
                     // The feed has counted this loss, or will.
                     before.losses.max(self.losses + 1)

@@ -21,6 +21,8 @@ const TRIMMED: Facts = Facts {
     deleted_behind: 0,
     deleted_in_front: 0,
     untold: None,
+    hole: None,
+    is_behind_hole: false,
 };
 const FOREIGN: Facts = Facts { epoch: Epoch::Unmarked, born: None, ..TRIMMED };
 
@@ -237,4 +239,39 @@ fn what_is_gone_from_a_compacted_topic_is_told_as_such_where_its_latest_are_kept
     assert_eq!(told(Some(21), None, id(20)), Some(GapReason::Trimmed), "gone without a trace");
     assert_eq!(told(None, Some(60), id(20)), Some(GapReason::Trimmed), "it may be gone, and has no key");
     assert_eq!(told(None, None, id(91)), Some(GapReason::Reset));
+}
+
+#[test]
+fn a_hole_is_told_where_a_reader_comes_to_it() {
+    let hole = Hole { from: id(60), to: id(70) };
+    let holed = Facts { hole: Some(hole), ..TRIMMED };
+    let told = Some((GapReason::Reset, MessageId::new(70, 1), Some(id(70))));
+    let at = |cursor, first| {
+        let behind = Behind { is_kept: true, first, ..Behind::default() };
+        let verdict = verdict(holed, cursor, GapCheck::Seen, behind);
+        verdict.map(|verdict| (verdict.gap.reason, verdict.gap.to, verdict.resume))
+    };
+    assert_eq!(at(id(60), None), told);
+    assert_eq!(at(id(60), Some(id(80))), told);
+    assert_eq!(at(id(65), Some(id(80))), told, "a part of it was read");
+    assert_eq!(at(id(55), Some(id(60))), None, "what is left in front of it comes first");
+    assert_eq!(at(id(55), Some(id(80))), told, "nothing is left in front of it");
+    let start = |facts: Facts| {
+        let behind = Behind { first: facts.first, ..Behind::default() };
+        verdict(facts, MessageId::MIN, GapCheck::Seen, behind).map(|verdict| verdict.gap.reason)
+    };
+    let whole = Facts { removed: Some(0), ..holed };
+    assert_eq!(start(Facts { first: Some(id(80)), ..whole }), Some(GapReason::Reset));
+    assert_eq!(start(whole), None);
+}
+
+#[test]
+fn who_has_got_what_was_lost_goes_on_behind_it() {
+    let behind_it = Facts { is_behind_hole: true, removed: Some(0), ..TRIMMED };
+    assert_eq!(judged(behind_it, id(70)), None, "its message was lost");
+    let counted = GapCheck::follows(EPOCH, Some(12));
+    let behind = Behind { count: Some(0), ..Behind::default() };
+    let told = verdict(behind_it, id(70), counted, behind);
+    let told = told.map(|verdict| (verdict.gap.reason, verdict.resume));
+    assert_eq!(told, Some((GapReason::Reset, Some(id(70)))), "it has got more than were given");
 }

@@ -24,6 +24,8 @@ pub(super) enum Work {
     Writes,
     /// Anything else. A look changes nothing.
     Other,
+    /// Reads from a replica. In a cluster, it gives what its primary has only to who says that this will do.
+    Replica,
 }
 
 /// A connection that can be supervised.
@@ -70,6 +72,9 @@ impl Connection for RespConnection {
             let key = keys::of_server(keys::LOOK, options.resolver.own_slot());
             request.add(&[b"SET", key.as_bytes(), b"1", b"PX", LOOK_KEPT_MS.as_bytes()]);
         }
+        if work == Work::Replica {
+            request.add(&[b"READONLY"]);
+        }
         let replies = self.exchange(&request, within).await.map_err(|error| error.to_string())?;
         let mut replies = replies.iter();
         let replication = replies.next().map(|reply| match reply.error() {
@@ -84,7 +89,7 @@ impl Connection for RespConnection {
             _ => None,
         };
         // What has just moved says nothing of the server.
-        let refusal = replies.next().and_then(|reply| reply.error());
+        let refusal = replies.next().filter(|_| work == Work::Writes).and_then(|reply| reply.error());
         Ok(Look { replication, time_ms, refusal: refusal.filter(|text| Redirect::read(text).is_none()) })
     }
 

@@ -16,7 +16,7 @@ use super::keys::sortable;
 use super::marker::{self, End, Found, Marker};
 use super::resp::{Reply, Request};
 use super::{runs, scripts};
-use crate::storage::history::{Facts, Untold};
+use crate::storage::history::{Facts, Hole, Untold};
 use crate::storage::{Epoch, Tail, TakenOut};
 
 /// How a server is asked.
@@ -58,8 +58,15 @@ pub(super) struct Proof {
     pub(super) state: RunState,
 }
 
+/// What comes along with a range: what it proves, and where messages were lost behind its cursor.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Beside {
+    pub(super) proof: Option<Proof>,
+    pub(super) holes: Vec<Hole>,
+}
+
 /// What the server knows of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Numbers {
     first: Option<MessageId>,
     last_given: MessageId,
@@ -78,6 +85,9 @@ pub(super) struct Numbers {
     deleted_in_front: u64,
     deleted: u64,
     untold: Option<Untold>,
+    /// The holes that end behind the cursor, and whether one ends just there.
+    holes: Vec<Hole>,
+    is_behind_hole: bool,
 }
 
 /// Reads what scripts say of what is gone without a trace: the id behind it, the newest of it, and the newest message
@@ -154,30 +164,39 @@ impl Proof {
         request.add(&[b"ZCARD", of.deleted.as_bytes()]);
     }
 
-    /// Reads the answers. `None` where they prove nothing, or are errors.
-    pub(super) fn read<'a>(mut replies: impl Iterator<Item = Reply<'a>>) -> Option<Self> {
-        let (groups, deleted) = (replies.next()?, replies.next()?);
+    /// Reads the answers, for a cursor. They prove nothing where they are errors.
+    pub(super) fn read<'a>(mut replies: impl Iterator<Item = Reply<'a>>, cursor: MessageId) -> Beside {
+        let (groups, deleted) = (replies.next(), replies.next());
+        let Some(found) = groups.and_then(marker::find) else { return Beside::default() };
+        let (holes, _) = Hole::behind(found.holes, cursor);
+        let is_none_deleted = deleted.and_then(|deleted| deleted.integer()) == Some(0);
         // The server does not count from the marker on where an entry behind the oldest was taken out.
-        let Found { marker, given, end } = marker::find(groups)?;
-        let state = state_of(end);
-        (deleted.integer() == Some(0)).then_some(Self { epoch: marker?.epoch, given: given?, state })
+        let proof = found.marker.zip(found.given).filter(|_| is_none_deleted && holes.is_empty());
+        let of =
+            |(marker, given): (Marker, u64)| Self { epoch: marker.epoch, given, state: state_of(found.end) };
+        Beside { proof: proof.map(of), holes }
     }
 }
 
 impl Numbers {
     /// Reads the answers to the question that was asked this way.
-    pub(super) fn read<'a>(way: Way, mut replies: impl Iterator<Item = Reply<'a>>) -> Option<Self> {
+    pub(super) fn read<'a>(
+        way: Way,
+        cursor: MessageId,
+        mut replies: impl Iterator<Item = Reply<'a>>,
+    ) -> Option<Self> {
         match way {
-            Way::Digest | Way::Text => Self::read_script(replies.next()?),
+            Way::Digest | Way::Text => Self::read_script(replies.next()?, cursor),
             Way::Info => {
                 let numbers = Self::read_info(replies.next()?)?;
-                let Found { marker, end, .. } = marker::find(replies.next()?)?;
-                Some(Self { marker, ..numbers }.ended(end))
+                let Found { marker, end, holes, .. } = marker::find(replies.next()?)?;
+                let (holes, is_behind_hole) = Hole::behind(holes, cursor);
+                Some(Self { marker, holes, is_behind_hole, ..numbers }.ended(end))
             }
         }
     }
 
-    fn read_script(reply: Reply<'_>) -> Option<Self> {
+    fn read_script(reply: Reply<'_>, cursor: MessageId) -> Option<Self> {
         let Reply::Array(mut parts) = reply else { return None };
         let mut next = || parts.next();
         let first = read_id(next()?.bytes()?);
@@ -191,6 +210,9 @@ impl Numbers {
         let deleted = number(&next()?)?;
         let end = End::read(next()?.bytes()?);
         let untold = read_untold(next()?.bytes()?);
+        let Reply::Array(names) = next()? else { return None };
+        let holes = names.filter_map(|name| Hole::read(name.bytes()?)).collect();
+        let (holes, is_behind_hole) = Hole::behind(holes, cursor);
         let numbers = Self {
             first,
             last_given,
@@ -205,6 +227,8 @@ impl Numbers {
             deleted,
             end: None,
             untold,
+            holes,
+            is_behind_hole,
         };
         Some(numbers.ended(end))
     }
@@ -252,7 +276,14 @@ impl Numbers {
             deleted_in_front: 0,
             deleted: 0,
             untold: None,
+            holes: Vec::new(),
+            is_behind_hole: false,
         })
+    }
+
+    /// Returns where messages were lost behind the cursor.
+    pub(super) fn holes(&self) -> &[Hole] {
+        &self.holes
     }
 
     /// Returns what was taken out.
@@ -317,6 +348,8 @@ impl Numbers {
             deleted_behind: self.deleted_behind,
             deleted_in_front: self.deleted_in_front,
             untold: self.untold,
+            hole: self.holes.first().copied(),
+            is_behind_hole: self.is_behind_hole,
         }
     }
 }

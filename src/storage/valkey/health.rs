@@ -14,6 +14,7 @@ use super::cluster::places::Places;
 use super::cluster::seat::Seat;
 use super::control::bytes_of;
 use super::failure::{Effect, causes_of};
+use super::replica::Replica;
 use super::resolver::Address;
 use super::rights;
 use crate::storage::{Condition, StorageError, Unfit};
@@ -151,6 +152,8 @@ pub(super) async fn of_all(places: &Places) -> Condition {
     let backend = &mut condition.backend;
     (backend.memory_used_bytes, backend.memory_limit_bytes) = (Some(0), Some(0));
     backend.warnings.clear();
+    backend.replicas = all.iter().flat_map(|one| one.backend.replicas.iter().cloned()).collect();
+    backend.replica_pages = all.iter().map(|one| one.backend.replica_pages).sum();
     for ((one, server), at) in all.iter().zip(&servers).zip(0_u64..) {
         if one.status != HealthStatus::Healthy {
             condition.status = one.status;
@@ -215,6 +218,8 @@ impl Shard {
             port: address.as_ref().map(|address| address.port),
             host: address.map(|address| address.host),
             reconnects: self.losses(),
+            replicas: self.replica.iter().filter_map(Replica::address).collect(),
+            replica_pages: self.replica.as_ref().map_or(0, Replica::pages),
             ..BackendHealth::default()
         };
         if let Some(reason) = self.why_down() {

@@ -153,9 +153,12 @@ impl Shard {
 }
 
 /// Whether a topic that has nothing behind what was seen is not what it was: another one, or one that was given
-/// fewer or more than those that were seen, or has ended. What nobody has marked yet may be, and is looked at.
+/// fewer or more than those that were seen, or has ended, or has lost some. What nobody has marked yet may be, and is looked at.
 fn is_another(asked: &Followed, found: Option<Found>) -> bool {
-    let Some(Found { marker, given, end }) = found else { return true };
+    let Some(Found { marker, given, end, holes }) = found else { return true };
+    if holes.iter().any(|hole| Some(hole.to) > asked.seen) {
+        return true;
+    }
     match (asked.epoch, marker) {
         (Epoch::Unmarked, _) | (Epoch::Marked(_), None) => true,
         (Epoch::Marked(epoch), Some(marker)) => {

@@ -15,6 +15,7 @@ use tidemill_proto::topics::RunState;
 use super::entry::read_id;
 use super::resp::Reply;
 use crate::storage::Freeze;
+use crate::storage::history::Hole;
 
 /// What the name of a marker starts with. Scripts spell it, too.
 pub(super) const PREFIX: &str = "tidemill-epoch:";
@@ -67,13 +68,32 @@ impl End {
     }
 }
 
+/// What the name of a group starts with that says that messages were lost (see `losing`). Scripts spell it, too.
+const HOLE_PREFIX: &str = "tidemill-lost:";
+
+impl Hole {
+    /// Reads the name of a group, if it is that of one.
+    pub(super) fn read(name: &[u8]) -> Option<Self> {
+        let (from, to) = std::str::from_utf8(name).ok()?.strip_prefix(HOLE_PREFIX)?.split_once(':')?;
+        Some(Self { from: read_id(from.as_bytes())?, to: read_id(to.as_bytes())? })
+    }
+
+    /// Returns those that end behind a cursor, in their order, and whether one ends just there.
+    pub(super) fn behind(mut holes: Vec<Self>, cursor: MessageId) -> (Vec<Self>, bool) {
+        let ends_there = holes.iter().any(|hole| hole.to == cursor);
+        holes.retain(|hole| hole.to > cursor);
+        holes.sort_unstable_by_key(|hole| hole.to);
+        (holes, ends_there)
+    }
+}
+
 /// Returns the digits of a new epoch.
 pub(super) fn new_epoch() -> String {
     format!("{:016x}", crate::chance::random())
 }
 
 /// What the groups of a stream tell of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
     /// Which topic it is.
     pub(super) marker: Option<Marker>,
@@ -82,6 +102,8 @@ pub(super) struct Found {
     pub(super) given: Option<u64>,
     /// That it has ended.
     pub(super) end: Option<End>,
+    /// Where messages were lost.
+    pub(super) holes: Vec<Hole>,
 }
 
 /// Reads a stream's groups, as `XINFO GROUPS` tells them; `None` if the reply has another form.
@@ -102,6 +124,7 @@ pub(super) fn find(reply: Reply<'_>) -> Option<Found> {
                         (found.marker, is_marker) = (Some(marker), true);
                     }
                     found.end = found.end.or_else(|| End::read(name));
+                    found.holes.extend(Hole::read(name));
                 }
                 b"lag" => lag = value.integer().and_then(|lag| u64::try_from(lag).ok()),
                 _ => {}
@@ -135,6 +158,25 @@ mod tests {
         for name in ["tidemill-end:closed", "tidemill-end:x:7-1", "tidemill-epoch:closed:7-1", "closed:7-1"] {
             assert_eq!(End::read(name.as_bytes()), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_hole_is_read_from_its_name_and_found_by_who_comes_there() {
+        let id = |ms| MessageId::new(ms, 0);
+        let hole = |from, to| Hole { from: id(from), to: id(to) };
+        assert_eq!(Hole::read(b"tidemill-lost:7-0:9-0"), Some(hole(7, 9)));
+        for name in
+            ["tidemill-lost:7-0", "tidemill-lost:x:7-0", "tidemill-lost:7-0:y", "tidemill-end:7-0:9-0"]
+        {
+            assert_eq!(Hole::read(name.as_bytes()), None, "{name}");
+        }
+        let holes = [hole(20, 30), hole(7, 9)];
+        let found = |cursor| Hole::behind(holes.to_vec(), id(cursor));
+        assert_eq!(found(1), (vec![holes[1], holes[0]], false));
+        assert_eq!(found(8), (vec![holes[1], holes[0]], false));
+        assert_eq!(found(9), (vec![holes[0]], true));
+        assert_eq!(found(30), (Vec::new(), true));
+        assert_eq!(found(31), (Vec::new(), false));
     }
 
     #[test]

@@ -8,9 +8,9 @@ use tidemill_proto::topics::RunState;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::Shard;
-use super::facts::{Numbers, Of, Proof};
+use super::facts::{Beside, Numbers, Of, Proof};
 use super::reads::{Ask, CHUNK_MAX, FoundEntries, Reads, SMALL_BYTES_MAX};
-use crate::storage::history::{Behind, Verdict};
+use crate::storage::history::{Behind, Hole, Verdict};
 use crate::storage::{Batch, Epoch, GapCheck, Range, StorageError, StoredMessage};
 
 /// Most expired entries looked at in one read, so that a read ends in time however many there are.
@@ -19,9 +19,22 @@ const EXPIRED_MAX: usize = 20_000;
 impl Shard {
     /// Returns the messages of a range.
     pub(super) async fn read(&self, topic: &TopicName, range: Range) -> Result<Batch, StorageError> {
+        if let Some(batch) = self.read_replica(topic, range).await {
+            return Ok(batch);
+        }
+        let reads = if range.bytes_max <= SMALL_BYTES_MAX { &self.read } else { &self.page };
+        self.read_over(reads, topic, range).await
+    }
+
+    /// Returns the messages of a range as the server has them that is asked here.
+    pub(super) async fn read_over(
+        &self,
+        reads: &Reads,
+        topic: &TopicName,
+        range: Range,
+    ) -> Result<Batch, StorageError> {
         let (stream, deleted) = (self.keys.stream(topic), self.keys.deleted(topic));
         let of = Of { stream: &stream, deleted: &deleted };
-        let reads = if range.bytes_max <= SMALL_BYTES_MAX { &self.read } else { &self.page };
         let _room = reads.room_for(of.stream, range.limit, range.bytes_max).await?;
         let mut batch = self.collect(reads, of, topic, range).await?;
         if let (GapCheck::Follows { given: Some(_), .. }, Some(after), Some(reached)) =
@@ -44,7 +57,7 @@ impl Shard {
         range: Range,
     ) -> Result<Batch, StorageError> {
         let mut batch = Batch::default();
-        let mut collected = Collected { range, bytes: 0, expired: 0, after: range.after };
+        let mut collected = Collected { range, bytes: 0, expired: 0, after: range.after, holes: Vec::new() };
         let mut chunk = reads.first_chunk(of.stream, range.limit, range.bytes_max);
         let mut first_chunk = true;
         loop {
@@ -61,6 +74,7 @@ impl Shard {
                         batch.state = proved.map_or(RunState::Open, |proof| proof.state);
                     }
                 }
+                collected.holes = begun.holes;
                 if let Some(verdict) = begun.verdict {
                     batch.gap = Some(verdict.gap);
                     collected.after = verdict.resume;
@@ -124,6 +138,8 @@ struct Collected {
     expired: usize,
     /// The last id looked at.
     after: Option<MessageId>,
+    /// Where messages were lost behind where it began.
+    holes: Vec<Hole>,
 }
 
 /// A part of a page, behind a cursor.
@@ -149,10 +165,13 @@ struct FirstPart {
     numbers: Option<Numbers>,
     /// Which topic it is, where that was proved without the numbers, and that nothing is missing.
     proved: Option<Proof>,
+    holes: Vec<Hole>,
     verdict: Option<Verdict>,
 }
 
 impl Chunk {
+    const NOTHING: Self = Self { entries: Vec::new(), is_all: true, is_kept: false };
+
     /// Whether nothing is missing behind a cursor of a topic of this epoch, with whose message it had been given so
     /// many, where that is counted. There may be more than the proof knows of: what came since, and what it cannot count.
     fn is_proved(&self, proof: Proof, epoch: u64, given: Option<u64>) -> bool {
@@ -166,6 +185,10 @@ impl Collected {
     fn take(&mut self, entries: Vec<StoredMessage>, batch: &mut Batch, now: Timestamp) -> bool {
         for entry in entries {
             let id = entry.id;
+            if self.is_in_front_of_a_hole(id) && batch.looked_at > 0 {
+                batch.next = batch.next.or(batch.reached);
+                return true;
+            }
             let len = entry.body.len_bytes();
             let expired = entry.is_expired(now);
             if !expired && !batch.messages.is_empty() && self.bytes + len > self.range.bytes_max {
@@ -188,6 +211,12 @@ impl Collected {
         false
     }
 
+    /// Whether there is a hole between the last id looked at and this one: the next read tells it.
+    fn is_in_front_of_a_hole(&self, id: MessageId) -> bool {
+        let is_between = |hole: &Hole| id > hole.to && self.after.is_none_or(|after| after < hole.to);
+        self.range.order == Order::Asc && self.holes.iter().any(is_between)
+    }
+
     /// Returns how many entries to ask for next, from what is missing and what entries weigh here.
     fn next_chunk(&self, found: usize, entry_bytes: usize) -> usize {
         let fitting = self.range.bytes_max.saturating_sub(self.bytes) / entry_bytes.max(1);
@@ -199,10 +228,10 @@ impl Collected {
 
     /// Reads the first entries of a page, and judges what lies behind its cursor.
     ///
-    /// That the cursor's message is kept proves that nothing was trimmed behind it, at the price of one entry.
-    /// Readers that follow get a proof along with the entries that nothing is missing. Where there is none, what the
-    /// server knows beside its entries is asked for; for other readers where the cursor is not kept, and at the end
-    /// of the topic. What looks like a gap is looked at again in one step of the server.
+    /// That the cursor's message is kept proves that nothing was trimmed behind it, at the price of one entry. Along with
+    /// the entries comes a proof that none is missing between them. Where there is none, what the server knows beside its
+    /// entries is asked for; for readers that do not follow at the end of the topic, too. What looks like a gap is looked
+    /// at again in one step of the server.
     async fn begin(
         &self,
         reads: &Reads,
@@ -211,47 +240,50 @@ impl Collected {
         count: usize,
     ) -> Result<FirstPart, StorageError> {
         let gap_check = self.range.gap_check;
-        let (found, numbers) = match (gap_check, self.asked(of, count)) {
-            (GapCheck::None, _) => {
-                let found = self.chunk(reads, of, count).await?;
+        let cursor = self.after.unwrap_or(MessageId::MIN);
+        let (found, numbers, holes) = match (gap_check, self.asked(of, count)) {
+            (GapCheck::None, asked) => {
+                let (found, holes) = match asked {
+                    Some(asked) => {
+                        let (found, beside) = reads.range_and_proof(asked.ask(), of, cursor).await?;
+                        (asked.chunk(found), beside.holes)
+                    }
+                    None => (Chunk::NOTHING, Vec::new()),
+                };
                 if found.entries.is_empty() {
                     reads.must_exist(of.stream).await?;
                 }
-                return Ok(FirstPart { found, numbers: None, proved: None, verdict: None });
+                return Ok(FirstPart { found, numbers: None, proved: None, holes, verdict: None });
             }
             (GapCheck::Follows { epoch: Epoch::Marked(epoch), given, .. }, Some(asked))
                 if asked.own.is_some() =>
             {
-                let (found, proof) = reads.range_and_proof(asked.ask(), of).await?;
+                let (found, Beside { proof, holes }) = reads.range_and_proof(asked.ask(), of, cursor).await?;
                 let found = asked.chunk(found);
                 let proved = proof.filter(|proof| found.is_proved(*proof, epoch, given));
                 if proved.is_some() {
-                    return Ok(FirstPart { found, numbers: None, proved, verdict: None });
+                    return Ok(FirstPart { found, numbers: None, proved, holes, verdict: None });
                 }
-                let cursor = self.after.unwrap_or(MessageId::MIN);
                 let (found, numbers) = reads.range_and_numbers(asked.ask(), of, cursor).await?;
-                (asked.chunk(found), Some(numbers))
+                (asked.chunk(found), Some(numbers), holes)
             }
             (GapCheck::Epoch | GapCheck::Follows { .. }, Some(asked)) => {
-                let cursor = self.after.unwrap_or(MessageId::MIN);
                 let (found, numbers) = reads.range_and_numbers(asked.ask(), of, cursor).await?;
-                (asked.chunk(found), Some(numbers))
+                (asked.chunk(found), Some(numbers), Vec::new())
             }
-            (GapCheck::Seen, Some(_)) => {
-                let found = self.chunk(reads, of, count).await?;
-                let cursor = self.after.unwrap_or(MessageId::MIN);
-                let is_to_be_asked = found.is_all || (self.after.is_some() && !found.is_kept);
+            (GapCheck::Seen, Some(asked)) => {
+                let (found, Beside { proof, holes }) = reads.range_and_proof(asked.ask(), of, cursor).await?;
+                let found = asked.chunk(found);
+                let is_to_be_asked =
+                    found.is_all || (self.after.is_some() && (!found.is_kept || proof.is_none()));
                 let numbers = if is_to_be_asked { Some(reads.numbers_of(of, cursor).await?) } else { None };
-                (found, numbers)
+                (found, numbers, holes)
             }
-            (_, None) => {
-                // Nothing can lie there.
-                let cursor = self.after.unwrap_or(MessageId::MIN);
-                let numbers = reads.numbers_of(of, cursor).await?;
-                (Chunk { entries: Vec::new(), is_all: true, is_kept: false }, Some(numbers))
-            }
+            // Nothing can lie there.
+            (_, None) => (Chunk::NOTHING, Some(reads.numbers_of(of, cursor).await?), Vec::new()),
         };
-        let mut begun = FirstPart { found, numbers, proved: None, verdict: None };
+        let holes = numbers.as_ref().map_or(holes, |numbers| numbers.holes().to_vec());
+        let mut begun = FirstPart { found, numbers, proved: None, holes, verdict: None };
         let Some(cursor) = self.after.filter(|_| gap_check != GapCheck::Epoch) else { return Ok(begun) };
         begun.verdict = self.judge(topic, cursor, &begun, Steps::Several);
         if begun.verdict.is_some()
@@ -259,17 +291,15 @@ impl Collected {
         {
             let (found, numbers) = reads.range_with_history(asked.ask(), of, cursor).await?;
             begun.found = asked.chunk(found);
+            begun.holes = numbers.holes().to_vec();
             begun.numbers = Some(numbers);
             begun.verdict = self.judge(topic, cursor, &begun, Steps::One);
         }
         if let Some(verdict) = &begun.verdict
             && verdict.resume != Some(cursor)
         {
-            let again = Self {
-                range: Range { gap_check: GapCheck::None, ..self.range },
-                after: verdict.resume,
-                ..*self
-            };
+            let range = Range { gap_check: GapCheck::None, ..self.range };
+            let again = Self { range, bytes: 0, expired: 0, after: verdict.resume, holes: Vec::new() };
             begun.found = again.chunk(reads, of, count).await?;
         }
         Ok(begun)
@@ -306,7 +336,7 @@ impl Collected {
     async fn chunk(&self, reads: &Reads, of: Of<'_>, count: usize) -> Result<Chunk, StorageError> {
         match self.asked(of, count) {
             Some(asked) => Ok(asked.chunk(reads.range(asked.ask()).await?)),
-            None => Ok(Chunk { entries: Vec::new(), is_all: true, is_kept: false }),
+            None => Ok(Chunk::NOTHING),
         }
     }
 

@@ -38,6 +38,8 @@ pub struct ValkeyOptions {
     pub queue_bytes_max: usize,
     /// Whether the server is part of a cluster; `None` asks it. In a cluster, the keys of topics have braces.
     pub cluster: Option<bool>,
+    /// Whether pages of history are read from replicas where there are some.
+    pub reads_replicas: bool,
     /// How the keys of topics are written. All nodes of a server write them alike.
     pub key_form: KeyForm,
     /// How often nodes sweep. Of nodes with the same interval one does the work.
@@ -61,6 +63,7 @@ impl ValkeyOptions {
             queue_messages_max: 65_536,
             queue_bytes_max: 128 * 1024 * 1024,
             cluster: None,
+            reads_replicas: false,
             key_form: KeyForm::Plain,
             sweep_interval: Duration::from_mins(1),
         }

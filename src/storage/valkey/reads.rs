@@ -23,7 +23,7 @@ use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::entry;
-use super::facts::{Asking, Numbers, Of, Proof, Way};
+use super::facts::{Asking, Beside, Numbers, Of, Proof, Way};
 use super::failure::{Effect, is_no_such_key, of_exchange, of_key, of_reply, unexpected};
 use super::keys::{self, sortable};
 use super::resp::{Bounds, Parts, REQUESTS_MAX, Replies, Reply, Request, RespConnection, RespError};
@@ -185,13 +185,14 @@ impl Reads {
         self.found(ask, count, replies.iter().next())
     }
 
-    /// Reads a range, and in front of it what proves that nothing of the topic is missing, if it does: it is found
-    /// without a script, which costs the server several times as much as the range.
+    /// Reads a range behind a cursor, and in front of it what proves that nothing of the topic is missing, if it does, and
+    /// where messages were lost: it is found without a script, which costs the server several times as much as the range.
     pub(super) async fn range_and_proof(
         &self,
         ask: Ask<'_>,
         of: Of<'_>,
-    ) -> Result<(FoundEntries, Option<Proof>), StorageError> {
+        cursor: MessageId,
+    ) -> Result<(FoundEntries, Beside), StorageError> {
         let _turn = self.turn().await?;
         let add = |request: &mut Request, count| {
             Proof::ask(request, of);
@@ -199,8 +200,8 @@ impl Reads {
         };
         let (replies, count) = self.fitting(ask, add).await?;
         let mut replies = replies.iter();
-        let proof = Proof::read(&mut replies);
-        Ok((self.found(ask, count, replies.next())?, proof))
+        let beside = Proof::read(&mut replies, cursor);
+        Ok((self.found(ask, count, replies.next())?, beside))
     }
 
     /// Reads a range and what the server knows of the topic, one behind the other: what was published between
@@ -221,7 +222,7 @@ impl Reads {
             let (replies, count) = self.fitting(ask, add).await?;
             let mut replies = replies.iter();
             let range = replies.next();
-            if let Some(numbers) = self.numbers(&mut way, replies)? {
+            if let Some(numbers) = self.numbers(&mut way, cursor, replies)? {
                 return Ok((self.found(ask, count, range)?, numbers));
             }
         }
@@ -253,7 +254,7 @@ impl Reads {
                     continue;
                 }
             };
-            let Some(numbers) = self.numbers(&mut way, results.clone())? else { continue };
+            let Some(numbers) = self.numbers(&mut way, cursor, results.clone())? else { continue };
             return Ok((self.found(ask, count, results.last())?, numbers));
         }
     }
@@ -267,7 +268,7 @@ impl Reads {
             // Of `XINFO STREAM` itself, two whole entries come along.
             request.bound(bounds(1, 0));
             let replies = self.ask(&request).await?;
-            if let Some(numbers) = self.numbers(&mut way, replies.iter())? {
+            if let Some(numbers) = self.numbers(&mut way, cursor, replies.iter())? {
                 return Ok(numbers);
             }
         }
@@ -288,7 +289,7 @@ impl Reads {
             let [late, reason] = [fields.next(), fields.next()];
             let late = late.as_ref().and_then(Reply::bytes);
             let reason = reason.as_ref().and_then(Reply::bytes);
-            if let Some(numbers) = self.numbers(&mut way, replies.iter())? {
+            if let Some(numbers) = self.numbers(&mut way, MessageId::MIN, replies.iter())? {
                 return Ok(numbers.tail(late, reason));
             }
         }
@@ -299,6 +300,7 @@ impl Reads {
     fn numbers<'a>(
         &self,
         way: &mut Way,
+        cursor: MessageId,
         replies: impl Iterator<Item = Reply<'a>> + Clone,
     ) -> Result<Option<Numbers>, StorageError> {
         let refused = replies.clone().take(way.commands()).find_map(|reply| reply.error());
@@ -306,7 +308,8 @@ impl Reads {
             *way = Asking::next(*way, &error).ok_or_else(|| of_stream(error))?;
             return Ok(None);
         }
-        let numbers = Numbers::read(*way, replies).ok_or_else(|| unexpected("XINFO STREAM", Effect::Read))?;
+        let numbers =
+            Numbers::read(*way, cursor, replies).ok_or_else(|| unexpected("XINFO STREAM", Effect::Read))?;
         self.asking.answered(*way);
         Ok(Some(numbers))
     }

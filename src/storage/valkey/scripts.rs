@@ -15,6 +15,7 @@ pub(super) use deleting::{DELETE_IDLE, DELETE_MESSAGE, DELETE_TOPIC};
 pub(super) use latest::{FORGET_TRIMMED, LATEST};
 pub(super) use leases::{END_LEASE, LET_GO, MAKE_LEASE, PUT_UNDER, RENEW_LEASE, SEE_LEASE};
 pub(super) use locks::{ACQUIRE_LOCK, RELEASE_LOCK, RENEW_LOCK, SEE_LOCK, TAKE_LOCK};
+pub(super) use losing::TELL_LOSS;
 pub(super) use runs::END_RUN;
 pub(super) use schedules::{
     CANCEL, COUNT_IN, DUE_TOPICS, NEXT_DUE, PROMOTE, PUBLISH_NOW, PUT_RECURRING, RECURRING, REMOVE_RECURRING,
@@ -269,6 +270,8 @@ mod fencing;
 #[macro_use]
 mod latest;
 #[macro_use]
+mod losing;
+#[macro_use]
 mod trimming;
 mod appending;
 mod buckets;
@@ -435,16 +438,17 @@ return is_new
 /// given id, length, entries ever added, newest id taken out, name of the marker, newest id taken out by others, whether
 /// the cursor or the id behind it was deleted by request, how many behind the cursor were, how many of these in front
 /// of the first id, or at all where there is none, how many at all, name of the group that says that the topic has
-/// ended, and of a topic that is compacted what is gone of which its latest messages have no trace: the id behind that, the
-/// newest of it, and the newest message without a key, each `-` where there is none}`; an id
-/// or a name that there is not is empty, a number that the server does not know is -1. A key that does not exist,
-/// or holds something else, is the error of `XINFO`.
+/// ended, of a topic that is compacted what is gone of which its latest messages have no trace: the id behind that, the
+/// newest of it, and the newest message without a key, each `-` where there is none, the names of the groups that
+/// say where messages were lost}`; an id or a name that there is not is empty, a number that the server does not know is -1.
+/// A key that does not exist, or holds something else, is the error of `XINFO`.
 pub(super) const STREAM_FACTS: &str = concat!(
     marker_of!(),
     is_of_another!(),
     sortable!(),
     info_of!(),
     end_of!(),
+    holes_of!(),
     latest!(),
     r"
 local known = info_of(KEYS[1])
@@ -468,8 +472,10 @@ local last, ended = known['last-generated-id'], ''
 if last == '18446744073709551615-18446744073709551615' then ended = end_of(KEYS[1]) or '' end
 -- Where nothing is gone, it is no matter.
 local untold = known['entries-added'] == known['length'] and '' or latest_untold(KEYS[1], marker)
+local holes = {}
+for at, hole in ipairs(holes_of(KEYS[1])) do holes[at] = hole[1] end
 return {first and first[1] or '', last, known['length'], known['entries-added'] or -1,
-  taken_out, marker, others, at_cursor, behind, in_front, deleted, ended, untold}
+  taken_out, marker, others, at_cursor, behind, in_front, deleted, ended, untold, holes}
 "
 );
 

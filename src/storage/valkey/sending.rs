@@ -17,8 +17,8 @@ use sha1::{Digest as _, Sha1};
 use tidemill_proto::locks::Guarded;
 use tidemill_proto::topics::TopicUpdate;
 use tidemill_proto::{MessageId, TopicName};
-use tokio::sync::watch;
 
+use super::acked::Acked;
 use super::cluster::seat::Seat;
 use super::doorbell::Doorbell;
 use super::entry;
@@ -29,7 +29,7 @@ use super::notice::notices;
 use super::pipeline::{Outcome, Pipeline, PipelineResult};
 use super::refusing::Refusing;
 use super::resp::{Reply, Request, RespConnection};
-use super::supervised::Supervised;
+use super::supervised::{Supervised, goes_down};
 use super::topics::Creator;
 use super::trimming::{self, Countdowns};
 use super::{keys, runs, scripts};
@@ -69,6 +69,7 @@ pub(super) struct Sender {
     knows_trim: AtomicBool,
     /// In a cluster, where topics live.
     seat: Option<Arc<Seat>>,
+    acked: Arc<Acked>,
 }
 
 /// How a server is asked.
@@ -104,7 +105,13 @@ impl Sender {
             refusing: Arc::new(Refusing::new()),
             knows_trim: AtomicBool::new(false),
             seat,
+            acked: Arc::default(),
         }
+    }
+
+    /// Returns what the server has confirmed.
+    pub(super) fn acked(&self) -> Arc<Acked> {
+        self.acked.clone()
     }
 
     /// Returns what it knows of topics that refuse what has no room.
@@ -177,40 +184,7 @@ impl Sender {
         let not_loaded = loaded.fold(None, |first, reply| first.or_else(|| reply.error()));
         // Those of trims and of the doorbell come last, and may fail: a later append trims again, and a notice is a
         // hint.
-        let mut without_ids = Vec::new();
-        for (place, message) in open {
-            if asked == Asked::Asking {
-                replies.next();
-            }
-            match self.read_reply(&message, replies.next(), not_loaded.as_deref()) {
-                AppendReply::Done(Err(StorageError::IdsUsedUp)) => without_ids.push((place, message.topic)),
-                AppendReply::Done(outcome) => {
-                    if outcome.is_ok() {
-                        let is_late = |(_, earlier): &mut (usize, NewMessage)| earlier.topic == message.topic;
-                        for (place, _) in result.elsewhere.extract_if(.., is_late) {
-                            outcomes[place] = Some(Err(StorageError::Unavailable(Failure::Overtaken.into())));
-                        }
-                        if result.appended.last() != Some(&message.topic) {
-                            result.appended.push(message.topic);
-                        }
-                    }
-                    outcomes[place] = Some(outcome);
-                }
-                AppendReply::Elsewhere => result.elsewhere.push((place, message)),
-                // Where there is no topic there is no group, and none is made for the message.
-                AppendReply::NoTopic if message.unique.is_some() => {
-                    outcomes[place] = Some(Err(StorageError::NoGroup));
-                }
-                AppendReply::NoTopic if message.create_topic => match message.expected_last {
-                    // The topic is not made for a message that it will not take, unless another makes it.
-                    Some(last) if last != MessageId::MIN && !is_made(&result.again, &message.topic) => {
-                        outcomes[place] = Some(Err(StorageError::NotLast(MessageId::MIN)));
-                    }
-                    _ => result.again.push((place, message)),
-                },
-                AppendReply::NoTopic => outcomes[place] = Some(Err(StorageError::NoTopic)),
-            }
-        }
+        let without_ids = self.take_replies(open, &mut replies, not_loaded.as_deref(), asked, result);
         for (topic, _) in due {
             match replies.next() {
                 Some(Reply::Error(text)) if text.starts_with(b"NOSCRIPT") => {
@@ -225,8 +199,57 @@ impl Sender {
         }
         self.doorbell.tell(&result.appended[told..]);
         if !without_ids.is_empty() {
-            self.explain(without_ids, outcomes).await;
+            self.explain(without_ids, &mut result.outcomes).await;
         }
+    }
+
+    /// Reads what came of messages. Returns those, by their topics, that give no more ids.
+    fn take_replies<'a>(
+        &self,
+        open: Vec<(usize, NewMessage)>,
+        replies: &mut impl Iterator<Item = Reply<'a>>,
+        not_loaded: Option<&str>,
+        asked: Asked,
+        result: &mut PipelineResult,
+    ) -> Vec<(usize, TopicName)> {
+        let mut without_ids = Vec::new();
+        let mut acked = self.acked.notes();
+        for (place, message) in open {
+            if asked == Asked::Asking {
+                replies.next();
+            }
+            match self.read_reply(&message, replies.next(), not_loaded) {
+                AppendReply::Done(Err(StorageError::IdsUsedUp)) => without_ids.push((place, message.topic)),
+                AppendReply::Done(outcome) => {
+                    if let Ok(appended) = &outcome {
+                        acked.note(&message.topic, appended.id);
+                        let is_late = |(_, earlier): &mut (usize, NewMessage)| earlier.topic == message.topic;
+                        for (place, _) in result.elsewhere.extract_if(.., is_late) {
+                            result.outcomes[place] =
+                                Some(Err(StorageError::Unavailable(Failure::Overtaken.into())));
+                        }
+                        if result.appended.last() != Some(&message.topic) {
+                            result.appended.push(message.topic);
+                        }
+                    }
+                    result.outcomes[place] = Some(outcome);
+                }
+                AppendReply::Elsewhere => result.elsewhere.push((place, message)),
+                // Where there is no topic there is no group, and none is made for the message.
+                AppendReply::NoTopic if message.unique.is_some() => {
+                    result.outcomes[place] = Some(Err(StorageError::NoGroup));
+                }
+                AppendReply::NoTopic if message.create_topic => match message.expected_last {
+                    // The topic is not made for a message that it will not take, unless another makes it.
+                    Some(last) if last != MessageId::MIN && !is_made(&result.again, &message.topic) => {
+                        result.outcomes[place] = Some(Err(StorageError::NotLast(MessageId::MIN)));
+                    }
+                    _ => result.again.push((place, message)),
+                },
+                AppendReply::NoTopic => result.outcomes[place] = Some(Err(StorageError::NoTopic)),
+            }
+        }
+        without_ids
     }
 
     /// Decides messages whose topics give no more ids: mostly because they have ended, which is looked up.
@@ -469,14 +492,5 @@ impl Pipeline for Sender {
                 }
             }
         }
-    }
-}
-
-/// Waits until a connection goes from up to down.
-async fn goes_down(mut up: watch::Receiver<bool>) {
-    let _ = up.wait_for(|up| *up).await;
-    if up.wait_for(|up| !*up).await.is_err() {
-        // The connection is gone with the backend, which ends the lanes.
-        std::future::pending::<()>().await;
     }
 }

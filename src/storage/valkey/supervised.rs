@@ -19,7 +19,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tidemill_proto::Timestamp;
 use tokio::sync::{Notify, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::ConnectError;
@@ -52,6 +52,8 @@ pub(super) struct Supervised<C> {
     refusal: Mutex<Option<String>>,
     /// By how many milliseconds the server's clock is ahead of this machine's.
     ahead_ms: AtomicI64,
+    /// What the server told last of its replication, and when.
+    replication: Mutex<Option<(Arc<[u8]>, Instant)>>,
     /// How often the connection was lost.
     losses: AtomicU64,
     options: ValkeyOptions,
@@ -78,6 +80,7 @@ impl<C: Connection> Supervised<C> {
             last_error: Mutex::new("not connected yet".to_owned()),
             refusal: Mutex::new(None),
             ahead_ms: AtomicI64::new(0),
+            replication: Mutex::new(None),
             losses: AtomicU64::new(0),
             options: options.clone(),
         }
@@ -105,6 +108,11 @@ impl<C: Connection> Supervised<C> {
     /// Returns why the server takes no writes now, although it answers.
     pub(super) fn refusal(&self) -> Option<String> {
         self.refusal.lock().clone()
+    }
+
+    /// Returns what the server told last of its replication, and when.
+    pub(super) fn replication(&self) -> Option<(Arc<[u8]>, Instant)> {
+        self.replication.lock().clone()
     }
 
     /// Returns what the server's clock shows, as far as the last look told.
@@ -242,9 +250,13 @@ impl<C: Connection> Supervised<C> {
             Some(Err(error)) if is_loading(&error) => {
                 return Err("the server is loading its data".to_owned());
             }
-            Some(Ok(text)) if contains(&text, b"role:slave") => {
-                return Err("the server is a replica and takes no writes".to_owned());
+            Some(Ok(text)) if contains(&text, b"role:slave") != (self.work == Work::Replica) => {
+                return Err(match self.work {
+                    Work::Replica => "the server is no replica any more".to_owned(),
+                    Work::Writes | Work::Other => "the server is a replica and takes no writes".to_owned(),
+                });
             }
+            Some(Ok(text)) => *self.replication.lock() = Some((text.into(), Instant::now())),
             // Any other error reply, as for want of rights, shows that the server is there.
             Some(_) => {}
             None => return Err("an empty answer".to_owned()),
@@ -290,6 +302,15 @@ impl Supervised<RespConnection> {
             self.suspect();
         }
         Ok(answer)
+    }
+}
+
+/// Waits until a connection goes from up to down.
+pub(super) async fn goes_down(mut up: watch::Receiver<bool>) {
+    let _ = up.wait_for(|up| *up).await;
+    if up.wait_for(|up| !*up).await.is_err() {
+        // The connection is gone with the backend, which ends the lanes.
+        std::future::pending::<()>().await;
     }
 }
 

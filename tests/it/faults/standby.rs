@@ -37,6 +37,8 @@ async fn the_one_that_is_the_primary_is_used(kind: Kind) {
     eventually(SOON, async || shown().await == Some(u64::from(first.port()))).await;
     assert_eq!(node.publish("t", "1", None).await.status, 201);
 
+    eventually(SOON, async || second.command(&["XLEN", "stream:topic:t"]).await.integer() == 1).await;
+
     // Nobody is the primary, and that is told.
     first.kill9();
     let told = async || node.relay.get("/health").await.text().contains("no server is the primary");

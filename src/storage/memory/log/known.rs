@@ -46,6 +46,8 @@ impl Log {
                 None => self.deleted.range(next..).count() as u64,
             },
             untold: None,
+            hole: None,
+            is_behind_hole: false,
         }
     }
 }
