@@ -1,4 +1,4 @@
-//! Copying topics from one storage to another, with all that their readers and workers know of them.
+//! Copying topics and buckets from one storage to another, with all that their readers and workers know of them.
 //!
 //! It owns the order of the steps, and goes on after faults of either side. It must not know which storages there are, nor
 //! who is told of the progress.
@@ -20,19 +20,20 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
-use tidemill_proto::{MessageId, TopicName, TopicSelector};
+use tidemill_proto::{BucketName, MessageId, TopicName, TopicSelector};
 use tokio::time::{Instant, sleep};
 
-use crate::storage::{
-    CopiedTopic, Epoch, Freeze, GapCheck, IMPORTED_MAX, LatestRange, Storage, StorageError, WaitingRange,
-};
+use crate::storage::{CopiedTopic, Epoch, Freeze, IMPORTED_MAX, Storage, StorageError, WaitingRange};
 
+mod buckets;
 mod error;
 mod freezing;
+mod messages;
 mod progress;
 
+pub use buckets::PlannedBucket;
 pub use error::{CopyError, Side};
-pub use freezing::{NEW_TOPICS_SETTLE, freeze};
+pub use freezing::{Frozen, NEW_TOPICS_SETTLE, freeze};
 pub use progress::{Progress, Reached};
 
 use error::not_imported;
@@ -52,7 +53,7 @@ const AGAIN_MAX: Duration = Duration::from_secs(5);
 /// What is copied, and how.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The topics; all, where none is named.
+    /// The topics; all, and all buckets, where none is named.
     pub topics: Vec<TopicSelector>,
     /// Whether what comes is copied, too, until the source is read-only.
     pub follow: bool,
@@ -108,7 +109,7 @@ pub struct Copy {
     to: Storage,
     plan: Plan,
     progress: Arc<Progress>,
-    /// Topics of the target that this copy has made.
+    /// Topics of the target that this copy has made, and the logs of such buckets.
     made: Mutex<BTreeSet<TopicName>>,
     finished: Mutex<BTreeSet<TopicName>>,
     /// Since when either side fails.
@@ -162,6 +163,12 @@ impl Copy {
         {
             return Err(CopyError::Taken(taken.topic.clone()));
         }
+        let planned = self.plan_buckets().await?;
+        if let Some(taken) = planned.iter().find(|one| one.action == Action::Overwrite)
+            && !self.plan.overwrite
+        {
+            return Err(CopyError::Taken(TopicName::log_of(&taken.bucket)));
+        }
         let mut switched_at = None;
         loop {
             let began = Instant::now();
@@ -169,13 +176,20 @@ impl Copy {
             if refuses && switched_at.is_none() {
                 switched_at = Some(began);
             }
-            let before = self.progress.reached().messages;
+            let come = || self.progress.reached().messages + self.progress.reached().keys;
+            let before = come();
             let topics = self.patiently(|| self.topics()).await?;
             self.progress.topics.store(topics.len() as u64, Ordering::Relaxed);
             let count = topics.len();
             let pass = async |topic: TopicName| self.patiently(|| self.copy_one(&topic)).await;
             let passes = stream::iter(topics.iter().cloned()).map(pass).buffer_unordered(AT_ONCE);
-            let afters: Vec<After> = passes.try_collect().await?;
+            let mut afters: Vec<After> = passes.try_collect().await?;
+            let buckets = self.patiently(|| self.buckets()).await?;
+            self.progress.buckets.store(buckets.len() as u64, Ordering::Relaxed);
+            let count = count + buckets.len();
+            let pass = async |bucket: BucketName| self.patiently(|| self.copy_bucket(&bucket)).await;
+            let passes = stream::iter(buckets.iter().cloned()).map(pass).buffer_unordered(AT_ONCE);
+            afters.extend(passes.try_collect::<Vec<After>>().await?);
             self.progress.passes.fetch_add(1, Ordering::Relaxed);
             let waiting = afters.iter().filter(|after| **after == After::Waiting).count();
             // What a node was about to make when that was said has come by then.
@@ -184,10 +198,11 @@ impl Copy {
                 || switched_at.is_some_and(|at| began.duration_since(at) >= NEW_TOPICS_SETTLE);
             if waiting == 0 && are_all {
                 self.forget_gone(&topics).await?;
+                self.forget_gone_buckets(&buckets).await?;
                 return Ok(());
             }
-            let is_calm =
-                self.progress.reached().messages - before < (count as u64 + 1) * IMPORTED_MAX as u64;
+            let is_calm = come() - before < (count as u64 + 1) * IMPORTED_MAX as u64;
+            self.progress.caught_up.store(self.plan.follow && is_calm, Ordering::Relaxed);
             if self.plan.switch && switched_at.is_none() && is_calm {
                 self.patiently(|| self.switch()).await?;
                 switched_at = Some(Instant::now());
@@ -284,7 +299,6 @@ impl Copy {
             return if is_named { Err(CopyError::Missing(topic.clone())) } else { Ok(None) };
         };
         let groups = self.from.work.groups(topic).await.map_err(Side::Source.failed(topic))?;
-        self.check_whole(&source).await?;
         let action = match self.look(Side::Target, topic).await? {
             None => Action::Make,
             Some(target) if target.epoch != source.epoch => Action::Overwrite,
@@ -295,25 +309,6 @@ impl Copy {
         };
         let (topic, messages, groups) = (topic.clone(), source.length, groups.len());
         Ok(Some(Planned { topic, action, messages, groups }))
-    }
-
-    /// Checks that a topic has nothing that is not copied.
-    async fn check_whole(&self, source: &CopiedTopic) -> Result<(), CopyError> {
-        let topic = &source.topic.topic_name;
-        let Some(first) = source.first.filter(|_| source.topic.compact_by.is_some()) else { return Ok(()) };
-        let range = LatestRange {
-            after: None,
-            gap_check: GapCheck::None,
-            goes_on: false,
-            limit: 1,
-            bytes_max: PAGE_BYTES,
-        };
-        let latest = self.from.messages.latest(topic, range).await.map_err(Side::Source.failed(topic))?;
-        if latest.messages.first().is_some_and(|message| message.id < first) {
-            let why = "it is compacted, and has latest messages of keys that are older than its log; these are not copied";
-            return Err(CopyError::NotCopied { topic: topic.clone(), why });
-        }
-        Ok(())
     }
 
     /// Has a topic of the target be where it can get messages; returns its last, or that it is whole.
@@ -430,38 +425,11 @@ impl Copy {
         self.progress.finished.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Copies the messages of a topic behind an id, up to the last that it had.
-    async fn copy_messages(&self, source: &CopiedTopic, after: MessageId) -> Result<(), CopyError> {
-        let topic = &source.topic.topic_name;
-        let read = async |after: MessageId| {
-            let found = self.from.copies.copied_messages(topic, after, IMPORTED_MAX, PAGE_BYTES).await;
-            let mut messages = found.map_err(Side::Source.failed(topic))?;
-            messages.truncate(messages.partition_point(|message| message.id <= source.last));
-            Ok::<_, CopyError>(messages)
-        };
-        if after == MessageId::MIN {
-            self.progress.expected.fetch_add(source.length, Ordering::Relaxed);
-        }
-        let mut after = after;
-        let mut page = read(after).await?;
-        while let Some(last) = page.last().map(|message| message.id) {
-            let import = self.to.copies.import_messages(topic, source.epoch, after, &page);
-            let (imported, next) = tokio::join!(import, read(last));
-            imported.map_err(|error| not_imported(topic, error))?;
-            let bytes: usize = page.iter().map(|message| message.body.len_bytes()).sum();
-            self.progress.messages.fetch_add(page.len() as u64, Ordering::Relaxed);
-            self.progress.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-            *self.fails_since.lock() = None;
-            (after, page) = (last, next?);
-        }
-        Ok(())
-    }
-
     /// Deletes at the target what this copy has made and is gone from the source.
     async fn forget_gone(&self, topics: &[TopicName]) -> Result<(), CopyError> {
         let there: BTreeSet<&TopicName> = topics.iter().collect();
         let made = self.made.lock().clone();
-        for topic in made.iter().filter(|topic| !there.contains(topic)) {
+        for topic in made.iter().filter(|topic| topic.bucket().is_none() && !there.contains(topic)) {
             let forget = || async {
                 let Some(target) = self.look(Side::Target, topic).await? else { return Ok(()) };
                 if target.freeze != Some(Freeze::Importing) {

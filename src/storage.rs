@@ -56,8 +56,8 @@
 //!   nodes; of several policies all are charged or none. It goes by itself once nothing of it is owed.
 //! - Of a series every point that was added is in its minute, once, over any number of nodes, for a day; then it goes by
 //!   itself.
-//! - A topic that is frozen takes no message, on whichever node. A copy of a topic has its ids, its epoch and its counts, and
-//!   tells its readers what it would have told them.
+//! - A topic that is frozen takes no message, on whichever node, and in a bucket that is nothing is changed. A copy of a topic
+//!   or of a bucket has its ids, its epoch and its counts, and tells its readers what it would have told them.
 //!
 //! What is told of everything that can happen to a topic stands as a table in `storage::reading`.
 
@@ -71,7 +71,8 @@ pub use buckets::{
 };
 pub(crate) use buckets::{cold, heat_of, reads_of};
 pub use copying::{
-    CopiedDead, CopiedGroup, CopiedPending, CopiedPlace, CopiedTopic, CopyStore, Freeze, IMPORTED_MAX,
+    BucketCopyStore, CopiedBucket, CopiedDead, CopiedGroup, CopiedKey, CopiedKeys, CopiedPending,
+    CopiedPlace, CopiedTopic, CopiedUntold, CopyStore, Freeze, IMPORTED_MAX, KeysPart,
 };
 pub use error::{Cause, StorageError};
 pub use hints::{Hint, HintListener};

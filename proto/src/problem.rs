@@ -158,7 +158,7 @@ codes! {
     Overloaded = "overloaded", 503, true, "The relay is overloaded";
     /// The backend cannot be reached or refuses writes. Nothing was changed; try again after `Retry-After`.
     StorageUnavailable = "storage_unavailable", 503, true, "The storage is unavailable";
-    /// The topic is read-only while it is copied to another relay or storage, or since it was. Nothing was kept. Publish to where it is then; here, it may take messages again.
+    /// The topic, or the bucket of keys, is read-only while it is copied to another relay or storage, or since it was. Nothing was kept or changed. Publish to where it is then; here, it may take messages again.
     ReadOnly = "read_only", 503, true, "The topic is read-only";
     /// The backend did not answer in time, so the message may have been kept or not. Or all of it was done, and the relay has no room now for the answer; then the detail says so. To retry without a possible copy, publish with an `Idempotency-Key`: under the same key the repeat is kept once.
     OutcomeUnknown = "outcome_unknown", 504, false, "The outcome is unknown";

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
-use tidemill_proto::{TopicName, TopicSelector};
+use tidemill_proto::{BucketName, TopicName, TopicSelector};
 use tokio::time::{Instant, interval};
 
 use super::CliError;
 use super::output::{self, Output};
 use super::signals;
 use super::storages::{Keys, Opened};
-use crate::copying::{Action, Copy as Copying, CopyError, Plan, Planned, Progress, Reached};
+use crate::copying::{Action, Copy as Copying, CopyError, Plan, Planned, PlannedBucket, Progress, Reached};
 
 const EXAMPLES: &str = "\
 Ids, times, payloads, metadata, and what topics keep and say of themselves are the same at the target,
@@ -40,7 +40,7 @@ const TOLD_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(1
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Copy {
-    /// The topics, by their names or patterns; all, if none is named
+    /// The topics, by their names or patterns; all, and all buckets of keys, if none is named
     topics: Vec<TopicSelector>,
 
     /// Where to copy from, as in `valkey://host:6379`. With `@PATH` the URL is read from a file
@@ -97,6 +97,14 @@ struct Told<'a> {
     groups: usize,
 }
 
+/// A bucket of a dry run, as it is printed.
+#[derive(Debug, Serialize)]
+struct ToldBucket<'a> {
+    bucket: &'a BucketName,
+    action: &'static str,
+    keys: u64,
+}
+
 /// How far it is, as it is printed.
 #[derive(Debug, Serialize)]
 struct Far {
@@ -106,7 +114,12 @@ struct Far {
     messages: u64,
     messages_expected: u64,
     bytes: u64,
+    buckets: u64,
+    buckets_finished: u64,
+    keys: u64,
     messages_per_second: u64,
+    /// Whether all that there was is copied, and it goes on with what comes.
+    caught_up: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     seconds_left: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,9 +162,10 @@ impl Copy {
         let done = if from.name == to.name && self.from_keys == self.to_keys {
             Err(CliError::Usage("--from and --to name the same storage".to_owned()))
         } else if self.dry_run {
-            match copy.plan().await {
-                Ok(planned) => self.tell_plan(&planned),
-                Err(error) => Err(error.into()),
+            let planned = async { Ok((copy.plan().await?, copy.plan_buckets().await?)) };
+            match planned.await {
+                Ok((topics, buckets)) => self.tell_plan(&topics, &buckets),
+                Err(error) => Err(CopyError::into(error)),
             }
         } else {
             tokio::select! {
@@ -165,7 +179,7 @@ impl Copy {
     }
 
     /// Prints what would be done.
-    fn tell_plan(&self, planned: &[Planned]) -> Result<(), CliError> {
+    fn tell_plan(&self, planned: &[Planned], buckets: &[PlannedBucket]) -> Result<(), CliError> {
         let action = |action: Action| match action {
             Action::Make => "copied",
             Action::GoOn => "gone on with",
@@ -180,6 +194,13 @@ impl Copy {
                 Output::Text => {
                     output::line(&format!("{topic}: {messages} messages, {groups} groups; {action}"))?;
                 }
+            }
+        }
+        for PlannedBucket { bucket, action: what, keys } in buckets {
+            let (action, keys) = (action(*what), *keys);
+            match self.output {
+                Output::Json => output::json(&ToldBucket { bucket, action, keys })?,
+                Output::Text => output::line(&format!("bucket {bucket}: {keys} keys; {action}"))?,
             }
         }
         Ok(())
@@ -214,8 +235,18 @@ impl Copy {
         let mut line = format!(
             "{messages} of {messages_expected} messages ({messages_per_second}/s), {finished} of {topics} topics done"
         );
+        if far.buckets > 0 {
+            let _ = write!(
+                line,
+                ", {} of {} buckets done ({} keys)",
+                far.buckets_finished, far.buckets, far.keys
+            );
+        }
         if let Some(seconds) = far.seconds_left {
             let _ = write!(line, ", about {seconds} s left");
+        }
+        if far.caught_up && !far.done {
+            line.push_str("; it has all that there was, and goes on until the source is read-only");
         }
         if let Some(failing) = &far.failing {
             let _ = write!(line, "; trying again: {}", output::printable(failing));
@@ -263,7 +294,8 @@ fn rate_of(messages: u64, time: Duration) -> u64 {
 }
 
 fn far(reached: Reached, messages_per_second: u64, done: bool) -> Far {
-    let Reached { topics, finished, expected, messages, bytes, passes, failing } = reached;
+    let Reached { topics, finished, expected, messages, bytes, passes, caught_up, failing, .. } = reached;
+    let Reached { buckets, buckets_finished, keys, .. } = reached;
     let left = (!done && passes == 0 && messages_per_second > 0)
         .then(|| (expected - messages).div_ceil(messages_per_second));
     Far {
@@ -273,7 +305,11 @@ fn far(reached: Reached, messages_per_second: u64, done: bool) -> Far {
         messages,
         messages_expected: expected,
         bytes,
+        buckets,
+        buckets_finished,
+        keys,
         messages_per_second,
+        caught_up,
         seconds_left: left,
         failing,
     }

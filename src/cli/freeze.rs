@@ -8,12 +8,12 @@ use tidemill_proto::TopicSelector;
 use super::CliError;
 use super::output::{self, Output};
 use super::storages::{Keys, Opened};
-use crate::copying::freeze;
+use crate::copying::{Frozen, freeze};
 
 const EXAMPLES: &str = "\
 A publish to a topic that is read-only is refused with the problem `read_only`, by every relay on that
 storage, from the moment on at which it is made so; reading and working go on. Without topics all are
-made read-only, and no more topics are made.
+made read-only, and all buckets of keys, and no more are made.
 
 Examples:
   tidemill freeze --storage valkey://old:6379           so that `tidemill copy --follow` can end
@@ -54,6 +54,7 @@ pub struct Freeze {
 struct Done {
     read_only: bool,
     topics: usize,
+    buckets: usize,
 }
 
 impl Freeze {
@@ -61,12 +62,15 @@ impl Freeze {
         let opened = Opened::open("storage", &self.storage, self.keys, self.ca_cert.as_ref()).await?;
         let done = freeze(&opened.storage, &self.topics, !self.undo).await;
         opened.close().await;
-        let topics = done.map_err(|cause| CliError::Failed("the storage did not do it", cause.into()))?;
-        let done = Done { read_only: !self.undo, topics };
+        let Frozen { topics, buckets } =
+            done.map_err(|cause| CliError::Failed("the storage did not do it", cause.into()))?;
+        let done = Done { read_only: !self.undo, topics, buckets };
         match self.output {
             Output::Json => output::json(&done),
-            Output::Text if self.undo => output::line(&format!("{topics} topics take messages again")),
-            Output::Text => output::line(&format!("{topics} topics are read-only")),
+            Output::Text if self.undo => {
+                output::line(&format!("{topics} topics take messages again, {buckets} buckets changes"))
+            }
+            Output::Text => output::line(&format!("{topics} topics and {buckets} buckets are read-only")),
         }
     }
 }

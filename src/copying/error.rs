@@ -7,13 +7,14 @@ use crate::storage::StorageError;
 /// Why a copy has ended before it was whole. What it has copied stays, and the next one goes on from there.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// The target has something else under that name, and it was not said to overwrite it. Nothing was changed.
+    /// The target has something else under that name; a log stands for its bucket, here and below, and it was not said to overwrite it. Nothing was changed.
     #[error(
-        "topic `{0}` is at the target already, and is not a copy of the one at the source that can be gone on with; nothing was changed"
+        "{} is at the target already, and is not a copy of the one at the source that can be gone on with; nothing was changed",
+        named(.0)
     )]
     Taken(TopicName),
     /// A topic has what is not copied.
-    #[error("topic `{topic}` cannot be copied: {why}")]
+    #[error("{} cannot be copied: {why}", named(.topic))]
     NotCopied {
         /// The topic.
         topic: TopicName,
@@ -24,14 +25,14 @@ pub enum CopyError {
     #[error("the source has no topic `{0}`")]
     Missing(TopicName),
     /// A topic of the target was changed by somebody else while it was copied.
-    #[error("topic `{0}` was changed at the target by somebody else while it was copied")]
+    #[error("{} was changed at the target by somebody else while it was copied", named(.0))]
     Changed(TopicName),
     /// The target has got other messages of the topic meanwhile: of a call of which nobody knew whether it had done that, or
     /// of another copy.
-    #[error("topic `{0}` is copied by another at the same time")]
+    #[error("{} is copied by another at the same time", named(.0))]
     Passed(TopicName),
     /// One of the sides failed.
-    #[error("{side} failed{}", .topic.as_ref().map_or_else(String::new, |topic| format!(" at topic `{topic}`")))]
+    #[error("{side} failed{}", .topic.as_ref().map_or_else(String::new, |topic| format!(" at {}", named(topic))))]
     Storage {
         /// Which.
         side: Side,
@@ -41,6 +42,11 @@ pub enum CopyError {
         #[source]
         error: StorageError,
     },
+}
+
+/// Returns a topic by its name, or the bucket whose log it is.
+fn named(topic: &TopicName) -> String {
+    topic.bucket().map_or_else(|| format!("topic `{topic}`"), |bucket| format!("bucket `{bucket}`"))
 }
 
 /// Source or target.
@@ -100,7 +106,9 @@ impl CopyError {
 pub(super) fn not_imported(topic: &TopicName, error: StorageError) -> CopyError {
     match error {
         StorageError::NotLast(_) => CopyError::Passed(topic.clone()),
-        StorageError::TopicExists | StorageError::NoTopic => CopyError::Changed(topic.clone()),
+        StorageError::TopicExists | StorageError::NoTopic | StorageError::NoBucket => {
+            CopyError::Changed(topic.clone())
+        }
         error => Side::Target.failed(topic)(error),
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tidemill_proto::{TopicName, TopicSelector};
 
+use super::buckets;
 use crate::storage::{Storage, StorageError};
 
 /// Names that are asked for at once.
@@ -13,8 +14,17 @@ const NAMES: usize = 1_000;
 /// How long after no more topics are to be made one may come that a node was about to make: longer than a call may take.
 pub const NEW_TOPICS_SETTLE: Duration = Duration::from_secs(6);
 
+/// How much was made read-only, or takes changes again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Frozen {
+    /// Topics.
+    pub topics: usize,
+    /// Buckets.
+    pub buckets: usize,
+}
+
 /// Makes topics read-only, or has them take messages again, and returns how many there are. Where none is named that goes
-/// for all, and no more are made.
+/// for all, and for all buckets, and no more are made.
 ///
 /// # Errors
 /// The storage failed. It may be done in part, and can be done again.
@@ -22,20 +32,27 @@ pub async fn freeze(
     storage: &Storage,
     topics: &[TopicSelector],
     frozen: bool,
-) -> Result<usize, StorageError> {
+) -> Result<Frozen, StorageError> {
+    let mut done = Frozen::default();
     if topics.is_empty() {
         storage.copies.refuse_new_topics(frozen).await?;
+        for bucket in buckets::all(storage).await? {
+            match storage.bucket_copies.freeze_bucket(&bucket, frozen).await {
+                Ok(()) => done.buckets += 1,
+                // One that is being copied there is frozen, and stays so.
+                Err(StorageError::NoBucket | StorageError::ReadOnly) => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
-    let mut count = 0;
     for topic in selected(storage, topics).await? {
         match storage.copies.freeze(&topic, frozen).await {
-            Ok(()) => count += 1,
-            // One that is being copied there is frozen, and stays so.
+            Ok(()) => done.topics += 1,
             Err(StorageError::NoTopic | StorageError::ReadOnly) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(count)
+    Ok(done)
 }
 
 /// Returns the names of topics that are selected, and those that are named whether they are there or not.

@@ -1,6 +1,6 @@
 //! How far a copy has come, for who looks at it meanwhile.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -12,7 +12,11 @@ pub struct Progress {
     pub(super) expected: AtomicU64,
     pub(super) messages: AtomicU64,
     pub(super) bytes: AtomicU64,
+    pub(super) buckets: AtomicU64,
+    pub(super) buckets_finished: AtomicU64,
+    pub(super) keys: AtomicU64,
     pub(super) passes: AtomicU64,
+    pub(super) caught_up: AtomicBool,
     pub(super) failing: Mutex<Option<String>>,
 }
 
@@ -29,8 +33,16 @@ pub struct Reached {
     pub messages: u64,
     /// Bytes of these.
     pub bytes: u64,
+    /// Buckets that are copied.
+    pub buckets: u64,
+    /// Buckets that are whole, and can be changed.
+    pub buckets_finished: u64,
+    /// Keys that were copied, each as often as it was.
+    pub keys: u64,
     /// How often it has come to the end of all topics.
     pub passes: u64,
+    /// Whether all that there was is copied, and it goes on with what comes.
+    pub caught_up: bool,
     /// What fails at this time.
     pub failing: Option<String>,
 }
@@ -47,7 +59,11 @@ impl Progress {
             expected: of(&self.expected).max(messages),
             messages,
             bytes: of(&self.bytes),
+            buckets: of(&self.buckets),
+            buckets_finished: of(&self.buckets_finished),
+            keys: of(&self.keys),
             passes: of(&self.passes),
+            caught_up: self.caught_up.load(Ordering::Relaxed),
             failing: self.failing.lock().clone(),
         }
     }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    AccessStore, BucketStore, CopyStore, LeaseStore, LimitStore, LiveStore, LockStore, MessageStore,
-    RecordStore, RunStore, ScheduleStore, SeriesStore, TakeStore, TopicStore, Upkeep, WorkStore,
+    AccessStore, BucketCopyStore, BucketStore, CopyStore, LeaseStore, LimitStore, LiveStore, LockStore,
+    MessageStore, RecordStore, RunStore, ScheduleStore, SeriesStore, TakeStore, TopicStore, Upkeep,
+    WorkStore,
 };
 
 /// What the process around a backend asks of it, besides its concerns.
@@ -61,6 +62,8 @@ pub struct Storage {
     pub runs: Arc<dyn RunStore>,
     /// Topics that are copied.
     pub copies: Arc<dyn CopyStore>,
+    /// Buckets that are copied.
+    pub bucket_copies: Arc<dyn BucketCopyStore>,
     /// Documents on who may do what.
     pub access: Arc<dyn AccessStore>,
     /// Records of who is let in.
@@ -93,6 +96,7 @@ impl Storage {
             + TopicStore
             + RunStore
             + CopyStore
+            + BucketCopyStore
             + AccessStore
             + RecordStore
             + LimitStore
@@ -112,6 +116,7 @@ impl Storage {
             topics: backend.clone(),
             runs: backend.clone(),
             copies: backend.clone(),
+            bucket_copies: backend.clone(),
             access: backend.clone(),
             records: backend.clone(),
             work: backend.clone(),
@@ -146,6 +151,7 @@ impl Opened {
             + TopicStore
             + RunStore
             + CopyStore
+            + BucketCopyStore
             + AccessStore
             + RecordStore
             + LimitStore

@@ -20,8 +20,10 @@ use super::reading::Epoch;
 use super::runs::RunEnd;
 use super::schedules::{StoredRecurring, WaitingMessage};
 
+mod buckets;
 mod groups;
 
+pub use buckets::{BucketCopyStore, CopiedBucket, CopiedKey, CopiedKeys, KeysPart};
 pub use groups::{CopiedDead, CopiedGroup, CopiedPending, CopiedPlace};
 
 /// Messages that are taken over in one step at most.
@@ -59,10 +61,21 @@ pub struct CopiedTopic {
     pub taken_out: Option<MessageId>,
     /// See there.
     pub taken_out_by_others: Option<MessageId>,
+    /// Where it is compacted: what is gone of which the table of the latest messages has no trace.
+    pub untold: Option<CopiedUntold>,
     /// That it has ended, if it has.
     pub ended: Option<RunEnd>,
     /// Why it takes no message, if it is frozen.
     pub freeze: Option<Freeze>,
+}
+
+/// What is gone of a topic that is compacted, and is not among its latest messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopiedUntold {
+    /// The newest such message, whatever its key.
+    pub newest: Option<MessageId>,
+    /// The newest message without a key.
+    pub keyless: Option<MessageId>,
 }
 
 /// Whether ids increase strictly from an id on.
@@ -127,7 +140,8 @@ pub trait CopyStore: fmt::Debug + Send + Sync {
     async fn begin_import(&self, other: &CopiedTopic) -> Result<(), StorageError>;
 
     /// Takes over up to [`IMPORTED_MAX`] messages with their ids, which increase strictly, behind the last that was: all of
-    /// them, or none. Made again when its outcome was not known, it is `NotLast` where it was done.
+    /// them, or none. Of a topic that is compacted the latest messages that its log has no more come before those of its log.
+    /// Made again when its outcome was not known, it is `NotLast` where it was done.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`; `TopicExists` where a topic of that name is not being

@@ -58,6 +58,7 @@ use crate::clock::Clock;
 mod access;
 mod bucket;
 mod buckets;
+mod copied_buckets;
 mod copying;
 mod group;
 mod keys;

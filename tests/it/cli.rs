@@ -13,6 +13,8 @@ mod headers;
 mod lines;
 mod locks;
 mod mistakes;
+#[cfg(feature = "valkey")]
+mod moving;
 mod retry;
 mod settings;
 mod tail;

@@ -3,7 +3,7 @@
 //! A property is a plain `async fn(&Ground)` that uses fresh topics and never flushes. A bug found in
 //! a backend adds a property here. What a backend promises beyond the contract is tested beside it.
 //!
-//! Long because: it is the list of all properties.
+//! Long because: it is one list, of what is promised.
 
 use crate::support::ground::Ground;
 
@@ -11,6 +11,7 @@ mod access;
 mod at_once;
 mod buckets;
 mod conditional;
+mod copied_buckets;
 mod copied_groups;
 mod copying;
 mod digests;
@@ -121,6 +122,12 @@ conformance! {
             runs_are_copied_with_their_ends,
             an_empty_topic_and_an_emptied_one_are_copied,
             no_topics_are_made_while_that_is_refused;
+        copied_buckets:
+            a_bucket_is_copied_with_its_revisions_and_its_log,
+            keys_that_are_over_expire_at_the_copy,
+            a_bucket_that_is_frozen_is_read_and_not_changed,
+            a_bucket_that_is_taken_over_is_gone_on_with,
+            no_buckets_are_made_while_that_is_refused;
         copied_groups:
             a_group_is_copied_with_all_that_is_not_done,
             the_order_of_keys_is_that_of_the_group_that_was_copied,
@@ -139,7 +146,8 @@ conformance! {
             a_topic_is_compacted_from_when_it_says_so_and_by_what,
             there_are_as_many_latest_as_the_topic_keeps_messages,
             what_nobody_has_looked_at_is_trimmed_all_the_same,
-            what_has_expired_is_the_latest_and_is_not_returned;
+            what_has_expired_is_the_latest_and_is_not_returned,
+            a_copy_has_the_latest_that_the_log_has_no_more;
         kept:
             what_topics_keep_is_told_about_by_their_names;
         limits:

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tidemill::clock::Clock;
-use tidemill::copying::{Action, Copy, CopyError, Plan, freeze};
+use tidemill::copying::{Action, Copy, CopyError, Frozen, Plan, freeze};
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
-use tidemill::proto::{MessageId, TopicName, TopicSelector};
+use tidemill::proto::{BucketName, KeyName, MessageId, TopicName, TopicSelector};
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions};
-use tidemill::storage::{Backend as _, RunEnding, Storage, StorageError, Trim};
+use tidemill::storage::{
+    Backend as _, CopiedKey, KeyChange, KeyChanges, KeyCondition, KeyEdit, KeyValue, RunEnding, Storage,
+    StorageError, Trim,
+};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -172,7 +176,8 @@ async fn what_is_published_meanwhile_is_followed_until_the_source_is_read_only()
         // One of its own would be mixed up with what comes.
         let own = append(&to.storage, message(&topics[0], json("x"))).await;
         assert!(matches!(own, Err(StorageError::ReadOnly)), "{own:?}");
-        assert_eq!(freeze(&from.storage, &[], true).await.unwrap(), topics.len());
+        let frozen = Frozen { topics: topics.len(), buckets: 0 };
+        assert_eq!(freeze(&from.storage, &[], true).await.unwrap(), frozen);
     };
     let both = async { tokio::join!(following.run(), switch) };
     let (done, ()) = timeout(SOON * 3, both).await.expect("it ends");
@@ -271,4 +276,142 @@ async fn a_side_that_is_away_is_waited_for_and_no_longer_than_it_may() {
     let failed = copy(&from, &to, Plan { patience, ..PLAN }).run().await;
     assert!(matches!(&failed, Err(CopyError::Storage { .. })), "{failed:?}");
     assert!(began.elapsed() >= patience);
+}
+
+fn key(name: &str) -> KeyName {
+    KeyName::parse(name).expect("the name is right")
+}
+
+async fn put(
+    storage: &Storage,
+    bucket: &BucketName,
+    name: &str,
+    ttl: Option<Duration>,
+) -> Result<(), StorageError> {
+    let value = KeyValue { bytes: Bytes::from_static(b"1"), content_type: None };
+    let edit = KeyEdit::Put { value, ttl, fresh: None, owner: None };
+    let change = KeyChange { key: key(name), condition: KeyCondition::Anything, edit };
+    let changes = KeyChanges {
+        bucket: bucket.clone(),
+        changes: vec![change],
+        idempotency: None,
+        fence: None,
+        create_bucket: true,
+        timestamp: storage.upkeep.now(),
+    };
+    storage.buckets.change_keys(changes).await.map(drop)
+}
+
+/// Returns all keys of a bucket, as they are copied.
+async fn keys_of(storage: &Storage, bucket: &BucketName) -> Vec<CopiedKey> {
+    let mut keys = Vec::new();
+    let mut after = None;
+    loop {
+        let page = storage.bucket_copies.copied_keys(bucket, after.as_ref(), 500, 1 << 20).await.unwrap();
+        keys.extend(page.keys);
+        after = page.next;
+        if after.is_none() {
+            return keys;
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_that_are_changed_meanwhile_are_at_the_target_as_they_were_in_the_end() {
+    let Some((from, to)) = sides().await else { return };
+    let [busy, still] = ["busy", "still"].map(|name| BucketName::parse(name).expect("a name"));
+    for number in 0..2_500 {
+        put(&from.storage, &busy, &format!("k{number}"), None).await.unwrap();
+    }
+    put(&from.storage, &still, "a", None).await.unwrap();
+    // One that is there already, and is not a copy, is in the way.
+    put(&to.storage, &still, "own", None).await.unwrap();
+    let taken = copy(&from, &to, PLAN).run().await;
+    assert!(matches!(&taken, Err(CopyError::Taken(log)) if log.bucket() == Some(still.clone())), "{taken:?}");
+    assert!(matches!(to.storage.buckets.bucket(&busy).await, Err(StorageError::NoBucket)), "nothing is done");
+    to.storage.buckets.delete_bucket(&still).await.unwrap();
+
+    let tracker = TaskTracker::new();
+    let change = |number: usize| {
+        let (storage, busy) = (from.storage.clone(), busy.clone());
+        tracker.spawn(async move {
+            for round in 0_u64.. {
+                let name = format!("k{}", number * 1_000 + usize::try_from(round % 700).expect("it is less"));
+                let done = match round % 3 {
+                    0 => put(&storage, &busy, &name, None).await,
+                    1 => put(&storage, &busy, &name, Some(Duration::from_hours(1))).await,
+                    _ => {
+                        let edit = KeyEdit::Delete;
+                        let change = KeyChange { key: key(&name), condition: KeyCondition::Anything, edit };
+                        let changes = vec![change];
+                        let timestamp = storage.upkeep.now();
+                        let (bucket, create_bucket) = (busy.clone(), true);
+                        let all = KeyChanges {
+                            bucket,
+                            changes,
+                            idempotency: None,
+                            fence: None,
+                            create_bucket,
+                            timestamp,
+                        };
+                        storage.buckets.change_keys(all).await.map(drop)
+                    }
+                };
+                match done {
+                    Ok(()) => {}
+                    Err(StorageError::ReadOnly) => return,
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+        })
+    };
+    let changing = [change(0), change(1)];
+    let following = copy(&from, &to, Plan { follow: true, ..PLAN });
+    let switch = async {
+        eventually(SOON, async || following.progress().reached().caught_up).await;
+        // That a key was touched is in no log.
+        let hour = Some(Duration::from_hours(1));
+        from.storage.buckets.touch_key(&still, &key("a"), hour, false).await.unwrap().expect("it is there");
+        let frozen = freeze(&from.storage, &[], true).await.unwrap();
+        assert_eq!((frozen.topics, frozen.buckets), (0, 2));
+    };
+    let both = async { tokio::join!(following.run(), switch) };
+    let (done, ()) = timeout(SOON * 3, both).await.expect("it ends");
+    done.unwrap();
+    for one in changing {
+        timeout(SOON, one).await.expect("it is refused").expect("no panic");
+    }
+    for bucket in [&busy, &still] {
+        assert_eq!(keys_of(&to.storage, bucket).await, keys_of(&from.storage, bucket).await);
+        let [there, here] = [&from, &to].map(|ground| ground.storage.bucket_copies.copied_bucket(bucket));
+        let (there, here) = (there.await.unwrap(), here.await.unwrap());
+        assert_eq!((here.last, here.given, here.first), (there.last, there.given, there.first));
+        assert_eq!((here.state, here.epoch, here.freeze), (there.state, there.epoch, None));
+    }
+    assert!(keys_of(&to.storage, &still).await[0].entry.expires_at.is_some());
+    put(&to.storage, &busy, "new", None).await.unwrap();
+    let again = copy(&from, &to, PLAN);
+    let actions: Vec<Action> =
+        again.plan_buckets().await.unwrap().into_iter().map(|one| one.action).collect();
+    assert_eq!(actions, [Action::Keep; 2]);
+}
+
+#[tokio::test]
+async fn a_copy_of_keys_that_is_broken_off_is_gone_on_with() {
+    let Some((from, to)) = sides().await else { return };
+    let bucket = BucketName::parse("many").expect("a name");
+    for number in 0..6_000 {
+        put(&from.storage, &bucket, &format!("k{}", number % 4_000), None).await.unwrap();
+    }
+    let mut breaks = 0;
+    loop {
+        let part = copy(&from, &to, PLAN);
+        if let Ok(done) = timeout(Duration::from_millis(60 + breaks * 10), part.run()).await {
+            done.unwrap();
+            break;
+        }
+        breaks += 1;
+        assert!(breaks < 100, "it does not come to an end");
+    }
+    assert_eq!(keys_of(&to.storage, &bucket).await, keys_of(&from.storage, &bucket).await);
 }

@@ -22,6 +22,7 @@ pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod relay;
 pub(crate) mod resp;
+pub(crate) mod roaming;
 #[cfg(feature = "valkey")]
 pub(crate) mod sentinel;
 pub(crate) mod server;

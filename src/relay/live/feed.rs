@@ -69,6 +69,14 @@ pub(super) struct Mark {
     pub(super) losses: u64,
 }
 
+impl Mark {
+    /// Returns how many losses a reader knows of who knew of so many, and was told of a hole up to here. The feed is to come
+    /// to it, has come to it and counted it, or has never seen it, as it began behind it.
+    pub(super) fn losses_behind(self, hole: Option<MessageId>, known: u64) -> u64 {
+        if self.tail >= hole { self.losses.min(known + 1) } else { known + 1 }
+    }
+}
+
 /// What a feed knows of where it stands.
 #[derive(Default)]
 struct Position {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::feed::Mark;
 use super::history::Outcome;
+use crate::storage::StorageError;
 
 /// A read of storage for who has this waker.
 pub(super) struct StorageRead<W> {
@@ -42,4 +43,9 @@ impl<W> StorageRead<W> {
             self.state = State::Known(read.await);
         }
     }
+}
+
+/// Returns whether an error says that there is no such topic.
+pub(super) fn is_gone(error: &StorageError) -> bool {
+    matches!(error, StorageError::NoTopic | StorageError::NotATopic)
 }

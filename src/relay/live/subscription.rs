@@ -20,7 +20,7 @@ use super::pattern_feed::ReaderPosition;
 use super::pending::Pending;
 use super::ring::{RingPosition, Slot};
 use super::shared_batch::{Found, SharedBatches};
-use super::storage_read::{State, StorageRead};
+use super::storage_read::{State, StorageRead, is_gone};
 use super::subscribers::{Membership, Subscriber};
 use crate::storage::{Epoch, GapCheck, StorageError, end_of};
 
@@ -435,9 +435,7 @@ impl<O: Outlet> Subscription<O> {
         if let Some(gap) = &page.gap {
             self.cursor = gap.to.previous();
             if gap.reason == GapReason::Reset && gap.is_ahead() {
-                // A hole that the feed is to come to, has come to and counted, or has never seen, as it began behind it.
-                let is_passed = before.tail >= self.cursor;
-                self.losses = if is_passed { before.losses.min(self.losses + 1) } else { self.losses + 1 };
+                self.losses = before.losses_behind(self.cursor, self.losses);
             } else if gap.reason == GapReason::Reset {
                 self.losses = if known.is_some() && known == page.epoch {
                     // The feed has counted this loss, or will.
@@ -494,10 +492,6 @@ impl<O: Outlet> Subscription<O> {
         drop(ring);
         self.enter(standing);
     }
-}
-
-fn is_gone(error: &StorageError) -> bool {
-    matches!(error, StorageError::NoTopic | StorageError::NotATopic)
 }
 
 #[cfg(test)]

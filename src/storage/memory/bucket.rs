@@ -12,11 +12,12 @@ use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp, TopicName};
 use super::keys::Keys;
 use super::log::Log;
 use crate::storage::{
-    Body, BucketSettings, BucketState, Epoch, Idempotency, KeyChanged, KeyDigest, KeyEntry, KeyPage,
+    Body, BucketSettings, BucketState, Epoch, Freeze, Idempotency, KeyChanged, KeyDigest, KeyEntry, KeyPage,
     KeyRange, KeyValue, LOG_BYTES, LOG_CHANGES, Logged, LoggedKind, NewMessage, ROOM_IDLE, StorageError,
     TopicPolicy,
 };
 
+mod copying;
 mod fills;
 mod reads;
 mod step;
@@ -24,6 +25,7 @@ mod step;
 use fills::Fills;
 use reads::ReadKeys;
 
+pub(super) use copying::cost_of_copied;
 pub(super) use fills::ENDED_PER_FILL;
 pub(super) use step::Step;
 
@@ -204,6 +206,10 @@ pub(super) struct Bucket {
     reads: Option<Box<ReadKeys>>,
     /// In a box of their own: most buckets have none.
     answers: Option<Box<Answers>>,
+    /// Why nothing is changed in it.
+    freeze: Option<Freeze>,
+    /// Whether all keys were taken over once.
+    has_keys: bool,
 }
 
 /// What a bucket costs besides its name and its keys: itself, its slots in two trees whose nodes are half full at worst,
@@ -234,6 +240,8 @@ impl Bucket {
             fills: None,
             reads: None,
             answers: None,
+            freeze: None,
+            has_keys: false,
         }
     }
 
@@ -261,9 +269,9 @@ impl Bucket {
         self.keys_cost + self.fills.as_ref().map_or(0, |fills| fills.cost()) + reads
     }
 
-    /// Returns when the next key is over.
+    /// Returns when the next key is over and is to expire.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
-        self.due.first().map(|(due, _)| *due)
+        self.due.first().filter(|_| self.freeze.is_none()).map(|(due, _)| *due)
     }
 
     /// Returns up to `count` keys whose time is over, those first that were due first.
@@ -362,7 +370,11 @@ impl Bucket {
         value: bool,
         now: Timestamp,
     ) -> Option<KeyEntry> {
-        let end = self.end(ttl, self.found(key, now)?.created_at, now);
+        let found = self.found(key, now)?;
+        if self.freeze.is_some() {
+            return Some(found.to_entry(key, value));
+        }
+        let end = self.end(ttl, found.created_at, now);
         let (name, _) = self.keys.get_key_value(key)?;
         let name = name.clone();
         let found = self.keys.get_mut(key)?;

@@ -82,6 +82,10 @@ impl LatestTable {
         self.untold
     }
 
+    pub(super) fn set_untold(&mut self, untold: Untold) {
+        self.untold = untold;
+    }
+
     /// Notes a message that is newer than all before.
     pub(super) fn note(&mut self, message: &StoredMessage) {
         let StoredMessage { id, body, .. } = message;

@@ -19,6 +19,7 @@ use crate::storage::{
 use replies::{Coded, coded, read_entry, read_history, read_page, read_state, read_touched};
 
 mod changing;
+mod copying;
 mod filling;
 mod index;
 mod replies;
@@ -120,6 +121,7 @@ impl Shard {
     fn of_code(&self, bucket: &BucketName, code: i64) -> StorageError {
         match code {
             1 => StorageError::NoBucket,
+            15 => StorageError::ReadOnly,
             code if code < 0 => {
                 let mut all: Vec<String> = self.keys.bucket(bucket).into();
                 all.push(self.keys.last_id(&TopicName::log_of(bucket)));
@@ -138,7 +140,11 @@ impl Shard {
         keeps: bool,
     ) -> Result<(BucketState, bool), StorageError> {
         let index = &self.indexes.buckets;
-        let (count, is_known) = tokio::try_join!(index.count(), index.has(bucket))?;
+        let (count, is_known, is_refused) =
+            tokio::try_join!(index.count(), index.has(bucket), self.indexes.topics.is_closed())?;
+        if is_refused && !is_known {
+            return Err(StorageError::ReadOnly);
+        }
         if count >= self.limits.buckets_max && !is_known {
             return Err(StorageError::BucketsLimit);
         }
@@ -336,8 +342,8 @@ impl Shard {
         };
         match self.change_bucket(bucket, call, read).await? {
             Coded::Well(expired) => Ok(expired),
-            // It is gone, or its log is, which the next change makes anew.
-            Coded::Other(1) => Ok((KeysExpired::default(), None)),
+            // It is gone, or its log is, which the next change makes anew; or nothing is changed in it.
+            Coded::Other(1 | 15) => Ok((KeysExpired::default(), None)),
             Coded::Other(code) => Err(self.of_code(bucket, code)),
         }
     }

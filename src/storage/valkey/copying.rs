@@ -48,7 +48,7 @@ fn behind_code<T>(reply: Reply<'_>, read: impl FnOnce(&mut Parts<'_>) -> Option<
 
 impl Shard {
     /// Calls a script, and reads what follows its 0. `refused` is what a 3 says.
-    async fn copy_call<T: Send + 'static>(
+    pub(super) async fn copy_call<T: Send + 'static>(
         &self,
         (script, effect): (&'static Script, Effect),
         keys: &[String],
@@ -56,8 +56,21 @@ impl Shard {
         refused: StorageError,
         read: impl FnOnce(&mut Parts<'_>) -> Option<T> + Send + 'static,
     ) -> Result<T, StorageError> {
-        let call =
-            Call::with_arguments(script, effect, keys, arguments).replied(TOPIC_BYTES, TOPIC_BYTES_MAX);
+        let room = (TOPIC_BYTES, TOPIC_BYTES_MAX);
+        self.copy_call_of((script, effect), keys, arguments, refused, room, read).await
+    }
+
+    /// The same where the reply has other bytes: about so many, and at most.
+    pub(super) async fn copy_call_of<T: Send + 'static>(
+        &self,
+        (script, effect): (&'static Script, Effect),
+        keys: &[String],
+        arguments: Arguments,
+        refused: StorageError,
+        (expected, bytes_max): (usize, usize),
+        read: impl FnOnce(&mut Parts<'_>) -> Option<T> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let call = Call::with_arguments(script, effect, keys, arguments).replied(expected, bytes_max);
         let answer = self.calls.call(call, |reply| behind_code(reply, read)).await?;
         answer.map_err(|(code, id)| {
             let place = usize::try_from(-code).ok().and_then(|place| place.checked_sub(1));
@@ -73,7 +86,7 @@ impl Shard {
     }
 
     /// Changes a topic, and tells of it.
-    async fn copy_change(
+    pub(super) async fn copy_change(
         &self,
         topic: &TopicName,
         script: &'static Script,
@@ -91,7 +104,7 @@ impl Shard {
         done
     }
 
-    async fn copied(&self, topic: &TopicName) -> Result<CopiedTopic, StorageError> {
+    pub(super) async fn copied(&self, topic: &TopicName) -> Result<CopiedTopic, StorageError> {
         let keys = [self.keys.stream(topic), self.keys.description(topic)];
         let call = (&scripts::COPIED_TOPIC, Effect::Read);
         let name = topic.clone();
@@ -100,6 +113,9 @@ impl Shard {
                 read_copied(&name, parts)
             })
             .await?;
+        if copied.topic.compact_by.is_some() {
+            copied.untold = Some(self.latest_untold(topic).await?);
+        }
         if copied.taken_out.is_some() {
             let deletions = self.deletions(topic).await?;
             let taken_out = copied.taken_out.map(sortable);
@@ -208,8 +224,12 @@ impl Shard {
         if found.freeze.is_none() && found.epoch == other.epoch && other.epoch != Epoch::Unmarked {
             return Ok(());
         }
+        // What the log keeps no more is among the latest messages before it goes.
+        if other.topic.compact_by.is_some() {
+            self.latest_untold(topic).await?;
+        }
         let epoch = digits(other.epoch);
-        let keys = [self.keys.stream(topic), self.keys.deleted(topic)];
+        let keys = [self.keys.stream(topic), self.keys.deleted(topic), self.keys.description(topic)];
         let others = other.taken_out_by_others.map(|id| (format!("~{}", sortable(id)), String::new()));
         let all = deletions.iter().map(|id| (sortable(*id), id.to_string())).chain(others);
         let all: Vec<(String, String)> = all.collect();
@@ -230,6 +250,8 @@ impl Shard {
             other.taken_out.unwrap_or(MessageId::MIN).to_string(),
             text(other.first),
             other.ended.as_ref().map_or_else(String::new, |ended| ended.state.as_str().to_owned()),
+            text(other.untold.and_then(|untold| untold.newest)),
+            text(other.untold.and_then(|untold| untold.keyless)),
         ]
         .iter()
         .collect();
@@ -242,7 +264,7 @@ impl Shard {
 }
 
 /// Returns the digits of an epoch, none where there is none.
-fn digits(epoch: Epoch) -> String {
+pub(super) fn digits(epoch: Epoch) -> String {
     match epoch {
         Epoch::Marked(epoch) => format!("{epoch:016x}"),
         Epoch::Unmarked => String::new(),
@@ -289,6 +311,7 @@ fn read_copied(topic: &TopicName, parts: &mut Parts<'_>) -> Option<CopiedTopic> 
         given,
         taken_out,
         taken_out_by_others: None,
+        untold: None,
         ended,
         freeze: end.and_then(|end| end.freeze),
         topic: describe(topic, &pairs),

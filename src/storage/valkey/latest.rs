@@ -12,7 +12,7 @@ use super::marker::{End, Marker, new_epoch};
 use super::resp::Reply;
 use super::{Shard, scripts};
 use crate::storage::history::Untold;
-use crate::storage::{Batch, Epoch, GapCheck, LatestRange, Range, StorageError, StoredMessage};
+use crate::storage::{Batch, CopiedUntold, Epoch, GapCheck, LatestRange, Range, StorageError, StoredMessage};
 
 /// How often the script is called until it has looked at all messages, of which each call looks at 128 at the least.
 const CALLS_MAX: usize = 1_000_000;
@@ -77,6 +77,18 @@ impl Shard {
             state,
             ..Batch::default()
         })
+    }
+
+    /// Brings the table up to the newest message, and returns what is gone of which it has no trace.
+    pub(super) async fn latest_untold(&self, topic: &TopicName) -> Result<CopiedUntold, StorageError> {
+        let range =
+            LatestRange { after: None, gap_check: GapCheck::None, goes_on: true, limit: 1, bytes_max: 1 };
+        match self.find_latest(topic, Some(MessageId::MAX), range).await {
+            Ok(Found { untold: Untold { newest, keyless }, .. }) => Ok(CopiedUntold { newest, keyless }),
+            // It was, a moment ago.
+            Err(StorageError::NotCompacted) => Ok(CopiedUntold::default()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the message with this id, if it is the latest of its key.

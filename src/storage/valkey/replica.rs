@@ -62,7 +62,7 @@ impl Resolver for Replicas {
         let told = self.primary.replication().map(|(text, _)| replicas_in(&text)).unwrap_or_default();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(told.len());
         let next = turn.and_then(|turn| told.into_iter().nth(turn));
-        *self.found.lock() = next.clone();
+        self.found.lock().clone_from(&next);
         next.ok_or_else(|| "the primary names no replica that follows it".to_owned())
     }
 

@@ -9,7 +9,9 @@ pub(super) use buckets::{
     PUT_BUCKET, READ_KEY, REVOKE_KEYS, TOUCH_KEY, TOUCH_REVISIONS,
 };
 pub(super) use copying::{
-    BEGIN_IMPORT, COPIED_TOPIC, FINISH_IMPORT, FREEZE, IMPORT_DELETIONS, IMPORT_MESSAGES, IMPORT_WAITING,
+    BEGIN_BUCKET, BEGIN_IMPORT, COPIED_BUCKET, COPIED_ENDS, COPIED_KEYS, COPIED_TOPIC, FINISH_BUCKET,
+    FINISH_IMPORT, FREEZE, FREEZE_BUCKET, IMPORT_DELETIONS, IMPORT_ENDS, IMPORT_KEYS, IMPORT_MESSAGES,
+    IMPORT_WAITING,
 };
 pub(super) use deleting::{DELETE_IDLE, DELETE_MESSAGE, DELETE_TOPIC};
 pub(super) use latest::{FORGET_TRIMMED, LATEST};
@@ -274,6 +276,7 @@ mod losing;
 #[macro_use]
 mod trimming;
 mod appending;
+#[macro_use]
 mod buckets;
 mod copying;
 mod deleting;

@@ -213,7 +213,7 @@ impl Sender {
         result: &mut PipelineResult,
     ) -> Vec<(usize, TopicName)> {
         let mut without_ids = Vec::new();
-        let mut acked = self.acked.notes();
+        let mut notes = self.acked.notes();
         for (place, message) in open {
             if asked == Asked::Asking {
                 replies.next();
@@ -222,7 +222,7 @@ impl Sender {
                 AppendReply::Done(Err(StorageError::IdsUsedUp)) => without_ids.push((place, message.topic)),
                 AppendReply::Done(outcome) => {
                     if let Ok(appended) = &outcome {
-                        acked.note(&message.topic, appended.id);
+                        notes.note(&message.topic, appended.id);
                         let is_late = |(_, earlier): &mut (usize, NewMessage)| earlier.topic == message.topic;
                         for (place, _) in result.elsewhere.extract_if(.., is_late) {
                             result.outcomes[place] =

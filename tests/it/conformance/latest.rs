@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde_json::json;
+use tidemill::copying::{Copy, Plan};
 use tidemill::proto::topics::TopicUpdate;
-use tidemill::proto::{GapReason, MessageId, TopicName};
+use tidemill::proto::{GapReason, MessageId, TopicName, TopicSelector};
 use tidemill::storage::{
     Batch, Body, GapCheck, LatestRange, NewMessage, Part, Range, Storage, StorageError, StoredMessage,
     TopicChange, Trim,
 };
 
 use crate::support::dice::Dice;
-use crate::support::ground::{Ground, append_all, expired, ids, length, message, texts};
+use crate::support::ground::{Ground, SOON, append_all, expired, ids, length, message, texts};
 
 /// Fewest messages that a topic keeps here: enough that Valkey, which removes whole nodes of a stream, removes some.
 const KEPT: u64 = 200;
@@ -273,4 +274,50 @@ pub(super) async fn what_has_expired_is_the_latest_and_is_not_returned(ground: &
     append_all(storage, vec![expired(&topic, of_key("a", "2"))]).await;
     let last = append_keys(storage, &topic, &[("b", "3")]).await;
     assert_eq!(ids(&latest_by(storage, &topic, 1).await), last);
+}
+
+pub(super) async fn a_copy_has_the_latest_that_the_log_has_no_more(ground: &Ground) {
+    let storage = &ground.storage;
+    let topic = compacted(ground, Some(KEPT)).await;
+    let old = append_keys(storage, &topic, &[("a", "1"), ("b", "2"), ("c", "3"), ("gone", "null")]).await;
+    append_all(storage, vec![message(&topic, without_key("0"))]).await;
+    append_others(storage, &topic, 1_000).await;
+    storage.upkeep.sweep().await.expect("a sweep");
+    assert!(storage.messages.remove(&topic, old[1]).await.unwrap());
+    let last = append_keys(storage, &topic, &[("c", "4"), ("d", "5")]).await;
+    let before = latest_by(storage, &topic, 30).await;
+    assert_eq!(ids(&before)[..2], [old[0], old[3]]);
+    let first = storage.live.tail(&topic).await.unwrap().first;
+    assert!(first > Some(old[3]), "the log has them no more");
+    let kept = length(storage, &topic).await;
+    let cursors = [MessageId::new(1, 0), old[0], old[2], old[3], last[0]];
+    let told = async || {
+        let mut told = Vec::new();
+        for cursor in cursors {
+            let batch = try_latest(storage, &topic, Some(cursor), (GapCheck::Seen, false)).await.unwrap();
+            told.push((batch.gap, ids(&batch.messages)));
+        }
+        told
+    };
+    let gaps = told().await;
+
+    let other = Ground::memory().await.expect("memory is always there");
+    let plan = Plan {
+        topics: vec![TopicSelector::Topic(topic.clone())],
+        follow: false,
+        switch: false,
+        overwrite: false,
+        patience: SOON,
+    };
+    Copy::new(storage.clone(), other.storage.clone(), plan.clone()).run().await.unwrap();
+    assert_eq!(latest_by(&other.storage, &topic, 30).await, before);
+    storage.topics.delete(&topic).await.unwrap();
+    Copy::new(other.storage.clone(), storage.clone(), plan).run().await.unwrap();
+    assert_eq!(latest_by(storage, &topic, 30).await, before);
+    assert_eq!((told().await, length(storage, &topic).await), (gaps, kept));
+    // The table goes on.
+    storage.upkeep.sweep().await.expect("a sweep");
+    let next = append_keys(storage, &topic, &[("a", "6")]).await;
+    let after = ids(&latest_by(storage, &topic, 30).await);
+    assert_eq!((after[0], after.last().copied()), (old[3], Some(next[0])));
 }

@@ -362,3 +362,32 @@ async fn every_door_tells_what_was_done_to_a_stream_of_another_producer() {
     }
     node.stop().await;
 }
+
+/// A page that is full, and passes what others took out, tells it; those in front of it and behind it do not.
+async fn the_page_that_passes_what_was_taken_out_tells_it(kind: Kind) {
+    let Some(server) = Server::start(kind, &[]).await else { return };
+    let node = Node::start(server.port()).await;
+    let mut ids = Vec::new();
+    for payload in 0..30 {
+        let answer = node.publish(TOPIC, &payload.to_string(), None).await;
+        ids.push(answer.json()["message_id"].as_str().expect("an id").to_owned());
+    }
+    server.command(&["XDEL", KEY, &ids[10], &ids[11]]).await;
+    for (from, missing) in [(0, false), (4, false), (5, true), (9, true), (12, false), (15, false)] {
+        let path = format!("/api/v1/topics/{TOPIC}/messages?limit=5&after={}", ids[from]);
+        let page = node.relay.get(&path).await.json();
+        assert_eq!(page["messages"].as_array().map(Vec::len), Some(5), "{from}");
+        assert_eq!(page["gap"]["reason"] == "trimmed", missing, "{from}: {}", page["gap"]);
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn the_page_that_passes_what_was_taken_out_of_valkey_tells_it() {
+    the_page_that_passes_what_was_taken_out_tells_it(Kind::Valkey).await;
+}
+
+#[tokio::test]
+async fn the_page_that_passes_what_was_taken_out_of_redis_tells_it() {
+    the_page_that_passes_what_was_taken_out_tells_it(Kind::Redis).await;
+}

@@ -9,14 +9,16 @@ use tidemill::config::Settings;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::{TopicUpdate, WhenFull};
 use tidemill::proto::work::{ClaimId, ConsumerName, GroupName, GroupSettings, Ordering};
-use tidemill::proto::{LimitName, MessageId, OrderKey, SeriesName, Timestamp, TopicName};
+use tidemill::proto::{
+    BucketName, KeyName, LimitName, MessageId, OrderKey, SeriesName, Timestamp, TopicName,
+};
 use tidemill::storage::valkey::check::{Outcome, RIGHTS};
 use tidemill::storage::valkey::{Target, Valkey, ValkeyOptions, check};
 use tidemill::storage::{
     AccessEdit, Backend as _, Body, Claim, DeadLetter, Draw, Existing, Expected, GapCheck, GroupStart, Hint,
-    Idempotency, LatestRange, LimitPolicy, NewMessage, NewTicket, Places, Point, Range, Rate, RecordEdit,
-    RunEnding, Selection, Settlement, Storage, StorageError, Take, TakeKind, TicketClaim, TopicPolicy, Trim,
-    Unique, Unspent, Verdict, group_defaults,
+    Idempotency, KeyChange, KeyChanges, KeyCondition, KeyEdit, KeyValue, KeysPart, LatestRange, LimitPolicy,
+    NewMessage, NewTicket, Places, Point, Range, Rate, RecordEdit, RunEnding, Selection, Settlement, Storage,
+    StorageError, Take, TakeKind, TicketClaim, TopicPolicy, Trim, Unique, Unspent, Verdict, group_defaults,
 };
 
 use crate::support::ground::{Heard, followed, node};
@@ -116,6 +118,7 @@ async fn does_everything(storage: &Storage) {
         std::slice::from_ref(&topic)
     );
     is_copied(storage, &topic).await;
+    keys_are_copied(storage).await;
     who_may_do_what(storage).await;
     limits_and_tickets(storage).await;
     works(storage, &topic).await;
@@ -142,6 +145,39 @@ async fn is_copied(storage: &Storage, topic: &TopicName) {
     }
     assert!(!copies.refuses_new_topics().await.expect("it is told"));
     storage.topics.delete(&copy).await.expect("a topic is deleted");
+}
+
+/// Makes a bucket read-only, and takes it over anew.
+async fn keys_are_copied(storage: &Storage) {
+    let (copies, bucket) = (&storage.bucket_copies, &BucketName::parse("copied").expect("a valid name"));
+    let value = KeyValue { bytes: Bytes::from_static(b"1"), content_type: None };
+    let ttl = Some(Duration::from_mins(1));
+    let edit = KeyEdit::Put { value, ttl, fresh: None, owner: KeyName::parse("ada").ok() };
+    let key = KeyName::parse("a").expect("a valid name");
+    let changes = KeyChanges {
+        bucket: bucket.clone(),
+        changes: vec![KeyChange { key, condition: KeyCondition::Anything, edit }],
+        idempotency: None,
+        fence: None,
+        create_bucket: true,
+        timestamp: storage.upkeep.now(),
+    };
+    storage.buckets.change_keys(changes).await.expect("a key is put");
+    copies.freeze_bucket(bucket, true).await.expect("it is frozen");
+    let other = copies.copied_bucket(bucket).await.expect("a bucket is told");
+    let keys = copies.copied_keys(bucket, None, 10, 1_000).await.expect("they are told").keys;
+    let names: Vec<_> = keys.iter().map(|copied| copied.entry.key.clone()).collect();
+    let some = copies.copied_some(bucket, &names, 1_000).await.expect("they are told");
+    assert_eq!(some.len(), names.len());
+    let ends = copies.copied_ends(bucket, None, 10).await.expect("they are told");
+    let changes = copies.copied_changes(bucket, MessageId::MIN, 10, 1_000).await.expect("they are told");
+    storage.buckets.delete_bucket(bucket).await.expect("a bucket is deleted");
+    copies.begin_bucket(&other).await.expect("it is begun");
+    copies.import_keys(bucket, other.epoch, KeysPart::Last(keys)).await.expect("keys are taken over");
+    copies.import_ends(bucket, other.epoch, &ends).await.expect("ends are taken over");
+    let imported = copies.import_changes(bucket, other.epoch, MessageId::MIN, &changes).await;
+    imported.expect("changes are taken over");
+    copies.finish_bucket(&other).await.expect("it is finished");
 }
 
 /// Does what a topic needs that says itself what it keeps.

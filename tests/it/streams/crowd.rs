@@ -116,6 +116,7 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
         schedules: inner.schedules,
         runs: inner.runs,
         copies: inner.copies,
+        bucket_copies: inner.bucket_copies,
         access: inner.access,
         records: inner.records,
         work: inner.work,

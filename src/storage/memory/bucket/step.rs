@@ -287,7 +287,7 @@ impl Bucket {
     }
 
     /// Takes a key out of the table, with everything that belongs to it.
-    fn take_out(&mut self, key: &KeyName) -> Option<StoredKey> {
+    pub(super) fn take_out(&mut self, key: &KeyName) -> Option<StoredKey> {
         let found = *self.keys.remove(key)?;
         self.weight -= found.weight();
         self.keys_cost -= found.cost(key);
@@ -326,7 +326,12 @@ impl Bucket {
         let has_more = digest.is_some() || fresh_until.is_some() || is_counted || !past.is_empty();
         let beside = has_more.then(|| Box::new(Beside { digest, fresh_until, is_counted, past }));
         let value = StoredValue::new(value);
-        let stored = StoredKey { revision, created_at, expires_at, owner, value, beside };
+        self.insert(key, StoredKey { revision, created_at, expires_at, owner, value, beside });
+    }
+
+    /// Puts a key into the table that is not there, with everything that belongs to it.
+    pub(super) fn insert(&mut self, key: &KeyName, stored: StoredKey) {
+        let expires_at = stored.expires_at;
         self.weight += stored.weight();
         self.keys_cost += stored.cost(key);
         if expires_at != NEVER {

@@ -9,10 +9,20 @@ impl Log {
     /// Returns a log without messages, with the epoch of another, or this one where that has none.
     pub(in crate::storage::memory) fn taken_over(other: &CopiedTopic, epoch: Epoch) -> Self {
         let epoch = if other.epoch == Epoch::Unmarked { epoch } else { other.epoch };
+        let before = other.given.unwrap_or(other.length).saturating_sub(other.length);
+        Self::given_before(epoch, other.born, before)
+    }
+
+    /// Returns a log without messages that was given so many before, and gives none less than that.
+    pub(in crate::storage::memory) fn given_before(
+        epoch: Epoch,
+        born: Option<MessageId>,
+        before: u64,
+    ) -> Self {
         let mut log = Self::new(MessageId::MIN, epoch, tidemill_proto::Timestamp::from_millis(0));
         log.last = MessageId::MIN;
-        log.made_after = other.born.and_then(MessageId::previous).unwrap_or(MessageId::MIN);
-        log.given = other.given.unwrap_or(other.length).saturating_sub(other.length);
+        log.made_after = born.and_then(MessageId::previous).unwrap_or(MessageId::MIN);
+        log.given = before;
         log
     }
 
@@ -29,7 +39,18 @@ impl Log {
 
     /// Removes what another log does not keep any more, and takes over its counts.
     pub(in crate::storage::memory) fn finish(&mut self, other: &CopiedTopic, deletions: &[MessageId]) {
-        match other.first {
+        self.finish_as(other.first, other.last, other.given, deletions);
+    }
+
+    /// The same, where the other one has these ends, and was given so many.
+    pub(in crate::storage::memory) fn finish_as(
+        &mut self,
+        first: Option<MessageId>,
+        last: MessageId,
+        given: Option<u64>,
+        deletions: &[MessageId],
+    ) {
+        match first {
             Some(first) => _ = self.trim(Trim::Before(first)),
             None => _ = self.trim(Trim::Keep(0)),
         }
@@ -39,7 +60,7 @@ impl Log {
         let newest = deletions.len().saturating_sub(DELETED_MAX);
         self.deleted = deletions[newest..].iter().copied().collect();
         let known = self.length as u64 + self.deleted.len() as u64;
-        self.given = other.given.unwrap_or(self.given).max(known);
-        self.last = if other.last == MessageId::MIN { self.made_after } else { other.last };
+        self.given = given.unwrap_or(self.given).max(known);
+        self.last = if last == MessageId::MIN { self.made_after } else { last };
     }
 }

@@ -20,6 +20,7 @@ const REVOKED_PER_LOCK_MAX: usize = 100;
 /// How often keys are taken out whose time is over, to make room for a change in its bucket.
 const ROUNDS_MAX: usize = 8;
 
+mod copying;
 #[cfg(test)]
 mod tests;
 
@@ -80,14 +81,16 @@ impl Topics {
         }
         may()?;
         let is_there = self.buckets.contains_key(name);
-        if !is_there {
+        if is_there {
+            self.changing(name)?;
+        } else {
             if !changes.create_bucket {
                 return Err(StorageError::NoBucket);
             }
             if let Some(answer) = changed_without_bucket(&changes.changes) {
                 return Ok(answer);
             }
-            self.check_buckets_limit()?;
+            self.check_may_make_bucket()?;
         }
         // Made where everything else has been found to be right.
         let made = (!is_there).then(|| self.new_bucket(BucketSettings::default(), now));
@@ -217,7 +220,7 @@ impl Topics {
 
     /// Has keys of a bucket expire whose time is over, a bounded number of them.
     fn expire_in(&mut self, name: &BucketName, now: Timestamp) -> usize {
-        let over = self.buckets.get(name).map_or_else(Vec::new, |bucket| bucket.over(now, EXPIRED_MAX));
+        let over = self.changing(name).map_or_else(|_| Vec::new(), |bucket| bucket.over(now, EXPIRED_MAX));
         self.take_out(name, &over, now, now);
         over.len()
     }
@@ -252,7 +255,7 @@ impl Topics {
         timestamp: Timestamp,
         now: Timestamp,
     ) -> Result<(u64, Option<KeyName>), StorageError> {
-        let keys = self.bucket(name)?.owned_by(owner, after, REVOKED_PER_LOCK_MAX);
+        let keys = self.changing(name)?.owned_by(owner, after, REVOKED_PER_LOCK_MAX);
         let deleted = self.take_out(name, &keys, timestamp, now);
         Ok((deleted, keys.into_iter().nth(REVOKED_PER_LOCK_MAX - 1)))
     }
@@ -279,7 +282,7 @@ impl Topics {
         if *create_bucket && !self.buckets.contains_key(name) {
             // A bucket is not made for who is refused then.
             let needed = bytes_of_empty(name) + Bucket::bytes_of_fill(key);
-            self.check_buckets_limit()?;
+            self.check_may_make_bucket()?;
             self.make_room(|_| needed, needed)?;
             self.put_bucket(name, BucketSettings::default(), now)?;
         }
@@ -291,6 +294,7 @@ impl Topics {
         if let Some(end) = bucket.filled_until(key, now) {
             return Ok(KeyFill::Filling { stale, over_in: until(end, now) });
         }
+        self.changing(name)?;
         self.with_bucket(name, |bucket| bucket.purge_fills(now, ENDED_PER_FILL));
         let needed = Bucket::bytes_of_fill(key);
         self.make_room(|_| needed, needed)?;
@@ -322,17 +326,24 @@ impl Topics {
         settings: BucketSettings,
         now: Timestamp,
     ) -> Result<(BucketState, bool), StorageError> {
-        if let Some(bucket) = self.buckets.get_mut(name) {
-            bucket.settings = settings;
-            return Ok((bucket.state(name), false));
+        if self.buckets.contains_key(name) {
+            self.changing(name)?;
+            return Ok(self.with_bucket(name, |bucket| {
+                bucket.settings = settings;
+                (bucket.state(name), false)
+            }));
         }
-        self.check_buckets_limit()?;
+        self.check_may_make_bucket()?;
         let needed = bytes_of_empty(name);
         self.make_room(|_| needed, needed)?;
         let bucket = self.new_bucket(settings, now);
         let state = bucket.state(name);
         self.insert_bucket(name, bucket);
         Ok((state, true))
+    }
+
+    fn check_may_make_bucket(&self) -> Result<(), StorageError> {
+        if self.refuses_new { Err(StorageError::ReadOnly) } else { self.check_buckets_limit() }
     }
 
     fn check_buckets_limit(&self) -> Result<(), StorageError> {

@@ -12,9 +12,10 @@ use super::super::segment::BODY_BYTES_MAX;
 use super::super::work::Kept;
 use super::{Shortage, StoredTopic, Topics, bytes_of_empty};
 use crate::storage::copying::follow_each_other;
+use crate::storage::history::Untold;
 use crate::storage::{
-    CopiedGroup, CopiedTopic, Epoch, Freeze, GapCheck, Range, StorageError, StoredMessage, StoredRecurring,
-    TopicPolicy, WaitingMessage,
+    CopiedGroup, CopiedTopic, CopiedUntold, Epoch, Freeze, GapCheck, Range, StorageError, StoredMessage,
+    StoredRecurring, TopicPolicy, WaitingMessage,
 };
 
 /// What is kept of a topic that is taken over: all, until that is done.
@@ -33,8 +34,12 @@ impl Topics {
             first: tail.first,
             last: tail.last.unwrap_or(MessageId::MIN),
             given: tail.given,
-            taken_out: None,
+            taken_out: topic.log.deletions().last(),
             taken_out_by_others: None,
+            untold: topic.latest.as_ref().map(|latest| {
+                let Untold { newest, keyless } = latest.untold();
+                CopiedUntold { newest, keyless }
+            }),
             ended: topic.ended.as_deref().cloned(),
             freeze: topic.freeze,
         })
@@ -218,11 +223,20 @@ impl Topics {
         }
         let topic = self.topics.get_mut(name).ok_or(StorageError::NoTopic)?;
         let (bytes, length, empty) = (topic.log.bytes(), topic.log.length(), topic.empty_bytes(name));
+        // From all that has come: what the log keeps no more goes then.
+        let by = other.topic.compact_by.as_deref();
+        topic.latest = by.and_then(|field| topic.latest_by(field));
+        if let Some(latest) = &mut topic.latest {
+            for id in deletions {
+                latest.forget(*id);
+            }
+            let CopiedUntold { newest, keyless } = other.untold.unwrap_or_default();
+            latest.set_untold(Untold { newest, keyless });
+        }
         topic.log.finish(other, deletions);
         topic.freeze = None;
         topic.ended = other.ended.clone().map(Box::new);
         topic.describe_as(other);
-        topic.latest = other.topic.compact_by.as_deref().and_then(|field| topic.latest_by(field));
         topic.touched_at = now;
         self.messages = self.messages - length + topic.log.length();
         self.logs_bytes = self.logs_bytes - bytes + topic.log.bytes();

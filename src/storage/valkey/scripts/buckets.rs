@@ -13,8 +13,8 @@
 //! (`own.parent`, in base64url), until when the value is fresh (ms; with a `~` in front where the key's fill has lived by how often
 //! it was read), and its content type. What there is not is a `-`; owner and content type have a `=` in front.
 //!
-//! Scripts answer a table whose first number is 0 where all is well, 1 where there is no such bucket, and below 0 the place
-//! of a key that another program has. What a step does to the log comes first: it is the one thing that can be refused,
+//! Scripts answer a table whose first number is 0 where all is well, 1 where there is no such bucket, 15 where it is frozen (see
+//! `copying::buckets`), and below 0 the place of a key that another program has. What a step does to the log comes first: it is the one thing that can be refused,
 //! and then nothing is changed.
 
 use super::Script;
@@ -44,6 +44,28 @@ end
     };
 }
 
+/// Defines `weight_of(head)`: what a key has with its past; and `take_out(key, head)`, which removes it from the table.
+/// KEYS: those of a bucket.
+macro_rules! table_of_keys {
+    () => {
+        r"
+local function weight_of(head)
+  local weight = head.size
+  if head.past == '-' then return weight end
+  for size in string.gmatch(head.past, ':(%d+)') do weight = weight + tonumber(size) end
+  return weight
+end
+local function take_out(key, head)
+  redis.call('HDEL', KEYS[3], key)
+  redis.call('ZREM', KEYS[4], key)
+  redis.call('ZREM', KEYS[5], key)
+  for revision in string.gmatch(head.past, '([^,:]+):') do redis.call('HDEL', KEYS[6], key .. '/' .. revision) end
+  if head.owner ~= '-' then redis.call('ZREM', KEYS[7], string.sub(head.owner, 2) .. '/' .. key) end
+end
+"
+    };
+}
+
 /// What scripts begin with that change a bucket: they define `now` (ms), `facts`, and what follows, and answer where there
 /// is no bucket, or a key is another program's. KEYS: log, facts, values, names, due, past, owned, fills, reads. ARGV: changes and
 /// bytes that the log keeps, the doorbell's channel and the notice.
@@ -58,29 +80,18 @@ macro_rules! changes_a_bucket {
             head_of!(),
             foreign!(),
             ring!(),
+            table_of_keys!(),
             r#"
 local facts = redis.pcall('HMGET', KEYS[2], 'epoch', 'history', 'ttl', 'age', 'max_keys', 'max_bytes', 'bytes',
-  'adaptive_min', 'adaptive_max')
+  'adaptive_min', 'adaptive_max', 'freeze')
 if foreign(facts) then return {-2} end
 if not facts[1] then return {1} end
+if facts[10] then return {15} end
 for at, command in pairs({[1] = 'XLEN', [3] = 'HLEN', [4] = 'ZCARD', [5] = 'ZCARD', [6] = 'HLEN', [7] = 'ZCARD'}) do
   if foreign(redis.pcall(command, KEYS[at])) then return {-at} end
 end
 local fills = redis.pcall('HLEN', KEYS[8])
 if foreign(fills) then return {-8} end
-local function weight_of(head)
-  local weight = head.size
-  if head.past == '-' then return weight end
-  for size in string.gmatch(head.past, ':(%d+)') do weight = weight + tonumber(size) end
-  return weight
-end
-local function take_out(key, head)
-  redis.call('HDEL', KEYS[3], key)
-  redis.call('ZREM', KEYS[4], key)
-  redis.call('ZREM', KEYS[5], key)
-  for revision in string.gmatch(head.past, '([^,:]+):') do redis.call('HDEL', KEYS[6], key .. '/' .. revision) end
-  if head.owner ~= '-' then redis.call('ZREM', KEYS[7], string.sub(head.owner, 2) .. '/' .. key) end
-end
 local function log(key, change, more, payload, kind, timestamp)
   local metadata = '{"key":"' .. key .. '","change":"' .. change .. (more and '","more":true}' or '"}')
   -- With room for all that may follow.

@@ -176,22 +176,30 @@ return failed or {0}
 
 /// Takes over which messages were deleted by request, or were taken out by others.
 ///
-/// KEYS: stream, deleted ids. ARGV: epoch, then pairs of what is remembered and the id of the message, which is empty where
-/// that is for others to tell.
+/// KEYS: stream, deleted ids, description. ARGV: epoch, then pairs of what is remembered and the id of the message, which is
+/// empty where that is for others to tell. The latest messages of a topic that is compacted were looked at before.
 pub(in super::super) static IMPORT_DELETIONS: Script = Script::new(concat!(
     kind!(),
     is_foreign!(),
     marker_of!(),
     is_of_another!(),
+    sortable!(),
+    info_of!(),
     end_of!(),
+    latest!(),
     state_of!(),
     importing!(),
     r"
 if state ~= 'importing' or not is_it then return {3} end
+if is_foreign(KEYS[3], 'hash') then return {-3} end
 if is_foreign(KEYS[2], 'zset') then return {-2} end
 local score = string.format('%.0f', score_of(marker))
+local by = redis.call('HGET', KEYS[3], 'compact_by')
 for at = 2, #ARGV, 2 do
-  if ARGV[at + 1] ~= '' then redis.call('XDEL', KEYS[1], ARGV[at + 1]) end
+  if ARGV[at + 1] ~= '' then
+    redis.call('XDEL', KEYS[1], ARGV[at + 1])
+    if by then latest_drop(latest_keys(KEYS[1]), ARGV[at], by) end
+  end
   redis.call('ZADD', KEYS[2], score, ARGV[at])
 end
 return {0}
@@ -201,8 +209,9 @@ return {0}
 /// Ends taking over.
 ///
 /// KEYS: stream, description. ARGV: epoch, last id, entries ever added (empty where nobody knows), the newest id taken out,
-/// the first id that is kept (empty for none), how the topic has ended (empty where it has not), then field and value pairs
-/// of the description. Answers 3 where the topic is not, and was not, taken over under this epoch, and `{4, id}` where a
+/// the first id that is kept (empty for none), how the topic has ended (empty where it has not), the newest message, and the
+/// newest without a key, of which the table of the latest messages has no trace (each may be empty), then field and value
+/// pairs of the description. Answers 3 where the topic is not, and was not, taken over under this epoch, and `{4, id}` where a
 /// later message was.
 pub(in super::super) static FINISH_IMPORT: Script = Script::new(concat!(
     kind!(),
@@ -211,6 +220,7 @@ pub(in super::super) static FINISH_IMPORT: Script = Script::new(concat!(
     sortable!(),
     info_of!(),
     end_of!(),
+    latest!(),
     state_of!(),
     give!(),
     importing!(),
@@ -222,10 +232,18 @@ if sortable(last) > sortable(ARGV[2]) then return {4, last} end
 if ARGV[5] == '' then redis.call('XTRIM', KEYS[1], 'MAXLEN', '0')
 else redis.call('XTRIM', KEYS[1], 'MINID', ARGV[5]) end
 redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[2], unpack(ARGV, 7))
+redis.call('HSET', KEYS[2], unpack(ARGV, 9))
 local info = info_of(KEYS[1])
 local added = math.max(tonumber(ARGV[3]) or info['entries-added'] or 0, info['length'])
 give(KEYS[1], ARGV[2], {'ENTRIESADDED', string.format('%.0f', added), 'MAXDELETEDID', ARGV[4]})
+local by = redis.call('HGET', KEYS[2], 'compact_by')
+local facts = latest_keys(KEYS[1]).facts
+if by and redis.call('HGET', facts, 'of') == string.sub(marker, 16, 31) .. ' ' .. by then
+  redis.call('HDEL', facts, 'from', 'upto', 'keyless')
+  if ARGV[7] ~= '' then redis.call('HSET', facts, 'upto', ARGV[7]) end
+  if ARGV[8] ~= '' then redis.call('HSET', facts, 'keyless', ARGV[8]) end
+  if redis.call('HGET', facts, 'at') == last then redis.call('HSET', facts, 'nth', string.format('%.0f', added)) end
+end
 if ARGV[6] ~= '' then
   redis.call('XGROUP', 'CREATE', KEYS[1], 'tidemill-end:' .. ARGV[6] .. ':' .. ARGV[2], '0')
   redis.call('XSETID', KEYS[1], '18446744073709551615-18446744073709551615')
@@ -270,3 +288,10 @@ if ms > 0 then redis.call('HSET', KEYS[3], 'last', string.format('%.0f %.0f', ms
 return {0}
 "
 ));
+
+mod buckets;
+
+pub(in super::super) use buckets::{
+    BEGIN_BUCKET, COPIED_BUCKET, COPIED_ENDS, COPIED_KEYS, FINISH_BUCKET, FREEZE_BUCKET, IMPORT_ENDS,
+    IMPORT_KEYS,
+};

@@ -2,9 +2,10 @@
 
 use async_trait::async_trait;
 use tidemill::proto::work::GroupName;
-use tidemill::proto::{MessageId, TopicName};
+use tidemill::proto::{BucketName, KeyName, MessageId, Timestamp, TopicName};
 use tidemill::storage::{
-    CopiedGroup, CopiedTopic, CopyStore, Epoch, StorageError, StoredMessage, StoredRecurring, WaitingMessage,
+    BucketCopyStore, CopiedBucket, CopiedGroup, CopiedKey, CopiedKeys, CopiedTopic, CopyStore, Epoch,
+    KeysPart, StorageError, StoredMessage, StoredRecurring, WaitingMessage,
 };
 
 use super::Faulty;
@@ -77,5 +78,92 @@ impl CopyStore for Faulty {
 
     async fn finish_import(&self, other: &CopiedTopic, deletions: &[MessageId]) -> Result<(), StorageError> {
         self.inner.copies.finish_import(other, deletions).await
+    }
+}
+
+/// The same of buckets.
+#[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
+#[async_trait]
+impl BucketCopyStore for Faulty {
+    async fn copied_bucket(&self, bucket: &BucketName) -> Result<CopiedBucket, StorageError> {
+        self.inner.bucket_copies.copied_bucket(bucket).await
+    }
+
+    async fn copied_keys(
+        &self,
+        bucket: &BucketName,
+        after: Option<&KeyName>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<CopiedKeys, StorageError> {
+        self.inner.bucket_copies.copied_keys(bucket, after, limit, bytes_max).await
+    }
+
+    async fn copied_some(
+        &self,
+        bucket: &BucketName,
+        keys: &[KeyName],
+        bytes_max: usize,
+    ) -> Result<Vec<Option<CopiedKey>>, StorageError> {
+        self.inner.bucket_copies.copied_some(bucket, keys, bytes_max).await
+    }
+
+    async fn copied_ends(
+        &self,
+        bucket: &BucketName,
+        after: Option<&KeyName>,
+        limit: usize,
+    ) -> Result<Vec<(KeyName, Option<Timestamp>)>, StorageError> {
+        self.inner.bucket_copies.copied_ends(bucket, after, limit).await
+    }
+
+    async fn copied_changes(
+        &self,
+        bucket: &BucketName,
+        after: MessageId,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<StoredMessage>, StorageError> {
+        self.inner.bucket_copies.copied_changes(bucket, after, limit, bytes_max).await
+    }
+
+    async fn freeze_bucket(&self, bucket: &BucketName, frozen: bool) -> Result<(), StorageError> {
+        self.inner.bucket_copies.freeze_bucket(bucket, frozen).await
+    }
+
+    async fn begin_bucket(&self, other: &CopiedBucket) -> Result<(), StorageError> {
+        self.inner.bucket_copies.begin_bucket(other).await
+    }
+
+    async fn import_keys(
+        &self,
+        bucket: &BucketName,
+        epoch: Epoch,
+        keys: KeysPart,
+    ) -> Result<(), StorageError> {
+        self.inner.bucket_copies.import_keys(bucket, epoch, keys).await
+    }
+
+    async fn import_ends(
+        &self,
+        bucket: &BucketName,
+        epoch: Epoch,
+        ends: &[(KeyName, Option<Timestamp>)],
+    ) -> Result<(), StorageError> {
+        self.inner.bucket_copies.import_ends(bucket, epoch, ends).await
+    }
+
+    async fn import_changes(
+        &self,
+        bucket: &BucketName,
+        epoch: Epoch,
+        after: MessageId,
+        changes: &[StoredMessage],
+    ) -> Result<(), StorageError> {
+        self.inner.bucket_copies.import_changes(bucket, epoch, after, changes).await
+    }
+
+    async fn finish_bucket(&self, other: &CopiedBucket) -> Result<(), StorageError> {
+        self.inner.bucket_copies.finish_bucket(other).await
     }
 }

@@ -120,7 +120,11 @@ local now, due = now_ms(), redis.call('ZSCORE', KEYS[3], ARGV[1])
 if due and tonumber(due) <= now then return false end
 local record = redis.call('HGET', KEYS[2], ARGV[1])
 if not record then return false end
-local facts = redis.call('HMGET', KEYS[1], 'ttl', 'age')
+local facts = redis.call('HMGET', KEYS[1], 'ttl', 'age', 'freeze')
+if facts[3] then
+  if ARGV[3] ~= '1' then record = string.match(record, '^[^\n]*\n') end
+  return {due or '', record, ''}
+end
 local ttl, age = tonumber(ARGV[2]) or tonumber(facts[1] or ''), tonumber(facts[2] or '')
 local over = ttl and now + ttl
 if age then over = math.min(over or math.huge, tonumber(head_of(record).created) + age) end
@@ -144,14 +148,15 @@ pub(in crate::storage::valkey) static TOUCH_REVISIONS: Script = Script::new(conc
     head_of!(),
     r"
 local now, ttl = now_ms(), tonumber(ARGV[1])
-local age = tonumber(redis.call('HGET', KEYS[1], 'age') or '')
+local facts = redis.call('HMGET', KEYS[1], 'age', 'freeze')
+local age = tonumber(facts[1] or '')
 local before = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
 local answer = {''}
 for at = 2, #ARGV, 2 do
   local due, record = redis.call('ZSCORE', KEYS[3], ARGV[at]), redis.call('HGET', KEYS[2], ARGV[at])
   local head = record and head_of(record)
   local is_there = head and head.revision == ARGV[at + 1] and not (due and tonumber(due) <= now)
-  if is_there then
+  if is_there and not facts[2] then
     local over = now + ttl
     if age then over = math.min(over, tonumber(head.created) + age) end
     redis.call('ZADD', KEYS[3], string.format('%.0f', over), ARGV[at])

@@ -1,0 +1,313 @@
+//! Copying buckets of keys.
+//!
+//! All keys are read once, while they change; then the log tells which have changed since, and these are read again, until
+//! nothing has changed any more. Where the log does not go back that far, all are read again.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tidemill_proto::{BucketName, KeyName, MessageId, TopicName};
+
+use super::error::not_imported;
+use super::{AT_ONCE, Action, After, Copy, CopyError, PAGE_BYTES, Side};
+use crate::storage::{CopiedBucket, Freeze, IMPORTED_MAX, KeysPart, Logged, StorageError};
+
+/// Names that are asked for at once.
+const NAMES: usize = 1_000;
+/// How often it is looked at what has changed meanwhile, where the bucket is copied once and is not read-only.
+const ROUNDS_MAX: usize = 200;
+
+/// What a copy would do with a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedBucket {
+    /// The bucket.
+    pub bucket: BucketName,
+    /// What would be done.
+    pub action: Action,
+    /// Keys that it has.
+    pub keys: u64,
+}
+
+/// Returns the names of all buckets of a storage, in their order.
+pub(super) async fn all(storage: &crate::storage::Storage) -> Result<Vec<BucketName>, StorageError> {
+    let mut names: Vec<BucketName> = Vec::new();
+    loop {
+        let page = storage.buckets.bucket_names(names.last(), NAMES).await?;
+        let is_last = page.len() < NAMES;
+        names.extend(page);
+        if is_last {
+            return Ok(names);
+        }
+    }
+}
+
+/// Whether the log of a bucket tells of all changes behind one.
+fn tells_behind(source: &CopiedBucket, known: MessageId) -> bool {
+    known == source.last || source.first.is_some_and(|first| first <= known)
+}
+
+impl Copy {
+    /// Returns the names of the buckets that are copied: all, or none where topics are named.
+    pub(super) async fn buckets(&self) -> Result<Vec<BucketName>, CopyError> {
+        if !self.plan.topics.is_empty() {
+            return Ok(Vec::new());
+        }
+        all(&self.from).await.map_err(|error| CopyError::Storage { side: Side::Source, topic: None, error })
+    }
+
+    /// Returns what would be done with buckets, and does nothing.
+    ///
+    /// # Errors
+    /// A side failed.
+    pub async fn plan_buckets(&self) -> Result<Vec<PlannedBucket>, CopyError> {
+        let buckets = self.patiently(|| self.buckets()).await?;
+        let plan = async |bucket: BucketName| self.patiently(|| self.plan_bucket(&bucket)).await;
+        let planned = stream::iter(buckets).map(plan).buffered(AT_ONCE);
+        let planned: Vec<Option<PlannedBucket>> = planned.try_collect().await?;
+        Ok(planned.into_iter().flatten().collect())
+    }
+
+    async fn plan_bucket(&self, bucket: &BucketName) -> Result<Option<PlannedBucket>, CopyError> {
+        let Some(source) = self.source_bucket(bucket).await? else { return Ok(None) };
+        let action = match self.look_at_bucket(Side::Target, bucket).await? {
+            None => Action::Make,
+            Some(target) if target.epoch != source.epoch => Action::Overwrite,
+            Some(target) if target.freeze == Some(Freeze::Importing) => Action::GoOn,
+            Some(target) if target.last >= source.last => Action::Keep,
+            Some(_) => Action::Overwrite,
+        };
+        Ok(Some(PlannedBucket { bucket: bucket.clone(), action, keys: source.state.keys }))
+    }
+
+    async fn look_at_bucket(
+        &self,
+        side: Side,
+        bucket: &BucketName,
+    ) -> Result<Option<CopiedBucket>, CopyError> {
+        let storage = match side {
+            Side::Source => &self.from,
+            Side::Target => &self.to,
+        };
+        match storage.bucket_copies.copied_bucket(bucket).await {
+            Ok(found) => Ok(Some(found)),
+            Err(StorageError::NoBucket) => Ok(None),
+            Err(error) => Err(side.failed(&TopicName::log_of(bucket))(error)),
+        }
+    }
+
+    async fn source_bucket(&self, bucket: &BucketName) -> Result<Option<CopiedBucket>, CopyError> {
+        let found = self.look_at_bucket(Side::Source, bucket).await?;
+        if found.as_ref().is_some_and(|found| found.freeze == Some(Freeze::Importing)) {
+            let (topic, why) =
+                (TopicName::log_of(bucket), "it is being copied to the source itself, and is not whole");
+            return Err(CopyError::NotCopied { topic, why });
+        }
+        Ok(found)
+    }
+
+    /// Has a bucket of the target be where it can get keys; `None` where it is whole.
+    async fn target_bucket(&self, source: &CopiedBucket) -> Result<Option<CopiedBucket>, CopyError> {
+        let bucket = &source.state.bucket;
+        let log = TopicName::log_of(bucket);
+        if let Some(target) = self.look_at_bucket(Side::Target, bucket).await? {
+            let is_importing = target.freeze == Some(Freeze::Importing);
+            if target.epoch == source.epoch {
+                if is_importing {
+                    self.made.lock().insert(log);
+                    return Ok(Some(target));
+                }
+                if target.last >= source.last {
+                    return Ok(None);
+                }
+            }
+            // At the source it was deleted and made again meanwhile.
+            let is_ours = is_importing && self.made.lock().contains(&log);
+            if !self.plan.overwrite && !is_ours {
+                return Err(CopyError::Taken(log));
+            }
+            match self.to.buckets.delete_bucket(bucket).await {
+                Ok(()) | Err(StorageError::NoBucket) => {}
+                Err(error) => return Err(Side::Target.failed(&log)(error)),
+            }
+        }
+        match self.to.bucket_copies.begin_bucket(source).await {
+            Ok(()) => {}
+            Err(StorageError::TopicExists) => return Err(CopyError::Changed(log)),
+            Err(error) => return Err(Side::Target.failed(&log)(error)),
+        }
+        self.made.lock().insert(log);
+        Ok(Some(CopiedBucket { last: MessageId::MIN, has_keys: false, ..source.clone() }))
+    }
+
+    /// Copies what a bucket has not got yet, and finishes it where that is all.
+    pub(super) async fn copy_bucket(&self, bucket: &BucketName) -> Result<After, CopyError> {
+        let log = TopicName::log_of(bucket);
+        if self.finished.lock().contains(&log) {
+            return Ok(After::Finished);
+        }
+        let Some(mut source) = self.source_bucket(bucket).await? else { return Ok(After::Gone) };
+        // One that was made as the source became read-only.
+        if self.plan.follow && source.freeze.is_none() && self.is_switched().await? {
+            let frozen = self.from.bucket_copies.freeze_bucket(bucket, true).await;
+            frozen.map_err(Side::Source.failed(&log))?;
+            let Some(frozen) = self.source_bucket(bucket).await? else { return Ok(After::Gone) };
+            source = frozen;
+        }
+        let Some(target) = self.target_bucket(&source).await? else {
+            self.finish_bucket(&log);
+            return Ok(After::Finished);
+        };
+        let mut last = target.last;
+        // What is known of the keys is at least what they were at this change.
+        let mut known = last;
+        if !target.has_keys || !tells_behind(&source, last) {
+            known = source.last;
+            self.copy_keys(&source).await?;
+        }
+        for _ in 0..ROUNDS_MAX {
+            last = self.copy_changes(&source, last, known).await?;
+            if self.plan.follow && source.freeze.is_none() {
+                return Ok(After::Waiting);
+            }
+            let Some(now) = self.source_bucket(bucket).await? else { return Ok(After::Gone) };
+            if now.epoch != source.epoch || !tells_behind(&now, known.max(source.last)) {
+                break;
+            }
+            known = known.max(source.last);
+            if now.last == source.last {
+                self.copy_ends(&now).await?;
+                let whole = CopiedBucket { freeze: None, ..now };
+                let finished = self.to.bucket_copies.finish_bucket(&whole).await;
+                finished.map_err(|error| not_imported(&log, error))?;
+                self.finish_bucket(&log);
+                return Ok(After::Finished);
+            }
+            source = now;
+        }
+        let why = "it is changed faster than it is copied; make the source read-only, or follow it";
+        Err(CopyError::NotCopied { topic: log, why })
+    }
+
+    fn finish_bucket(&self, log: &TopicName) {
+        self.finished.lock().insert(log.clone());
+        self.progress.buckets_finished.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Copies all keys, in place of those that the target has.
+    async fn copy_keys(&self, source: &CopiedBucket) -> Result<(), CopyError> {
+        let bucket = &source.state.bucket;
+        let log = TopicName::log_of(bucket);
+        let read = async |after: Option<&KeyName>| {
+            let page = self.from.bucket_copies.copied_keys(bucket, after, IMPORTED_MAX, PAGE_BYTES).await;
+            page.map_err(Side::Source.failed(&log))
+        };
+        let mut is_first = true;
+        let mut page = read(None).await?;
+        loop {
+            let (count, next) = (page.keys.len(), page.next);
+            let part = match (is_first, &next) {
+                (true, _) => KeysPart::First(page.keys),
+                (false, Some(_)) => KeysPart::More(page.keys),
+                (false, None) => KeysPart::Last(page.keys),
+            };
+            let is_last = matches!(part, KeysPart::Last(_));
+            let import = self.to.bucket_copies.import_keys(bucket, source.epoch, part);
+            let following = async {
+                match &next {
+                    Some(next) => read(Some(next)).await,
+                    None => Ok(crate::storage::CopiedKeys::default()),
+                }
+            };
+            let (imported, following) = tokio::join!(import, following);
+            imported.map_err(|error| not_imported(&log, error))?;
+            self.progress.keys.fetch_add(count as u64, Ordering::Relaxed);
+            *self.fails_since.lock() = None;
+            if is_last {
+                return Ok(());
+            }
+            (page, is_first) = (following?, false);
+        }
+    }
+
+    /// Copies what the log has behind a change, up to the last that there was, and the keys that were changed behind what is
+    /// known of them; returns the last change that the target has.
+    async fn copy_changes(
+        &self,
+        source: &CopiedBucket,
+        last: MessageId,
+        known: MessageId,
+    ) -> Result<MessageId, CopyError> {
+        let bucket = &source.state.bucket;
+        let log = TopicName::log_of(bucket);
+        let mut last = last;
+        while last < source.last {
+            let found = self.from.bucket_copies.copied_changes(bucket, last, IMPORTED_MAX, PAGE_BYTES).await;
+            let mut changes = found.map_err(Side::Source.failed(&log))?;
+            changes.truncate(changes.partition_point(|change| change.id <= source.last));
+            let Some(end) = changes.last().map(|change| change.id) else { break };
+            let unknown = changes.iter().filter(|change| change.id > known);
+            let keys: BTreeSet<KeyName> =
+                unknown.filter_map(|change| Some(Logged::of(change)?.key)).collect();
+            self.copy_some(source, keys.into_iter().collect()).await?;
+            let imported = self.to.bucket_copies.import_changes(bucket, source.epoch, last, &changes).await;
+            imported.map_err(|error| not_imported(&log, error))?;
+            *self.fails_since.lock() = None;
+            last = end;
+        }
+        Ok(last)
+    }
+
+    /// Copies keys as they are now.
+    async fn copy_some(&self, source: &CopiedBucket, keys: Vec<KeyName>) -> Result<(), CopyError> {
+        let bucket = &source.state.bucket;
+        let log = TopicName::log_of(bucket);
+        let mut left = &keys[..];
+        while !left.is_empty() {
+            let found = self.from.bucket_copies.copied_some(bucket, left, PAGE_BYTES).await;
+            let found = found.map_err(Side::Source.failed(&log))?;
+            let count = found.len();
+            let part = KeysPart::Changed(left.iter().cloned().zip(found).collect());
+            let imported = self.to.bucket_copies.import_keys(bucket, source.epoch, part).await;
+            imported.map_err(|error| not_imported(&log, error))?;
+            self.progress.keys.fetch_add(count as u64, Ordering::Relaxed);
+            left = &left[count..];
+        }
+        Ok(())
+    }
+
+    /// Copies when keys are over: that they were touched is in no log.
+    async fn copy_ends(&self, source: &CopiedBucket) -> Result<(), CopyError> {
+        let bucket = &source.state.bucket;
+        let log = TopicName::log_of(bucket);
+        let mut after = None;
+        loop {
+            let ends = self.from.bucket_copies.copied_ends(bucket, after.as_ref(), IMPORTED_MAX).await;
+            let ends = ends.map_err(Side::Source.failed(&log))?;
+            let Some((key, _)) = ends.last() else { return Ok(()) };
+            after = Some(key.clone());
+            let imported = self.to.bucket_copies.import_ends(bucket, source.epoch, &ends).await;
+            imported.map_err(|error| not_imported(&log, error))?;
+        }
+    }
+
+    /// Deletes at the target the buckets that this copy has made and that are gone from the source.
+    pub(super) async fn forget_gone_buckets(&self, buckets: &[BucketName]) -> Result<(), CopyError> {
+        let there: BTreeSet<&BucketName> = buckets.iter().collect();
+        let made: Vec<BucketName> = self.made.lock().iter().filter_map(TopicName::bucket).collect();
+        for bucket in made.iter().filter(|bucket| !there.contains(bucket)) {
+            let forget = || async {
+                let target = self.look_at_bucket(Side::Target, bucket).await?;
+                if target.is_none_or(|target| target.freeze != Some(Freeze::Importing)) {
+                    return Ok(());
+                }
+                match self.to.buckets.delete_bucket(bucket).await {
+                    Ok(()) | Err(StorageError::NoBucket) => Ok(()),
+                    Err(error) => Err(Side::Target.failed(&TopicName::log_of(bucket))(error)),
+                }
+            };
+            self.patiently(forget).await?;
+        }
+        Ok(())
+    }
+}
