@@ -149,9 +149,9 @@ fn what_was_taken_out_ahead_is_told_by_the_read_that_comes_by() {
 
 #[test]
 fn who_was_passed_over_is_told_what_went_with_an_earlier_topic() {
-    let judged = |facts: Facts, epoch, by| {
+    let judged = |facts: &Facts, epoch, by| {
         let gap_check = GapCheck::Follows { epoch, given: None, knows_of: Some(id(by)) };
-        let verdict = verdict(&facts, MessageId::MIN, gap_check, Behind::default());
+        let verdict = verdict(facts, MessageId::MIN, gap_check, Behind::default());
         verdict.map(|verdict| (verdict.gap.reason, verdict.gap.missed, verdict.resume))
     };
     let start = Some(MessageId::MIN);
