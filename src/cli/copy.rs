@@ -16,9 +16,10 @@ use super::storages::{Keys, Opened};
 use crate::copying::{Action, Copy as Copying, CopyError, Plan, Planned, PlannedBucket, Progress, Reached};
 
 const EXAMPLES: &str = "\
-Ids, times, payloads, metadata, and what topics keep and say of themselves are the same at the target,
-and so are the positions of readers. A topic takes messages at the target once it is whole.
-A copy that is broken off is gone on with by the same command. It says every few seconds how far it is.
+Ids, times, payloads, metadata, and what topics keep and say of themselves are the same at the
+target, and so are the positions of readers. A topic takes messages at the target once it is whole.
+A copy that is broken off is gone on with by the same command. It says how far it is every few
+seconds.
 
 Examples:
   tidemill copy --from valkey://old:6379 --to valkey://new:6379 --dry-run

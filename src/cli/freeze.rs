@@ -11,9 +11,9 @@ use super::storages::{Keys, Opened};
 use crate::copying::{Frozen, freeze};
 
 const EXAMPLES: &str = "\
-A publish to a topic that is read-only is refused with the problem `read_only`, by every relay on that
-storage, from the moment on at which it is made so; reading and working go on. Without topics all are
-made read-only, and all buckets of keys, and no more are made.
+A publish to a topic that is read-only is refused with the problem `read_only`, by every relay on
+that storage, from the moment on at which it is made so; reading and working go on. Without topics
+all are made read-only, and all buckets of keys, and no more are made.
 
 Examples:
   tidemill freeze --storage valkey://old:6379           so that `tidemill copy --follow` can end
