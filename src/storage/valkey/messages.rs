@@ -244,6 +244,10 @@ impl Collected {
         let (found, numbers, holes) = match (gap_check, self.asked(of, count)) {
             (GapCheck::None, asked) => {
                 let (found, holes) = match asked {
+                    // Who reads backwards passes holes from behind, and is told of none.
+                    Some(_) if self.range.order == Order::Desc => {
+                        (self.chunk(reads, of, count).await?, Vec::new())
+                    }
                     Some(asked) => {
                         let (found, beside) = reads.range_and_proof(asked.ask(), of, cursor).await?;
                         (asked.chunk(found), beside.holes)
