@@ -1,7 +1,7 @@
-//! Copying topics and buckets from one storage to another, with all that their readers and workers know of them.
+//! Copying topics and buckets from one side to another, with all that their readers and workers know of them.
 //!
-//! It owns the order of the steps, and goes on after faults of either side. It must not know which storages there are, nor
-//! who is told of the progress.
+//! It owns the order of the steps, and goes on after faults of either side. A side is a storage, or whatever else answers
+//! what a copy asks ([`CopySide`]). It must not know which there are, nor who is told of the progress.
 //!
 //! A copy goes through the topics again and again. In each pass a topic gets the messages that it has not got yet, from
 //! where the target says that it is: nothing else has to be remembered, and a copy that was broken off is gone on with by
@@ -20,30 +20,35 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
+use tidemill_proto::copy::{CopyRead, DueAfter};
+use tidemill_proto::work::GroupName;
 use tidemill_proto::{BucketName, MessageId, TopicName, TopicSelector};
 use tokio::time::{Instant, sleep};
 
-use crate::storage::{CopiedTopic, Epoch, Freeze, IMPORTED_MAX, Storage, StorageError, WaitingRange};
+use crate::storage::{CopiedTopic, Epoch, Freeze, IMPORTED_MAX, StoredRecurring, WaitingPage};
 
 mod buckets;
 mod error;
 mod freezing;
 mod messages;
 mod progress;
+mod side;
+mod storage;
+mod wire;
 
 pub use buckets::PlannedBucket;
 pub use error::{CopyError, Side};
 pub use freezing::{Frozen, NEW_TOPICS_SETTLE, freeze};
 pub use progress::{Progress, Reached};
+pub use side::{CopySide, SideError, Told, Write};
+pub use storage::{read, write};
+pub use wire::{check_read, told_from, told_to, write_from, write_to};
 
 use error::not_imported;
+use side::{Answer, ask, find};
 
 /// Topics that are copied at one time.
 const AT_ONCE: usize = 8;
-/// Bytes of messages that are read at once, about. Of each topic two such pages are held at one time.
-const PAGE_BYTES: usize = 1024 * 1024;
-/// Messages for later that are copied at once.
-const WAITING_AT_ONCE: usize = 200;
 /// How long after a pass that found nothing new the next one begins.
 const PASS_EVERY: Duration = Duration::from_millis(100);
 /// How long to wait before a step is tried again that has failed, at first and at most.
@@ -105,8 +110,8 @@ enum After {
 /// A copy.
 #[derive(Debug)]
 pub struct Copy {
-    from: Storage,
-    to: Storage,
+    from: Arc<dyn CopySide>,
+    to: Arc<dyn CopySide>,
     plan: Plan,
     progress: Arc<Progress>,
     /// Topics of the target that this copy has made, and the logs of such buckets.
@@ -117,9 +122,9 @@ pub struct Copy {
 }
 
 impl Copy {
-    /// Returns a copy from one storage to another, which has not begun.
+    /// Returns a copy from one side to another, which has not begun.
     #[must_use]
-    pub fn new(from: Storage, to: Storage, plan: Plan) -> Self {
+    pub fn new(from: Arc<dyn CopySide>, to: Arc<dyn CopySide>, plan: Plan) -> Self {
         Self {
             from,
             to,
@@ -241,34 +246,42 @@ impl Copy {
         if !self.plan.follow || !self.plan.topics.is_empty() {
             return Ok(false);
         }
-        let refuses = self.from.copies.refuses_new_topics().await;
-        refuses.map_err(|error| CopyError::Storage { side: Side::Source, topic: None, error })
+        ask(&*self.from, CopyRead::RefusesNew).await.map_err(Side::Source.failed_at_all())
     }
 
     /// Makes the source read-only.
     async fn switch(&self) -> Result<(), CopyError> {
-        let frozen = freeze(&self.from, &self.plan.topics, true).await;
-        frozen.map(drop).map_err(|error| CopyError::Storage { side: Side::Source, topic: None, error })
+        let frozen = freeze(&*self.from, &self.plan.topics, true).await;
+        frozen.map(drop).map_err(Side::Source.failed_at_all())
     }
 
     /// Returns the names of the topics that are copied, in their order.
     async fn topics(&self) -> Result<Vec<TopicName>, CopyError> {
-        let listed = freezing::selected(&self.from, &self.plan.topics).await;
-        let listed = listed.map_err(|error| CopyError::Storage { side: Side::Source, topic: None, error })?;
-        Ok(listed.into_iter().collect())
+        let listed = freezing::selected(&*self.from, &self.plan.topics).await;
+        Ok(listed.map_err(Side::Source.failed_at_all())?.into_iter().collect())
     }
 
     /// Returns a topic of a side, if it is there.
     async fn look(&self, side: Side, topic: &TopicName) -> Result<Option<CopiedTopic>, CopyError> {
-        let storage = match side {
-            Side::Source => &self.from,
-            Side::Target => &self.to,
-        };
-        match storage.copies.copied(topic).await {
-            Ok(found) => Ok(Some(found)),
-            Err(StorageError::NoTopic) => Ok(None),
-            Err(error) => Err(side.failed(topic)(error)),
+        let found = find(self.side(side), CopyRead::Topic { topic: topic.clone() }).await;
+        Ok(found.map_err(side.failed(topic))?.map(|found: Box<CopiedTopic>| *found))
+    }
+
+    fn side(&self, side: Side) -> &dyn CopySide {
+        match side {
+            Side::Source => &*self.from,
+            Side::Target => &*self.to,
         }
+    }
+
+    /// Asks the source about a topic, or the log of a bucket.
+    async fn ask_source<A: Answer>(&self, topic: &TopicName, asked: CopyRead) -> Result<A, CopyError> {
+        ask(&*self.from, asked).await.map_err(Side::Source.failed(topic))
+    }
+
+    /// Has the target take something over of a topic, or of the log of a bucket.
+    async fn import(&self, topic: &TopicName, write: Write) -> Result<(), CopyError> {
+        self.to.write(write).await.map_err(|error| not_imported(topic, error))
     }
 
     /// Returns a topic of the source, with an epoch.
@@ -276,7 +289,8 @@ impl Copy {
         let not = |why| CopyError::NotCopied { topic: topic.clone(), why };
         let Some(mut found) = self.look(Side::Source, topic).await? else { return Ok(None) };
         if found.epoch == Epoch::Unmarked {
-            self.from.upkeep.sweep_one(topic).await.map_err(Side::Source.failed(topic))?;
+            let marked = self.from.write(Write::Mark { topic: topic.clone() }).await;
+            marked.map_err(Side::Source.failed(topic))?;
             let Some(again) = self.look(Side::Source, topic).await? else { return Ok(None) };
             found = again;
         }
@@ -298,7 +312,8 @@ impl Copy {
                 .any(|selector| matches!(selector, TopicSelector::Topic(named) if named == topic));
             return if is_named { Err(CopyError::Missing(topic.clone())) } else { Ok(None) };
         };
-        let groups = self.from.work.groups(topic).await.map_err(Side::Source.failed(topic))?;
+        let groups: Vec<GroupName> =
+            self.ask_source(topic, CopyRead::Groups { topic: topic.clone() }).await?;
         let action = match self.look(Side::Target, topic).await? {
             None => Action::Make,
             Some(target) if target.epoch != source.epoch => Action::Overwrite,
@@ -314,33 +329,28 @@ impl Copy {
     /// Has a topic of the target be where it can get messages; returns its last, or that it is whole.
     async fn target(&self, source: &CopiedTopic) -> Result<Option<MessageId>, CopyError> {
         let topic = &source.topic.topic_name;
-        let failed = || Side::Target.failed(topic);
         if let Some(target) = self.look(Side::Target, topic).await? {
             let is_importing = target.freeze == Some(Freeze::Importing);
             if target.epoch == source.epoch {
                 if is_importing {
                     self.made.lock().insert(topic.clone());
-                    return Ok(Some(target.last));
+                    // By another field others are the latest, of those that were taken over already.
+                    if target.topic.compact_by == source.topic.compact_by {
+                        return Ok(Some(target.last));
+                    }
                 }
-                if target.last >= source.last {
+                if !is_importing && target.last >= source.last {
                     return Ok(None);
                 }
             }
-            // At the source it was deleted and made again meanwhile.
+            // At the source it was deleted and made again meanwhile, or described anew.
             let is_ours = is_importing && self.made.lock().contains(topic);
             if !self.plan.overwrite && !is_ours {
                 return Err(CopyError::Taken(topic.clone()));
             }
-            match self.to.topics.delete(topic).await {
-                Ok(()) | Err(StorageError::NoTopic) => {}
-                Err(error) => return Err(failed()(error)),
-            }
+            self.delete(topic).await?;
         }
-        match self.to.copies.begin_import(source).await {
-            Ok(()) => {}
-            Err(StorageError::TopicExists) => return Err(CopyError::Changed(topic.clone())),
-            Err(error) => return Err(failed()(error)),
-        }
+        self.import(topic, Write::Begin(Box::new(source.clone()))).await?;
         self.made.lock().insert(topic.clone());
         Ok(Some(MessageId::MIN))
     }
@@ -358,7 +368,8 @@ impl Copy {
         {
             // One that was made as the source became read-only.
             if self.is_switched().await? {
-                self.from.copies.freeze(topic, true).await.map_err(Side::Source.failed(topic))?;
+                let frozen = self.from.write(Write::Freeze { topic: topic.clone(), frozen: true }).await;
+                frozen.map_err(Side::Source.failed(topic))?;
                 let Some(frozen) = self.source(topic).await? else { return Ok(After::Gone) };
                 source = frozen;
             }
@@ -373,50 +384,50 @@ impl Copy {
         if self.plan.follow && source.freeze.is_none() && source.ended.is_none() {
             return Ok(After::Waiting);
         }
-        let deletions = self.from.copies.copied_deletions(topic).await;
-        let deletions = deletions.map_err(Side::Source.failed(topic))?;
+        let deletions = self.ask_source(topic, CopyRead::Deletions { topic: topic.clone() }).await?;
+        self.forget_latest(&source).await?;
         self.copy_groups(topic).await?;
         self.copy_waiting(topic).await?;
         // It takes messages at the target, however it was at the source.
         let whole = CopiedTopic { freeze: None, ..source };
-        let finished = self.to.copies.finish_import(&whole, &deletions).await;
-        finished.map_err(|error| not_imported(topic, error))?;
+        self.import(topic, Write::Finish { topic: Box::new(whole), deletions }).await?;
         self.finish(topic);
         Ok(After::Finished)
     }
 
     /// Copies the groups of a topic.
     async fn copy_groups(&self, topic: &TopicName) -> Result<(), CopyError> {
-        let groups = self.from.work.groups(topic).await.map_err(Side::Source.failed(topic))?;
-        for detail in groups {
-            let copied = match self.from.copies.copied_group(topic, &detail.group).await {
-                Ok(copied) => copied,
-                // Deleted at this moment.
-                Err(StorageError::NoGroup) => continue,
-                Err(error) => return Err(Side::Source.failed(topic)(error)),
-            };
-            let imported = self.to.copies.import_group(topic, &copied).await;
-            imported.map_err(|error| not_imported(topic, error))?;
+        let groups: Vec<GroupName> =
+            self.ask_source(topic, CopyRead::Groups { topic: topic.clone() }).await?;
+        for group in groups {
+            let copied = find(&*self.from, CopyRead::Group { topic: topic.clone(), group }).await;
+            // Where there is none, it was deleted at this moment.
+            if let Some(group) = copied.map_err(Side::Source.failed(topic))? {
+                self.import(topic, Write::Group { topic: topic.clone(), group }).await?;
+            }
         }
         Ok(())
     }
 
     /// Copies what waits in a topic for later.
     async fn copy_waiting(&self, topic: &TopicName) -> Result<(), CopyError> {
-        let copies = &self.to.copies;
-        let recurring = self.from.schedules.recurring(topic).await.map_err(Side::Source.failed(topic))?;
-        let (mut after, mut first) = (None, true);
+        let import = |first, waiting, recurring| {
+            self.import(topic, Write::Waiting { topic: topic.clone(), first, waiting, recurring })
+        };
+        import(true, Vec::new(), Vec::new()).await?;
+        let recurring: Vec<StoredRecurring> =
+            self.ask_source(topic, CopyRead::Recurring { topic: topic.clone() }).await?;
+        // Each may be as large as a message can be.
+        for one in recurring {
+            import(false, Vec::new(), vec![one]).await?;
+        }
+        let mut after = None;
         loop {
-            let range = WaitingRange { after, limit: WAITING_AT_ONCE, bytes_max: PAGE_BYTES };
-            let page = self.from.schedules.waiting(topic, range).await;
-            let page = page.map_err(Side::Source.failed(topic))?;
-            let again = if first { &recurring[..] } else { &[] };
-            let imported = copies.import_waiting(topic, first, &page.messages, again).await;
-            imported.map_err(|error| not_imported(topic, error))?;
-            (after, first) = (page.next, false);
-            if after.is_none() {
-                return Ok(());
-            }
+            let page: WaitingPage =
+                self.ask_source(topic, CopyRead::Waiting { topic: topic.clone(), after }).await?;
+            import(false, page.messages, Vec::new()).await?;
+            let Some(next) = page.next else { return Ok(()) };
+            after = Some(DueAfter { deliver_at: next.due, schedule_id: next.id });
         }
     }
 
@@ -435,13 +446,18 @@ impl Copy {
                 if target.freeze != Some(Freeze::Importing) {
                     return Ok(());
                 }
-                match self.to.topics.delete(topic).await {
-                    Ok(()) | Err(StorageError::NoTopic) => Ok(()),
-                    Err(error) => Err(Side::Target.failed(topic)(error)),
-                }
+                self.delete(topic).await
             };
             self.patiently(forget).await?;
         }
         Ok(())
+    }
+
+    /// Deletes a topic of the target.
+    async fn delete(&self, topic: &TopicName) -> Result<(), CopyError> {
+        match self.to.write(Write::Delete { topic: topic.clone() }).await {
+            Ok(()) | Err(SideError::Missing) => Ok(()),
+            Err(error) => Err(Side::Target.failed(topic)(error)),
+        }
     }
 }

@@ -71,12 +71,13 @@ pub use buckets::{
 };
 pub(crate) use buckets::{cold, heat_of, reads_of};
 pub use copying::{
-    BucketCopyStore, CopiedBucket, CopiedDead, CopiedGroup, CopiedKey, CopiedKeys, CopiedPending,
+    BucketCopyStore, CopiedBucket, CopiedDead, CopiedGroup, CopiedHole, CopiedKey, CopiedKeys, CopiedPending,
     CopiedPlace, CopiedTopic, CopiedUntold, CopyStore, Freeze, IMPORTED_MAX, KeysPart,
 };
 pub use error::{Cause, StorageError};
 pub use hints::{Hint, HintListener};
 pub use latest::LatestRange;
+pub(crate) use latest::key_of as latest_key;
 pub use leases::{LEASED_MAX, LeaseFacts, LeaseSecret, LeaseSeen, LeaseStore, Leased, PutUnder};
 pub use limits::{Draw, Drawn, LimitStore, Places, QuotaId, Rate, Unspent};
 pub use listing::{LISTED_NAMES_MAX, Selection, TopicList};

@@ -34,6 +34,7 @@
 //! | [`watched`] | changes of keys and members, as those who watch are told of them |
 //! | [`topics`] | descriptions of topics, trimming, statistics |
 //! | [`node`] | [`NodeId`]: which of several relays answers |
+//! | [`copy`] | what is told of topics and buckets to who copies them, and what is taken over |
 //! | [`health`] | the answers of `/health` and `/ready` |
 //! | [`problem`] | [`Problem`] (RFC 9457) and the list of [`Code`]s |
 //! | [`json`] | what JSON text must keep so that every reader can read it |
@@ -49,6 +50,7 @@ mod alphabet;
 
 pub mod access;
 pub mod content_type;
+pub mod copy;
 pub mod cursor;
 pub mod duration;
 pub mod frame;

@@ -63,6 +63,18 @@ pub const KEY_HISTORY_MAX: u32 = 64;
 /// Default of the largest value of a key in bytes.
 pub const VALUE_BYTES_DEFAULT: usize = 1024 * 1024;
 
+/// Most items of one step of a copy: messages, changes or keys. One step of the server takes them over.
+pub const COPY_ITEMS_MAX: usize = 1_000;
+
+/// Steps of copies that a node does at one time: two copies at their full width.
+pub const COPY_STEPS_MAX: usize = 32;
+
+/// Longest time that a step of a copy may take, in seconds: a group with all that is not done is told in one.
+pub const COPY_STEP_SECONDS_MAX: u64 = 60;
+
+/// Most marks of lost messages that a topic keeps.
+pub const LOST_MARKS_MAX: usize = 8;
+
 /// Longest idempotency key in bytes: a UUID with room for a prefix, and a small key in Valkey.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 

@@ -148,6 +148,17 @@ pub enum RunState {
     Cancelled,
 }
 
+/// That a topic has ended, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RunEnd {
+    /// Closed or cancelled.
+    pub state: RunState,
+    /// Why it was cancelled, if it ever was.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub reason: Option<Box<str>>,
+}
+
 impl RunState {
     /// Every state there is.
     pub const ALL: [Self; 3] = [Self::Open, Self::Closed, Self::Cancelled];

@@ -7,14 +7,14 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tidemill_proto::{BucketName, KeyName, MessageId, TopicName};
+use tidemill_proto::copy::CopyRead;
+use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp, TopicName};
 
-use super::error::not_imported;
-use super::{AT_ONCE, Action, After, Copy, CopyError, PAGE_BYTES, Side};
-use crate::storage::{CopiedBucket, Freeze, IMPORTED_MAX, KeysPart, Logged, StorageError};
+use super::freezing::all_buckets;
+use super::side::{SideError, find};
+use super::{AT_ONCE, Action, After, Copy, CopyError, Side, Write};
+use crate::storage::{CopiedBucket, CopiedKey, CopiedKeys, Freeze, KeysPart, Logged, StoredMessage};
 
-/// Names that are asked for at once.
-const NAMES: usize = 1_000;
 /// How often it is looked at what has changed meanwhile, where the bucket is copied once and is not read-only.
 const ROUNDS_MAX: usize = 200;
 
@@ -29,19 +29,6 @@ pub struct PlannedBucket {
     pub keys: u64,
 }
 
-/// Returns the names of all buckets of a storage, in their order.
-pub(super) async fn all(storage: &crate::storage::Storage) -> Result<Vec<BucketName>, StorageError> {
-    let mut names: Vec<BucketName> = Vec::new();
-    loop {
-        let page = storage.buckets.bucket_names(names.last(), NAMES).await?;
-        let is_last = page.len() < NAMES;
-        names.extend(page);
-        if is_last {
-            return Ok(names);
-        }
-    }
-}
-
 /// Whether the log of a bucket tells of all changes behind one.
 fn tells_behind(source: &CopiedBucket, known: MessageId) -> bool {
     known == source.last || source.first.is_some_and(|first| first <= known)
@@ -53,7 +40,7 @@ impl Copy {
         if !self.plan.topics.is_empty() {
             return Ok(Vec::new());
         }
-        all(&self.from).await.map_err(|error| CopyError::Storage { side: Side::Source, topic: None, error })
+        all_buckets(&*self.from).await.map_err(Side::Source.failed_at_all())
     }
 
     /// Returns what would be done with buckets, and does nothing.
@@ -85,15 +72,9 @@ impl Copy {
         side: Side,
         bucket: &BucketName,
     ) -> Result<Option<CopiedBucket>, CopyError> {
-        let storage = match side {
-            Side::Source => &self.from,
-            Side::Target => &self.to,
-        };
-        match storage.bucket_copies.copied_bucket(bucket).await {
-            Ok(found) => Ok(Some(found)),
-            Err(StorageError::NoBucket) => Ok(None),
-            Err(error) => Err(side.failed(&TopicName::log_of(bucket))(error)),
-        }
+        let found = find(self.side(side), CopyRead::Bucket { bucket: bucket.clone() }).await;
+        let found = found.map_err(side.failed(&TopicName::log_of(bucket)))?;
+        Ok(found.map(|found: Box<CopiedBucket>| *found))
     }
 
     async fn source_bucket(&self, bucket: &BucketName) -> Result<Option<CopiedBucket>, CopyError> {
@@ -126,16 +107,9 @@ impl Copy {
             if !self.plan.overwrite && !is_ours {
                 return Err(CopyError::Taken(log));
             }
-            match self.to.buckets.delete_bucket(bucket).await {
-                Ok(()) | Err(StorageError::NoBucket) => {}
-                Err(error) => return Err(Side::Target.failed(&log)(error)),
-            }
+            self.delete_bucket(bucket).await?;
         }
-        match self.to.bucket_copies.begin_bucket(source).await {
-            Ok(()) => {}
-            Err(StorageError::TopicExists) => return Err(CopyError::Changed(log)),
-            Err(error) => return Err(Side::Target.failed(&log)(error)),
-        }
+        self.import(&log, Write::BeginBucket(Box::new(source.clone()))).await?;
         self.made.lock().insert(log);
         Ok(Some(CopiedBucket { last: MessageId::MIN, has_keys: false, ..source.clone() }))
     }
@@ -149,7 +123,8 @@ impl Copy {
         let Some(mut source) = self.source_bucket(bucket).await? else { return Ok(After::Gone) };
         // One that was made as the source became read-only.
         if self.plan.follow && source.freeze.is_none() && self.is_switched().await? {
-            let frozen = self.from.bucket_copies.freeze_bucket(bucket, true).await;
+            let frozen = Write::FreezeBucket { bucket: bucket.clone(), frozen: true };
+            let frozen = self.from.write(frozen).await;
             frozen.map_err(Side::Source.failed(&log))?;
             let Some(frozen) = self.source_bucket(bucket).await? else { return Ok(After::Gone) };
             source = frozen;
@@ -178,8 +153,7 @@ impl Copy {
             if now.last == source.last {
                 self.copy_ends(&now).await?;
                 let whole = CopiedBucket { freeze: None, ..now };
-                let finished = self.to.bucket_copies.finish_bucket(&whole).await;
-                finished.map_err(|error| not_imported(&log, error))?;
+                self.import(&log, Write::FinishBucket(Box::new(whole))).await?;
                 self.finish_bucket(&log);
                 return Ok(After::Finished);
             }
@@ -199,8 +173,8 @@ impl Copy {
         let bucket = &source.state.bucket;
         let log = TopicName::log_of(bucket);
         let read = async |after: Option<&KeyName>| {
-            let page = self.from.bucket_copies.copied_keys(bucket, after, IMPORTED_MAX, PAGE_BYTES).await;
-            page.map_err(Side::Source.failed(&log))
+            let asked = CopyRead::Keys { bucket: bucket.clone(), after: after.cloned() };
+            self.ask_source::<CopiedKeys>(&log, asked).await
         };
         let mut is_first = true;
         let mut page = read(None).await?;
@@ -212,22 +186,34 @@ impl Copy {
                 (false, None) => KeysPart::Last(page.keys),
             };
             let is_last = matches!(part, KeysPart::Last(_));
-            let import = self.to.bucket_copies.import_keys(bucket, source.epoch, part);
+            let import = self.import_keys(source, part, count);
             let following = async {
                 match &next {
                     Some(next) => read(Some(next)).await,
-                    None => Ok(crate::storage::CopiedKeys::default()),
+                    None => Ok(CopiedKeys::default()),
                 }
             };
             let (imported, following) = tokio::join!(import, following);
-            imported.map_err(|error| not_imported(&log, error))?;
-            self.progress.keys.fetch_add(count as u64, Ordering::Relaxed);
-            *self.fails_since.lock() = None;
+            imported?;
             if is_last {
                 return Ok(());
             }
             (page, is_first) = (following?, false);
         }
+    }
+
+    async fn import_keys(
+        &self,
+        source: &CopiedBucket,
+        keys: KeysPart,
+        count: usize,
+    ) -> Result<(), CopyError> {
+        let bucket = source.state.bucket.clone();
+        let log = TopicName::log_of(&bucket);
+        self.import(&log, Write::Keys { bucket, epoch: source.epoch, keys }).await?;
+        self.progress.keys.fetch_add(count as u64, Ordering::Relaxed);
+        *self.fails_since.lock() = None;
+        Ok(())
     }
 
     /// Copies what the log has behind a change, up to the last that there was, and the keys that were changed behind what is
@@ -242,16 +228,16 @@ impl Copy {
         let log = TopicName::log_of(bucket);
         let mut last = last;
         while last < source.last {
-            let found = self.from.bucket_copies.copied_changes(bucket, last, IMPORTED_MAX, PAGE_BYTES).await;
-            let mut changes = found.map_err(Side::Source.failed(&log))?;
+            let asked = CopyRead::Changes { bucket: bucket.clone(), after: last };
+            let mut changes: Vec<StoredMessage> = self.ask_source(&log, asked).await?;
             changes.truncate(changes.partition_point(|change| change.id <= source.last));
             let Some(end) = changes.last().map(|change| change.id) else { break };
             let unknown = changes.iter().filter(|change| change.id > known);
             let keys: BTreeSet<KeyName> =
                 unknown.filter_map(|change| Some(Logged::of(change)?.key)).collect();
             self.copy_some(source, keys.into_iter().collect()).await?;
-            let imported = self.to.bucket_copies.import_changes(bucket, source.epoch, last, &changes).await;
-            imported.map_err(|error| not_imported(&log, error))?;
+            let (bucket, epoch) = (bucket.clone(), source.epoch);
+            self.import(&log, Write::Changes { bucket, epoch, after: last, changes }).await?;
             *self.fails_since.lock() = None;
             last = end;
         }
@@ -264,13 +250,11 @@ impl Copy {
         let log = TopicName::log_of(bucket);
         let mut left = &keys[..];
         while !left.is_empty() {
-            let found = self.from.bucket_copies.copied_some(bucket, left, PAGE_BYTES).await;
-            let found = found.map_err(Side::Source.failed(&log))?;
+            let asked = CopyRead::SomeKeys { bucket: bucket.clone(), keys: left.to_vec() };
+            let found: Vec<Option<CopiedKey>> = self.ask_source(&log, asked).await?;
             let count = found.len();
             let part = KeysPart::Changed(left.iter().cloned().zip(found).collect());
-            let imported = self.to.bucket_copies.import_keys(bucket, source.epoch, part).await;
-            imported.map_err(|error| not_imported(&log, error))?;
-            self.progress.keys.fetch_add(count as u64, Ordering::Relaxed);
+            self.import_keys(source, part, count).await?;
             left = &left[count..];
         }
         Ok(())
@@ -282,12 +266,12 @@ impl Copy {
         let log = TopicName::log_of(bucket);
         let mut after = None;
         loop {
-            let ends = self.from.bucket_copies.copied_ends(bucket, after.as_ref(), IMPORTED_MAX).await;
-            let ends = ends.map_err(Side::Source.failed(&log))?;
+            let asked = CopyRead::Ends { bucket: bucket.clone(), after };
+            let ends: Vec<(KeyName, Option<Timestamp>)> = self.ask_source(&log, asked).await?;
             let Some((key, _)) = ends.last() else { return Ok(()) };
             after = Some(key.clone());
-            let imported = self.to.bucket_copies.import_ends(bucket, source.epoch, &ends).await;
-            imported.map_err(|error| not_imported(&log, error))?;
+            let (bucket, epoch) = (bucket.clone(), source.epoch);
+            self.import(&log, Write::Ends { bucket, epoch, ends }).await?;
         }
     }
 
@@ -301,13 +285,18 @@ impl Copy {
                 if target.is_none_or(|target| target.freeze != Some(Freeze::Importing)) {
                     return Ok(());
                 }
-                match self.to.buckets.delete_bucket(bucket).await {
-                    Ok(()) | Err(StorageError::NoBucket) => Ok(()),
-                    Err(error) => Err(Side::Target.failed(&TopicName::log_of(bucket))(error)),
-                }
+                self.delete_bucket(bucket).await
             };
             self.patiently(forget).await?;
         }
         Ok(())
+    }
+
+    /// Deletes a bucket of the target.
+    async fn delete_bucket(&self, bucket: &BucketName) -> Result<(), CopyError> {
+        match self.to.write(Write::DeleteBucket { bucket: bucket.clone() }).await {
+            Ok(()) | Err(SideError::Missing) => Ok(()),
+            Err(error) => Err(Side::Target.failed(&TopicName::log_of(bucket))(error)),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use tidemill_proto::TopicName;
 
-use crate::storage::StorageError;
+use super::side::SideError;
 
 /// Why a copy has ended before it was whole. What it has copied stays, and the next one goes on from there.
 #[derive(Debug, thiserror::Error)]
@@ -33,14 +33,14 @@ pub enum CopyError {
     Passed(TopicName),
     /// One of the sides failed.
     #[error("{side} failed{}", .topic.as_ref().map_or_else(String::new, |topic| format!(" at {}", named(topic))))]
-    Storage {
+    Failed {
         /// Which.
         side: Side,
         /// At which topic.
         topic: Option<TopicName>,
         /// How.
         #[source]
-        error: StorageError,
+        error: SideError,
     },
 }
 
@@ -68,25 +68,21 @@ impl std::fmt::Display for Side {
 }
 
 impl Side {
-    pub(super) fn failed(self, topic: &TopicName) -> impl FnOnce(StorageError) -> CopyError {
+    /// Returns the error of a side that has failed at no topic.
+    pub(super) fn failed_at_all(self) -> impl FnOnce(SideError) -> CopyError {
+        move |error| CopyError::Failed { side: self, topic: None, error }
+    }
+
+    pub(super) fn failed(self, topic: &TopicName) -> impl FnOnce(SideError) -> CopyError {
         let topic = Some(topic.clone());
-        move |error| CopyError::Storage { side: self, topic, error }
+        move |error| CopyError::Failed { side: self, topic, error }
     }
 }
 
 impl CopyError {
     /// Whether the same may succeed later: nobody has refused it.
     pub(super) fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            Self::Passed(_)
-                | Self::Storage {
-                    error: StorageError::Unavailable(_)
-                        | StorageError::Indeterminate(_)
-                        | StorageError::Overloaded,
-                    ..
-                }
-        )
+        matches!(self, Self::Passed(_) | Self::Failed { error: SideError::Passing(_), .. })
     }
 
     /// Returns it with what lies under it, in one line.
@@ -103,12 +99,10 @@ impl CopyError {
 }
 
 /// Returns the error of what the target did not take over.
-pub(super) fn not_imported(topic: &TopicName, error: StorageError) -> CopyError {
+pub(super) fn not_imported(topic: &TopicName, error: SideError) -> CopyError {
     match error {
-        StorageError::NotLast(_) => CopyError::Passed(topic.clone()),
-        StorageError::TopicExists | StorageError::NoTopic | StorageError::NoBucket => {
-            CopyError::Changed(topic.clone())
-        }
+        SideError::NotLast => CopyError::Passed(topic.clone()),
+        SideError::Exists | SideError::Missing => CopyError::Changed(topic.clone()),
         error => Side::Target.failed(topic)(error),
     }
 }

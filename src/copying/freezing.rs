@@ -1,15 +1,12 @@
-//! Making a storage read-only, so that nothing is accepted there that a copy has not got.
+//! Making a side read-only, so that nothing is accepted there that a copy has not got.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tidemill_proto::{TopicName, TopicSelector};
+use tidemill_proto::copy::CopyRead;
+use tidemill_proto::{BucketName, TopicName, TopicSelector};
 
-use super::buckets;
-use crate::storage::{Storage, StorageError};
-
-/// Names that are asked for at once.
-const NAMES: usize = 1_000;
+use super::side::{CopySide, SideError, Write, ask};
 
 /// How long after no more topics are to be made one may come that a node was about to make: longer than a call may take.
 pub const NEW_TOPICS_SETTLE: Duration = Duration::from_secs(6);
@@ -27,48 +24,57 @@ pub struct Frozen {
 /// for all, and for all buckets, and no more are made.
 ///
 /// # Errors
-/// The storage failed. It may be done in part, and can be done again.
+/// The side failed. It may be done in part, and can be done again.
 pub async fn freeze(
-    storage: &Storage,
+    side: &dyn CopySide,
     topics: &[TopicSelector],
     frozen: bool,
-) -> Result<Frozen, StorageError> {
-    let mut done = Frozen::default();
+) -> Result<Frozen, SideError> {
+    // One that is being copied there is frozen, and stays so.
+    let done = |result: Result<(), SideError>| match result {
+        Ok(()) => Ok(1),
+        Err(SideError::Missing | SideError::ReadOnly) => Ok(0),
+        Err(error) => Err(error),
+    };
+    let mut count = Frozen::default();
     if topics.is_empty() {
-        storage.copies.refuse_new_topics(frozen).await?;
-        for bucket in buckets::all(storage).await? {
-            match storage.bucket_copies.freeze_bucket(&bucket, frozen).await {
-                Ok(()) => done.buckets += 1,
-                // One that is being copied there is frozen, and stays so.
-                Err(StorageError::NoBucket | StorageError::ReadOnly) => {}
-                Err(error) => return Err(error),
-            }
+        side.write(Write::RefuseNew { refused: frozen }).await?;
+        for bucket in all_buckets(side).await? {
+            count.buckets += done(side.write(Write::FreezeBucket { bucket, frozen }).await)?;
         }
     }
-    for topic in selected(storage, topics).await? {
-        match storage.copies.freeze(&topic, frozen).await {
-            Ok(()) => done.topics += 1,
-            Err(StorageError::NoTopic | StorageError::ReadOnly) => {}
-            Err(error) => return Err(error),
-        }
+    for topic in selected(side, topics).await? {
+        count.topics += done(side.write(Write::Freeze { topic, frozen }).await)?;
     }
-    Ok(done)
+    Ok(count)
+}
+
+/// Returns the names of all buckets of a side, in their order.
+pub(super) async fn all_buckets(side: &dyn CopySide) -> Result<Vec<BucketName>, SideError> {
+    let mut names: Vec<BucketName> = Vec::new();
+    loop {
+        let page: Vec<BucketName> = ask(side, CopyRead::BucketNames { after: names.last().cloned() }).await?;
+        if page.is_empty() {
+            return Ok(names);
+        }
+        names.extend(page);
+    }
 }
 
 /// Returns the names of topics that are selected, and those that are named whether they are there or not.
 pub(super) async fn selected(
-    storage: &Storage,
+    side: &dyn CopySide,
     topics: &[TopicSelector],
-) -> Result<BTreeSet<TopicName>, StorageError> {
+) -> Result<BTreeSet<TopicName>, SideError> {
     let mut names = BTreeSet::new();
     if topics.is_empty() {
-        add_names(storage, "", |_| true, &mut names).await?;
+        add_names(side, "", |_| true, &mut names).await?;
     }
     for selector in topics {
         match selector {
             TopicSelector::Topic(topic) => _ = names.insert(topic.clone()),
             TopicSelector::Pattern(_) => {
-                add_names(storage, selector.prefix(), |name| selector.matches(name), &mut names).await?;
+                add_names(side, selector.prefix(), |name| selector.matches(name), &mut names).await?;
             }
         }
     }
@@ -76,19 +82,16 @@ pub(super) async fn selected(
 }
 
 async fn add_names(
-    storage: &Storage,
+    side: &dyn CopySide,
     prefix: &str,
-    is_wanted: impl Fn(&TopicName) -> bool,
+    is_wanted: impl Fn(&TopicName) -> bool + Send,
     names: &mut BTreeSet<TopicName>,
-) -> Result<(), StorageError> {
+) -> Result<(), SideError> {
     let mut after: Option<TopicName> = None;
     loop {
-        let page = storage.topics.names(prefix, after.as_ref(), NAMES).await?;
-        let is_last = page.len() < NAMES;
-        after = page.last().cloned();
+        let page: Vec<TopicName> = ask(side, CopyRead::TopicNames { prefix: prefix.to_owned(), after }).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.clone());
         names.extend(page.into_iter().filter(|name| is_wanted(name)));
-        if is_last {
-            return Ok(());
-        }
     }
 }

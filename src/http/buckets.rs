@@ -8,7 +8,6 @@ use axum::http::header::{HeaderValue, LINK};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::value::RawValue;
-use tidemill_proto::duration::Seconds;
 use tidemill_proto::keys::{self, Bucket, BucketUpdate, RevokeRequest, Revoked};
 use tidemill_proto::limits::{BUCKETS_PAGE_MAX, KEPT_BYTES_MAX, KEPT_MESSAGES_MAX, KEY_HISTORY_MAX};
 use tidemill_proto::{BucketName, Problem};
@@ -60,7 +59,7 @@ pub(super) async fn list(Called(gate): Called, uri: Uri) -> Result<Response, Fai
     let limit = query::limit(limit.as_deref(), BUCKETS_PAGE_MAX, BUCKETS_PAGE_MAX)?;
     let after = after.as_deref().map(|text| parse_bucket("after", text)).transpose()?;
     let list = gate.list_buckets(after.as_ref(), limit).await?;
-    let buckets: Vec<Bucket> = list.buckets.into_iter().map(shown).collect();
+    let buckets: Vec<Bucket> = list.buckets.into_iter().map(Bucket::from).collect();
     let mut response = Json(buckets).into_response();
     if let Some(next) = list.next {
         let link = format!("</api/v1/buckets?limit={limit}&after={next}>; rel=\"next\"");
@@ -82,7 +81,7 @@ pub(super) async fn describe(
     uri: Uri,
 ) -> Result<Json<Bucket>, Failure> {
     let [] = query::parameters(&uri, [])?;
-    gate.bucket(&bucket).await.map(|state| Json(shown(state)))
+    gate.bucket(&bucket).await.map(|state| Json(state.into()))
 }
 
 /// Make a bucket, or replace its settings
@@ -109,7 +108,7 @@ pub(super) async fn put(
     let body = receive(&http, &gate, &bucket, request).await?;
     let settings = read_settings(&body.bytes)?;
     let (state, is_new) = gate.put_bucket(&bucket, settings).await?;
-    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(shown(state))))
+    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(state.into())))
 }
 
 fn read_settings(body: &[u8]) -> Result<BucketSettings, Failure> {
@@ -208,13 +207,4 @@ async fn receive(
     media::require_json(&head.headers)?;
     gate.check_manages_bucket(bucket)?;
     http.0.budget.receive(&head.headers, body, http.small_limit()).await
-}
-
-fn shown(state: BucketState) -> Bucket {
-    let BucketState { bucket, settings, created_at, keys, bytes } = state;
-    let BucketSettings { history, ttl, absolute_age, max_keys, max_bytes, adaptive_ttl } = settings;
-    let (ttl, absolute_age) = (ttl.map(Seconds), absolute_age.map(Seconds));
-    let adaptive_ttl = adaptive_ttl
-        .map(|AdaptiveTtl { min, max }| keys::AdaptiveTtl { min: Seconds(min), max: Seconds(max) });
-    Bucket { bucket, history, ttl, absolute_age, max_keys, max_bytes, adaptive_ttl, created_at, keys, bytes }
 }

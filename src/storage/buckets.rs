@@ -24,6 +24,7 @@ mod fills;
 mod logged;
 mod making;
 mod reads;
+mod shown;
 
 pub use fills::{FILL_MAX, FillAsked, FillToken, KeyFill};
 pub use logged::{Logged, LoggedKind, LoggedRef};

@@ -10,73 +10,23 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use tidemill_proto::topics::Topic;
 use tidemill_proto::work::GroupName;
-use tidemill_proto::{MessageId, Timestamp, TopicName};
+use tidemill_proto::{MessageId, TopicName};
 
 use super::error::StorageError;
 use super::message::StoredMessage;
 use super::reading::Epoch;
-use super::runs::RunEnd;
 use super::schedules::{StoredRecurring, WaitingMessage};
 
 mod buckets;
-mod groups;
 
 pub use buckets::{BucketCopyStore, CopiedBucket, CopiedKey, CopiedKeys, KeysPart};
-pub use groups::{CopiedDead, CopiedGroup, CopiedPending, CopiedPlace};
+pub use tidemill_proto::copy::{
+    CopiedDead, CopiedGroup, CopiedHole, CopiedPending, CopiedPlace, CopiedTopic, CopiedUntold, Freeze,
+};
 
 /// Messages that are taken over in one step at most.
 pub const IMPORTED_MAX: usize = 1_000;
-
-/// Why a topic takes no message, other than that it has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Freeze {
-    /// It is being taken over from elsewhere.
-    Importing,
-    /// Somebody has said so.
-    ReadOnly,
-}
-
-/// A topic without its messages, as a copy has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CopiedTopic {
-    /// The description.
-    pub topic: Topic,
-    /// Which topic it is.
-    pub epoch: Epoch,
-    /// The smallest id that it can give, where somebody has written it down.
-    pub born: Option<MessageId>,
-    /// When it was noticed last that its ids do not follow the clock, as in [`Tail`](super::Tail).
-    pub late: Option<Timestamp>,
-    /// Messages kept, expired ones included.
-    pub length: u64,
-    /// The oldest kept message.
-    pub first: Option<MessageId>,
-    /// The last id that it has given; [`MessageId::MIN`] where it has given none.
-    pub last: MessageId,
-    /// How many messages it was ever given, where the backend counts them.
-    pub given: Option<u64>,
-    /// The newest message that was taken out alone, and the newest of which it is known that others than the relay did so.
-    pub taken_out: Option<MessageId>,
-    /// See there.
-    pub taken_out_by_others: Option<MessageId>,
-    /// Where it is compacted: what is gone of which the table of the latest messages has no trace.
-    pub untold: Option<CopiedUntold>,
-    /// That it has ended, if it has.
-    pub ended: Option<RunEnd>,
-    /// Why it takes no message, if it is frozen.
-    pub freeze: Option<Freeze>,
-}
-
-/// What is gone of a topic that is compacted, and is not among its latest messages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CopiedUntold {
-    /// The newest such message, whatever its key.
-    pub newest: Option<MessageId>,
-    /// The newest message without a key.
-    pub keyless: Option<MessageId>,
-}
 
 /// Whether ids increase strictly from an id on.
 pub(super) fn follow_each_other(after: MessageId, messages: &[StoredMessage]) -> bool {
@@ -152,6 +102,18 @@ pub trait CopyStore: fmt::Debug + Send + Sync {
         epoch: Epoch,
         after: MessageId,
         messages: &[StoredMessage],
+    ) -> Result<(), StorageError>;
+
+    /// Has messages of a topic that is being taken over, and is compacted, be none of the latest of their keys: the other one
+    /// has none of these keys. Its messages have come before.
+    ///
+    /// # Errors
+    /// As for messages, but for `NotLast`.
+    async fn import_forgotten(
+        &self,
+        topic: &TopicName,
+        epoch: Epoch,
+        messages: &[MessageId],
     ) -> Result<(), StorageError>;
 
     /// Returns a group of a topic, with what it knows of messages that are not done.

@@ -54,6 +54,21 @@ pub(super) struct Hole {
     pub(super) to: MessageId,
 }
 
+impl Hole {
+    /// Returns those that end behind a cursor, in their order, and whether one ends just there.
+    pub(super) fn behind(mut holes: Vec<Self>, cursor: MessageId) -> (Vec<Self>, bool) {
+        let ends_there = holes.iter().any(|hole| hole.to == cursor);
+        holes.retain(|hole| hole.to > cursor);
+        holes.sort_unstable_by_key(|hole| hole.to);
+        (holes, ends_there)
+    }
+
+    /// Whether a reader of messages in their order who has looked at the one id comes to the other across this.
+    pub(super) fn lies_between(self, after: Option<MessageId>, id: MessageId) -> bool {
+        id > self.to && after.is_none_or(|after| after < self.to)
+    }
+}
+
 /// What of a topic is gone for good, of which the table has no trace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Untold {

@@ -58,7 +58,7 @@ impl LatestRange {
 }
 
 /// Returns the key of a message with this metadata: the text in the field. `None` where there is none.
-pub(super) fn key_of(field: &str, metadata: Option<&[u8]>) -> Option<String> {
+pub(crate) fn key_of(field: &str, metadata: Option<&[u8]>) -> Option<String> {
     json::text_in(metadata?, field)
 }
 

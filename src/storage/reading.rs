@@ -99,27 +99,7 @@ impl GapCheck {
     }
 }
 
-/// Which of the topics that have had a name: each time that it is made, it is another one, with another epoch.
-/// The epoch lies in what it tells apart and is gone with it, so that nobody can put another topic in its
-/// place unseen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Epoch {
-    /// Nobody has written it down: another producer made the topic, and no sweep has come by. Or nobody has
-    /// looked.
-    #[default]
-    Unmarked,
-    /// This one. It differs from those of all other topics, of this name and of others.
-    Marked(u64),
-}
-
-impl Epoch {
-    /// Whether a topic that had this epoch may have that one now. A topic gets an epoch where it had none; it
-    /// never loses one, nor gets another.
-    #[must_use]
-    pub fn may_be(self, now: Self) -> bool {
-        self == Self::Unmarked || self == now
-    }
-}
+pub use tidemill_proto::copy::Epoch;
 
 /// What a read found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,18 +4,10 @@ use std::fmt;
 
 use async_trait::async_trait;
 use tidemill_proto::TopicName;
-use tidemill_proto::topics::RunState;
 
 use super::error::StorageError;
 
-/// That a topic has ended, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RunEnd {
-    /// Closed or cancelled.
-    pub state: RunState,
-    /// Why it was cancelled, if it ever was.
-    pub reason: Option<Box<str>>,
-}
+pub use tidemill_proto::topics::RunEnd;
 
 /// How a topic is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp};
 
-use super::Freeze;
+use super::{CopiedHole, Freeze};
 use crate::storage::buckets::{BucketState, KeyEntry};
 use crate::storage::error::StorageError;
 use crate::storage::message::StoredMessage;
@@ -28,6 +28,8 @@ pub struct CopiedBucket {
     pub length: u64,
     /// How many changes there ever were, where the backend counts them.
     pub given: Option<u64>,
+    /// Where changes were lost that the backend had confirmed, in their order.
+    pub holes: Vec<CopiedHole>,
     /// Why nothing is changed in it, if that is so.
     pub freeze: Option<Freeze>,
     /// Whether all keys were taken over once, where it is being taken over.

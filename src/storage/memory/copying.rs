@@ -60,6 +60,15 @@ impl CopyStore for Memory {
         Ok(())
     }
 
+    async fn import_forgotten(
+        &self,
+        topic: &TopicName,
+        epoch: Epoch,
+        messages: &[MessageId],
+    ) -> Result<(), StorageError> {
+        self.topics.write().import_forgotten(topic, epoch, messages)
+    }
+
     async fn copied_group(&self, topic: &TopicName, group: &GroupName) -> Result<CopiedGroup, StorageError> {
         let topics = self.topics.read();
         let (groups, _) = topics.groups(topic)?;

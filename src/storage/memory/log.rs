@@ -12,7 +12,7 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use self::page::Page;
 use super::segment::{SEGMENT_ENTRIES_MAX, Segment};
-use crate::storage::history::{Facts, Untold};
+use crate::storage::history::{Facts, Hole, Untold};
 use crate::storage::{
     Batch, Body, DELETED_MAX, Epoch, GapCheck, HELD_TIMES, NewMessage, Range, StoredMessage, Tail, TakenOut,
     TopicPolicy, Trim,
@@ -51,6 +51,8 @@ pub(super) struct Log {
     given: u64,
     /// Messages that were deleted by request, of which that is remembered.
     deleted: BTreeSet<MessageId>,
+    /// Where another storage had lost messages that it had confirmed, of which this one is a copy. Here nothing is lost.
+    holes: Box<[Hole]>,
     /// Bytes of the segments.
     segments_bytes: usize,
 }
@@ -86,6 +88,7 @@ impl Log {
             epoch,
             given: 0,
             deleted: BTreeSet::new(),
+            holes: Box::default(),
             segments_bytes: 0,
         }
     }
@@ -131,6 +134,7 @@ impl Log {
         self.segments_bytes
             + self.segments.capacity() * size_of::<Segment>()
             + self.deleted.len() * DELETED_BYTES
+            + size_of_val(&*self.holes)
     }
 
     /// Returns the bytes that one message in an empty log holds.
@@ -432,7 +436,7 @@ impl Log {
             range.after = verdict.resume;
             verdict.gap
         });
-        let mut page = Page::new(range, now);
+        let mut page = Page::new(range, self.holes_in(range), now);
         let flow = match range.order {
             Order::Asc => self.read_ascending(range.after, &mut page),
             Order::Desc => self.read_descending(range.after, &mut page),
@@ -450,6 +454,11 @@ impl Log {
             batch.looked_at += self.deleted.range((after, Bound::Included(reached))).count() as u64;
         }
         batch
+    }
+
+    /// Returns the holes that a read of this range can come to.
+    fn holes_in(&self, range: Range) -> &[Hole] {
+        if range.order == Order::Asc { &self.holes } else { &[] }
     }
 
     fn read_ascending(&self, after: Option<MessageId>, page: &mut Page) -> ControlFlow<()> {

@@ -20,8 +20,9 @@ use super::resp::{Arguments, Parts, Reply};
 use super::scripts::{self, Script};
 use super::{Shard, Valkey, at, recurring, runs, slot_of_topic, waiting_body};
 use crate::storage::copying::follow_each_other;
+use crate::storage::history::Hole;
 use crate::storage::{
-    CopiedGroup, CopiedTopic, CopyStore, Epoch, StorageError, StoredMessage, StoredRecurring, WaitingMessage,
+    CopiedGroup, CopiedHole, CopiedTopic, CopyStore, Epoch, StorageError, StoredMessage, StoredRecurring, WaitingMessage,
 };
 
 /// Deletions that are taken over in one step.
@@ -218,6 +219,19 @@ impl Shard {
         self.copy_change(topic, &scripts::IMPORT_MESSAGES, &keys, arguments, refused).await
     }
 
+    async fn import_forgotten(
+        &self,
+        topic: &TopicName,
+        epoch: Epoch,
+        messages: &[MessageId],
+    ) -> Result<(), StorageError> {
+        let keys = [self.keys.stream(topic), self.keys.description(topic)];
+        let ids = messages.iter().map(|id| sortable(*id));
+        let arguments: Vec<String> = std::iter::once(digits(epoch)).chain(ids).collect();
+        let (arguments, refused) = (arguments.iter().collect(), StorageError::TopicExists);
+        self.copy_change(topic, &scripts::IMPORT_FORGOTTEN, &keys, arguments, refused).await
+    }
+
     async fn finish_import(&self, other: &CopiedTopic, deletions: &[MessageId]) -> Result<(), StorageError> {
         let topic = &other.topic.topic_name;
         let found = self.copied(topic).await?;
@@ -252,6 +266,7 @@ impl Shard {
             other.ended.as_ref().map_or_else(String::new, |ended| ended.state.as_str().to_owned()),
             text(other.untold.and_then(|untold| untold.newest)),
             text(other.untold.and_then(|untold| untold.keyless)),
+            lost(&other.holes),
         ]
         .iter()
         .collect();
@@ -271,6 +286,12 @@ pub(super) fn digits(epoch: Epoch) -> String {
     }
 }
 
+/// Returns where messages were lost, as scripts take it.
+pub(super) fn lost(holes: &[CopiedHole]) -> String {
+    let holes: Vec<String> = holes.iter().map(|hole| format!("{}:{}", hole.from, hole.to)).collect();
+    holes.join(" ")
+}
+
 /// Reads a sorted id.
 fn unsorted(text: &str) -> Option<MessageId> {
     let (ms, seq) = text.split_once('-')?;
@@ -285,6 +306,9 @@ fn read_copied(topic: &TopicName, parts: &mut Parts<'_>) -> Option<CopiedTopic> 
     let length = u64::try_from(parts.next()?.integer()?).ok()?;
     let given = u64::try_from(parts.next()?.integer()?).ok();
     let taken_out = read_id(parts.next()?.bytes()?).filter(|id| *id != MessageId::MIN);
+    let Reply::Array(names) = parts.next()? else { return None };
+    let mut holes: Vec<Hole> = names.filter_map(|name| Hole::read(name.bytes()?)).collect();
+    holes.sort_unstable_by_key(|hole| hole.to);
     let mut pairs = Vec::new();
     while let Some(field) = parts.next() {
         let value = parts.next()?;
@@ -312,6 +336,7 @@ fn read_copied(topic: &TopicName, parts: &mut Parts<'_>) -> Option<CopiedTopic> 
         taken_out,
         taken_out_by_others: None,
         untold: None,
+        holes: holes.into_iter().map(|Hole { from, to }| CopiedHole { from, to }).collect(),
         ended,
         freeze: end.and_then(|end| end.freeze),
         topic: describe(topic, &pairs),
@@ -405,6 +430,15 @@ impl CopyStore for Valkey {
         messages: &[StoredMessage],
     ) -> Result<(), StorageError> {
         at!(self, slot_of_topic(topic), shard => shard.import_messages(topic, epoch, after, messages).await)
+    }
+
+    async fn import_forgotten(
+        &self,
+        topic: &TopicName,
+        epoch: Epoch,
+        messages: &[MessageId],
+    ) -> Result<(), StorageError> {
+        at!(self, slot_of_topic(topic), shard => shard.import_forgotten(topic, epoch, messages).await)
     }
 
     async fn copied_group(&self, topic: &TopicName, group: &GroupName) -> Result<CopiedGroup, StorageError> {

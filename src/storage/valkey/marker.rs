@@ -77,14 +77,6 @@ impl Hole {
         let (from, to) = std::str::from_utf8(name).ok()?.strip_prefix(HOLE_PREFIX)?.split_once(':')?;
         Some(Self { from: read_id(from.as_bytes())?, to: read_id(to.as_bytes())? })
     }
-
-    /// Returns those that end behind a cursor, in their order, and whether one ends just there.
-    pub(super) fn behind(mut holes: Vec<Self>, cursor: MessageId) -> (Vec<Self>, bool) {
-        let ends_there = holes.iter().any(|hole| hole.to == cursor);
-        holes.retain(|hole| hole.to > cursor);
-        holes.sort_unstable_by_key(|hole| hole.to);
-        (holes, ends_there)
-    }
 }
 
 /// Returns the digits of a new epoch.

@@ -213,8 +213,7 @@ impl Collected {
 
     /// Whether there is a hole between the last id looked at and this one: the next read tells it.
     fn is_in_front_of_a_hole(&self, id: MessageId) -> bool {
-        let is_between = |hole: &Hole| id > hole.to && self.after.is_none_or(|after| after < hole.to);
-        self.range.order == Order::Asc && self.holes.iter().any(is_between)
+        self.range.order == Order::Asc && self.holes.iter().any(|hole| hole.lies_between(self.after, id))
     }
 
     /// Returns how many entries to ask for next, from what is missing and what entries weigh here.

@@ -75,6 +75,7 @@ impl Bucket {
             first: tail.first,
             last: tail.last.unwrap_or(MessageId::MIN),
             length: self.log.length() as u64,
+            holes: self.log.holes().collect(),
             given: tail.given,
             freeze: self.freeze,
             has_keys: self.has_keys,
@@ -175,7 +176,7 @@ impl Bucket {
     }
 
     pub(in crate::storage::memory) fn finish_import(&mut self, other: &CopiedBucket) {
-        self.log.finish_as(other.first, other.last, other.given, &[]);
+        self.log.finish_as(other.first, other.last, other.given, &[], &other.holes);
         self.settings = other.state.settings;
         (self.freeze, self.has_keys) = (None, false);
     }

@@ -3,7 +3,7 @@
 use tidemill_proto::MessageId;
 
 use super::Log;
-use crate::storage::history::{Behind, Facts};
+use crate::storage::history::{Behind, Facts, Hole};
 
 impl Log {
     /// Returns what lies behind a cursor.
@@ -28,6 +28,7 @@ impl Log {
     pub(in crate::storage::memory) fn facts(&self, cursor: MessageId) -> Facts {
         let deleted = self.deleted.len() as u64;
         let next = cursor.next().unwrap_or(MessageId::MAX);
+        let (holes, is_behind_hole) = Hole::behind(self.holes.to_vec(), cursor);
         Facts {
             epoch: self.epoch,
             first: self.first_id(),
@@ -46,8 +47,8 @@ impl Log {
                 None => self.deleted.range(next..).count() as u64,
             },
             untold: None,
-            hole: None,
-            is_behind_hole: false,
+            hole: holes.first().copied(),
+            is_behind_hole,
         }
     }
 }

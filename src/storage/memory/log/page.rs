@@ -5,12 +5,15 @@ use std::ops::ControlFlow;
 use tidemill_proto::{Gap, MessageId, Timestamp};
 
 use super::EXPIRED_PER_READ_MAX;
+use crate::storage::history::Hole;
 use crate::storage::memory::segment::{Record, Segment};
 use crate::storage::{Batch, Range, StoredMessage};
 
 /// What a read has picked so far, and how far it looked.
-pub(super) struct Page {
+pub(super) struct Page<'a> {
     range: Range,
+    /// Where messages were lost.
+    holes: &'a [Hole],
     now: Timestamp,
     messages: Vec<StoredMessage>,
     bytes: usize,
@@ -19,22 +22,39 @@ pub(super) struct Page {
     stopped_at: Option<MessageId>,
     /// The last id looked at.
     reached: Option<MessageId>,
+    /// Whether the next one lies behind a hole, which the next read tells.
+    is_at_hole: bool,
 }
 
-impl Page {
-    pub(super) fn new(range: Range, now: Timestamp) -> Self {
-        Self { range, now, messages: Vec::new(), bytes: 0, expired: 0, stopped_at: None, reached: None }
+impl<'a> Page<'a> {
+    pub(super) fn new(range: Range, holes: &'a [Hole], now: Timestamp) -> Self {
+        Self {
+            range,
+            holes,
+            now,
+            messages: Vec::new(),
+            bytes: 0,
+            expired: 0,
+            stopped_at: None,
+            reached: None,
+            is_at_hole: false,
+        }
     }
 
     /// Takes the messages of one segment, and tells whether the page wants more.
-    pub(super) fn take<'a>(
+    pub(super) fn take<'s>(
         &mut self,
-        segment: &'a Segment,
-        entries: impl Iterator<Item = &'a Record>,
+        segment: &'s Segment,
+        entries: impl Iterator<Item = &'s Record>,
     ) -> ControlFlow<()> {
         let mut picked: Vec<&Record> = Vec::new();
         let mut flow = ControlFlow::Continue(());
         for entry in entries {
+            if self.reached.is_some() && self.holes.iter().any(|hole| hole.lies_between(self.reached, entry.id)) {
+                self.is_at_hole = true;
+                flow = ControlFlow::Break(());
+                break;
+            }
             if entry.is_expired(self.now) {
                 self.reached = Some(entry.id);
                 self.expired += 1;
@@ -68,6 +88,7 @@ impl Page {
 
     pub(super) fn into_batch(self, gap: Option<Gap>, at_end: bool) -> Batch {
         let next = self.stopped_at.or_else(|| self.messages.last().map(|message| message.id));
+        let next = next.or(self.reached.filter(|_| self.is_at_hole));
         let looked_at = (self.expired + self.messages.len()) as u64;
         Batch {
             gap,

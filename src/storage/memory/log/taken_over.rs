@@ -3,7 +3,8 @@
 use tidemill_proto::MessageId;
 
 use super::Log;
-use crate::storage::{CopiedTopic, DELETED_MAX, Epoch, StoredMessage, TopicPolicy, Trim};
+use crate::storage::history::Hole;
+use crate::storage::{CopiedHole, CopiedTopic, DELETED_MAX, Epoch, StoredMessage, TopicPolicy, Trim};
 
 impl Log {
     /// Returns a log without messages, with the epoch of another, or this one where that has none.
@@ -39,17 +40,24 @@ impl Log {
 
     /// Removes what another log does not keep any more, and takes over its counts.
     pub(in crate::storage::memory) fn finish(&mut self, other: &CopiedTopic, deletions: &[MessageId]) {
-        self.finish_as(other.first, other.last, other.given, deletions);
+        self.finish_as(other.first, other.last, other.given, deletions, &other.holes);
     }
 
-    /// The same, where the other one has these ends, and was given so many.
+    /// Returns where messages were lost.
+    pub(in crate::storage::memory) fn holes(&self) -> impl Iterator<Item = CopiedHole> {
+        self.holes.iter().map(|&Hole { from, to }| CopiedHole { from, to })
+    }
+
+    /// The same, where the other one has these ends, was given so many, and has lost these.
     pub(in crate::storage::memory) fn finish_as(
         &mut self,
         first: Option<MessageId>,
         last: MessageId,
         given: Option<u64>,
         deletions: &[MessageId],
+        holes: &[CopiedHole],
     ) {
+        self.holes = holes.iter().map(|&CopiedHole { from, to }| Hole { from, to }).collect();
         match first {
             Some(first) => _ = self.trim(Trim::Before(first)),
             None => _ = self.trim(Trim::Keep(0)),

@@ -5,6 +5,7 @@ use tidemill_proto::topics::TopicUpdate;
 use tidemill_proto::work::Ordering;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
+use super::super::latest::LatestTable;
 use super::super::group::{Group, KEYED_BYTES, PENDING_BYTES, UNIQUE_BYTES};
 use super::super::log::Log;
 use super::super::schedules::{Schedules, number_of};
@@ -14,7 +15,7 @@ use super::{Shortage, StoredTopic, Topics, bytes_of_empty};
 use crate::storage::copying::follow_each_other;
 use crate::storage::history::Untold;
 use crate::storage::{
-    CopiedGroup, CopiedTopic, CopiedUntold, Epoch, Freeze, GapCheck, Range, StorageError, StoredMessage,
+    Body, CopiedGroup, CopiedTopic, CopiedUntold, Epoch, Freeze, GapCheck, Range, StorageError, StoredMessage,
     StoredRecurring, TopicPolicy, WaitingMessage,
 };
 
@@ -40,6 +41,7 @@ impl Topics {
                 let Untold { newest, keyless } = latest.untold();
                 CopiedUntold { newest, keyless }
             }),
+            holes: topic.log.holes().collect(),
             ended: topic.ended.as_deref().cloned(),
             freeze: topic.freeze,
         })
@@ -118,7 +120,8 @@ impl Topics {
         topic.freeze = Some(Freeze::Importing);
         topic.log = Log::taken_over(other, topic.log.tail().epoch);
         topic.describe_as(other);
-        topic.latest = None;
+        let compact_by = other.topic.compact_by.as_deref();
+        topic.latest = compact_by.map(|field| Box::new(LatestTable::new(field, None)));
         self.topics_bytes = self.topics_bytes - before + topic.empty_bytes(name);
         Ok(())
     }
@@ -145,15 +148,40 @@ impl Topics {
         if let Some(bytes) = bodies.iter().find(|bytes| **bytes > BODY_BYTES_MAX) {
             return Err(StorageError::Full(Shortage::Body(*bytes).into()));
         }
-        let growth = |all: &Self| all.topics.get(name).map_or(0, |topic| topic.log.growth_of(&bodies, &ALL));
-        self.make_room(growth, Log::bytes_of(&bodies))?;
+        let latest: usize = messages.iter().map(|message| self.latest_growth(name, &message.body)).sum();
+        let growth =
+            |all: &Self| all.topics.get(name).map_or(0, |topic| topic.log.growth_of(&bodies, &ALL)) + latest;
+        self.make_room(growth, Log::bytes_of(&bodies) + latest)?;
         let topic = self.topics.get_mut(name).ok_or(StorageError::NoTopic)?;
-        let (bytes, length) = (topic.log.bytes(), topic.log.length());
+        let (bytes, length, empty) = (topic.log.bytes(), topic.log.length(), topic.empty_bytes(name));
         for message in messages {
             topic.log.take_over(message, &ALL);
+            if let Some(latest) = &mut topic.latest {
+                latest.note(message);
+            }
         }
         self.messages = self.messages - length + topic.log.length();
         self.logs_bytes = self.logs_bytes - bytes + topic.log.bytes();
+        self.topics_bytes = self.topics_bytes - empty + topic.empty_bytes(name);
+        Ok(())
+    }
+
+    fn latest_growth(&self, name: &TopicName, body: &Body) -> usize {
+        self.topics.get(name).map_or(0, |topic| topic.latest_growth(body))
+    }
+
+    pub(in crate::storage::memory) fn import_forgotten(
+        &mut self,
+        name: &TopicName,
+        epoch: Epoch,
+        messages: &[MessageId],
+    ) -> Result<(), StorageError> {
+        self.importing(name, epoch)?;
+        let topic = self.topics.get_mut(name).ok_or(StorageError::NoTopic)?;
+        for id in messages {
+            let (_, freed) = topic.forget_latest(*id);
+            self.topics_bytes -= freed;
+        }
         Ok(())
     }
 
@@ -223,9 +251,15 @@ impl Topics {
         }
         let topic = self.topics.get_mut(name).ok_or(StorageError::NoTopic)?;
         let (bytes, length, empty) = (topic.log.bytes(), topic.log.length(), topic.empty_bytes(name));
-        // From all that has come: what the log keeps no more goes then.
-        let by = other.topic.compact_by.as_deref();
-        topic.latest = by.and_then(|field| topic.latest_by(field));
+        match other.topic.compact_by.as_deref() {
+            None => topic.latest = None,
+            // From all that has come: what the log keeps no more goes then.
+            Some(field) => {
+                if let Some(latest) = topic.latest_by(field) {
+                    topic.latest = Some(latest);
+                }
+            }
+        }
         if let Some(latest) = &mut topic.latest {
             for id in deletions {
                 latest.forget(*id);

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp, TopicName};
 
-use super::super::copying::digits;
+use super::super::copying::{digits, lost};
 use super::super::failure::Effect;
 use super::super::resp::{Arguments, Parts};
 use super::super::scripts::{self, Script};
@@ -142,6 +142,7 @@ impl Shard {
             first: log.first,
             last: log.last,
             length: log.length,
+            holes: log.holes,
             given: log.given,
             freeze,
             has_keys,
@@ -253,6 +254,7 @@ impl Shard {
             other.last.to_string(),
             other.given.map_or_else(String::new, |given| given.to_string()),
             other.first.map_or_else(String::new, |first| first.to_string()),
+            lost(&other.holes),
         ]
         .iter()
         .collect();

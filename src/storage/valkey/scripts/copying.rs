@@ -40,8 +40,8 @@ end
 /// Tells what a copy of a topic needs to know beside its messages.
 ///
 /// KEYS: stream, description. Answers `{0, name of the marker, name of the group that says that it takes no messages, first
-/// id, last given id, length, entries ever added or -1, newest id taken out}`, then field and value pairs of the description;
-/// what there is not is empty.
+/// id, last given id, length, entries ever added or -1, newest id taken out, names of the groups that say where messages were
+/// lost}`, then field and value pairs of the description; what there is not is empty.
 pub(in super::super) static COPIED_TOPIC: Script = Script::new(concat!(
     kind!(),
     is_foreign!(),
@@ -50,15 +50,18 @@ pub(in super::super) static COPIED_TOPIC: Script = Script::new(concat!(
     info_of!(),
     end_of!(),
     last_of!(),
+    holes_of!(),
     r"
 if kind == 'none' then return {1} end
 if kind ~= 'stream' then return {2} end
 if is_foreign(KEYS[2], 'hash') then return {-2} end
+local holes = {}
+for _, hole in ipairs(holes_of(KEYS[1])) do holes[#holes + 1] = hole[1] end
 local info = info_of(KEYS[1])
 local first, ended = info['first-entry'], end_of(KEYS[1]) or ''
 local answer = {0, marker_of(KEYS[1]) or '', ended, first and first[1] or '',
   string.match(ended, '(%d+%-%d+)$') or last_of(KEYS[1]), info['length'], info['entries-added'] or -1,
-  info['max-deleted-entry-id'] or ''}
+  info['max-deleted-entry-id'] or '', holes}
 for _, part in ipairs(redis.call('HGETALL', KEYS[2])) do answer[#answer + 1] = part end
 return answer
 "
@@ -206,12 +209,36 @@ return {0}
 "
 ));
 
+/// Has messages be none of the latest of their keys.
+///
+/// KEYS: stream, description. ARGV: epoch, then ids as they are sorted. The latest messages were looked at before.
+pub(in super::super) static IMPORT_FORGOTTEN: Script = Script::new(concat!(
+    kind!(),
+    is_foreign!(),
+    marker_of!(),
+    sortable!(),
+    info_of!(),
+    end_of!(),
+    latest!(),
+    state_of!(),
+    importing!(),
+    r"
+if state ~= 'importing' or not is_it then return {3} end
+if is_foreign(KEYS[2], 'hash') then return {-2} end
+local by = redis.call('HGET', KEYS[2], 'compact_by')
+if by then
+  for at = 2, #ARGV do latest_drop(latest_keys(KEYS[1]), ARGV[at], by) end
+end
+return {0}
+"
+));
+
 /// Ends taking over.
 ///
 /// KEYS: stream, description. ARGV: epoch, last id, entries ever added (empty where nobody knows), the newest id taken out,
 /// the first id that is kept (empty for none), how the topic has ended (empty where it has not), the newest message, and the
-/// newest without a key, of which the table of the latest messages has no trace (each may be empty), then field and value
-/// pairs of the description. Answers 3 where the topic is not, and was not, taken over under this epoch, and `{4, id}` where a
+/// newest without a key, of which the table of the latest messages has no trace (each may be empty), where messages were
+/// lost, then field and value pairs of the description. Answers 3 where the topic is not, and was not, taken over under this epoch, and `{4, id}` where a
 /// later message was.
 pub(in super::super) static FINISH_IMPORT: Script = Script::new(concat!(
     kind!(),
@@ -223,6 +250,7 @@ pub(in super::super) static FINISH_IMPORT: Script = Script::new(concat!(
     latest!(),
     state_of!(),
     give!(),
+    lose!(),
     importing!(),
     r"
 if not is_it then return {3} end
@@ -232,10 +260,11 @@ if sortable(last) > sortable(ARGV[2]) then return {4, last} end
 if ARGV[5] == '' then redis.call('XTRIM', KEYS[1], 'MAXLEN', '0')
 else redis.call('XTRIM', KEYS[1], 'MINID', ARGV[5]) end
 redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[2], unpack(ARGV, 9))
+redis.call('HSET', KEYS[2], unpack(ARGV, 10))
 local info = info_of(KEYS[1])
 local added = math.max(tonumber(ARGV[3]) or info['entries-added'] or 0, info['length'])
 give(KEYS[1], ARGV[2], {'ENTRIESADDED', string.format('%.0f', added), 'MAXDELETEDID', ARGV[4]})
+lose(KEYS[1], ARGV[9])
 local by = redis.call('HGET', KEYS[2], 'compact_by')
 local facts = latest_keys(KEYS[1]).facts
 if by and redis.call('HGET', facts, 'of') == string.sub(marker, 16, 31) .. ' ' .. by then

@@ -19,6 +19,17 @@ end
     };
 }
 
+/// Defines `lose(key, holes)`: where messages of a stream were lost, as texts `from:to` with blanks between them.
+macro_rules! lose {
+    () => {
+        r"
+local function lose(key, holes)
+  for hole in string.gmatch(holes, '%S+') do redis.call('XGROUP', 'CREATE', key, 'tidemill-lost:' .. hole, '$') end
+end
+"
+    };
+}
+
 /// Looks whether a message that was confirmed is there, and where it was lost, marks the hole.
 ///
 /// What is in front of the oldest entry was trimmed, mostly; what was confirmed within the last minute may be lost all the

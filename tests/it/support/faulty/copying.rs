@@ -58,6 +58,15 @@ impl CopyStore for Faulty {
         self.inner.copies.import_messages(topic, epoch, after, messages).await
     }
 
+    async fn import_forgotten(
+        &self,
+        topic: &TopicName,
+        epoch: Epoch,
+        messages: &[MessageId],
+    ) -> Result<(), StorageError> {
+        self.inner.copies.import_forgotten(topic, epoch, messages).await
+    }
+
     async fn copied_group(&self, topic: &TopicName, group: &GroupName) -> Result<CopiedGroup, StorageError> {
         self.inner.copies.copied_group(topic, group).await
     }

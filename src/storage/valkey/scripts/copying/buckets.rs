@@ -186,7 +186,7 @@ return {0}
 /// Ends taking over a bucket.
 ///
 /// KEYS: those of a bucket. ARGV: epoch, last revision, changes ever made (empty where nobody knows), the first change that
-/// the log keeps (empty for none), then pairs of a setting and what it is. Answers `{0, when its first key is over, or
+/// the log keeps (empty for none), where changes were lost, then pairs of a setting and what it is. Answers `{0, when its first key is over, or
 /// nothing}`, 3 as [`IMPORT_KEYS`], and `{4, id}` where a later change was taken over.
 pub(in crate::storage::valkey) static FINISH_BUCKET: Script = Script::new(concat!(
     foreign!(),
@@ -196,6 +196,7 @@ pub(in crate::storage::valkey) static FINISH_BUCKET: Script = Script::new(concat
     end_of!(),
     state_of!(),
     give!(),
+    lose!(),
     importing_bucket!(),
     r"
 if not is_it then return {3} end
@@ -210,7 +211,8 @@ local info = info_of(KEYS[1])
 local added = math.max(tonumber(ARGV[3]) or info['entries-added'] or 0, info['length'])
 give(KEYS[1], ARGV[2], {'ENTRIESADDED', string.format('%.0f', added), 'MAXDELETEDID', '0-0'})
 redis.call('XGROUP', 'DESTROY', KEYS[1], 'tidemill-end:importing:' .. last)
-redis.call('HSET', KEYS[2], unpack(ARGV, 5))
+lose(KEYS[1], ARGV[5])
+redis.call('HSET', KEYS[2], unpack(ARGV, 6))
 redis.call('HDEL', KEYS[2], 'freeze', 'keys')
 return {0, due}
 "

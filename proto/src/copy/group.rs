@@ -1,17 +1,25 @@
 //! A group of consumers, as a copy has it.
 
-use tidemill_proto::work::{GroupName, GroupSettings};
-use tidemill_proto::{MessageId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::topic::digits;
+use crate::work::{GroupName, GroupSettings};
+use crate::{MessageId, Timestamp};
 
 /// A group, with what it knows of messages that are not done. What consumers have is told as waiting until their time is
 /// over: no consumer takes its messages along. Results, and what happened in which minute, are not copied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CopiedGroup {
     /// Its name.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub group: GroupName,
     /// Its settings.
     pub settings: GroupSettings,
     /// Which of the groups of that name it is, and since which seek.
+    #[serde(with = "digits")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^[0-9a-fA-F]{16}$"))]
     pub epoch: u64,
     /// When it was made, if that is known.
     pub created_at: Option<Timestamp>,
@@ -28,11 +36,14 @@ pub struct CopiedGroup {
     /// Its dead letters, in the order of their messages.
     pub dead: Vec<CopiedDead>,
     /// The keys of which one message at a time may be there, each with that and its time, in the order of the messages.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<Vec<String>>))]
     pub unique: Vec<(Box<str>, MessageId, Timestamp)>,
 }
 
 /// A message that was given out and is not done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CopiedPending {
     /// Its id.
     pub id: MessageId,
@@ -43,24 +54,30 @@ pub struct CopiedPending {
     /// How many consumers were lost with it.
     pub crashes: u32,
     /// The last error.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub error: Option<Box<str>>,
     /// Where it is.
     pub place: CopiedPlace,
 }
 
 /// Where a message is that is not done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum CopiedPlace {
     /// It can be given out from then on.
     Waits(Timestamp),
     /// Another message holds its order key.
     Behind,
     /// It is to become a dead letter, for this reason.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     Dying(Box<str>),
 }
 
 /// A dead letter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CopiedDead {
     /// The id of the message.
     pub id: MessageId,
@@ -69,5 +86,6 @@ pub struct CopiedDead {
     /// How often it was given out.
     pub deliveries: u64,
     /// Why it died.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub reason: Box<str>,
 }

@@ -1,0 +1,190 @@
+//! What a copy asks of its sides, and nothing else: whatever answers this can be a source and a target.
+//!
+//! What is asked is what stands on the wire; what is told and written has the bytes of messages as storages have them.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use tidemill_proto::copy::CopyRead;
+use tidemill_proto::work::GroupName;
+use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp, TopicName};
+
+use crate::storage::{
+    Cause, CopiedBucket, CopiedGroup, CopiedKey, CopiedKeys, CopiedTopic, Epoch, KeysPart, StorageError,
+    StoredMessage, StoredRecurring, WaitingMessage, WaitingPage,
+};
+
+/// Bytes of a page, about.
+pub(super) const PAGE_BYTES: usize = 1024 * 1024;
+/// Messages for later of a page.
+pub(super) const WAITING_AT_ONCE: usize = 200;
+
+/// Why a side did not do what a copy asked of it, told by what the copy may do next.
+#[derive(Debug, thiserror::Error)]
+pub enum SideError {
+    /// There is no such topic, bucket or group.
+    #[error("there is nothing of that name")]
+    Missing,
+    /// There is something of that name that is not being taken over, or another one is.
+    #[error("there is something else of that name")]
+    Exists,
+    /// The last that was taken over is another one.
+    #[error("another is the last that was taken over")]
+    NotLast,
+    /// It is read-only.
+    #[error("it is read-only")]
+    ReadOnly,
+    /// It may be done later.
+    #[error(transparent)]
+    Passing(Cause),
+    /// It is not done later, either.
+    #[error(transparent)]
+    Refused(Cause),
+}
+
+impl From<StorageError> for SideError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::NoTopic | StorageError::NoBucket | StorageError::NoGroup => Self::Missing,
+            StorageError::TopicExists => Self::Exists,
+            StorageError::NotLast(_) => Self::NotLast,
+            StorageError::ReadOnly => Self::ReadOnly,
+            StorageError::Unavailable(_) | StorageError::Indeterminate(_) | StorageError::Overloaded => {
+                Self::Passing(error.into())
+            }
+            StorageError::Full(_)
+            | StorageError::KeysFull(_)
+            | StorageError::NotATopic
+            | StorageError::ForeignKey(_)
+            | StorageError::IdsUsedUp
+            | StorageError::TopicsLimit
+            | StorageError::BucketsLimit
+            | StorageError::PoliciesLimit
+            | StorageError::GroupsLimit
+            | StorageError::SchedulesLimit
+            | StorageError::GroupHolds
+            | StorageError::Fenced(_)
+            | StorageError::NotCompacted
+            | StorageError::Closed
+            | StorageError::Cancelled(_)
+            | StorageError::TopicFull
+            | StorageError::KeyReused => Self::Refused(error.into()),
+        }
+    }
+}
+
+/// A side of a copy.
+#[async_trait]
+pub trait CopySide: fmt::Debug + Send + Sync {
+    /// Tells what is there.
+    ///
+    /// # Errors
+    /// `Missing` where it is about what is not there, `Passing`, `Refused`.
+    async fn read(&self, asked: &CopyRead) -> Result<Told, SideError>;
+
+    /// Does something. What has failed as `Passing` may be done all the same; done again it does no harm, or is `Exists` or
+    /// `NotLast`.
+    ///
+    /// # Errors
+    /// Any.
+    async fn write(&self, write: Write) -> Result<(), SideError>;
+}
+
+/// Defines what a side tells, and how that is had as what it is.
+macro_rules! told {
+    ($($(#[$doc:meta])+ $name:ident($type:ty);)+) => {
+        /// What a side has told.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Told {
+            $($(#[$doc])+ $name($type),)+
+        }
+
+        $(
+            impl Answer for $type {
+                fn of(told: Told) -> Option<Self> {
+                    if let Told::$name(it) = told { Some(it) } else { None }
+                }
+            }
+        )+
+    };
+}
+
+/// What a question is answered with.
+pub(super) trait Answer: Sized {
+    /// Returns what was told, if it is this.
+    fn of(told: Told) -> Option<Self>;
+}
+
+told! {
+    /// Names of topics.
+    TopicNames(Vec<TopicName>);
+    /// Names of buckets.
+    BucketNames(Vec<BucketName>);
+    /// Whether it is so.
+    Flag(bool);
+    /// A topic.
+    Topic(Box<CopiedTopic>);
+    /// Messages, or changes.
+    Messages(Vec<StoredMessage>);
+    /// Ids of messages.
+    Ids(Vec<MessageId>);
+    /// Names of groups.
+    Groups(Vec<GroupName>);
+    /// A group.
+    Group(Box<CopiedGroup>);
+    /// What waits for later.
+    Waiting(WaitingPage);
+    /// What comes again and again.
+    Recurring(Vec<StoredRecurring>);
+    /// A bucket.
+    Bucket(Box<CopiedBucket>);
+    /// Keys.
+    Keys(CopiedKeys);
+    /// Keys that were asked for.
+    SomeKeys(Vec<Option<CopiedKey>>);
+    /// When keys are over.
+    Ends(Vec<(KeyName, Option<Timestamp>)>);
+}
+
+/// Asks a side.
+pub(super) async fn ask<A: Answer>(side: &dyn CopySide, asked: CopyRead) -> Result<A, SideError> {
+    let told = side.read(&asked).await?;
+    A::of(told).ok_or_else(|| SideError::Refused("it answers something else than it was asked".into()))
+}
+
+/// Asks a side for what may not be there.
+pub(super) async fn find<A: Answer>(side: &dyn CopySide, asked: CopyRead) -> Result<Option<A>, SideError> {
+    match ask(side, asked).await {
+        Ok(found) => Ok(Some(found)),
+        Err(SideError::Missing) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a side is to do, as [`CopyWrite`](tidemill_proto::copy::CopyWrite) has it.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the wire has the same, and says what each is")]
+pub enum Write {
+    Mark { topic: TopicName },
+    RefuseNew { refused: bool },
+    Freeze { topic: TopicName, frozen: bool },
+    FreezeBucket { bucket: BucketName, frozen: bool },
+    Delete { topic: TopicName },
+    DeleteBucket { bucket: BucketName },
+    Begin(Box<CopiedTopic>),
+    Messages { topic: TopicName, epoch: Epoch, after: MessageId, messages: Vec<StoredMessage> },
+    Forget { topic: TopicName, epoch: Epoch, ids: Vec<MessageId> },
+    Group { topic: TopicName, group: Box<CopiedGroup> },
+    Waiting {
+        topic: TopicName,
+        first: bool,
+        waiting: Vec<WaitingMessage>,
+        recurring: Vec<StoredRecurring>,
+    },
+    Finish { topic: Box<CopiedTopic>, deletions: Vec<MessageId> },
+    BeginBucket(Box<CopiedBucket>),
+    Keys { bucket: BucketName, epoch: Epoch, keys: KeysPart },
+    Ends { bucket: BucketName, epoch: Epoch, ends: Vec<(KeyName, Option<Timestamp>)> },
+    Changes { bucket: BucketName, epoch: Epoch, after: MessageId, changes: Vec<StoredMessage> },
+    FinishBucket(Box<CopiedBucket>),
+}

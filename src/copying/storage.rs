@@ -1,0 +1,126 @@
+//! A storage as a side of a copy.
+
+use async_trait::async_trait;
+use tidemill_proto::BucketName;
+use tidemill_proto::copy::CopyRead;
+
+use super::side::{CopySide, PAGE_BYTES, SideError, Told, WAITING_AT_ONCE, Write};
+use crate::storage::{
+    DuePlace, GapCheck, IMPORTED_MAX, LatestRange, Storage, StorageError,
+    WaitingRange,
+};
+
+/// Tells what a storage has.
+///
+/// # Errors
+/// Those of what is asked.
+pub async fn read(storage: &Storage, asked: &CopyRead) -> Result<Told, StorageError> {
+    let (copies, buckets) = (&storage.copies, &storage.bucket_copies);
+    Ok(match asked {
+        CopyRead::TopicNames { prefix, after } => {
+            Told::TopicNames(storage.topics.names(prefix, after.as_ref(), IMPORTED_MAX).await?)
+        }
+        CopyRead::BucketNames { after } => Told::BucketNames(bucket_names(storage, after.clone()).await?),
+        CopyRead::RefusesNew => Told::Flag(copies.refuses_new_topics().await?),
+        CopyRead::Topic { topic } => Told::Topic(Box::new(copies.copied(topic).await?)),
+        CopyRead::Messages { topic, after } => {
+            Told::Messages(copies.copied_messages(topic, *after, IMPORTED_MAX, PAGE_BYTES).await?)
+        }
+        CopyRead::Latest { topic, after } => {
+            let range = LatestRange {
+                after: Some(*after),
+                gap_check: GapCheck::None,
+                goes_on: true,
+                limit: IMPORTED_MAX,
+                bytes_max: PAGE_BYTES,
+            };
+            Told::Messages(storage.messages.latest(topic, range).await?.messages)
+        }
+        CopyRead::Deletions { topic } => Told::Ids(copies.copied_deletions(topic).await?),
+        CopyRead::Groups { topic } => {
+            let groups = storage.work.groups(topic).await?;
+            Told::Groups(groups.into_iter().map(|detail| detail.group).collect())
+        }
+        CopyRead::Group { topic, group } => Told::Group(Box::new(copies.copied_group(topic, group).await?)),
+        CopyRead::Waiting { topic, after } => {
+            let after = after.clone();
+            let after = after.map(|after| DuePlace { due: after.deliver_at, id: after.schedule_id });
+            let range = WaitingRange { after, limit: WAITING_AT_ONCE, bytes_max: PAGE_BYTES };
+            Told::Waiting(storage.schedules.waiting(topic, range).await?)
+        }
+        CopyRead::Recurring { topic } => Told::Recurring(storage.schedules.recurring(topic).await?),
+        CopyRead::Bucket { bucket } => Told::Bucket(Box::new(buckets.copied_bucket(bucket).await?)),
+        CopyRead::Keys { bucket, after } => {
+            Told::Keys(buckets.copied_keys(bucket, after.as_ref(), IMPORTED_MAX, PAGE_BYTES).await?)
+        }
+        CopyRead::SomeKeys { bucket, keys } => {
+            Told::SomeKeys(buckets.copied_some(bucket, keys, PAGE_BYTES).await?)
+        }
+        CopyRead::Ends { bucket, after } => {
+            Told::Ends(buckets.copied_ends(bucket, after.as_ref(), IMPORTED_MAX).await?)
+        }
+        CopyRead::Changes { bucket, after } => {
+            Told::Messages(buckets.copied_changes(bucket, *after, IMPORTED_MAX, PAGE_BYTES).await?)
+        }
+    })
+}
+
+/// Returns names of buckets behind one, but for those of rooms: who is present is at a storage, and not in it. None are
+/// none behind it.
+async fn bucket_names(
+    storage: &Storage,
+    mut after: Option<BucketName>,
+) -> Result<Vec<BucketName>, StorageError> {
+    loop {
+        let page = storage.buckets.bucket_names(after.as_ref(), IMPORTED_MAX).await?;
+        after = page.last().cloned();
+        let named: Vec<BucketName> = page.into_iter().filter(|bucket| bucket.room().is_none()).collect();
+        if after.is_none() || !named.is_empty() {
+            return Ok(named);
+        }
+    }
+}
+
+/// Does something in a storage.
+///
+/// # Errors
+/// Those of what is done.
+pub async fn write(storage: &Storage, write: Write) -> Result<(), StorageError> {
+    let (copies, buckets) = (&storage.copies, &storage.bucket_copies);
+    match write {
+        Write::Mark { topic } => storage.upkeep.sweep_one(&topic).await.map(drop),
+        Write::RefuseNew { refused } => copies.refuse_new_topics(refused).await,
+        Write::Freeze { topic, frozen } => copies.freeze(&topic, frozen).await,
+        Write::FreezeBucket { bucket, frozen } => buckets.freeze_bucket(&bucket, frozen).await,
+        Write::Delete { topic } => storage.topics.delete(&topic).await.map(drop),
+        Write::DeleteBucket { bucket } => storage.buckets.delete_bucket(&bucket).await,
+        Write::Begin(other) => copies.begin_import(&other).await,
+        Write::Messages { topic, epoch, after, messages } => {
+            copies.import_messages(&topic, epoch, after, &messages).await
+        }
+        Write::Forget { topic, epoch, ids } => copies.import_forgotten(&topic, epoch, &ids).await,
+        Write::Group { topic, group } => copies.import_group(&topic, &group).await,
+        Write::Waiting { topic, first, waiting, recurring } => {
+            copies.import_waiting(&topic, first, &waiting, &recurring).await
+        }
+        Write::Finish { topic, deletions } => copies.finish_import(&topic, &deletions).await,
+        Write::BeginBucket(other) => buckets.begin_bucket(&other).await,
+        Write::Keys { bucket, epoch, keys } => buckets.import_keys(&bucket, epoch, keys).await,
+        Write::Ends { bucket, epoch, ends } => buckets.import_ends(&bucket, epoch, &ends).await,
+        Write::Changes { bucket, epoch, after, changes } => {
+            buckets.import_changes(&bucket, epoch, after, &changes).await
+        }
+        Write::FinishBucket(other) => buckets.finish_bucket(&other).await,
+    }
+}
+
+#[async_trait]
+impl CopySide for Storage {
+    async fn read(&self, asked: &CopyRead) -> Result<Told, SideError> {
+        Ok(read(self, asked).await?)
+    }
+
+    async fn write(&self, what: Write) -> Result<(), SideError> {
+        Ok(write(self, what).await?)
+    }
+}

@@ -1,0 +1,65 @@
+//! What is checked of topics and groups that come from the wire.
+
+use tidemill_proto::Problem;
+use tidemill_proto::copy::{CopiedGroup, CopiedTopic};
+use tidemill_proto::limits::{
+    CANCEL_REASON_BYTES_MAX, COMPACT_BY_BYTES_MAX, DESCRIPTION_BYTES_MAX, IDLE_SECONDS_MAX, KEPT_BYTES_MAX,
+    KEPT_MESSAGES_MAX, LOST_MARKS_MAX, NAME_BYTES_MAX, RETENTION_SECONDS_MAX,
+};
+use tidemill_proto::topics::RunState;
+
+use super::{Checked, check_count};
+
+pub(super) fn check_topic(field: &str, copied: &CopiedTopic) -> Checked<()> {
+    let CopiedTopic { topic, ended, holes, .. } = copied;
+    let fault = |name: &str, rule: &str| Err(Box::new(Problem::field(format!("{field}.{name}").as_str(), rule)));
+    let lengths = [
+        ("topic.description", topic.description.as_deref(), DESCRIPTION_BYTES_MAX),
+        ("topic.owner_id", topic.owner_id.as_deref(), NAME_BYTES_MAX),
+        ("topic.compact_by", topic.compact_by.as_deref(), COMPACT_BY_BYTES_MAX),
+        ("ended.reason", ended.as_ref().and_then(|ended| ended.reason.as_deref()), CANCEL_REASON_BYTES_MAX),
+    ];
+    for (name, text, max) in lengths {
+        if text.is_some_and(|text| text.len() > max) {
+            return fault(name, &format!("is longer than {max} bytes"));
+        }
+    }
+    let numbers = [
+        ("topic.retention_seconds", topic.retention_seconds, RETENTION_SECONDS_MAX),
+        ("topic.max_messages", topic.max_messages, KEPT_MESSAGES_MAX),
+        ("topic.max_bytes", topic.max_bytes, KEPT_BYTES_MAX),
+        ("topic.idle_seconds", topic.idle_seconds, IDLE_SECONDS_MAX),
+    ];
+    for (name, number, max) in numbers {
+        if number.is_some_and(|number| !(1..=max).contains(&number)) {
+            return fault(name, &format!("must be a whole number from 1 to {max}"));
+        }
+    }
+    if topic.topic_id != topic.topic_name {
+        return fault("topic.topic_id", "must be the name");
+    }
+    if ended.as_ref().is_some_and(|ended| ended.state == RunState::Open) {
+        return fault("ended.state", "must be `closed` or `cancelled`");
+    }
+    if holes.iter().any(|hole| hole.from > hole.to) {
+        return fault("holes", "must each end behind where it begins");
+    }
+    check_count(&format!("{field}.holes"), holes.len(), LOST_MARKS_MAX)
+}
+
+pub(super) fn check_group(field: &str, group: &CopiedGroup) -> Checked<()> {
+    let fault = |name: &str, rule: &str| {
+        Err(Box::new(Problem::field(format!("{field}.settings.{name}").as_str(), rule)))
+    };
+    let settings = &group.settings;
+    if settings.max_deliveries == 0 {
+        return fault("max_deliveries", "must be at least 1");
+    }
+    if settings.ack_wait.0.is_zero() {
+        return fault("ack_wait", "must be more than nothing");
+    }
+    if settings.backoff.is_empty() {
+        return fault("backoff", "must have at least one wait");
+    }
+    Ok(())
+}
