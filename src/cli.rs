@@ -52,9 +52,9 @@ mod secret;
 mod series;
 mod serve;
 mod settle;
-mod signals;
 #[cfg(feature = "valkey")]
-mod storages;
+mod sides;
+mod signals;
 mod tail;
 mod ticket;
 mod tokens;
@@ -190,12 +190,12 @@ pub enum Command {
     Role(roles::Role),
     /// Say which rule decides whether somebody may do something
     Explain(explain::Explain),
-    /// Copy topics from one storage to another
+    /// Copy topics from one storage or relay to another
     ///
     /// With all that readers know of them. Nothing at the target is changed that is something else.
     #[cfg(feature = "valkey")]
     Copy(copy::Copy),
-    /// Make a storage read-only, or have it take messages again
+    /// Make a storage, or that of a relay, read-only, or have it take messages again
     #[cfg(feature = "valkey")]
     Freeze(freeze::Freeze),
     /// Make secrets that nobody can guess
@@ -252,9 +252,9 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Role(role) => block_on(role.run(environment)),
         Command::Explain(explain) => block_on(explain.run(environment)),
         #[cfg(feature = "valkey")]
-        Command::Copy(copy) => block_on(copy.run()),
+        Command::Copy(copy) => block_on(copy.run(environment)),
         #[cfg(feature = "valkey")]
-        Command::Freeze(freeze) => block_on(freeze.run()),
+        Command::Freeze(freeze) => block_on(freeze.run(environment)),
         Command::Secret(secret) => secret.run(),
         #[cfg(feature = "bench")]
         Command::Bench(bench) => bench.run(environment),

@@ -12,6 +12,7 @@ mod bulk;
 mod called;
 mod claims;
 mod cookies;
+mod copying;
 mod cors;
 mod counted;
 mod description;
@@ -266,6 +267,7 @@ impl Http {
             accounts::routes(),
             administration::routes(),
             tickets::routes(),
+            copying::routes(),
             operations::routes(),
             operations::metrics_routes(options.serve_metrics),
             documents::routes(options.serve_docs),

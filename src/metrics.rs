@@ -17,6 +17,7 @@
 //! | `takes` | limits of applications |
 //! | `presence` | members of rooms |
 //! | `series` | points of series |
+//! | `copies` | steps of copies |
 //! | `node` | readiness, and how the backend is |
 //! | `work` | what consumers claim and settle |
 //! | `registry` | how counts are described and registered |
@@ -25,6 +26,7 @@
 //! of endings. No topic, no address and no text that a client made ever becomes a label.
 
 mod auth;
+mod copies;
 mod devices;
 mod keys;
 mod leases;
@@ -51,6 +53,7 @@ use registry::Registry;
 use requests::DURATION_BUCKETS;
 
 pub use auth::Auth;
+pub use copies::Copies;
 pub use devices::{DeviceStep, Devices};
 pub use keys::Keys;
 pub use leases::Leases;
@@ -85,6 +88,7 @@ struct Inner {
     limits: Limits,
     takes: Takes,
     series: Series,
+    copies: Copies,
     auth: Auth,
     work: Work,
     locks: Locks,
@@ -118,6 +122,7 @@ impl Metrics {
             limits: Limits::new(registry.clone()),
             takes: Takes::new(registry.clone()),
             series: Series::new(&registry),
+            copies: Copies::new(&registry),
             auth: Auth::new(registry.clone()),
             requests: Requests::new(registry),
             handle: recorder.handle(),
@@ -206,6 +211,12 @@ impl Metrics {
     #[must_use]
     pub fn series(&self) -> &Series {
         &self.0.series
+    }
+
+    /// Returns the counts of copies.
+    #[must_use]
+    pub fn copies(&self) -> &Copies {
+        &self.0.copies
     }
 
     /// Returns the counts of work.

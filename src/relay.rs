@@ -10,6 +10,7 @@
 
 mod buckets;
 mod compact;
+mod copies;
 mod ears;
 mod expiries;
 mod failure;
@@ -180,6 +181,7 @@ struct Inner {
     presences: Arc<Presences>,
     /// What this node counts of limits of applications by itself.
     takes: takes::Takes,
+    copies: copies::Steps,
 }
 
 impl Relay {
@@ -228,6 +230,7 @@ impl Relay {
             snapshots: Snapshots::default(),
             presences,
             takes: takes::Takes::new(),
+            copies: copies::Steps::new(),
         }))
     }
 

@@ -22,6 +22,7 @@
 //! | `worker` | work: claims as there is room, and ends when told to |
 //! | `locks` | locks: acquired, renewed in the background, given back |
 //! | `takes` | takes of limits of applications, a request each |
+//! | `copies` | a relay as a side of a copy, a request for each step |
 //! | `key_watch` | watching keys: connect, watch behind the cursor, pass on, and again |
 //! | `keys` | keys of buckets, a request each |
 //!
@@ -72,6 +73,7 @@ use tidemill_proto::frame::TOPICS_PER_FRAME_MAX;
 use tidemill_proto::{TopicName, TopicSelector};
 
 mod connection;
+mod copies;
 mod engine;
 mod error;
 mod http;
@@ -91,6 +93,7 @@ mod work;
 mod worker;
 
 pub use connection::{SPEAKS_TLS, speaks_tls};
+pub use copies::CopyClient;
 pub use engine::LinkState;
 pub use error::{ClientError, Refusal};
 pub use job::{Finished, Job};
@@ -126,6 +129,12 @@ impl Client {
         Ok(Self { connector: Connector::new(url, options)? })
     }
 
+    /// Returns the URL of the relay, without a password.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.connector.address.name
+    }
+
     /// Returns what works on the messages of groups, over HTTP. It holds connections of its own.
     ///
     /// # Errors
@@ -156,6 +165,14 @@ impl Client {
     /// [`ClientError::Usage`]: an option cannot be used.
     pub fn keys(&self) -> Result<KeyClient, ClientError> {
         KeyClient::new(&self.connector)
+    }
+
+    /// Returns what copies from and to the relay, over HTTP. It holds connections of its own.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`]: an option cannot be used.
+    pub fn copies(&self) -> Result<CopyClient, ClientError> {
+        CopyClient::new(&self.connector)
     }
 
     /// Connects, and subscribes to 1 to 1,000 topics and patterns, each from its cursor on. A topic that does not

@@ -106,6 +106,8 @@ codes! {
     RequestTimeout = "request_timeout", 408, true, "The request took too long to arrive";
     /// A topic of that name exists already.
     TopicExists = "topic_exists", 409, false, "The topic exists already";
+    /// A bucket of that name exists already, and is not the one that is being copied.
+    BucketExists = "bucket_exists", 409, false, "The bucket exists already";
     /// The topic was closed: it takes no messages any more. Its pages stay. To begin anew, delete it and make it again, or publish to another topic.
     TopicClosed = "topic_closed", 409, false, "The topic is closed";
     /// The topic was cancelled: it takes no messages any more. `reason` says why. Its pages stay. To begin anew, delete it and make it again, or publish to another topic.
@@ -324,6 +326,7 @@ mod tests {
         ("method_not_allowed", 405, false),
         ("request_timeout", 408, true),
         ("topic_exists", 409, false),
+        ("bucket_exists", 409, false),
         ("topic_closed", 409, false),
         ("cancelled", 409, false),
         ("topic_conflict", 409, false),

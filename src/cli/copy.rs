@@ -1,4 +1,4 @@
-//! `tidemill copy`: copies topics from one storage to another.
+//! `tidemill copy`: copies topics from one storage or relay to another.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
@@ -10,9 +10,11 @@ use tidemill_proto::{BucketName, TopicName, TopicSelector};
 use tokio::time::{Instant, interval};
 
 use super::CliError;
+use super::credentials::{self, Token};
 use super::output::{self, Output};
+use super::sides::{Keys, Named, Opened};
 use super::signals;
-use super::storages::{Keys, Opened};
+use crate::config::Environment;
 use crate::copying::{Action, Copy as Copying, CopyError, Plan, Planned, PlannedBucket, Progress, Reached};
 
 const EXAMPLES: &str = "\
@@ -26,12 +28,18 @@ Examples:
   tidemill copy --from valkey://old:6379 --to valkey://new:6379
   tidemill copy --from valkey://old:6379 --to valkey://new:6379 'orders.*' --follow --switch
   tidemill copy --from @old-url --to @new-url --to-keys braces --follow
+  tidemill copy --from http://old:8080 --to http://new:8080 --to-token @new-token
+
+A relay is asked over HTTP, and needs a caller who may administer it. One that keeps messages in
+memory is reached only so; of others, copying from storage to storage is faster.
 
 With --follow it copies what comes, too, until `tidemill freeze --storage OLD` makes the source
 read-only, or does that itself with --switch once it has all that there was; then it gets the rest,
 and ends.
 
 Exit status: 0 all is copied, 1 not all, 2 not understood.";
+
+const FROM_TOKEN_HELP: &str = "The token that says to the relay that is copied from who calls. With `@PATH` it is read from a file [env: TIDEMILL_TOKEN, TIDEMILL_TOKEN_FILE]";
 
 /// How often it is said how far it is: to a terminal or a program, and else.
 const TOLD_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
@@ -44,11 +52,12 @@ pub struct Copy {
     /// The topics, by their names or patterns; all, and all buckets of keys, if none is named
     topics: Vec<TopicSelector>,
 
-    /// Where to copy from, as in `valkey://host:6379`. With `@PATH` the URL is read from a file
+    /// Where to copy from, as in `valkey://host:6379`, or a relay, as in `http://host:8080`. With `@PATH` the URL is read
+    /// from a file
     #[arg(long, value_name = "URL")]
     from: String,
 
-    /// Where to copy to
+    /// Where to copy to, as well
     #[arg(long, value_name = "URL")]
     to: String,
 
@@ -59,6 +68,14 @@ pub struct Copy {
     /// How the keys are written where it is copied to
     #[arg(long, value_name = "FORM", value_enum, default_value_t)]
     to_keys: Keys,
+
+    /// The token for the relay that is copied from
+    #[arg(long, value_name = "TOKEN", help = FROM_TOKEN_HELP, value_parser = credentials::parse)]
+    from_token: Option<Token>,
+
+    /// The token for the relay that is copied to
+    #[arg(long, value_name = "TOKEN", value_parser = credentials::parse)]
+    to_token: Option<Token>,
 
     /// Go on with what comes, until the source is read-only
     #[arg(long)]
@@ -80,7 +97,7 @@ pub struct Copy {
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     patience: u64,
 
-    /// Certificates (PEM) to trust in place of the system's, for storages with TLS
+    /// Certificates (PEM) to trust in place of the system's, for sides with TLS
     #[arg(long, value_name = "PATH")]
     ca_cert: Option<PathBuf>,
 
@@ -135,17 +152,31 @@ impl From<CopyError> for CliError {
             | CopyError::Missing(_)
             | CopyError::Changed(_)
             | CopyError::Passed(_)
-            | CopyError::Storage { .. } => "not all is copied; the same command goes on from here",
+            | CopyError::Failed { .. } => "not all is copied; the same command goes on from here",
         };
         Self::Failed(advice, error.into())
     }
 }
 
 impl Copy {
-    pub(super) async fn run(self) -> Result<(), CliError> {
+    pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let stopped = signals::stopped()?;
-        let from = Opened::open("from", &self.from, self.from_keys, self.ca_cert.as_ref()).await?;
-        let to = match Opened::open("to", &self.to, self.to_keys, self.ca_cert.as_ref()).await {
+        let from = Opened::open(Named {
+            flag: "from",
+            url: &self.from,
+            keys: self.from_keys,
+            ca_cert: self.ca_cert.as_ref(),
+            token: credentials::token(self.from_token.as_ref(), environment)?,
+        })
+        .await?;
+        let to = Named {
+            flag: "to",
+            url: &self.to,
+            keys: self.to_keys,
+            ca_cert: self.ca_cert.as_ref(),
+            token: credentials::token(self.to_token.as_ref(), environment)?,
+        };
+        let to = match Opened::open(to).await {
             Ok(to) => to,
             Err(error) => {
                 from.close().await;
@@ -159,9 +190,9 @@ impl Copy {
             overwrite: self.overwrite,
             patience: Duration::from_secs(self.patience),
         };
-        let copy = Copying::new(from.storage.clone(), to.storage.clone(), plan);
+        let copy = Copying::new(from.side.clone(), to.side.clone(), plan);
         let done = if from.name == to.name && self.from_keys == self.to_keys {
-            Err(CliError::Usage("--from and --to name the same storage".to_owned()))
+            Err(CliError::Usage("--from and --to name the same side".to_owned()))
         } else if self.dry_run {
             let planned = async { Ok((copy.plan().await?, copy.plan_buckets().await?)) };
             match planned.await {

@@ -39,12 +39,13 @@ pub(super) struct TokenFlag {
 
 /// A token, and the file that it was read from.
 #[derive(Clone, Debug)]
-struct Token {
+pub(super) struct Token {
     text: SecretString,
     file: Option<String>,
 }
 
-fn parse(text: &str) -> Result<Token, String> {
+/// Reads a token, or the file with one that is named behind an `@`.
+pub(super) fn parse(text: &str) -> Result<Token, String> {
     let Some(path) = text.strip_prefix('@') else {
         if !is_like_token(text) && Path::new(text).is_file() {
             return Err(format!("there is a file of that name: write @{text}"));
@@ -71,21 +72,7 @@ fn check(text: &str, file: Option<String>) -> Result<Token, String> {
 impl TokenFlag {
     /// Returns the token that the flag or a variable gives.
     pub(super) fn token(&self, environment: &Environment) -> Result<Option<SecretString>, CliError> {
-        if let Some(token) = &self.token {
-            return Ok(Some(token.text.clone()));
-        }
-        let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty());
-        let (text, name) = match (variable(TOKEN_VARIABLE), variable(TOKEN_FILE_VARIABLE)) {
-            (Some(_), Some(_)) => {
-                let rule = format!("set {TOKEN_VARIABLE} or {TOKEN_FILE_VARIABLE}, not both");
-                return Err(CliError::Usage(rule));
-            }
-            (Some(token), None) => (token.clone(), TOKEN_VARIABLE),
-            (None, Some(path)) => (format!("@{path}"), TOKEN_FILE_VARIABLE),
-            (None, None) => return Ok(None),
-        };
-        let token = parse(&text).map_err(|rule| CliError::Usage(format!("variable {name}: {rule}")))?;
-        Ok(Some(token.text))
+        token(self.token.as_ref(), environment)
     }
 
     /// Returns whether the flag is there.
@@ -103,6 +90,28 @@ impl TokenFlag {
     pub(super) fn is_hidden(&self) -> bool {
         self.token.as_ref().is_some_and(|token| token.file.is_none())
     }
+}
+
+/// Returns the token that a flag or a variable gives.
+pub(super) fn token(
+    given: Option<&Token>,
+    environment: &Environment,
+) -> Result<Option<SecretString>, CliError> {
+    if let Some(token) = given {
+        return Ok(Some(token.text.clone()));
+    }
+    let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty());
+    let (text, name) = match (variable(TOKEN_VARIABLE), variable(TOKEN_FILE_VARIABLE)) {
+        (Some(_), Some(_)) => {
+            let rule = format!("set {TOKEN_VARIABLE} or {TOKEN_FILE_VARIABLE}, not both");
+            return Err(CliError::Usage(rule));
+        }
+        (Some(token), None) => (token.clone(), TOKEN_VARIABLE),
+        (None, Some(path)) => (format!("@{path}"), TOKEN_FILE_VARIABLE),
+        (None, None) => return Ok(None),
+    };
+    let token = parse(&text).map_err(|rule| CliError::Usage(format!("variable {name}: {rule}")))?;
+    Ok(Some(token.text))
 }
 
 /// Adds what says who calls to the headers of every request, unless a header says it already.

@@ -6,8 +6,10 @@ use serde::Serialize;
 use tidemill_proto::TopicSelector;
 
 use super::CliError;
+use super::credentials::TokenFlag;
 use super::output::{self, Output};
-use super::storages::{Keys, Opened};
+use super::sides::{Keys, Named, Opened};
+use crate::config::Environment;
 use crate::copying::{Frozen, freeze};
 
 const EXAMPLES: &str = "\
@@ -18,6 +20,7 @@ all are made read-only, and all buckets of keys, and no more are made.
 Examples:
   tidemill freeze --storage valkey://old:6379           so that `tidemill copy --follow` can end
   tidemill freeze --storage valkey://old:6379 --undo    publishing goes on there
+  tidemill freeze --storage http://old:8080             a relay, with all that share its storage
 
 Exit status: 0 done, 1 failed, 2 not understood.";
 
@@ -28,7 +31,8 @@ pub struct Freeze {
     /// The topics, by their names or patterns; all, if none is named
     topics: Vec<TopicSelector>,
 
-    /// The storage, as in `valkey://host:6379`. With `@PATH` the URL is read from a file
+    /// The storage, as in `valkey://host:6379`, or a relay on it, as in `http://host:8080`. With `@PATH` the URL is read
+    /// from a file
     #[arg(long, value_name = "URL")]
     storage: String,
 
@@ -40,9 +44,13 @@ pub struct Freeze {
     #[arg(long)]
     undo: bool,
 
-    /// Certificates (PEM) to trust in place of the system's, for a storage with TLS
+    /// Certificates (PEM) to trust in place of the system's, for TLS
     #[arg(long, value_name = "PATH")]
     ca_cert: Option<PathBuf>,
+
+    /// Who calls, where a relay is asked.
+    #[command(flatten)]
+    token: TokenFlag,
 
     /// The form of what is printed
     #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
@@ -58,9 +66,16 @@ struct Done {
 }
 
 impl Freeze {
-    pub(super) async fn run(self) -> Result<(), CliError> {
-        let opened = Opened::open("storage", &self.storage, self.keys, self.ca_cert.as_ref()).await?;
-        let done = freeze(&opened.storage, &self.topics, !self.undo).await;
+    pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
+        let opened = Opened::open(Named {
+            flag: "storage",
+            url: &self.storage,
+            keys: self.keys,
+            ca_cert: self.ca_cert.as_ref(),
+            token: self.token.token(environment)?,
+        })
+        .await?;
+        let done = freeze(&*opened.side, &self.topics, !self.undo).await;
         opened.close().await;
         let Frozen { topics, buckets } =
             done.map_err(|cause| CliError::Failed("the storage did not do it", cause.into()))?;

@@ -89,7 +89,8 @@ async fn add_names(
 ) -> Result<(), SideError> {
     let mut after: Option<TopicName> = None;
     loop {
-        let page: Vec<TopicName> = ask(side, CopyRead::TopicNames { prefix: prefix.to_owned(), after }).await?;
+        let page: Vec<TopicName> =
+            ask(side, CopyRead::TopicNames { prefix: prefix.to_owned(), after }).await?;
         let Some(last) = page.last() else { return Ok(()) };
         after = Some(last.clone());
         names.extend(page.into_iter().filter(|name| is_wanted(name)));

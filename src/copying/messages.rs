@@ -90,9 +90,7 @@ impl Copy {
     pub(super) async fn forget_latest(&self, source: &CopiedTopic) -> Result<(), CopyError> {
         let Some(field) = source.topic.compact_by.as_deref() else { return Ok(()) };
         let topic = &source.topic.topic_name;
-        let key_of = |message: &StoredMessage| {
-            latest_key(field, message.body.metadata.as_deref())
-        };
+        let key_of = |message: &StoredMessage| latest_key(field, message.body.metadata.as_deref());
         let (mut shown, mut newer, mut after) = (BTreeSet::new(), HashSet::new(), MessageId::MIN);
         loop {
             let page = self.latest(Side::Source, source, after).await?;

@@ -175,12 +175,7 @@ pub enum Write {
     Messages { topic: TopicName, epoch: Epoch, after: MessageId, messages: Vec<StoredMessage> },
     Forget { topic: TopicName, epoch: Epoch, ids: Vec<MessageId> },
     Group { topic: TopicName, group: Box<CopiedGroup> },
-    Waiting {
-        topic: TopicName,
-        first: bool,
-        waiting: Vec<WaitingMessage>,
-        recurring: Vec<StoredRecurring>,
-    },
+    Waiting { topic: TopicName, first: bool, waiting: Vec<WaitingMessage>, recurring: Vec<StoredRecurring> },
     Finish { topic: Box<CopiedTopic>, deletions: Vec<MessageId> },
     BeginBucket(Box<CopiedBucket>),
     Keys { bucket: BucketName, epoch: Epoch, keys: KeysPart },

@@ -5,10 +5,7 @@ use tidemill_proto::BucketName;
 use tidemill_proto::copy::CopyRead;
 
 use super::side::{CopySide, PAGE_BYTES, SideError, Told, WAITING_AT_ONCE, Write};
-use crate::storage::{
-    DuePlace, GapCheck, IMPORTED_MAX, LatestRange, Storage, StorageError,
-    WaitingRange,
-};
+use crate::storage::{DuePlace, GapCheck, IMPORTED_MAX, LatestRange, Storage, StorageError, WaitingRange};
 
 /// Tells what a storage has.
 ///

@@ -104,9 +104,9 @@ pub fn told_from(told: CopyTold) -> Checked<Told> {
         CopyTold::Recurring(all) => Told::Recurring(at("recurring", all, read_recurring)?),
         CopyTold::Bucket(copied) => Told::Bucket(Box::new(read_bucket(*copied))),
         CopyTold::Keys(page) => Told::Keys(read_keys(page)?),
-        CopyTold::SomeKeys(some) => Told::SomeKeys(at("some_keys", some, |copied| {
-            copied.map(keys::read_key).transpose()
-        })?),
+        CopyTold::SomeKeys(some) => {
+            Told::SomeKeys(at("some_keys", some, |copied| copied.map(keys::read_key).transpose())?)
+        }
         CopyTold::Ends(all) => Told::Ends(read_ends(all)),
     })
 }

@@ -8,7 +8,7 @@ use axum::http::header::{HeaderValue, LINK};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::value::RawValue;
-use tidemill_proto::keys::{self, Bucket, BucketUpdate, RevokeRequest, Revoked};
+use tidemill_proto::keys::{Bucket, BucketUpdate, RevokeRequest, Revoked};
 use tidemill_proto::limits::{BUCKETS_PAGE_MAX, KEPT_BYTES_MAX, KEPT_MESSAGES_MAX, KEY_HISTORY_MAX};
 use tidemill_proto::{BucketName, Problem};
 use utoipa_axum::routes;
@@ -23,9 +23,7 @@ use super::routes::{Concern, Needs};
 use super::unconditional::Unconditional;
 use super::{Http, json, media, query};
 use crate::access::Verb;
-use crate::relay::{
-    AdaptiveTtl, BucketSettings, BucketState, Failure, Gate, parse_bucket, parse_key, parse_key_ttl_json,
-};
+use crate::relay::{AdaptiveTtl, BucketSettings, Failure, Gate, parse_bucket, parse_key, parse_key_ttl_json};
 
 /// Why no fence goes with what concerns a bucket as a whole.
 const UNFENCED: &str = "it concerns the bucket as a whole; delete its keys one by one, or in a batch";

@@ -26,7 +26,7 @@ impl Gate {
     }
 
     /// Tells the log what was done with a bucket, as with a topic.
-    fn tell_bucket(&self, what: &'static str, bucket: &BucketName) {
+    pub(super) fn tell_bucket(&self, what: &'static str, bucket: &BucketName) {
         if *self.caller().who() != Who::Anyone {
             let bucket = bucket.as_str();
             changed!(self.caller().who(), self.origin(), "bucket changed", change = what, bucket);

@@ -86,7 +86,8 @@ pub trait CopyStore: fmt::Debug + Send + Sync {
     /// and is frozen. Where the other has no epoch, it gets one. The limit of topics is heeded.
     ///
     /// # Errors
-    /// `Unavailable`, `Indeterminate`, `Full`, `TopicExists`, `NotATopic`, `TopicsLimit`, `ForeignKey`.
+    /// `Unavailable`, `Indeterminate`, `Full`, `TopicExists`, `NotATopic`, `TopicsLimit`, `ForeignKey`; `ReadOnly` where no
+    /// more topics are made.
     async fn begin_import(&self, other: &CopiedTopic) -> Result<(), StorageError>;
 
     /// Takes over up to [`IMPORTED_MAX`] messages with their ids, which increase strictly, behind the last that was: all of

@@ -157,6 +157,7 @@ const ROOMS: &[Room] = &[
         ],
         tests: &[],
         crates: &[
+            "async_trait",
             "base64",
             "clap",
             "clap_complete",
@@ -214,7 +215,7 @@ const ROOMS: &[Room] = &[
         name: "tidemill::copying",
         rooms: &["tidemill::storage", "tidemill_proto"],
         tests: &[],
-        crates: &["futures_util", "parking_lot", "thiserror", "tokio"],
+        crates: &["async_trait", "bytes", "futures_util", "parking_lot", "thiserror", "tokio"],
         because: "what is copied does not depend on where it lies",
     },
     Room {
@@ -300,6 +301,7 @@ const ROOMS: &[Room] = &[
             "secrecy",
             "serde",
             "serde_json",
+            "serde_path_to_error",
             "sha2",
             "strsim",
             "tokio",
@@ -353,6 +355,7 @@ const ROOMS: &[Room] = &[
             "tidemill::budget",
             "tidemill::chance",
             "tidemill::clock",
+            "tidemill::copying",
             "tidemill::features",
             "tidemill::limits",
             "tidemill::storage",

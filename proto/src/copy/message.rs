@@ -64,9 +64,7 @@ impl CopiedBody {
     pub fn take_bytes(&mut self) -> Result<Box<[u8]>, CopiedBodyError> {
         match (self.payload.take(), self.payload_base64.take()) {
             (Some(json), None) => Ok(Box::<str>::from(json).into()),
-            (None, Some(text)) => {
-                BASE64.decode(text).map(Into::into).map_err(|_| CopiedBodyError::Base64)
-            }
+            (None, Some(text)) => BASE64.decode(text).map(Into::into).map_err(|_| CopiedBodyError::Base64),
             (None, None) | (Some(_), Some(_)) => Err(CopiedBodyError::One),
         }
     }
@@ -167,7 +165,11 @@ mod tests {
         ];
         for (bytes, is_json) in cases {
             let body = CopiedBody::of(bytes);
-            assert_eq!((body.payload.is_some(), body.payload_base64.is_none()), (is_json, is_json), "{bytes:?}");
+            assert_eq!(
+                (body.payload.is_some(), body.payload_base64.is_none()),
+                (is_json, is_json),
+                "{bytes:?}"
+            );
             let text = serde_json::to_vec(&body).expect("it is written");
             let mut read: CopiedBody = serde_json::from_slice(&text).expect("it is read");
             assert_eq!(read.take_bytes().as_deref(), Ok(bytes));

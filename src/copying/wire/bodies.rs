@@ -65,7 +65,7 @@ pub(super) fn read_body(mut body: CopiedBody) -> Checked<Body> {
             return fault("body.payload", &error.to_string());
         }
     }
-    let metadata = metadata.map(|metadata| Box::<str>::from(metadata));
+    let metadata = metadata.map(Box::<str>::from);
     if let Some(metadata) = &metadata {
         if !metadata.starts_with('{') || metadata.len() > METADATA_BYTES_MAX {
             return fault("body.metadata", "must be a JSON object, and not too large");

@@ -21,10 +21,19 @@ pub(super) fn bucket(copied: CopiedBucket) -> wire::CopiedBucket {
 pub(super) fn read_bucket(copied: wire::CopiedBucket) -> CopiedBucket {
     let wire::CopiedBucket { bucket, epoch, born, first, last, length, given, holes, freeze, has_keys } =
         copied;
-    let Bucket { bucket, history, ttl, absolute_age, max_keys, max_bytes, adaptive_ttl, created_at, keys, bytes } =
-        bucket;
-    let adaptive =
-        |AdaptiveTtl { min, max }: AdaptiveTtl| storage::AdaptiveTtl { min: min.0, max: max.0 };
+    let Bucket {
+        bucket,
+        history,
+        ttl,
+        absolute_age,
+        max_keys,
+        max_bytes,
+        adaptive_ttl,
+        created_at,
+        keys,
+        bytes,
+    } = bucket;
+    let adaptive = |AdaptiveTtl { min, max }: AdaptiveTtl| storage::AdaptiveTtl { min: min.0, max: max.0 };
     let settings = BucketSettings {
         history,
         ttl: ttl.map(|Seconds(ttl)| ttl),
@@ -39,8 +48,9 @@ pub(super) fn read_bucket(copied: wire::CopiedBucket) -> CopiedBucket {
 
 pub(super) fn check_bucket(field: &str, copied: &wire::CopiedBucket) -> Checked<()> {
     let Bucket { history, max_keys, max_bytes, adaptive_ttl, .. } = &copied.bucket;
-    let fault =
-        |name: &str, rule: &str| Err(Box::new(Problem::field(format!("{field}.bucket.{name}").as_str(), rule)));
+    let fault = |name: &str, rule: &str| {
+        Err(Box::new(Problem::field(format!("{field}.bucket.{name}").as_str(), rule)))
+    };
     if !(1..=KEY_HISTORY_MAX).contains(history) {
         return fault("history", &format!("must be 1 to {KEY_HISTORY_MAX}"));
     }
@@ -51,7 +61,10 @@ pub(super) fn check_bucket(field: &str, copied: &wire::CopiedBucket) -> Checked<
         return fault("max_bytes", "must be at least 1");
     }
     if adaptive_ttl.is_some_and(|ttl| ttl.min.0.is_zero() || ttl.min > ttl.max) {
-        return fault("adaptive_ttl", "must have a `min` that is more than nothing, and a `max` not below it");
+        return fault(
+            "adaptive_ttl",
+            "must have a `min` that is more than nothing, and a `max` not below it",
+        );
     }
     check_count(&format!("{field}.holes"), copied.holes.len(), LOST_MARKS_MAX)
 }

@@ -12,7 +12,8 @@ use super::{Checked, check_count};
 
 pub(super) fn check_topic(field: &str, copied: &CopiedTopic) -> Checked<()> {
     let CopiedTopic { topic, ended, holes, .. } = copied;
-    let fault = |name: &str, rule: &str| Err(Box::new(Problem::field(format!("{field}.{name}").as_str(), rule)));
+    let fault =
+        |name: &str, rule: &str| Err(Box::new(Problem::field(format!("{field}.{name}").as_str(), rule)));
     let lengths = [
         ("topic.description", topic.description.as_deref(), DESCRIPTION_BYTES_MAX),
         ("topic.owner_id", topic.owner_id.as_deref(), NAME_BYTES_MAX),

@@ -265,7 +265,7 @@ pub fn check_result(result: Option<Bytes>) -> Result<Option<Bytes>, Failure> {
 
 impl Failure {
     /// Returns the failure of a call about a group.
-    pub(super) fn work(error: StorageError, topic: &TopicName, group: &GroupName) -> Self {
+    pub(in crate::relay) fn work(error: StorageError, topic: &TopicName, group: &GroupName) -> Self {
         match error {
             StorageError::NoGroup => no_group(topic, group).into(),
             error => Self::change(error, topic),
@@ -273,7 +273,7 @@ impl Failure {
     }
 
     /// Returns the failure of a question about a group.
-    pub(super) fn read_work(error: StorageError, topic: &TopicName, group: &GroupName) -> Self {
+    pub(in crate::relay) fn read_work(error: StorageError, topic: &TopicName, group: &GroupName) -> Self {
         match error {
             StorageError::NoGroup => no_group(topic, group).into(),
             error => Self::read(error, Some(topic)),

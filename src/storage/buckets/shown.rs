@@ -12,6 +12,17 @@ impl From<BucketState> for Bucket {
         let (ttl, absolute_age) = (ttl.map(Seconds), absolute_age.map(Seconds));
         let adaptive_ttl = adaptive_ttl
             .map(|AdaptiveTtl { min, max }| keys::AdaptiveTtl { min: Seconds(min), max: Seconds(max) });
-        Self { bucket, history, ttl, absolute_age, max_keys, max_bytes, adaptive_ttl, created_at, keys, bytes }
+        Self {
+            bucket,
+            history,
+            ttl,
+            absolute_age,
+            max_keys,
+            max_bytes,
+            adaptive_ttl,
+            created_at,
+            keys,
+            bytes,
+        }
     }
 }

@@ -148,7 +148,8 @@ pub trait BucketCopyStore: fmt::Debug + Send + Sync {
     /// yet, and is frozen. The limit of buckets is heeded.
     ///
     /// # Errors
-    /// `Unavailable`, `Indeterminate`, `Full`, `BucketsLimit`, `ForeignKey`; `TopicExists` where there is one.
+    /// `Unavailable`, `Indeterminate`, `Full`, `BucketsLimit`, `ForeignKey`; `TopicExists` where there is one; `ReadOnly` where
+    /// no more topics are made.
     async fn begin_bucket(&self, other: &CopiedBucket) -> Result<(), StorageError>;
 
     /// Takes over keys. Done again it changes nothing more.

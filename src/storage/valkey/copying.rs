@@ -22,7 +22,8 @@ use super::{Shard, Valkey, at, recurring, runs, slot_of_topic, waiting_body};
 use crate::storage::copying::follow_each_other;
 use crate::storage::history::Hole;
 use crate::storage::{
-    CopiedGroup, CopiedHole, CopiedTopic, CopyStore, Epoch, StorageError, StoredMessage, StoredRecurring, WaitingMessage,
+    CopiedGroup, CopiedHole, CopiedTopic, CopyStore, Epoch, StorageError, StoredMessage, StoredRecurring,
+    WaitingMessage,
 };
 
 /// Deletions that are taken over in one step.
@@ -153,7 +154,12 @@ impl Shard {
 
     async fn begin_import(&self, other: &CopiedTopic) -> Result<(), StorageError> {
         let topic = &other.topic.topic_name;
-        if self.indexes.topics.count().await? >= self.limits.topics_max {
+        let index = &self.indexes.topics;
+        let (count, is_closed) = tokio::try_join!(index.count(), index.is_closed())?;
+        if is_closed {
+            return Err(StorageError::ReadOnly);
+        }
+        if count >= self.limits.topics_max {
             return Err(StorageError::TopicsLimit);
         }
         let [due, bodies, recurring] = self.keys.schedules(topic);

@@ -50,7 +50,9 @@ impl<'a> Page<'a> {
         let mut picked: Vec<&Record> = Vec::new();
         let mut flow = ControlFlow::Continue(());
         for entry in entries {
-            if self.reached.is_some() && self.holes.iter().any(|hole| hole.lies_between(self.reached, entry.id)) {
+            if self.reached.is_some()
+                && self.holes.iter().any(|hole| hole.lies_between(self.reached, entry.id))
+            {
                 self.is_at_hole = true;
                 flow = ControlFlow::Break(());
                 break;

@@ -5,8 +5,8 @@ use tidemill_proto::topics::TopicUpdate;
 use tidemill_proto::work::Ordering;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
-use super::super::latest::LatestTable;
 use super::super::group::{Group, KEYED_BYTES, PENDING_BYTES, UNIQUE_BYTES};
+use super::super::latest::LatestTable;
 use super::super::log::Log;
 use super::super::schedules::{Schedules, number_of};
 use super::super::segment::BODY_BYTES_MAX;
@@ -15,8 +15,8 @@ use super::{Shortage, StoredTopic, Topics, bytes_of_empty};
 use crate::storage::copying::follow_each_other;
 use crate::storage::history::Untold;
 use crate::storage::{
-    Body, CopiedGroup, CopiedTopic, CopiedUntold, Epoch, Freeze, GapCheck, Range, StorageError, StoredMessage,
-    StoredRecurring, TopicPolicy, WaitingMessage,
+    Body, CopiedGroup, CopiedTopic, CopiedUntold, Epoch, Freeze, GapCheck, Range, StorageError,
+    StoredMessage, StoredRecurring, TopicPolicy, WaitingMessage,
 };
 
 /// What is kept of a topic that is taken over: all, until that is done.
@@ -104,7 +104,7 @@ impl Topics {
         if self.topics.contains_key(name) {
             return Err(StorageError::TopicExists);
         }
-        self.check_topics_limit()?;
+        self.check_may_make()?;
         let (description, owner) = (other.topic.description.as_deref(), other.topic.owner_id.as_deref());
         let needed = bytes_of_empty(name, description, owner);
         self.make_room(|_| needed, needed)?;

@@ -204,7 +204,12 @@ impl Shard {
 
     async fn begin_bucket(&self, other: &CopiedBucket) -> Result<(), StorageError> {
         let bucket = &other.state.bucket;
-        if self.indexes.buckets.count().await? >= self.limits.buckets_max {
+        let (count, is_closed) =
+            tokio::try_join!(self.indexes.buckets.count(), self.indexes.topics.is_closed())?;
+        if is_closed {
+            return Err(StorageError::ReadOnly);
+        }
+        if count >= self.limits.buckets_max {
             return Err(StorageError::BucketsLimit);
         }
         let mut keys: Vec<String> = self.keys.bucket(bucket).into();

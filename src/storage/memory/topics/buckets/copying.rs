@@ -36,6 +36,9 @@ impl Topics {
         if self.buckets.contains_key(name) {
             return Err(StorageError::TopicExists);
         }
+        if self.refuses_new() {
+            return Err(StorageError::ReadOnly);
+        }
         self.check_buckets_limit()?;
         let needed = bytes_of_empty(name);
         self.make_room(|_| needed, needed)?;

@@ -1,0 +1,180 @@
+//! Sides of a copy that a command names by their URLs: storages, beside the settings of a relay, and relays.
+//!
+//! It must not know what a command does with them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use clap::ValueEnum;
+use secrecy::SecretString;
+use tidemill_client::{Client, ClientError, ClientOptions, CopyClient};
+use tidemill_proto::copy::CopyRead;
+use tidemill_proto::{Code, NodeId};
+
+use super::{CliError, logs};
+use crate::chance::random;
+use crate::clock::Clock;
+use crate::copying::{CopySide, SideError, Told, Write, told_from, write_to};
+use crate::storage::valkey::{KeyForm, Target, Valkey, ValkeyOptions};
+use crate::storage::{Backend as _, Storage, StorageLimits};
+
+/// How long a server may take until it can be used.
+const READY_MAX: Duration = Duration::from_secs(10);
+/// Longest file with a URL that is read.
+const URL_BYTES_MAX: usize = 4_096;
+
+/// How the keys of a storage are written, as `VALKEY_KEY_FORM` says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Keys {
+    /// `stream:topic:orders`
+    #[default]
+    Plain,
+    /// `stream:topic:{orders}`
+    Braces,
+}
+
+/// How a side is reached.
+#[derive(Debug)]
+pub(super) struct Named<'a> {
+    /// The flag that names it.
+    pub(super) flag: &'static str,
+    /// Its URL; behind an `@` that of a file with it.
+    pub(super) url: &'a str,
+    /// How the keys of a storage are written.
+    pub(super) keys: Keys,
+    /// Certificates (PEM) to trust in place of the system's.
+    pub(super) ca_cert: Option<&'a PathBuf>,
+    /// What says to a relay who calls.
+    pub(super) token: Option<SecretString>,
+}
+
+/// A side that is open.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) side: Arc<dyn CopySide>,
+    /// What it is called where a command speaks of it.
+    pub(super) name: String,
+    backend: Option<Arc<Valkey>>,
+}
+
+impl Opened {
+    /// Opens the side that a flag names, and waits for it.
+    pub(super) async fn open(named: Named<'_>) -> Result<Self, CliError> {
+        let Named { flag, url, keys, ca_cert, token } = named;
+        let wrong = |rule: String| CliError::Usage(format!("--{flag}: {rule}"));
+        let url = match url.strip_prefix('@') {
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|cause| wrong(format!("{path} cannot be read: {cause}")))?;
+                if text.len() > URL_BYTES_MAX {
+                    return Err(wrong(format!("{path} has more than a URL")));
+                }
+                text.trim().to_owned()
+            }
+            None => url.to_owned(),
+        };
+        let read = |path: &PathBuf| {
+            std::fs::read(path).map_err(|cause| {
+                CliError::Usage(format!("--ca-cert: {} cannot be read: {cause}", path.display()))
+            })
+        };
+        let ca_pem = ca_cert.map(read).transpose()?;
+        if url.starts_with("http://") || url.starts_with("https://") {
+            return Self::relay(&url, token, ca_pem);
+        }
+        let target = Target::parse(&url).map_err(|error| wrong(error.to_string()))?;
+        Self::storage(target, keys, ca_pem).await
+    }
+
+    fn relay(url: &str, token: Option<SecretString>, roots_pem: Option<Vec<u8>>) -> Result<Self, CliError> {
+        let client_id = Some(concat!("tidemill/", env!("CARGO_PKG_VERSION")).to_owned());
+        let options = ClientOptions { token, roots_pem, client_id, ..ClientOptions::default() };
+        let client = Client::new(url, options)?;
+        let (name, side) = (client.name().to_owned(), Arc::new(Relay(client.copies()?)));
+        Ok(Self { side, name, backend: None })
+    }
+
+    async fn storage(target: Target, keys: Keys, ca_pem: Option<Vec<u8>>) -> Result<Self, CliError> {
+        let name = target.to_string();
+        let options = ValkeyOptions {
+            ca_pem,
+            key_form: match keys {
+                Keys::Plain => KeyForm::Plain,
+                Keys::Braces => KeyForm::Braces,
+            },
+            ..ValkeyOptions::new(target)
+        };
+        // What is there is copied, however much it is.
+        let limits = StorageLimits {
+            retention: None,
+            topics_max: u64::from(u32::MAX),
+            idempotency_window: Duration::from_mins(10),
+            schedules_max: u64::from(u32::MAX),
+            topic_schedules_max: u64::from(u32::MAX),
+            buckets_max: u64::from(u32::MAX),
+        };
+        logs::start_silent();
+        let backend = Valkey::connect(NodeId::new(random()), options, limits, Clock::system());
+        let side = Arc::new(Storage::new(backend.clone()));
+        if backend.ready(READY_MAX).await {
+            return Ok(Self { side, name, backend: Some(backend) });
+        }
+        let seconds = READY_MAX.as_secs();
+        let why = format!("{name}: it cannot be used within {seconds} s; `tidemill check` says why");
+        backend.close().await;
+        Err(CliError::Failed("a storage cannot be used", why.into()))
+    }
+
+    /// Lets go of it.
+    pub(super) async fn close(self) {
+        if let Some(backend) = self.backend {
+            backend.close().await;
+        }
+    }
+}
+
+/// A relay as a side.
+#[derive(Debug)]
+struct Relay(CopyClient);
+
+#[async_trait]
+impl CopySide for Relay {
+    async fn read(&self, asked: &CopyRead) -> Result<Told, SideError> {
+        let told = self.0.read(asked).await.map_err(of_relay)?;
+        told_from(told).map_err(|problem| {
+            SideError::Refused(format!("what the relay tells cannot be used: {}", problem.detail).into())
+        })
+    }
+
+    async fn write(&self, write: Write) -> Result<(), SideError> {
+        self.0.write(write_to(write)).await.map_err(of_relay)
+    }
+}
+
+/// Returns what an error of a relay means to a copy.
+fn of_relay(error: ClientError) -> SideError {
+    let ClientError::Refused(refusal) = &error else {
+        return match error {
+            ClientError::Away { .. } | ClientError::NoAnswer { .. } | ClientError::Unknown => {
+                SideError::Passing(error.into())
+            }
+            ClientError::Usage(_)
+            | ClientError::Refused(_)
+            | ClientError::Stopped { .. }
+            | ClientError::NotARelay { .. } => SideError::Refused(error.into()),
+        };
+    };
+    match refusal.code {
+        Code::TopicNotFound | Code::BucketNotFound | Code::GroupNotFound => SideError::Missing,
+        Code::TopicExists | Code::BucketExists => SideError::Exists,
+        Code::LastMismatch => SideError::NotLast,
+        Code::ReadOnly => SideError::ReadOnly,
+        Code::OutcomeUnknown => SideError::Passing(error.into()),
+        // As of a storage: nobody is waited for to make room.
+        Code::StorageFull => SideError::Refused(error.into()),
+        _ if refusal.retryable => SideError::Passing(error.into()),
+        _ => SideError::Refused(error.into()),
+    }
+}
