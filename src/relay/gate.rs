@@ -174,6 +174,7 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use tidemill_proto::copy::{CopyRead, CopyWrite};
     use tidemill_proto::page::Order;
     use tidemill_proto::topics::TopicUpdate;
     use tidemill_proto::{
@@ -313,6 +314,8 @@ mod tests {
                 code(gate.change_keys(&bucket, vec![change(KeyDraft::Delete)], None, None, false).await),
             ),
             ("delete_bucket", code(gate.delete_bucket(&bucket).await)),
+            ("read_copy", code(gate.read_copy(&CopyRead::RefusesNew).await)),
+            ("write_copy", code(gate.write_copy(CopyWrite::Freeze { topic: topic.clone(), frozen: false }).await)),
             ("topics_stats", code(gate.topics_stats().await)),
             ("delete_topic", code(gate.delete_topic(&topic).await)),
         ]

@@ -15,6 +15,8 @@ mod locks;
 mod mistakes;
 #[cfg(feature = "valkey")]
 mod moving;
+#[cfg(feature = "valkey")]
+mod relayed;
 mod retry;
 mod settings;
 mod tail;

@@ -121,7 +121,9 @@ conformance! {
             what_is_taken_over_is_gone_on_with_from_where_it_is,
             runs_are_copied_with_their_ends,
             an_empty_topic_and_an_emptied_one_are_copied,
-            no_topics_are_made_while_that_is_refused;
+            no_topics_are_made_while_that_is_refused,
+            what_the_other_one_has_lost_is_told_by_the_copy,
+            nothing_is_taken_over_where_no_topics_are_made;
         copied_buckets:
             a_bucket_is_copied_with_its_revisions_and_its_log,
             keys_that_are_over_expire_at_the_copy,
@@ -147,7 +149,8 @@ conformance! {
             there_are_as_many_latest_as_the_topic_keeps_messages,
             what_nobody_has_looked_at_is_trimmed_all_the_same,
             what_has_expired_is_the_latest_and_is_not_returned,
-            a_copy_has_the_latest_that_the_log_has_no_more;
+            a_copy_has_the_latest_that_the_log_has_no_more,
+            a_key_of_which_there_is_nothing_has_nothing_at_the_copy;
         kept:
             what_topics_keep_is_told_about_by_their_names;
         limits:

@@ -1,6 +1,7 @@
 //! Copies of groups and of what waits for later: work goes on at the copy where it was.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidemill::copying::{Copy, Plan};
@@ -25,9 +26,10 @@ async fn there_and_back(ground: &Ground, topic: &TopicName) {
         overwrite: false,
         patience: SOON,
     };
-    Copy::new(ground.storage.clone(), other.clone(), plan.clone()).run().await.unwrap();
+    let [here, there] = [&ground.storage, &other].map(|storage| Arc::new(storage.clone()));
+    Copy::new(here.clone(), there.clone(), plan.clone()).run().await.unwrap();
     ground.storage.topics.delete(topic).await.unwrap();
-    Copy::new(other, ground.storage.clone(), plan).run().await.unwrap();
+    Copy::new(there, here, plan).run().await.unwrap();
 }
 
 async fn copied(of: &Of<'_>) -> CopiedGroup {

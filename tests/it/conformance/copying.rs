@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
-use tidemill::proto::{MessageId, OrderKey, Timestamp, TopicName};
+use tidemill::proto::{GapReason, MessageId, OrderKey, Timestamp, TopicName};
 use tidemill::storage::{
-    Batch, Body, CopiedTopic, Epoch, Freeze, NewMessage, RunEnding, Storage, StorageError, StoredMessage,
+    Batch, Body, CopiedHole, CopiedTopic, Epoch, Freeze, NewMessage, RunEnding, Storage, StorageError, StoredMessage,
     Trim,
 };
 
@@ -274,4 +274,63 @@ pub(super) async fn no_topics_are_made_while_that_is_refused(ground: &Ground) {
     assert!(matches!(storage.topics.describe(&fresh).await, Err(StorageError::NoTopic)));
     storage.copies.refuse_new_topics(false).await.unwrap();
     append(storage, message(&fresh, json("x"))).await.unwrap();
+}
+
+pub(super) async fn what_the_other_one_has_lost_is_told_by_the_copy(ground: &Ground) {
+    let (storage, topic, other) = (&ground.storage, ground.topic(), elsewhere().await);
+    let base = append_numbers(&other.storage, &topic, 6).await[0];
+    let mut source = other.storage.copies.copied(&topic).await.unwrap();
+    let mut messages = messages_of(&other.storage, &topic).await;
+    for (message, at) in messages.iter_mut().zip(0..) {
+        message.id = MessageId::new(base.ms + 10 * at, 0);
+    }
+    let given = ids(&messages);
+    source.first = Some(given[0]);
+    // Behind the second it has lost some, and the last of all.
+    let last = MessageId::new(given[5].ms + 10, 0);
+    let inner = CopiedHole { from: given[1], to: given[2].previous().unwrap() };
+    source.holes = vec![inner, CopiedHole { from: given[5], to: last }];
+    source.last = last;
+    storage.copies.begin_import(&source).await.unwrap();
+    storage.copies.import_messages(&topic, source.epoch, MessageId::MIN, &messages).await.unwrap();
+    storage.copies.finish_import(&source, &[]).await.unwrap();
+    assert_eq!(storage.copies.copied(&topic).await.unwrap().holes, source.holes);
+
+    let read = async |after: MessageId| read_on(storage, &topic, after, 10).await;
+    let lost = |batch: &Batch| batch.gap.as_ref().map(|gap| (gap.reason, gap.to));
+    let first = read(given[0]).await;
+    assert_eq!((lost(&first), ids(&first.messages)), (None, vec![given[1]]), "what is in front of it comes first");
+    let at = read(given[1]).await;
+    assert_eq!(lost(&at), Some((GapReason::Reset, given[2])));
+    assert_eq!(ids(&at.messages), given[2..]);
+    let end = read(given[5]).await;
+    assert_eq!(lost(&end), Some((GapReason::Reset, last.next().unwrap())));
+    assert_eq!(end.messages, []);
+    // Behind it nothing is missing, and it goes on there.
+    assert_eq!(lost(&read(last).await), None);
+    let next = append(storage, message(&topic, json("x"))).await.unwrap().id;
+    assert!(next > last);
+    let behind = read(given[5]).await;
+    assert_eq!((lost(&behind), ids(&behind.messages)), (Some((GapReason::Reset, last.next().unwrap())), vec![next]));
+
+    // A copy of the copy tells the same.
+    let again = elsewhere().await;
+    copy(storage, &again.storage, &topic).await;
+    assert_eq!(again.storage.copies.copied(&topic).await.unwrap().holes, source.holes);
+    let at = read_on(&again.storage, &topic, given[1], 10).await;
+    assert_eq!((lost(&at), ids(&at.messages)), (Some((GapReason::Reset, given[2])), given[2..].to_vec()));
+    let latest = read_on(&again.storage, &topic, given[0], 10).await;
+    assert_eq!((lost(&latest), ids(&latest.messages)), (None, vec![given[1]]));
+}
+
+pub(super) async fn nothing_is_taken_over_where_no_topics_are_made(ground: &Ground) {
+    let storage = &ground.under(LIMITS).await;
+    let (topic, other) = (ground.topic(), elsewhere().await);
+    append_numbers(&other.storage, &topic, 1).await;
+    let source = other.storage.copies.copied(&topic).await.unwrap();
+    storage.copies.refuse_new_topics(true).await.unwrap();
+    assert!(is_read_only(&storage.copies.begin_import(&source).await));
+    assert!(matches!(storage.topics.describe(&topic).await, Err(StorageError::NoTopic)));
+    storage.copies.refuse_new_topics(false).await.unwrap();
+    storage.copies.begin_import(&source).await.unwrap();
 }

@@ -1,6 +1,7 @@
 //! Topics whose messages replace each other: the latest of each key stays.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::json;
@@ -309,10 +310,11 @@ pub(super) async fn a_copy_has_the_latest_that_the_log_has_no_more(ground: &Grou
         overwrite: false,
         patience: SOON,
     };
-    Copy::new(storage.clone(), other.storage.clone(), plan.clone()).run().await.unwrap();
+    let [here, there] = [storage, &other.storage].map(|storage| Arc::new(storage.clone()));
+    Copy::new(here.clone(), there.clone(), plan.clone()).run().await.unwrap();
     assert_eq!(latest_by(&other.storage, &topic, 30).await, before);
     storage.topics.delete(&topic).await.unwrap();
-    Copy::new(other.storage.clone(), storage.clone(), plan).run().await.unwrap();
+    Copy::new(there, here, plan).run().await.unwrap();
     assert_eq!(latest_by(storage, &topic, 30).await, before);
     assert_eq!((told().await, length(storage, &topic).await), (gaps, kept));
     // The table goes on.
@@ -320,4 +322,34 @@ pub(super) async fn a_copy_has_the_latest_that_the_log_has_no_more(ground: &Grou
     let next = append_keys(storage, &topic, &[("a", "6")]).await;
     let after = ids(&latest_by(storage, &topic, 30).await);
     assert_eq!((after[0], after.last().copied()), (old[3], Some(next[0])));
+}
+
+pub(super) async fn a_key_of_which_there_is_nothing_has_nothing_at_the_copy(ground: &Ground) {
+    let (storage, other) = (&ground.storage, Ground::memory().await.expect("it is there"));
+    let topic = compacted(ground, None).await;
+    let given = [("a", "1"), ("b", "1"), ("a", "2"), ("c", "1"), ("b", "2"), ("c", "2"), ("d", "1")];
+    let given = append_keys(storage, &topic, &given).await;
+    latest_by(storage, &topic, 30).await;
+    // Their keys have nothing then, though older messages of them are in the log.
+    for at in [2, 5, 6] {
+        assert!(storage.messages.remove(&topic, given[at]).await.unwrap());
+    }
+    let before = latest_by(storage, &topic, 30).await;
+    assert_eq!(ids(&before), [given[4]]);
+    let plan = Plan {
+        topics: vec![TopicSelector::Topic(topic.clone())],
+        follow: false,
+        switch: false,
+        overwrite: false,
+        patience: SOON,
+    };
+    let [here, there] = [storage, &other.storage].map(|storage| Arc::new(storage.clone()));
+    Copy::new(here.clone(), there.clone(), plan.clone()).run().await.unwrap();
+    assert_eq!(latest_by(&other.storage, &topic, 30).await, before);
+    storage.topics.delete(&topic).await.unwrap();
+    Copy::new(there, here, plan).run().await.unwrap();
+    assert_eq!(latest_by(storage, &topic, 30).await, before);
+    assert_eq!(length(storage, &topic).await, 4);
+    let next = append_keys(storage, &topic, &[("a", "3")]).await;
+    assert_eq!(ids(&latest_by(storage, &topic, 30).await), [given[4], next[0]]);
 }
