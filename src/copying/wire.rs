@@ -205,3 +205,6 @@ pub fn write_from(write: CopyWrite) -> Checked<Write> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

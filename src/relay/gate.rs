@@ -315,7 +315,10 @@ mod tests {
             ),
             ("delete_bucket", code(gate.delete_bucket(&bucket).await)),
             ("read_copy", code(gate.read_copy(&CopyRead::RefusesNew).await)),
-            ("write_copy", code(gate.write_copy(CopyWrite::Freeze { topic: topic.clone(), frozen: false }).await)),
+            (
+                "write_copy",
+                code(gate.write_copy(CopyWrite::Freeze { topic: topic.clone(), frozen: false }).await),
+            ),
             ("topics_stats", code(gate.topics_stats().await)),
             ("delete_topic", code(gate.delete_topic(&topic).await)),
         ]

@@ -87,7 +87,7 @@ pub trait CopyStore: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `Full`, `TopicExists`, `NotATopic`, `TopicsLimit`, `ForeignKey`; `ReadOnly` where no
-    /// more topics are made.
+    /// more topics are made; `IdsUsedUp` where this backend could give none behind its ids, here and in what follows.
     async fn begin_import(&self, other: &CopiedTopic) -> Result<(), StorageError>;
 
     /// Takes over up to [`IMPORTED_MAX`] messages with their ids, which increase strictly, behind the last that was: all of

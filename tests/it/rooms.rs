@@ -390,7 +390,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "tidemill::storage::memory",
-        rooms: &["tidemill::clock", "tidemill::storage", "tidemill_proto"],
+        rooms: &["tidemill::chance", "tidemill::clock", "tidemill::storage", "tidemill_proto"],
         tests: &[],
         crates: &["async_trait", "bytes", "parking_lot", "thiserror", "tokio"],
         because: "a backend knows the contract and tidemill-proto, and no other backend",

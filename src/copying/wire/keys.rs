@@ -7,6 +7,7 @@ use tidemill_proto::limits::{COPY_ITEMS_MAX, KEY_HISTORY_MAX, LOST_MARKS_MAX};
 use tidemill_proto::{KeyName, Problem, Timestamp};
 
 use super::bodies::{at, of_item, read_value, value};
+use super::topics::COUNT_MAX;
 use super::{Checked, check_count};
 use crate::storage::{
     self, BucketSettings, BucketState, CopiedBucket, CopiedKey, CopiedKeys, KeyDigest, KeyEntry, KeysPart,
@@ -65,6 +66,9 @@ pub(super) fn check_bucket(field: &str, copied: &wire::CopiedBucket) -> Checked<
             "adaptive_ttl",
             "must have a `min` that is more than nothing, and a `max` not below it",
         );
+    }
+    if copied.length > COUNT_MAX || copied.given.is_some_and(|given| given > COUNT_MAX) {
+        return Err(Box::new(Problem::field(format!("{field}.given").as_str(), "is more than can be")));
     }
     check_count(&format!("{field}.holes"), copied.holes.len(), LOST_MARKS_MAX)
 }

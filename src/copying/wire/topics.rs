@@ -1,7 +1,7 @@
 //! What is checked of topics and groups that come from the wire.
 
 use tidemill_proto::Problem;
-use tidemill_proto::copy::{CopiedGroup, CopiedTopic};
+use tidemill_proto::copy::{CopiedGroup, CopiedPending, CopiedTopic};
 use tidemill_proto::limits::{
     CANCEL_REASON_BYTES_MAX, COMPACT_BY_BYTES_MAX, DESCRIPTION_BYTES_MAX, IDLE_SECONDS_MAX, KEPT_BYTES_MAX,
     KEPT_MESSAGES_MAX, LOST_MARKS_MAX, NAME_BYTES_MAX, RETENTION_SECONDS_MAX,
@@ -9,6 +9,9 @@ use tidemill_proto::limits::{
 use tidemill_proto::topics::RunState;
 
 use super::{Checked, check_count};
+
+/// Most of anything that is counted: more than there is, and far from what a sum can be.
+pub(super) const COUNT_MAX: u64 = 1 << 53;
 
 pub(super) fn check_topic(field: &str, copied: &CopiedTopic) -> Checked<()> {
     let CopiedTopic { topic, ended, holes, .. } = copied;
@@ -36,6 +39,11 @@ pub(super) fn check_topic(field: &str, copied: &CopiedTopic) -> Checked<()> {
             return fault(name, &format!("must be a whole number from 1 to {max}"));
         }
     }
+    for (name, count) in [("length", copied.length), ("given", copied.given.unwrap_or(0))] {
+        if count > COUNT_MAX {
+            return fault(name, "is more than can be");
+        }
+    }
     if topic.topic_id != topic.topic_name {
         return fault("topic.topic_id", "must be the name");
     }
@@ -49,18 +57,32 @@ pub(super) fn check_topic(field: &str, copied: &CopiedTopic) -> Checked<()> {
 }
 
 pub(super) fn check_group(field: &str, group: &CopiedGroup) -> Checked<()> {
-    let fault = |name: &str, rule: &str| {
-        Err(Box::new(Problem::field(format!("{field}.settings.{name}").as_str(), rule)))
-    };
-    let settings = &group.settings;
+    let fault =
+        |name: &str, rule: &str| Err(Box::new(Problem::field(format!("{field}.{name}").as_str(), rule)));
+    let CopiedGroup { settings, counts, passed, pending, dead, .. } = group;
     if settings.max_deliveries == 0 {
-        return fault("max_deliveries", "must be at least 1");
+        return fault("settings.max_deliveries", "must be at least 1");
     }
     if settings.ack_wait.0.is_zero() {
-        return fault("ack_wait", "must be more than nothing");
+        return fault("settings.ack_wait", "must be more than nothing");
     }
     if settings.backoff.is_empty() {
-        return fault("backoff", "must have at least one wait");
+        return fault("settings.backoff", "must have at least one wait");
+    }
+    if counts.iter().chain(passed).any(|count| *count > COUNT_MAX) {
+        return fault("counts", "are more than can be");
+    }
+    let is_over = |one: &CopiedPending| {
+        one.deliveries > COUNT_MAX || one.failures > u32::MAX / 2 || one.crashes > u32::MAX / 2
+    };
+    if pending.iter().any(is_over) {
+        return fault("pending", "has counts that are more than can be");
+    }
+    if !pending.is_sorted_by(|one, next| one.id < next.id) {
+        return fault("pending", "must be in the order of the ids, each once");
+    }
+    if !dead.is_sorted_by(|one, next| one.id < next.id) {
+        return fault("dead", "must be in the order of the ids, each once");
     }
     Ok(())
 }

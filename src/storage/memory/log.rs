@@ -11,6 +11,7 @@ use tidemill_proto::page::Order;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use self::page::Page;
+pub(super) use self::taken_over::check_goes_on;
 use super::segment::{SEGMENT_ENTRIES_MAX, Segment};
 use crate::storage::history::{Facts, Hole, Untold};
 use crate::storage::{

@@ -19,6 +19,7 @@ use super::runs;
 use super::schedules::Schedules;
 use super::segment::BODY_BYTES_MAX;
 use super::{MemoryOptions, WhenFull};
+use crate::chance::random;
 use crate::storage::{
     Appended, Batch, Epoch, Freeze, NewMessage, Part, Range, RunEnd, RunEnding, StorageError, StoredMessage,
     Tail, TopicChange,
@@ -186,7 +187,8 @@ impl Topics {
             options,
             topics: BTreeMap::new(),
             refuses_new: false,
-            next_number: 0,
+            // So that no topic of another process has it, of which one here may be a copy.
+            next_number: random() >> 2,
             floor: MessageId::MIN,
             messages: 0,
             topics_bytes: 0,

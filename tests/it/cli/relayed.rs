@@ -48,11 +48,8 @@ async fn length(node: SocketAddr) -> u64 {
 async fn fill(node: SocketAddr) {
     let about = r#"{"topic_name":"orders","description":"of \"tides\"","max_messages":100000,"keep_until_acked":true}"#;
     asked(node, "POST", "/api/v1/topics", about).await;
-    let headers = [
-        ("content-type", "image/png"),
-        ("tidemill-order-key", "a"),
-        ("tidemill-meta-of", "pictures"),
-    ];
+    let headers =
+        [("content-type", "image/png"), ("tidemill-order-key", "a"), ("tidemill-meta-of", "pictures")];
     for body in [&b"\0\xff\r\n"[..], b" 1 "] {
         let sent = try_send(node, "POST", "/api/v1/topics/orders/messages", &headers, body).await;
         assert_eq!(sent.expect("an answer").status, 201);
@@ -74,12 +71,8 @@ async fn fill(node: SocketAddr) {
         .await;
     let claim = r#"{"consumer":"me","max":4}"#;
     let claimed = asked(node, "POST", "/api/v1/topics/orders/groups/billing/claim", claim).await;
-    let receipts: Vec<&Value> = claimed["messages"]
-        .as_array()
-        .expect("messages")
-        .iter()
-        .map(|message| &message["receipt"])
-        .collect();
+    let receipts: Vec<&Value> =
+        claimed["messages"].as_array().expect("messages").iter().map(|message| &message["receipt"]).collect();
     asked(node, "POST", "/api/v1/work/ack", &json!({"receipts": receipts[..2]}).to_string()).await;
     asked(node, "POST", "/api/v1/work/reject", &json!({"receipts": receipts[2..3]}).to_string()).await;
 
@@ -235,7 +228,8 @@ async fn a_relay_is_followed_through_breaks_of_its_link_until_it_is_read_only() 
     let ended = tokio::task::spawn_blocking(move || {
         let frozen = run(&[], &["freeze", "--storage", &source, "-o", "json"], "");
         assert_eq!(parsed(frozen.lines()[0]), json!({"read_only": true, "topics": 1, "buckets": 0}));
-        let refused = run(&[("TIDEMILL_URL", source.as_str())], &["publish", "orders", "1", "--no-retry"], "");
+        let refused =
+            run(&[("TIDEMILL_URL", source.as_str())], &["publish", "orders", "1", "--no-retry"], "");
         assert!(refused.error(1).contains("code read_only"), "{refused:?}");
         copy.end()
     })
@@ -279,10 +273,20 @@ async fn who_may_not_and_what_is_wrong_is_told_and_changes_nothing() {
     for (path, body, code, field) in [
         (READ, json!({"read": "refuses_new"}), "invalid_field", Some("version")),
         (READ, json!({"version": 2, "read": "refuses_new"}), "invalid_field", Some("version")),
-        (READ, json!({"version": 1, "read": {"topic": {"topic": "*"}}}), "invalid_field", Some("read.topic.topic")),
+        (
+            READ,
+            json!({"version": 1, "read": {"topic": {"topic": "*"}}}),
+            "invalid_field",
+            Some("read.topic.topic"),
+        ),
         (READ, json!({"version": 1, "read": {"topic": {"topic": "none"}}}), "topic_not_found", None),
         (READ, json!({"version": 1, "read": {"bucket": {"bucket": "none"}}}), "bucket_not_found", None),
-        (WRITE, json!({"version": 1, "write": {"begin": broken}}), "invalid_field", Some("write.begin.topic.max_messages")),
+        (
+            WRITE,
+            json!({"version": 1, "write": {"begin": broken}}),
+            "invalid_field",
+            Some("write.begin.topic.max_messages"),
+        ),
         (WRITE, json!({"version": 1, "write": {"begin": topic}}), "topic_exists", None),
         (WRITE, message(json!({"payload": 1})), "topic_exists", None),
         (WRITE, message(json!({})), "invalid_field", Some("write.messages.messages[0].body")),

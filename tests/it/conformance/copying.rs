@@ -5,8 +5,8 @@ use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{GapReason, MessageId, OrderKey, Timestamp, TopicName};
 use tidemill::storage::{
-    Batch, Body, CopiedHole, CopiedTopic, Epoch, Freeze, NewMessage, RunEnding, Storage, StorageError, StoredMessage,
-    Trim,
+    Batch, Body, CopiedHole, CopiedTopic, Epoch, Freeze, NewMessage, RunEnding, Storage, StorageError,
+    StoredMessage, Trim,
 };
 
 use super::gaps::read_on;
@@ -299,7 +299,11 @@ pub(super) async fn what_the_other_one_has_lost_is_told_by_the_copy(ground: &Gro
     let read = async |after: MessageId| read_on(storage, &topic, after, 10).await;
     let lost = |batch: &Batch| batch.gap.as_ref().map(|gap| (gap.reason, gap.to));
     let first = read(given[0]).await;
-    assert_eq!((lost(&first), ids(&first.messages)), (None, vec![given[1]]), "what is in front of it comes first");
+    assert_eq!(
+        (lost(&first), ids(&first.messages)),
+        (None, vec![given[1]]),
+        "what is in front of it comes first"
+    );
     let at = read(given[1]).await;
     assert_eq!(lost(&at), Some((GapReason::Reset, given[2])));
     assert_eq!(ids(&at.messages), given[2..]);
@@ -311,7 +315,10 @@ pub(super) async fn what_the_other_one_has_lost_is_told_by_the_copy(ground: &Gro
     let next = append(storage, message(&topic, json("x"))).await.unwrap().id;
     assert!(next > last);
     let behind = read(given[5]).await;
-    assert_eq!((lost(&behind), ids(&behind.messages)), (Some((GapReason::Reset, last.next().unwrap())), vec![next]));
+    assert_eq!(
+        (lost(&behind), ids(&behind.messages)),
+        (Some((GapReason::Reset, last.next().unwrap())), vec![next])
+    );
 
     // A copy of the copy tells the same.
     let again = elsewhere().await;

@@ -4,7 +4,15 @@ use tidemill_proto::MessageId;
 
 use super::Log;
 use crate::storage::history::Hole;
-use crate::storage::{CopiedHole, CopiedTopic, DELETED_MAX, Epoch, StoredMessage, TopicPolicy, Trim};
+use crate::storage::{
+    CopiedHole, CopiedTopic, DELETED_MAX, Epoch, StorageError, StoredMessage, TopicPolicy, Trim,
+};
+
+/// Checks that a log can go on behind an id: the ids of the last millisecond that there is are as many as those of any, and
+/// behind them are none.
+pub(in crate::storage::memory) fn check_goes_on(id: MessageId) -> Result<(), StorageError> {
+    if id.ms == u64::MAX { Err(StorageError::IdsUsedUp) } else { Ok(()) }
+}
 
 impl Log {
     /// Returns a log without messages, with the epoch of another, or this one where that has none.

@@ -7,7 +7,7 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::super::group::{Group, KEYED_BYTES, PENDING_BYTES, UNIQUE_BYTES};
 use super::super::latest::LatestTable;
-use super::super::log::Log;
+use super::super::log::{Log, check_goes_on};
 use super::super::schedules::{Schedules, number_of};
 use super::super::segment::BODY_BYTES_MAX;
 use super::super::work::Kept;
@@ -104,17 +104,12 @@ impl Topics {
         if self.topics.contains_key(name) {
             return Err(StorageError::TopicExists);
         }
+        check_goes_on(other.last.max(other.born.unwrap_or(MessageId::MIN)))?;
         self.check_may_make()?;
         let (description, owner) = (other.topic.description.as_deref(), other.topic.owner_id.as_deref());
         let needed = bytes_of_empty(name, description, owner);
         self.make_room(|_| needed, needed)?;
         self.put(name, TopicUpdate::default(), owner, now);
-        if let Epoch::Marked(epoch) = other.epoch
-            && epoch < 1 << 63
-        {
-            // No topic that is made here has it.
-            self.next_number = self.next_number.max(epoch + 1);
-        }
         let topic = self.topics.get_mut(name).expect("the topic was put there");
         let before = topic.empty_bytes(name);
         topic.freeze = Some(Freeze::Importing);
@@ -144,6 +139,7 @@ impl Topics {
         if last != after || !follow_each_other(after, messages) {
             return Err(StorageError::NotLast(last));
         }
+        check_goes_on(messages.last().map_or(last, |message| message.id))?;
         let bodies: Vec<usize> = messages.iter().map(|message| message.body.len_bytes()).collect();
         if let Some(bytes) = bodies.iter().find(|bytes| **bytes > BODY_BYTES_MAX) {
             return Err(StorageError::Full(Shortage::Body(*bytes).into()));
@@ -199,10 +195,6 @@ impl Topics {
         };
         let unique: usize = copied.unique.iter().map(|(key, ..)| UNIQUE_BYTES + key.len()).sum();
         let needed = (copied.pending.len() + copied.dead.len()) * each + unique;
-        if copied.epoch < 1 << 63 {
-            // No group that is made here has it.
-            self.next_number = self.next_number.max(copied.epoch + 1);
-        }
         self.with_groups(name, needed, |groups, log, _| {
             let group = Group::taken_over(copied, &Kept { topic: name, log, now }, now);
             groups.insert(copied.group.clone(), group);
@@ -245,6 +237,7 @@ impl Topics {
         if found.freeze != Some(Freeze::Importing) && found.log.tail().epoch == other.epoch {
             return Ok(());
         }
+        check_goes_on(other.last)?;
         let last = self.importing(name, other.epoch)?.log.last_given();
         if last > other.last {
             return Err(StorageError::NotLast(last));

@@ -3,7 +3,7 @@
 use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp};
 
 use super::super::super::bucket::{Bucket, bytes_of_empty, cost_of_copied};
-use super::super::super::log::Log;
+use super::super::super::log::{Log, check_goes_on};
 use super::super::super::segment::BODY_BYTES_MAX;
 use super::super::{Shortage, Topics};
 use crate::storage::copying::follow_each_other;
@@ -36,18 +36,13 @@ impl Topics {
         if self.buckets.contains_key(name) {
             return Err(StorageError::TopicExists);
         }
+        check_goes_on(other.last.max(other.born.unwrap_or(MessageId::MIN)))?;
         if self.refuses_new() {
             return Err(StorageError::ReadOnly);
         }
         self.check_buckets_limit()?;
         let needed = bytes_of_empty(name);
         self.make_room(|_| needed, needed)?;
-        if let Epoch::Marked(epoch) = other.epoch
-            && epoch < 1 << 63
-        {
-            // None that is made here has it.
-            self.next_number = self.next_number.max(epoch + 1);
-        }
         let bucket = Box::new(Bucket::taken_over(other, Epoch::Marked(self.next_number)));
         self.insert_bucket(name, bucket);
         Ok(())
@@ -95,6 +90,7 @@ impl Topics {
         if last != after || !follow_each_other(after, changes) {
             return Err(StorageError::NotLast(last));
         }
+        check_goes_on(changes.last().map_or(last, |change| change.id))?;
         let bodies: Vec<usize> = changes.iter().map(|change| change.body.len_bytes()).collect();
         if let Some(bytes) = bodies.iter().find(|bytes| **bytes > BODY_BYTES_MAX) {
             return Err(StorageError::Full(Shortage::Body(*bytes).into()));
@@ -117,6 +113,7 @@ impl Topics {
         if found.freeze() != Some(Freeze::Importing) && found.log().tail().epoch == other.epoch {
             return Ok(());
         }
+        check_goes_on(other.last)?;
         let last = self.importing_bucket(name, other.epoch)?.log().last_given();
         if last > other.last {
             return Err(StorageError::NotLast(last));
