@@ -166,7 +166,8 @@ impl Copy {
             url: &self.from,
             keys: self.from_keys,
             ca_cert: self.ca_cert.as_ref(),
-            token: credentials::token(self.from_token.as_ref(), environment)?,
+            token: self.from_token.as_ref(),
+            environment,
         })
         .await?;
         let to = Named {
@@ -174,7 +175,8 @@ impl Copy {
             url: &self.to,
             keys: self.to_keys,
             ca_cert: self.ca_cert.as_ref(),
-            token: credentials::token(self.to_token.as_ref(), environment)?,
+            token: self.to_token.as_ref(),
+            environment,
         };
         let to = match Opened::open(to).await {
             Ok(to) => to,

@@ -70,6 +70,12 @@ fn check(text: &str, file: Option<String>) -> Result<Token, String> {
 }
 
 impl TokenFlag {
+    /// Returns the token that the flag gives, as it was written.
+    #[cfg(feature = "valkey")]
+    pub(super) const fn given(&self) -> Option<&Token> {
+        self.token.as_ref()
+    }
+
     /// Returns the token that the flag or a variable gives.
     pub(super) fn token(&self, environment: &Environment) -> Result<Option<SecretString>, CliError> {
         token(self.token.as_ref(), environment)

@@ -72,7 +72,8 @@ impl Freeze {
             url: &self.storage,
             keys: self.keys,
             ca_cert: self.ca_cert.as_ref(),
-            token: self.token.token(environment)?,
+            token: self.token.given(),
+            environment,
         })
         .await?;
         let done = freeze(&*opened.side, &self.topics, !self.undo).await;

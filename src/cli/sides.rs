@@ -13,9 +13,11 @@ use tidemill_client::{Client, ClientError, ClientOptions, CopyClient};
 use tidemill_proto::copy::CopyRead;
 use tidemill_proto::{Code, NodeId};
 
+use super::credentials::{self, Token};
 use super::{CliError, logs};
 use crate::chance::random;
 use crate::clock::Clock;
+use crate::config::Environment;
 use crate::copying::{CopySide, SideError, Told, Write, told_from, write_to};
 use crate::storage::valkey::{KeyForm, Target, Valkey, ValkeyOptions};
 use crate::storage::{Backend as _, Storage, StorageLimits};
@@ -46,8 +48,9 @@ pub(super) struct Named<'a> {
     pub(super) keys: Keys,
     /// Certificates (PEM) to trust in place of the system's.
     pub(super) ca_cert: Option<&'a PathBuf>,
-    /// What says to a relay who calls.
-    pub(super) token: Option<SecretString>,
+    /// The token that says to a relay who calls; what the environment has, if none is given.
+    pub(super) token: Option<&'a Token>,
+    pub(super) environment: &'a Environment,
 }
 
 /// A side that is open.
@@ -62,7 +65,7 @@ pub(super) struct Opened {
 impl Opened {
     /// Opens the side that a flag names, and waits for it.
     pub(super) async fn open(named: Named<'_>) -> Result<Self, CliError> {
-        let Named { flag, url, keys, ca_cert, token } = named;
+        let Named { flag, url, keys, ca_cert, token, environment } = named;
         let wrong = |rule: String| CliError::Usage(format!("--{flag}: {rule}"));
         let url = match url.strip_prefix('@') {
             Some(path) => {
@@ -82,7 +85,7 @@ impl Opened {
         };
         let ca_pem = ca_cert.map(read).transpose()?;
         if url.starts_with("http://") || url.starts_with("https://") {
-            return Self::relay(&url, token, ca_pem);
+            return Self::relay(&url, credentials::token(token, environment)?, ca_pem);
         }
         let target = Target::parse(&url).map_err(|error| wrong(error.to_string()))?;
         Self::storage(target, keys, ca_pem).await

@@ -155,6 +155,10 @@ impl Gate {
         let write = copying::write_from(write)?;
         let (about, told) = About::of_write(&write);
         let written = timeout(STEP_MAX, copying::write(&self.relay().storage, write)).await;
+        if let (Some(topic), true) = (&about.topic, told.is_some()) {
+            // Also where it is not known whether it is done.
+            self.relay().feeds.forget_owner(topic);
+        }
         written.unwrap_or_else(|_| Err(too_long())).map_err(|error| about.not_written(error))?;
         match (told, &about.topic, &about.bucket) {
             (Some(change), Some(topic), _) => self.tell(change, topic),

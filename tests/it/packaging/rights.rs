@@ -138,6 +138,7 @@ async fn is_copied(storage: &Storage, topic: &TopicName) {
     let imported = copies.import_messages(&copy, other.epoch, MessageId::MIN, &messages).await;
     imported.expect("messages are taken over");
     copies.import_waiting(&copy, true, &[], &[]).await.expect("what waits is taken over");
+    copies.import_forgotten(&copy, other.epoch, &deletions).await.expect("they are forgotten");
     copies.finish_import(&other, &deletions).await.expect("it is finished");
     for frozen in [true, false] {
         copies.freeze(&copy, frozen).await.expect("it is frozen, and is not");
