@@ -205,11 +205,11 @@ async fn a_relay_is_followed_through_breaks_of_its_link_until_it_is_read_only() 
         proxy.cut();
     }
     proxy.refuse(true);
-    let told = tokio::task::spawn_blocking(move || {
+    let fails = tokio::task::spawn_blocking(move || {
         let is_told = (0..60).any(|_| parsed(&copy.line())["failing"].is_string());
         (copy, is_told)
     });
-    let (mut copy, is_told) = told.await.expect("no panic");
+    let (mut copy, is_told) = fails.await.expect("no panic");
     assert!(is_told, "it does not say that the target is away");
     proxy.heal();
     accepted.extend(published(&from, 700).await.expect("no panic"));
