@@ -44,7 +44,7 @@ pub use side::{CopySide, SideError, Told, Write};
 pub use storage::{read, write};
 pub use wire::{check_read, told_from, told_to, write_from, write_to};
 
-use error::not_imported;
+use error::{not_imported, unless_gone};
 use side::{Answer, ask, find};
 
 /// Topics that are copied at one time.
@@ -148,7 +148,10 @@ impl Copy {
     /// A side failed, or there is no such topic.
     pub async fn plan(&self) -> Result<Vec<Planned>, CopyError> {
         let topics = self.patiently(|| self.topics()).await?;
-        let plan = async |topic: TopicName| self.patiently(|| self.plan_one(&topic)).await;
+        let plan = async |topic: TopicName| {
+            let planned = self.patiently(|| self.plan_one(&topic)).await;
+            unless_gone(planned, None)
+        };
         let planned = stream::iter(topics).map(plan).buffered(AT_ONCE);
         let planned: Vec<Option<Planned>> = planned.try_collect().await?;
         Ok(planned.into_iter().flatten().collect())
@@ -186,13 +189,19 @@ impl Copy {
             let topics = self.patiently(|| self.topics()).await?;
             self.progress.topics.store(topics.len() as u64, Ordering::Relaxed);
             let count = topics.len();
-            let pass = async |topic: TopicName| self.patiently(|| self.copy_one(&topic)).await;
+            let pass = async |topic: TopicName| {
+                let copied = self.patiently(|| self.copy_one(&topic)).await;
+                unless_gone(copied, After::Gone)
+            };
             let passes = stream::iter(topics.iter().cloned()).map(pass).buffer_unordered(AT_ONCE);
             let mut afters: Vec<After> = passes.try_collect().await?;
             let buckets = self.patiently(|| self.buckets()).await?;
             self.progress.buckets.store(buckets.len() as u64, Ordering::Relaxed);
             let count = count + buckets.len();
-            let pass = async |bucket: BucketName| self.patiently(|| self.copy_bucket(&bucket)).await;
+            let pass = async |bucket: BucketName| {
+                let copied = self.patiently(|| self.copy_bucket(&bucket)).await;
+                unless_gone(copied, After::Gone)
+            };
             let passes = stream::iter(buckets.iter().cloned()).map(pass).buffer_unordered(AT_ONCE);
             afters.extend(passes.try_collect::<Vec<After>>().await?);
             self.progress.passes.fetch_add(1, Ordering::Relaxed);

@@ -98,6 +98,14 @@ impl CopyError {
     }
 }
 
+/// Returns what there is in place of what has gone from the source while it was looked at.
+pub(super) fn unless_gone<T>(result: Result<T, CopyError>, gone: T) -> Result<T, CopyError> {
+    match result {
+        Err(CopyError::Failed { side: Side::Source, topic: Some(_), error: SideError::Missing }) => Ok(gone),
+        result => result,
+    }
+}
+
 /// Returns the error of what the target did not take over.
 pub(super) fn not_imported(topic: &TopicName, error: SideError) -> CopyError {
     match error {

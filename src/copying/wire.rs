@@ -205,6 +205,3 @@ pub fn write_from(write: CopyWrite) -> Checked<Write> {
         }
     })
 }
-
-#[cfg(test)]
-mod tests;

@@ -118,7 +118,14 @@ impl About {
         match (&self.topic, &self.group, &self.bucket) {
             (Some(topic), Some(group), _) => Failure::work(error, topic, group),
             (Some(topic), None, _) => Failure::change(error, topic),
-            (None, _, Some(bucket)) => Failure::change_bucket(error, bucket),
+            (None, _, Some(bucket)) => match error {
+                StorageError::TopicExists => {
+                    let detail =
+                        format!("bucket `{bucket}` exists already, and is not the one that is being copied");
+                    Problem::new(Code::BucketExists, detail).into()
+                }
+                error => Failure::change_bucket(error, bucket),
+            },
             (None, _, None) => Failure::changed(error),
         }
     }

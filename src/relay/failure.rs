@@ -139,10 +139,6 @@ impl Failure {
                 ),
             ),
             StorageError::Fenced(against) => fenced(*against, "changed"),
-            StorageError::TopicExists => Problem::new(
-                Code::BucketExists,
-                format!("bucket `{bucket}` exists already, and is not the one that is being copied"),
-            ),
             _ => return Self::from_storage(error, call, None),
         };
         Self(Box::new(Inner { problem, cause: Some(error), exceeded: None }))

@@ -23,6 +23,8 @@ use crate::support::ground::{
 };
 use crate::support::server::{Kind, Server};
 
+mod wire;
+
 const PLAN: Plan =
     Plan { topics: Vec::new(), follow: false, switch: false, overwrite: false, patience: SOON };
 

@@ -99,10 +99,11 @@ fn what_cannot_be_copied_from_or_to_is_said() {
     let same = ["copy", "--from", "valkey://127.0.0.1:1", "--to", "valkey://127.0.0.1:1"];
     for (arguments, code, part) in [
         (
-            &["copy", "--from", "http://127.0.0.1:1", "--to", "valkey://127.0.0.1:1"][..],
-            2,
-            "--from: names a relay",
+            &["copy", "--from", "http://127.0.0.1:1", "--to", "http://127.0.0.1:2", "--patience", "0"][..],
+            1,
+            "the source failed: no connection to the relay at http://127.0.0.1:1",
         ),
+        (&["copy", "--from", "http://h/?a", "--to", "http://127.0.0.1:2"], 2, "the relay's URL has a query"),
         (&["copy", "--from", "ftp://h", "--to", "valkey://127.0.0.1:1"], 2, "--from: has an unknown scheme"),
         (&["copy", "--from", "@/no/such/file", "--to", "valkey://127.0.0.1:1"], 2, "--from: /no/such/file"),
         (&["freeze", "--storage", "valkey"], 2, "--storage: has no scheme"),

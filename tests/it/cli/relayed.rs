@@ -74,7 +74,13 @@ async fn fill(node: SocketAddr) {
     let receipts: Vec<&Value> =
         claimed["messages"].as_array().expect("messages").iter().map(|message| &message["receipt"]).collect();
     asked(node, "POST", "/api/v1/work/ack", &json!({"receipts": receipts[..2]}).to_string()).await;
-    asked(node, "POST", "/api/v1/work/reject", &json!({"receipts": receipts[2..3]}).to_string()).await;
+    asked(
+        node,
+        "POST",
+        "/api/v1/work/reject",
+        &json!({"receipts": receipts[2..3], "reason": "broken"}).to_string(),
+    )
+    .await;
 
     let later = r#"{"topic":"orders","payload":"later","delay":"30d","metadata":{"a":1}}"#;
     asked(node, "POST", "/api/v1/messages", later).await;
@@ -205,6 +211,7 @@ async fn a_relay_is_followed_through_breaks_of_its_link_until_it_is_read_only() 
         proxy.cut();
     }
     proxy.refuse(true);
+    proxy.cut();
     let fails = tokio::task::spawn_blocking(move || {
         let is_told = (0..60).any(|_| parsed(&copy.line())["failing"].is_string());
         (copy, is_told)

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
-use tidemill_proto::{BucketName, KeyName, MessageId, OrderKey, ScheduleId, Timestamp};
-
-use super::*;
-use crate::storage::{
-    AdaptiveTtl, Body, BucketSettings, BucketState, CopiedBucket, CopiedHole, CopiedKey, CopiedKeys, Epoch,
-    Freeze, KeyDigest, KeyEntry, KeyValue, StoredMessage, WaitingMessage,
+use tidemill::copying::{Told, told_from, told_to, write_from};
+use tidemill::proto::copy::CopyWrite;
+use tidemill::proto::{BucketName, KeyName, MessageId, OrderKey, ScheduleId, Timestamp};
+use tidemill::storage::{
+    AdaptiveTtl, Body, BucketSettings, BucketState, CopiedBucket, CopiedHole, CopiedKey, CopiedKeys,
+    DuePlace, Epoch, Freeze, KeyDigest, KeyEntry, KeyValue, StoredMessage, WaitingMessage, WaitingPage,
 };
 
 fn at(ms: u64) -> Timestamp {
