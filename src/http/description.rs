@@ -4,6 +4,7 @@
 //!
 //! It must not know how a request is read; tests send what is described here to a relay.
 
+mod copies;
 mod keys;
 mod locks;
 mod refined;
@@ -169,7 +170,10 @@ fn describe(method: &str, operation: &mut Value, bodies: &mut Vec<String>) {
             // At least one line that is not blank.
             content["schema"]["pattern"] = "[!-~]".into();
         }
-        note_references(content, bodies);
+        // What sides of a copy tell each other is what is answered elsewhere, which says more of it.
+        if !id.ends_with("_copy") {
+            note_references(content, bodies);
+        }
     }
 }
 
@@ -266,6 +270,8 @@ fn example_of_body(operation: &str, kind: &str) -> Option<Value> {
             json!({ "description": "of the whole world", "retention_seconds": 604_800 })
         }
         ("change_topic", "application/json") => json!({ "max_messages": 1_000_000, "when_full": "drop_old" }),
+        ("read_copy", "application/json") => copies::example("read", "messages", ("after", "0-0".into())),
+        ("write_copy", "application/json") => copies::example("write", "freeze", ("frozen", false.into())),
         ("trim_topic", "application/json") => json!({ "keep": 1_000 }),
         ("cancel_topic", "application/json") => json!({ "reason": "out of budget" }),
         ("put_recurring", "application/json") => json!({ "cron": "*/5 * * * *", "payload": "all is well" }),

@@ -77,6 +77,8 @@ async fn the_document_lists_every_path() {
             "patch /api/v1/topics/{topic}/groups/{group}",
             "patch /auth/users/{user_id}",
             "post /api/v1/access/explain",
+            "post /api/v1/admin/copy/read",
+            "post /api/v1/admin/copy/write",
             "post /api/v1/buckets/{bucket}/revoke",
             "post /api/v1/keys/{bucket}",
             "post /api/v1/keys/{bucket}/{key}/increment",
