@@ -434,7 +434,9 @@ impl Copy {
         loop {
             let page: WaitingPage =
                 self.ask_source(topic, CopyRead::Waiting { topic: topic.clone(), after }).await?;
-            import(false, page.messages, Vec::new()).await?;
+            if !page.messages.is_empty() {
+                import(false, page.messages, Vec::new()).await?;
+            }
             let Some(next) = page.next else { return Ok(()) };
             after = Some(DueAfter { deliver_at: next.due, schedule_id: next.id });
         }

@@ -143,9 +143,9 @@ pub trait CopyStore: fmt::Debug + Send + Sync {
         recurring: &[StoredRecurring],
     ) -> Result<(), StorageError>;
 
-    /// Ends taking over: gives the topic the description, the counts, the last id and the end of the other one, removes what
-    /// that does not keep any more, and has it take messages, unless it has ended. A topic with that epoch that is not being
-    /// taken over any more stays as it is.
+    /// Ends taking over: gives the topic the description, the counts, the last id, the marks of what was lost and the end of
+    /// the other one, removes what that does not keep any more, and has it take messages, unless it has ended. A topic with
+    /// that epoch that is not being taken over any more stays as it is.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`, `ForeignKey`; `TopicExists` as for messages; `NotLast`

@@ -1,4 +1,5 @@
-//! Copying from one storage to another, between real servers: what is there, and what comes meanwhile.
+//! Copying from one storage to another, between real servers: what is there, and what comes meanwhile; and what of it goes
+//! over the wire.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,7 +6,7 @@
 //! `tidemill-lost:<from>:<to>`, from the last message that is left in front of it to the last one that is gone. It is a
 //! group because that lies in the stream's key, as the topic's own marker does (see `marker`).
 //!
-//! A stream keeps the marks of its eight newest holes. What no node that lives was told, nobody can
+//! A stream keeps the marks of its eight newest holes, and a copy of it has them, too. What no node that lives was told, nobody can
 //! know to be missing.
 
 use std::sync::Arc;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidemill::proto::MessageId;
 
 use super::json as parsed;
 use crate::support::eventually;
@@ -200,6 +201,31 @@ async fn what_a_relay_has_comes_to_another_and_back_again() {
     assert_eq!(done.code, Some(0), "{done:?}");
     assert_eq!(all_of(third.address()).await, before);
     tokio::task::spawn_blocking(move || drop((first, second, third))).await.expect("no panic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_has_lost_is_told_by_a_relay_to_which_it_is_copied() {
+    const STREAM: &str = "stream:topic:lost";
+    let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
+    let url = format!("valkey://127.0.0.1:{}", server.port());
+    let (from, to) = (on(Some(&url)).await, on(None).await);
+    let sent = asked(from.address(), "POST", "/api/v1/messages", r#"{"topic":"lost","payload":1}"#).await;
+    let last: MessageId = sent["message_id"].as_str().expect("an id").parse().expect("an id");
+    // As a node marks it that knows of a message behind the last.
+    let gone = MessageId::new(last.ms + 1, 0).to_string();
+    let mark = format!("tidemill-lost:{last}:{gone}");
+    assert_eq!(server.command(&["XGROUP", "CREATE", STREAM, &mark, "$"]).await.text(), "OK");
+    assert_eq!(server.command(&["XSETID", STREAM, &gone]).await.text(), "OK");
+
+    let done = with_copy(from.url.clone(), to.url.clone(), &[]).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let path = format!("/api/v1/topics/lost/messages?after={last}");
+    let [there, here] = [&from, &to].map(|relay| asked(relay.address(), "GET", &path, ""));
+    let (there, here) = (there.await, here.await);
+    assert_eq!((&there["gap"]["reason"], &there["gap"]), (&json!("reset"), &here["gap"]), "{there} {here}");
+    let first = asked(to.address(), "GET", "/api/v1/topics/lost/messages?after=0-0", "").await;
+    assert_eq!((&first["gap"], &first["messages"][0]["payload"]), (&Value::Null, &json!(1)), "{first}");
+    tokio::task::spawn_blocking(move || drop((from, to))).await.expect("no panic");
 }
 
 #[tokio::test(flavor = "multi_thread")]
