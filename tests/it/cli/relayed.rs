@@ -347,7 +347,7 @@ async fn who_may_not_and_what_is_wrong_is_told_and_changes_nothing() {
     let names = told(open.address(), json!({"topic_names": {"prefix": "", "after": null}})).await;
     assert_eq!(names["topic_names"], json!(["orders"]));
     let counted = try_send(open.address(), "GET", "/metrics", &[], b"").await.expect("an answer");
-    let counted = String::from_utf8(counted.body.to_vec()).expect("text");
+    let counted = String::from_utf8(counted.body).expect("text");
     assert!(counted.contains(r#"tidemill_copy_steps_total{kind="write",result="refused"}"#), "{counted}");
 
     // A message that is too large for a step is told, too.

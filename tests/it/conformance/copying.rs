@@ -297,26 +297,26 @@ pub(super) async fn what_the_other_one_has_lost_is_told_by_the_copy(ground: &Gro
     assert_eq!(storage.copies.copied(&topic).await.unwrap().holes, source.holes);
 
     let read = async |after: MessageId| read_on(storage, &topic, after, 10).await;
-    let lost = |batch: &Batch| batch.gap.as_ref().map(|gap| (gap.reason, gap.to));
+    let gap_of = |batch: &Batch| batch.gap.as_ref().map(|gap| (gap.reason, gap.to));
     let first = read(given[0]).await;
     assert_eq!(
-        (lost(&first), ids(&first.messages)),
+        (gap_of(&first), ids(&first.messages)),
         (None, vec![given[1]]),
         "what is in front of it comes first"
     );
     let at = read(given[1]).await;
-    assert_eq!(lost(&at), Some((GapReason::Reset, given[2])));
+    assert_eq!(gap_of(&at), Some((GapReason::Reset, given[2])));
     assert_eq!(ids(&at.messages), given[2..]);
     let end = read(given[5]).await;
-    assert_eq!(lost(&end), Some((GapReason::Reset, last.next().unwrap())));
+    assert_eq!(gap_of(&end), Some((GapReason::Reset, last.next().unwrap())));
     assert_eq!(end.messages, []);
     // Behind it nothing is missing, and it goes on there.
-    assert_eq!(lost(&read(last).await), None);
+    assert_eq!(gap_of(&read(last).await), None);
     let next = append(storage, message(&topic, json("x"))).await.unwrap().id;
     assert!(next > last);
     let behind = read(given[5]).await;
     assert_eq!(
-        (lost(&behind), ids(&behind.messages)),
+        (gap_of(&behind), ids(&behind.messages)),
         (Some((GapReason::Reset, last.next().unwrap())), vec![next])
     );
 
@@ -325,9 +325,9 @@ pub(super) async fn what_the_other_one_has_lost_is_told_by_the_copy(ground: &Gro
     copy(storage, &again.storage, &topic).await;
     assert_eq!(again.storage.copies.copied(&topic).await.unwrap().holes, source.holes);
     let at = read_on(&again.storage, &topic, given[1], 10).await;
-    assert_eq!((lost(&at), ids(&at.messages)), (Some((GapReason::Reset, given[2])), given[2..].to_vec()));
+    assert_eq!((gap_of(&at), ids(&at.messages)), (Some((GapReason::Reset, given[2])), given[2..].to_vec()));
     let latest = read_on(&again.storage, &topic, given[0], 10).await;
-    assert_eq!((lost(&latest), ids(&latest.messages)), (None, vec![given[1]]));
+    assert_eq!((gap_of(&latest), ids(&latest.messages)), (None, vec![given[1]]));
 }
 
 pub(super) async fn nothing_is_taken_over_where_no_topics_are_made(ground: &Ground) {
