@@ -19,7 +19,7 @@ use super::scripted::{Answer, Argument, Call};
 use super::scripts::Script;
 use super::sending::not_created;
 use super::topics::Creator;
-use super::{Shard, scripts, slot_of_topic, waiting_body};
+use super::{Shard, scripts, waiting_body};
 use crate::chance::random;
 use crate::storage::{
     DuePlace, HELD_TIMES, NewMessage, NewSchedule, Scheduled, StorageError, TopicPolicy, WaitingMessage,
@@ -330,9 +330,8 @@ impl Shard {
         let mut count = 0;
         let mut first = 0;
         loop {
-            let (names, has_more) = self.indexes.schedules.ranked(first, CHUNK).await?;
-            let names: Vec<TopicName> =
-                names.into_iter().filter(|name| self.has(slot_of_topic(name))).collect();
+            let (names, has_more) = self.indexes.schedules.near_ranked(first, CHUNK).await?;
+            let names: Vec<TopicName> = names.into_iter().filter(|name| self.has(name)).collect();
             for names in names.chunks(CHUNK) {
                 let call = |name: &TopicName| {
                     let [due, ..] = self.keys.schedules(name);

@@ -21,9 +21,8 @@ use super::control::bytes_of;
 use super::entry::read_id;
 use super::failure::{Effect, unexpected};
 use super::keys::Keys;
-use super::resolver::Resolver as _;
 use super::topics::{is_stream, write_notices};
-use super::{Shard, keys, marker, scripts, slot_of_topic};
+use super::{Shard, keys, marker, scripts};
 use crate::storage::{GroupsSwept, HELD_TIMES, StorageError, Swept};
 
 /// Keys looked at in one step of the walk: streams, descriptions, and idempotency keys, of which there may
@@ -124,7 +123,7 @@ impl Shard {
     async fn take_sweep_lock(&self) -> Result<bool, StorageError> {
         let held_ms = self.sweep_interval.mul_f64(LOCK_SHARE).as_millis().max(1).to_string();
         let mut pipeline = glide::pipe();
-        let key = keys::of_server(keys::SWEEP_LOCK, self.seat.as_ref().and_then(|seat| seat.own_slot()));
+        let key = keys::of_server(keys::SWEEP_LOCK, self.own_slot());
         pipeline.cmd("SET").arg(key).arg("1").arg("NX").arg("PX").arg(held_ms);
         match self.change.run_one(&pipeline, Effect::Write).await {
             Ok(reply) => Ok(reply != ValkeyValue::Nil),
@@ -285,13 +284,12 @@ impl Shard {
     async fn mend_index(&self) -> Result<(), StorageError> {
         let mut after = None;
         loop {
-            let names = self.indexes.topics.page("", after.as_ref(), STEP_TOPICS).await?;
+            let names = self.indexes.topics.near(after.as_ref(), STEP_TOPICS).await?;
             let Some(last) = names.last() else {
                 return Ok(());
             };
             after = Some(last.clone());
-            let names: Vec<TopicName> =
-                names.into_iter().filter(|name| self.has(slot_of_topic(name))).collect();
+            let names: Vec<TopicName> = names.into_iter().filter(|name| self.has(name)).collect();
             let kinds = self.kinds_of(&names).await?;
             let is_gone = |kind: &ValkeyValue| bytes_of(kind.clone()).is_some() && !is_stream(kind);
             let gone: Vec<&TopicName> =

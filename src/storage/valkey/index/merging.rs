@@ -29,11 +29,17 @@ impl<T: Named> Run<T> {
         &self.from
     }
 
-    /// Takes the members that have come where so many were asked for.
-    pub(super) fn take_in<'a>(&mut self, members: impl Iterator<Item = &'a [u8]>, asked: usize) {
+    /// Takes the members that have come where so many were asked for, of which it has those that it is to have.
+    pub(super) fn take_in<'a>(
+        &mut self,
+        members: impl Iterator<Item = &'a [u8]>,
+        asked: usize,
+        is_of_it: impl Fn(&T) -> bool,
+    ) {
         let (mut count, mut last) = (0, None);
         for member in members {
-            self.names.extend(std::str::from_utf8(member).ok().and_then(T::of_member));
+            let name = std::str::from_utf8(member).ok().and_then(T::of_member);
+            self.names.extend(name.filter(&is_of_it));
             (count, last) = (count + 1, Some(member));
         }
         if let Some(last) = last {
