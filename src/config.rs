@@ -14,7 +14,8 @@
 //! | `log_ins` | how users log in, and whose word is taken for who calls |
 //! | `access` | what the settings say of who is let in |
 //! | `limits` | what they say of how much may be done in a time |
-//! | `target` | which Valkey server the settings name |
+//! | `sentinels`, `servers` | what they say of sentinels, and of several servers |
+//! | `target`, `placement` | which Valkey server the settings name; which has which topics |
 //! | `error` | what can be wrong, told by setting, source and rule |
 
 use std::collections::BTreeMap;
@@ -36,8 +37,11 @@ mod limits;
 mod load;
 mod log_ins;
 mod names;
+#[cfg(feature = "valkey")]
+mod placement;
 mod print;
 mod sentinels;
+mod servers;
 #[cfg(feature = "valkey")]
 mod target;
 mod variables;
@@ -56,6 +60,7 @@ pub use names::{
 };
 pub use print::{Shown, sample, show};
 pub use sentinels::SentinelSettings;
+pub use servers::ServerSettings;
 pub use variables::Environment;
 
 use form::{
@@ -316,24 +321,9 @@ pub struct Settings {
     #[arg(value_parser = whole::<u32>(0..=u64::from(u32::MAX)))]
     pub valkey_database: u32,
 
-    /// Whether the server is part of a cluster: `auto` asks it
-    ///
-    /// The nodes of a relay find the other servers of the cluster by themselves. In a cluster, the keys of a topic
-    /// have its name in braces, whatever form is set.
-    #[arg(long, value_name = "WHETHER", default_value = "auto", help_heading = VALKEY, ignore_case = true)]
-    pub valkey_cluster: InCluster,
-
-    /// Where pages of history are read: on the primary, or on a replica where it has one
-    #[arg(long, value_name = "ROLE", default_value = "primary", help_heading = VALKEY, ignore_case = true)]
-    pub valkey_read_from: ReadFrom,
-
-    /// How the keys of a topic are written: plain, as in `stream:topic:orders`, or with the name in
-    /// braces, as in `stream:topic:{orders}`, by which a cluster keeps all keys of a topic on one server
-    ///
-    /// All nodes of a server must write them alike. A node does not see the topics of the other form, and
-    /// says at start that there are some.
-    #[arg(long, value_name = "FORM", default_value = "plain", help_heading = VALKEY, ignore_case = true)]
-    pub valkey_key_form: KeyForm,
+    /// Which servers there are beside that one, and what is the same on all.
+    #[command(flatten)]
+    pub servers: ServerSettings,
 
     /// Milliseconds that a command may take
     #[arg(long, value_name = "MS", default_value = "5000", help_heading = VALKEY, value_parser = ms())]

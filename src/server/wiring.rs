@@ -69,9 +69,10 @@ impl Node {
         // Made here alone, and handed down to whoever says which node it is.
         let node = NodeId::new(random());
         let Opened { backend, storage } = backends::open(node, settings, &clock)?;
-        if settings.strict {
+        // Servers that topics are placed on must stand alone.
+        if settings.strict || settings.servers.valkey_placement.is_some() {
             backend.ready(Duration::from_millis(settings.valkey_connect_timeout_ms)).await;
-            backend.examine(true).await?;
+            backend.examine(settings.strict).await?;
         }
         let (access, first) = (settings.access_options()?, settings.first_administrator()?);
         // Whom it knows is told, and who is to administer the relay is kept, by a storage that is there.

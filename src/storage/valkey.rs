@@ -42,6 +42,7 @@
 //! | `scripts` | steps that must be one |
 //! | `failure` | the server's errors, turned into the contract's |
 //! | `health`, `rights`, `check` | what the server tells of itself; what its user lacks; the self-test |
+//! | `warned` | what is said of several servers |
 //!
 //! # Two roads
 //! Messages pass over connections of our own, one for each kind of work, so that none stands behind another's: `publish`
@@ -137,6 +138,7 @@ mod topics;
 mod trim;
 mod trimming;
 mod waiting_body;
+mod warned;
 mod work;
 
 pub use login::{Login, PasswordFile};
@@ -385,11 +387,18 @@ impl Backend for Valkey {
     }
 
     async fn examine(&self, strict: bool) -> Result<Vec<String>, Unfit> {
+        let shards = self.shards();
         let mut warnings = Vec::new();
-        for shard in self.shards() {
-            warnings.extend(shard.examine(strict).await?);
+        for shard in &shards {
+            let name = shard.name();
+            let said = shard.examine(strict).await;
+            let of_it = |unfit: Unfit| match &name {
+                Some(name) => Unfit::new(format!("{name}: {unfit}")),
+                None => unfit,
+            };
+            warnings.extend(said.map_err(of_it)?.into_iter().map(|warning| (name.clone(), warning)));
         }
-        Ok(warnings)
+        Ok(warned::by_server(shards.len(), warnings.into_iter()))
     }
 
     async fn close(&self) {

@@ -168,7 +168,8 @@ mod tests {
         let homes = Homes::ByName([selectors(&["eu.*", "orders"]), selectors(&["*.de", "us.*"])].into());
         let topic = |name: &str| TopicName::parse(name).expect(name);
         let bucket = |name: &str| BucketName::parse(name).expect(name);
-        for (name, home) in [("eu.a", 1), ("eu.de", 1), ("orders", 1), ("orders2", 0), ("a.de", 2), ("x", 0)] {
+        for (name, home) in [("eu.a", 1), ("eu.de", 1), ("orders", 1), ("orders2", 0), ("a.de", 2), ("x", 0)]
+        {
             assert_eq!(homes.of(&topic(name)), home, "{name}");
             assert_eq!(homes.of(&bucket(name)), home, "{name}");
             assert_eq!(homes.of(&TopicName::log_of(&bucket(name))), home, "the log of {name}");

@@ -20,9 +20,9 @@ use tokio::time::timeout;
 
 use super::cluster::others::{Others, Own};
 use super::failure::{Effect, Redirect, of_key, of_reply, refuses_writes, unexpected};
+use super::homes::{Home, Homes, Lives};
 use super::keys::{IndexName, Keys};
 use super::resp::{Bounds, Replies, Reply, Request, RespConnection};
-use super::homes::{Home, Homes, Lives};
 use super::supervised::Supervised;
 use crate::storage::StorageError;
 use merging::{Run, merge};
@@ -303,8 +303,7 @@ impl<T: Named> Index<T> {
         let mut names = Vec::new();
         loop {
             merge(&mut runs, &mut names, limit);
-            let open: Vec<usize> =
-                parts.clone().filter(|part| runs[part - parts.start].is_open()).collect();
+            let open: Vec<usize> = parts.clone().filter(|part| runs[part - parts.start].is_open()).collect();
             if names.len() >= limit || open.is_empty() {
                 return Ok(names);
             }

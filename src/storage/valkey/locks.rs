@@ -219,9 +219,9 @@ impl LockStore for Valkey {
     }
 
     async fn renew_locks(&self, renewals: &[LockRenewal]) -> Vec<Result<Option<LockKept>, StorageError>> {
-        let renew = renewals.iter().map(|renewal| async move {
-            at!(self, &renewal.lock, shard => shard.renew_lock(renewal).await)
-        });
+        let renew = renewals
+            .iter()
+            .map(|renewal| async move { at!(self, &renewal.lock, shard => shard.renew_lock(renewal).await) });
         join_all(renew).await
     }
 

@@ -65,6 +65,9 @@ pub struct Placed {
 /// Most servers of [`ValkeyOptions::placed`]: a node has six connections to each, and what is asked of all waits for all.
 pub const PLACED_MAX: usize = 16;
 
+/// Most names and patterns of all of them: each operation holds a name against them until one matches.
+pub const PLACED_TOPICS_MAX: usize = 256;
+
 impl ValkeyOptions {
     /// Returns options for a server, with everything else at its default.
     #[must_use]
@@ -118,7 +121,8 @@ impl ValkeyOptions {
     /// first.
     pub(super) fn place(&self) -> String {
         let named = || {
-            let all = self.target.hosts().map(|(host, port)| Address { host: host.to_owned(), port }.to_string());
+            let all =
+                self.target.hosts().map(|(host, port)| Address { host: host.to_owned(), port }.to_string());
             all.collect::<Vec<_>>().join(",")
         };
         let at = self.resolver.found().map_or_else(named, |address| address.to_string());

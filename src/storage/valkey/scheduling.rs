@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use tidemill_proto::{MessageId, RecurringName, ScheduleId, TopicName};
 
 use super::failure::same;
-use super::routing::{in_order, unless_elsewhere};
 use super::homes::Home;
+use super::routing::{in_order, unless_elsewhere};
 use super::{Valkey, at};
 use crate::storage::{
     NewRecurring, NewSchedule, Promoted, Recurrence, ScheduleStore, Scheduled, StorageError, StoredRecurring,
@@ -36,8 +36,7 @@ impl ScheduleStore for Valkey {
             }
         }
         let schedule = |(_, places, part): (Home, Vec<usize>, Vec<NewSchedule>)| async move {
-            let scheduled: Result<_, StorageError> =
-                at!(self, &part[0].message.topic, shard => unless_elsewhere(shard.schedule(part.clone()).await));
+            let scheduled: Result<_, StorageError> = at!(self, &part[0].message.topic, shard => unless_elsewhere(shard.schedule(part.clone()).await));
             let scheduled =
                 scheduled.unwrap_or_else(|error| part.iter().map(|_| Err(same(&error))).collect());
             (places, scheduled)

@@ -17,6 +17,7 @@ use tidemill_proto::work::GroupName;
 use tidemill_proto::{Timestamp, TopicName};
 use tokio::time::sleep;
 
+use super::cluster::others::{Others, Own};
 use super::control::bytes_of;
 use super::entry::read_id;
 use super::failure::{Effect, unexpected};
@@ -28,7 +29,7 @@ use crate::storage::{GroupsSwept, HELD_TIMES, StorageError, Swept};
 /// Keys looked at in one step of the walk: streams, descriptions, and idempotency keys, of which there may
 /// be many more.
 const SCAN_COUNT: &str = "1000";
-/// Steps of the look for streams of the other form. A walk comes by keys in no order of theirs, so what is
+/// Steps of the look for streams that nobody sees. A walk comes by keys in no order of theirs, so what is
 /// not among the first 64,000 is rare.
 const HIDDEN_STEPS_MAX: usize = 64;
 /// Topics of one step.
@@ -83,7 +84,8 @@ impl Shard {
         }
         let mut cursor = "0".to_owned();
         loop {
-            let (next, streams) = self.scan(self.keys, &cursor).await?;
+            let (next, mut streams) = self.scan(self.keys, &cursor).await?;
+            streams.retain(|topic| self.has(topic));
             let buckets: Vec<_> = streams.iter().filter_map(TopicName::bucket).collect();
             let topics: Vec<_> = streams.into_iter().filter(|topic| topic.bucket().is_none()).collect();
             for buckets in buckets.chunks(STEP_TOPICS) {
@@ -133,14 +135,32 @@ impl Shard {
         }
     }
 
-    /// Returns a topic whose stream is kept under the other form of key, so that this node does not see
-    /// it: the keyspace is looked at from its begin, and so far that one among many is found.
+    /// Returns a topic whose stream is kept under the other form of key, so that this node does not see it.
     pub(super) async fn hidden_topic(&self) -> Result<Option<TopicName>, StorageError> {
+        self.find_topic(self.keys.other(), |_| true).await
+    }
+
+    /// Returns a topic whose stream is here, and lives elsewhere by the settings, so that this node does not see it.
+    pub(super) async fn misplaced_topic(&self) -> Result<Option<TopicName>, StorageError> {
+        match self.others.as_ref().map(Others::own) {
+            None | Some(Own::Seat(_)) => Ok(None),
+            Some(Own::Server(_)) => self.find_topic(self.keys, |topic| !self.has(topic)).await,
+        }
+    }
+
+    /// Returns a topic that has a stream under a form of key: the keyspace is looked at from its begin, and so far that one
+    /// among many is found.
+    async fn find_topic(
+        &self,
+        keys: Keys,
+        is_wanted: impl Fn(&TopicName) -> bool,
+    ) -> Result<Option<TopicName>, StorageError> {
         let mut cursor = "0".to_owned();
         for _ in 0..HIDDEN_STEPS_MAX {
-            let (next, mut topics) = self.scan(self.keys.other(), &cursor).await?;
-            if !topics.is_empty() || next == "0" {
-                return Ok(topics.pop());
+            let (next, topics) = self.scan(keys, &cursor).await?;
+            let found = topics.into_iter().find(&is_wanted);
+            if found.is_some() || next == "0" {
+                return Ok(found);
             }
             cursor = next;
         }

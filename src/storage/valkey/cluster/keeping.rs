@@ -11,13 +11,13 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use super::super::Shard;
 use super::super::failure::Redirect;
 use super::super::homes::{Home, Homes};
 use super::super::options::{KeyForm, ValkeyOptions};
 use super::super::resolver::Address;
 use super::super::slots::SLOTS;
 use super::super::target::Target;
-use super::super::Shard;
 use super::asking::{map_at, map_over, mode_of};
 use super::map::{Primary, SlotMap};
 use super::matching::{NOBODY, Owners, nobodys, shards_of};
@@ -249,17 +249,10 @@ impl Places {
             idle_since: Mutex::default(),
             token: token.clone(),
         });
-        let others = Others {
-            all: seat.cluster.clone(),
-            homes: self.homes.clone(),
-            own: Own::Seat(seat.clone()),
-        };
-        let options = ValkeyOptions {
-            target,
-            resolver: seat,
-            key_form: KeyForm::Braces,
-            ..self.options.clone()
-        };
+        let others =
+            Others { all: seat.cluster.clone(), homes: self.homes.clone(), own: Own::Seat(seat.clone()) };
+        let options =
+            ValkeyOptions { target, resolver: seat, key_form: KeyForm::Braces, ..self.options.clone() };
         let shard = Arc::new(Shard::connect(
             self.node,
             options,

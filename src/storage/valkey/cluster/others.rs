@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, Weak};
 
+use tidemill_proto::TopicSelector;
+
+use super::super::Shard;
 use super::super::failure::{Failure, Redirect};
 use super::super::homes::{Home, Homes, Lives};
-use super::super::Shard;
 use super::seat::{Cluster, Groups, Seat};
 use crate::storage::StorageError;
 
@@ -40,6 +42,14 @@ impl Others {
 
     pub(in super::super) fn homes(&self) -> &Homes {
         &self.homes
+    }
+
+    /// Returns what is placed on its server.
+    pub(in super::super) fn placed(&self) -> &[TopicSelector] {
+        match &self.own {
+            Own::Seat(_) => &[],
+            Own::Server(number) => self.homes.placed_on(*number),
+        }
     }
 
     /// Whether something lives at the shard itself.

@@ -12,12 +12,12 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::super::Shard;
 use super::super::failure::Failure;
 use super::super::homes::{Home, Homes, Lives};
 use super::super::lanes::detour::Detour;
 use super::super::options::ValkeyOptions;
 use super::super::resolver::Address;
-use super::super::Shard;
 use super::matching::{NOBODY, Owners};
 use super::seat::Groups;
 use crate::clock::Clock;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
+use super::super::Shard;
 use super::super::failure::{Failure, Redirect};
 use super::super::homes::{Home, Lives as _};
 use super::super::lanes::detour::{Detour, Walk};
@@ -12,7 +13,6 @@ use super::super::lanes::{Lanes, Queueing, outcomes_of};
 use super::super::pipeline::{Outcome, PipelineResult};
 use super::super::resolver::Address;
 use super::super::sending::Asked;
-use super::super::Shard;
 use super::places::Places;
 use super::seat::{Cluster, Groups, HandedOn};
 use super::tries::AGAIN_AFTER;
