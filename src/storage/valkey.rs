@@ -398,7 +398,7 @@ impl Backend for Valkey {
             };
             warnings.extend(said.map_err(of_it)?.into_iter().map(|warning| (name.clone(), warning)));
         }
-        Ok(warned::by_server(shards.len(), warnings.into_iter()))
+        Ok(warned::by_server(shards.len(), warnings))
     }
 
     async fn close(&self) {

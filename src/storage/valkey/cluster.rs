@@ -20,9 +20,9 @@
 //! Where the settings place topics on servers by their names, each server is a shard from the beginning to the end, and
 //! nothing moves.
 
-mod asking;
+pub(super) mod asking;
 mod keeping;
-mod map;
+pub(super) mod map;
 mod matching;
 pub(super) mod others;
 pub(super) mod places;

@@ -175,7 +175,7 @@ pub(super) async fn of_all(places: &Places) -> Condition {
         let address = Some(server.address.clone());
         warnings.extend(one.backend.warnings.iter().map(|warning| (address.clone(), warning.clone())));
     }
-    backend.warnings = warned::by_server(servers.len(), warnings.into_iter());
+    backend.warnings = warned::by_server(servers.len(), warnings);
     backend.servers = servers;
     condition
 }

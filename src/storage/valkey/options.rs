@@ -106,6 +106,12 @@ impl ValkeyOptions {
         }
     }
 
+    /// Returns the options for a primary of the cluster that the server is part of.
+    pub(super) fn of_primary(&self, Address { host, port }: Address) -> Self {
+        let target = Target { host, port, others: Vec::new(), watched: None, ..self.target.clone() };
+        Self { target, resolver: Arc::new(Named), key_form: KeyForm::Braces, ..self.clone() }
+    }
+
     /// Returns how to log in at the server.
     pub(super) fn login(&self) -> Login {
         Login {

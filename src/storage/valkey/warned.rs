@@ -1,24 +1,33 @@
-//! What is said of several servers: each warning once, with who has it.
+//! What is said of several servers: what is alike once, with who has it.
 
-/// Returns the warnings in the order in which they were given first, each with the servers that have it in front; `None`
-/// stands for the only server, which needs no name.
-pub(super) fn by_server(
+/// Returns what was said of servers, each thing once and in the order in which it came first, with the names of those of
+/// whom it was said; without a name where there is one server, which needs none.
+pub(super) fn alike<T: PartialEq>(
     servers: usize,
-    warnings: impl Iterator<Item = (Option<String>, String)>,
-) -> Vec<String> {
-    let mut all: Vec<(String, Vec<String>)> = Vec::new();
-    for (server, warning) in warnings {
-        match all.iter_mut().find(|(known, _)| *known == warning) {
+    said: impl IntoIterator<Item = (Option<String>, T)>,
+) -> impl Iterator<Item = (String, T)> {
+    let mut all: Vec<(T, Vec<String>)> = Vec::new();
+    for (server, what) in said {
+        match all.iter_mut().find(|(known, _)| *known == what) {
             Some((_, named)) => named.extend(server),
-            None => all.push((warning, server.into_iter().collect())),
+            None => all.push((what, server.into_iter().collect())),
         }
     }
-    let tell = |(warning, named): (String, Vec<String>)| match named.len() {
-        0 => warning,
-        count if count == servers && count > 1 => format!("every server: {warning}"),
-        _ => format!("{}: {warning}", named.join(", ")),
+    all.into_iter().map(move |(what, named)| {
+        let are_all = named.len() == servers && servers > 1;
+        (if are_all { "every server".to_owned() } else { named.join(", ") }, what)
+    })
+}
+
+/// Returns warnings about servers, as sentences.
+pub(super) fn by_server(
+    servers: usize,
+    warnings: impl IntoIterator<Item = (Option<String>, String)>,
+) -> Vec<String> {
+    let tell = |(named, warning): (String, String)| {
+        if named.is_empty() { warning } else { format!("{named}: {warning}") }
     };
-    all.into_iter().map(tell).collect()
+    alike(servers, warnings).map(tell).collect()
 }
 
 #[cfg(test)]

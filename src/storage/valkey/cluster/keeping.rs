@@ -14,10 +14,9 @@ use tokio::time::{sleep, timeout};
 use super::super::Shard;
 use super::super::failure::Redirect;
 use super::super::homes::{Home, Homes};
-use super::super::options::{KeyForm, ValkeyOptions};
+use super::super::options::ValkeyOptions;
 use super::super::resolver::Address;
 use super::super::slots::SLOTS;
-use super::super::target::Target;
 use super::asking::{map_at, map_over, mode_of};
 use super::map::{Primary, SlotMap};
 use super::matching::{NOBODY, Owners, nobodys, shards_of};
@@ -236,9 +235,7 @@ impl Places {
     fn seated(self: &Arc<Self>, address: Address, wishes: &Wishes) -> Arc<Shard> {
         tracing::info!(server = %address, "the cluster has this primary");
         let token = self.token.child_token();
-        let Address { host, port } = address.clone();
-        let of_all = self.options.target.clone();
-        let target = Target { host, port, others: Vec::new(), watched: None, ..of_all };
+        let options = self.options.of_primary(address.clone());
         let seat = Arc::new(Seat {
             cluster: Arc::downgrade(&(self.clone() as Arc<dyn Cluster>)),
             address: ArcSwap::from_pointee(address),
@@ -251,8 +248,7 @@ impl Places {
         });
         let others =
             Others { all: seat.cluster.clone(), homes: self.homes.clone(), own: Own::Seat(seat.clone()) };
-        let options =
-            ValkeyOptions { target, resolver: seat, key_form: KeyForm::Braces, ..self.options.clone() };
+        let options = ValkeyOptions { resolver: seat, ..options };
         let shard = Arc::new(Shard::connect(
             self.node,
             options,

@@ -183,7 +183,7 @@ impl Resolver for Seat {
 }
 
 /// Returns the channels of the doorbell, each with its slot.
-fn channels() -> impl Iterator<Item = (u16, Arc<str>)> {
+pub(in super::super) fn channels() -> impl Iterator<Item = (u16, Arc<str>)> {
     let width = SLOTS / CHANNELS;
     (0..CHANNELS).map(move |part| {
         let slot = part * width + width / 2;
