@@ -4,6 +4,8 @@ use clap::{Args as _, Command, FromArgMatches as _};
 use tidemill::config::{Backend, ConfigError, Environment, Flags, Settings, known, sample, show};
 
 mod names;
+#[cfg(feature = "valkey")]
+mod placement;
 mod pulsar;
 #[cfg(feature = "valkey")]
 mod sentinels;

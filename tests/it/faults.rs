@@ -25,6 +25,7 @@ mod moving;
 mod names;
 mod overload;
 mod partial;
+mod placed;
 mod publishing;
 mod reading;
 mod refusing;
