@@ -18,7 +18,7 @@ pub struct ServerSettings {
     /// applications and series are placed by their own names in the same way. Nothing is moved when this is changed.
     /// All nodes of a relay must have the same. Prefer the variable or a file: other users of the machine can see
     /// flags.
-    #[arg(long, value_name = "PATTERNS=URL;…", help_heading = VALKEY, value_parser = secret())]
+    #[arg(long, value_name = "PLACEMENT", help_heading = VALKEY, value_parser = secret())]
     pub valkey_placement: Option<SecretString>,
 
     /// A file that holds what --valkey-placement says

@@ -190,16 +190,13 @@ impl Valkey {
     #[must_use]
     pub fn connect(node: NodeId, options: ValkeyOptions, limits: StorageLimits, clock: Clock) -> Arc<Self> {
         let (tracker, token) = (TaskTracker::new(), CancellationToken::new());
-        let placed = options.placed.iter().map(|placed| {
-            let options = finding::found(options.of_placed(placed));
-            (placed.topics.clone(), options)
-        });
-        let placed: Vec<_> = placed.collect();
+        let found = |placed: &Placed| (placed.topics.clone(), finding::found(options.of_placed(placed)));
+        let beside: Vec<_> = options.placed.iter().map(found).collect();
         let options = finding::found(options);
-        for server in std::iter::once(&options).chain(placed.iter().map(|(_, options)| options)) {
+        for server in std::iter::once(&options).chain(beside.iter().map(|(_, options)| options)) {
             tracker.spawn(token.clone().run_until_cancelled_owned(finding::follow(server.clone())));
         }
-        let places = Places::start(node, (options, placed), limits, clock, &tracker, &token);
+        let places = Places::start(node, (options, beside), limits, clock, &tracker, &token);
         Arc::new(Self { places, tracker, token })
     }
 

@@ -143,6 +143,24 @@ impl Homes {
         }
     }
 
+    /// Whether something whose name begins so may have this home.
+    pub(super) fn may_have(&self, home: Home, prefix: &str) -> bool {
+        let Self::ByName(placed) = self else { return true };
+        let mut all = placed.iter().flatten();
+        match home {
+            // Unless all of them are placed elsewhere.
+            0 => !all.any(|one| {
+                one.as_str()
+                    .strip_suffix('*')
+                    .is_some_and(|all| !all.contains('*') && prefix.starts_with(all))
+            }),
+            home => self
+                .placed_on(home)
+                .iter()
+                .any(|one| one.prefix().starts_with(prefix) || prefix.starts_with(one.prefix())),
+        }
+    }
+
     /// Returns what is placed on a server.
     pub(super) fn placed_on(&self, home: Home) -> &[TopicSelector] {
         match self {
@@ -182,6 +200,25 @@ mod tests {
         assert_eq!((homes.of(keys::ACCESS), homes.of("eu.a"), homes.of(&LeaseSecret::default())), (0, 0, 0));
         assert_eq!((homes.indexes(), homes.index_of(&topic("us.a")), homes.placed_on(0).len()), (3, 2, 0));
         assert_eq!(homes.placed_on(2).len(), 2);
+    }
+
+    #[test]
+    fn servers_that_cannot_have_a_name_are_known_by_its_beginning() {
+        let selectors = |texts: &[&str]| texts.iter().map(|text| text.parse().expect(text)).collect();
+        let homes = Homes::ByName([selectors(&["eu.*", "orders"]), selectors(&["us.*.de", "u*s"])].into());
+        for (prefix, has) in [
+            ("", [true, true, true]),
+            ("e", [true, true, false]),
+            ("eu.", [false, true, false]),
+            ("eu.a", [false, true, false]),
+            ("order", [true, true, false]),
+            ("orders", [true, true, false]),
+            ("us.a", [true, false, true]),
+            ("x", [true, false, false]),
+        ] {
+            assert_eq!([0, 1, 2].map(|home| homes.may_have(home, prefix)), has, "{prefix}");
+        }
+        assert!(Homes::default().may_have(7, "x"));
     }
 
     #[test]

@@ -174,7 +174,7 @@ struct Changes {
 /// as names are spread unevenly.
 fn share(limit: usize, parts: usize) -> usize {
     match parts {
-        1 => limit,
+        0 | 1 => limit,
         parts => limit.min(2 * limit.div_ceil(parts) + 8),
     }
 }
@@ -269,25 +269,27 @@ impl<T: Named> Index<T> {
     }
 
     /// Returns up to `limit` names that begin with a prefix and come after `after`, in order; fewer are all. What another
-    /// program has put between them is passed over.
+    /// program has put between them is passed over, and servers are not asked on which no such name is placed.
     pub(super) async fn page(
         &self,
         prefix: &str,
         after: Option<&T>,
         limit: usize,
     ) -> Result<Vec<T>, StorageError> {
-        self.page_of(0..self.parts.len(), prefix, after, limit).await
+        let may_have = |part: &usize| self.homes.may_have(self.parts[*part].home, prefix);
+        let parts = (0..self.parts.len()).filter(may_have).collect();
+        self.page_of(parts, prefix, after, limit).await
     }
 
     /// Returns up to `limit` names that come after `after`, in order, among which are all of what lives at the shard; fewer
     /// are all. Where others have indexes of their own, they are not asked.
     pub(super) async fn near(&self, after: Option<&T>, limit: usize) -> Result<Vec<T>, StorageError> {
-        self.page_of(self.near.clone(), "", after, limit).await
+        self.page_of(self.near.clone().collect(), "", after, limit).await
     }
 
     async fn page_of(
         &self,
-        parts: Range<usize>,
+        parts: Vec<usize>,
         prefix: &str,
         after: Option<&T>,
         limit: usize,
@@ -298,32 +300,34 @@ impl<T: Named> Index<T> {
             Some(_) | None if prefix.is_empty() => "-".to_owned(),
             Some(_) | None => format!("[{prefix}"),
         };
-        let mut runs: Vec<Run<T>> = parts.clone().map(|_| Run::new(&from)).collect();
         let mut asked = share(limit, parts.len());
+        let mut runs: Vec<Run<T>> = parts.into_iter().map(|part| Run::new(part, &from)).collect();
         let mut names = Vec::new();
         loop {
             merge(&mut runs, &mut names, limit);
-            let open: Vec<usize> = parts.clone().filter(|part| runs[part - parts.start].is_open()).collect();
+            let open: Vec<usize> = (0..runs.len()).filter(|run| runs[*run].is_open()).collect();
             if names.len() >= limit || open.is_empty() {
                 return Ok(names);
             }
-            let members = |part: &usize| {
-                let mut request = members_request(asked);
+            let members = |run: &usize| {
+                let (run, mut request) = (&runs[*run], members_request(asked));
                 let mut command = request.begin(8);
-                command.arg(b"ZRANGE").arg(self.parts[*part].key.as_bytes());
-                command.arg(runs[*part - parts.start].from()).arg(to.as_bytes());
+                command.arg(b"ZRANGE").arg(self.parts[run.part()].key.as_bytes());
+                command.arg(run.from()).arg(to.as_bytes());
                 command.arg(b"BYLEX").arg(b"LIMIT").number(0).number(asked as u64);
                 drop(command);
-                (*part, request)
+                (run.part(), request)
             };
             let requests: Vec<_> = open.iter().map(members).collect();
             let answers = self.ask_all(&requests).await?;
-            for (part, replies) in open.into_iter().zip(answers) {
+            for (run, replies) in open.into_iter().zip(answers) {
+                let run = &mut runs[run];
+                let part = run.part();
                 let Some(Reply::Array(members)) = replies.iter().next() else {
                     return Err(unexpected("ZRANGE", Effect::Read));
                 };
                 let members = members.filter_map(|member| member.bytes());
-                runs[part - parts.start].take_in(members, asked, |name| self.part_of(name) == part);
+                run.take_in(members, asked, |name| self.part_of(name) == part);
             }
             asked = asked.max(STEP_NAMES);
         }

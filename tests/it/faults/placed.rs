@@ -19,6 +19,7 @@ use super::{DEADLINE, Node};
 use crate::support::cluster::Cluster;
 use crate::support::eventually;
 use crate::support::ground::{LIMITS, SOON, append_all, json as body, message, node, topic};
+use crate::support::resp::Reply;
 use crate::support::server::{Kind, Server};
 use crate::support::ws::{Got, WsClient};
 use tidemill::storage::NewSchedule;
@@ -223,6 +224,23 @@ async fn a_server_that_is_away_is_named_and_the_others_serve() {
     assert!(!metrics.text().contains("tidemill_server_slots{"));
     two.second.restart().await;
     eventually(SOON, async || node.publish("eu.a", "3", None).await.status == 201).await;
+
+    two.first.kill9();
+    eventually(SOON, async || node.relay.get("/ready").await.json()["away"] == json!([first])).await;
+    for name in ["eu.a", "eu.new"] {
+        assert_eq!(node.publish(name, "4", None).await.status, 201, "{name}");
+    }
+    let page = node.relay.get("/api/v1/topics?match=eu.*").await;
+    assert_eq!((page.status, page.json().as_array().map(Vec::len)), (200, Some(2)), "{}", page.text());
+    assert_eq!(node.relay.get("/api/v1/topics").await.status, 503);
+    two.second.command(&["ZADD", "tidemill:topics", "0", "eu.ghost"]).await;
+    let is_mended = async || {
+        assert!(node.storage.upkeep.sweep().await.is_err(), "one cannot be swept");
+        two.second.command(&["ZRANK", "tidemill:topics", "eu.ghost"]).await == Reply::Null
+    };
+    eventually(SOON, is_mended).await;
+    two.first.restart().await;
+    eventually(SOON, async || node.publish("us.a", "5", None).await.status == 201).await;
     node.stop().await;
 }
 

@@ -52,7 +52,9 @@ impl Places {
         };
         let all = std::iter::once(self.options.clone()).chain(beside);
         let shards: Vec<Arc<Shard>> = (0..).zip(all).map(connect).collect();
-        shards.iter().for_each(|shard| wishes.tell(shard));
+        for shard in &shards {
+            wishes.tell(shard);
+        }
         // The number of each is its place.
         let owners = (!is_one).then(|| (0..).take(shards.len()).collect());
         let placement = Placement { shards, owners };

@@ -82,13 +82,13 @@ impl Places {
     /// Starts with the servers that the settings name, and what is placed on those behind the first; returns at once.
     pub(in super::super) fn start(
         node: NodeId,
-        (options, placed): (ValkeyOptions, Vec<(Vec<TopicSelector>, ValkeyOptions)>),
+        (options, beside): (ValkeyOptions, Vec<(Vec<TopicSelector>, ValkeyOptions)>),
         limits: StorageLimits,
         clock: Clock,
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Arc<Self> {
-        let (selectors, others): (Vec<_>, Vec<_>) = placed.into_iter().unzip();
+        let (selectors, others): (Vec<_>, Vec<_>) = beside.into_iter().unzip();
         let homes = if others.is_empty() { Homes::BySlot } else { Homes::ByName(selectors.into()) };
         let places = Arc::new(Self {
             node,

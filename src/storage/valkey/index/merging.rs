@@ -7,6 +7,7 @@ use super::Named;
 /// What has come of a part, and where the rest of it begins.
 #[derive(Debug)]
 pub(super) struct Run<T> {
+    part: usize,
     names: VecDeque<T>,
     /// A bound of `ZRANGE … BYLEX`.
     from: Vec<u8>,
@@ -15,8 +16,13 @@ pub(super) struct Run<T> {
 
 impl<T: Named> Run<T> {
     /// Returns one of which nothing has come from this bound on.
-    pub(super) fn new(from: &str) -> Self {
-        Self { names: VecDeque::new(), from: from.into(), is_end: false }
+    pub(super) fn new(part: usize, from: &str) -> Self {
+        Self { part, names: VecDeque::new(), from: from.into(), is_end: false }
+    }
+
+    /// Returns of which part it is.
+    pub(super) fn part(&self) -> usize {
+        self.part
     }
 
     /// Returns whether it is not known which name comes next.

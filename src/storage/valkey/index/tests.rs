@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::super::connection::Work;
-use super::super::keys;
 use super::super::options::{KeyForm, ValkeyOptions};
 use super::super::target::Target;
 use super::*;
@@ -25,7 +24,7 @@ fn topic(name: &str) -> TopicName {
 
 /// Returns a page of what parts have, as it is asked for, and how many members came.
 fn page(parts: &[BTreeSet<Vec<u8>>], first: usize, limit: usize) -> (Vec<TopicName>, usize) {
-    let mut runs: Vec<Run<TopicName>> = parts.iter().map(|_| Run::new("-")).collect();
+    let mut runs: Vec<Run<TopicName>> = (0..parts.len()).map(|part| Run::new(part, "-")).collect();
     let (mut names, mut came, mut asked) = (Vec::new(), 0, first);
     loop {
         merge(&mut runs, &mut names, limit);
