@@ -95,14 +95,15 @@ async fn what_has_a_name_is_where_that_says_and_lists_are_of_all() {
     // What is beside a topic is with it, and what has another kind of name where that says.
     let relay = &node.relay;
     for (path, is_second) in [("keys/flows/k", false), ("keys/eu.flows/k", true)] {
-        let put =
-            relay.send("PUT", &format!("/api/v1/{path}"), &[("content-type", "application/json")], b"1");
-        assert!(matches!(put.await.status, 200 | 201));
+        let kind = [("content-type", "application/json")];
+        let put = relay.send("PUT", &format!("/api/v1/{path}"), &kind, b"1").await;
+        assert!(matches!(put.status, 200 | 201), "{}", put.text());
         let bucket = path.split('/').nth(1).expect("a bucket");
         assert_eq!(two.has(&format!("bucket:{{keys/{bucket}}}:values")).await, [!is_second, is_second]);
     }
-    let take = ask(relay.address, "POST", "/api/v1/limits/eu.calls/take", &json!({"limit": 5, "per": "1m"}));
-    assert_eq!(take.await.expect("an answer").status, 200);
+    let take = r#"{"policies": [{"limit": 5, "per": "1m"}]}"#;
+    let take = relay.post("/api/v1/limits/eu.calls/take", take).await;
+    assert_eq!(take.status, 200, "{}", take.text());
     assert_eq!(two.has("tidemill:taken:eu.calls").await, [false, true]);
     for name in ["a", "eu.b"] {
         let far = Delivery::After(Duration::from_secs(3_600));
@@ -130,7 +131,7 @@ async fn dead_letters_may_live_elsewhere_and_come_back() {
     let reject = json!({"receipts": [held[0]["receipt"]], "reason": "bad"});
     assert_eq!(ask(address, "POST", "/api/v1/work/reject", &reject).await.expect("an answer").status, 200);
     eventually(SOON, async || two.has("stream:topic:jobs.g.dead").await == [false, true]).await;
-    let redriven = ask(address, "POST", "/api/v1/topics/jobs/groups/g/redrive", &json!({})).await;
+    let redriven = ask(address, "POST", "/api/v1/topics/jobs/groups/g/redrive", &json!({"all": true})).await;
     assert_eq!(redriven.expect("an answer").status, 200);
     let again = claim(address, "jobs", "c", 1, "5s").await.expect("a claim");
     assert_eq!(again[0]["id"], held[0]["id"]);
