@@ -55,6 +55,7 @@
 //! **Invariant:** the client library is named by the control plane alone: `control`, `connect`, `topics`,
 //! `trim`, `sweep`, `access`, `records`, `limits`, `tickets`, `health`, `check`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -385,7 +386,7 @@ impl Backend for Valkey {
 
     async fn examine(&self, strict: bool) -> Result<Vec<String>, Unfit> {
         let shards = self.shards();
-        let mut warnings = Vec::new();
+        let (mut warnings, mut known) = (Vec::new(), HashMap::new());
         for shard in &shards {
             let name = shard.name();
             let said = shard.examine(strict).await;
@@ -394,6 +395,12 @@ impl Backend for Valkey {
                 None => unfit,
             };
             warnings.extend(said.map_err(of_it)?.into_iter().map(|warning| (name.clone(), warning)));
+            if let (Some(name), Some(identity)) = (name, shard.identity().await)
+                && let Some(other) = known.insert(identity, name.clone())
+            {
+                let same = "are one server and database under two names: VALKEY_PLACEMENT is for several";
+                return Err(Unfit::new(format!("{other} and {name} {same}")));
+            }
         }
         Ok(warned::by_server(shards.len(), warnings))
     }

@@ -316,6 +316,12 @@ impl Shard {
         Ok(warnings)
     }
 
+    /// Returns what tells its server and database from all others, where the server says it.
+    pub(super) async fn identity(&self) -> Option<(String, u32)> {
+        let run = self.server_info().await.ok()?.get("run_id")?.to_owned();
+        Some((run, self.target.database))
+    }
+
     /// Asks the server for its facts.
     pub(super) async fn server_info(&self) -> Result<ServerInfo, StorageError> {
         let mut pipeline = glide::pipe();

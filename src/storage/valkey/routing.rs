@@ -101,6 +101,8 @@ impl LiveStore for Valkey {
                 Err(error) => failed = Some(error),
             }
         }
+        all.changed.sort_unstable();
+        all.gone.sort_unstable();
         match failed {
             Some(error) if all.changed.is_empty() && all.gone.is_empty() => Err(error),
             Some(_) | None => Ok(all),

@@ -276,6 +276,25 @@ async fn what_was_elsewhere_before_is_told_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_under_two_names_is_refused() {
+    let Some(first) = Server::start(Kind::Valkey, &[]).await else { return };
+    let url = |host: &str, database: u32| format!("valkey://{host}:{}/{database}", first.port());
+    for (database, is_refused) in [(0, true), (1, false)] {
+        let target = Target::parse(&url("127.0.0.1", 0)).expect("the URL is right");
+        let beside = Target::parse(&url("localhost", database)).expect("the URL is right");
+        let beside = Placed { target: beside, ..placed(&["eu.*"], 1) };
+        let options = ValkeyOptions { placed: vec![beside], ..ValkeyOptions::new(target) };
+        let valkey = Valkey::connect(node(), options, LIMITS, Clock::system());
+        assert!(valkey.ready(SOON).await);
+        let unfit = valkey.examine(false).await.err().map(|unfit| unfit.to_string());
+        let told =
+            unfit.as_ref().is_some_and(|unfit| unfit.contains("one server and database under two names"));
+        assert_eq!(told, is_refused, "{unfit:?}");
+        valkey.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_of_a_cluster_is_refused() {
     let Some(cluster) = Cluster::start(Kind::Valkey, 1, 0).await else { return };
     let Some(first) = Server::start(Kind::Valkey, &[]).await else { return };

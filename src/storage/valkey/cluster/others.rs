@@ -60,6 +60,11 @@ impl Others {
         }
     }
 
+    /// Returns all shards.
+    pub(in super::super) fn shards(&self) -> Vec<Arc<Shard>> {
+        self.all.upgrade().map_or_else(Vec::new, |shards| shards.shards())
+    }
+
     /// Returns the shards of some things, each with the places of those that it has.
     pub(in super::super) fn groups<'a, T: Lives + 'a>(
         &self,

@@ -157,6 +157,10 @@ impl Cluster for Places {
         }
     }
 
+    fn shards(&self) -> Vec<Arc<Shard>> {
+        self.current().shards.clone()
+    }
+
     fn groups(&self, homes: &[Home]) -> Result<Groups, StorageError> {
         self.groups_of(homes.iter().copied())
     }

@@ -46,6 +46,9 @@ pub(super) trait Cluster: fmt::Debug + Send + Sync {
     /// Hands messages on that the server at an address says live elsewhere.
     fn hand_on(self: Arc<Self>, from: &Address, messages: Vec<NewMessage>) -> HandedOn;
 
+    /// Returns all of them.
+    fn shards(&self) -> Vec<Arc<Shard>>;
+
     /// Returns the shards of homes, each with the places of those that it has.
     fn groups(&self, homes: &[Home]) -> Result<Groups, StorageError>;
 
