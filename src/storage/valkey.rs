@@ -16,6 +16,7 @@
 //! | `sending` | appends as requests, replies as outcomes |
 //! | `messages`, `entry` | pages of messages; the form of an entry |
 //! | `reads`, `facts` | asking for entries, and for what the server knows beside them |
+//! | `info` | what the server tells of itself, as text |
 //! | `replica` | pages of history from a replica |
 //! | `live` | tails and changes, for live readers |
 //! | `doorbell`, `notice` | hints between nodes; one of them as text |
@@ -90,6 +91,7 @@ mod failure;
 mod finding;
 mod health;
 mod index;
+mod info;
 mod kept;
 mod keys;
 mod lanes;
