@@ -25,7 +25,7 @@ use super::publishing::{About, Form, Head, published, read_message, scheduled};
 use super::{Http, body, head, surroundings};
 use crate::access::{Act, Origin, RequestSource};
 use crate::limits::{Asks, Peer};
-use crate::relay::{Answered, Appended, Checked, IdempotencyKey};
+use crate::relay::{Answered, Checked, IdempotencyKey};
 
 /// Largest body that takes the fast path, in bytes: what is held without being counted.
 pub(crate) const BODY_BYTES_MAX: usize = body::FREE_BYTES;
@@ -200,9 +200,10 @@ impl Http {
             self.publish(gate, message).await
         };
         let answer = match exchange::guarded(publish).await.flatten() {
-            Ok(Answered::Published(appended)) => {
+            Ok(Answered::Published(appended, durability)) => {
                 exchange.close(self, StatusCode::CREATED, None);
-                self.created(exchange.id, &topic, &appended, closing)
+                let body = published(&topic, &appended, durability);
+                self.taken(StatusCode::CREATED, exchange.id, appended.replayed, closing, &body)
             }
             Ok(Answered::Scheduled(later)) => {
                 exchange.close(self, StatusCode::ACCEPTED, None);
@@ -231,11 +232,6 @@ impl Http {
             }
         };
         (answer, known)
-    }
-
-    fn created(&self, request_id: &str, topic: &TopicName, appended: &Appended, closing: bool) -> Vec<u8> {
-        let body = published(topic, appended);
-        self.taken(StatusCode::CREATED, request_id, appended.replayed, closing, &body)
     }
 
     fn taken(

@@ -42,7 +42,7 @@ impl Session {
     ) -> Result<(), Ending> {
         for Answer { reference, topic, bytes, result } in answers {
             match result {
-                Ok(Answered::Published(appended)) => {
+                Ok(Answered::Published(appended, durability)) => {
                     self.ws.0.metrics.messages().published(bytes, appended.replayed);
                     let published = ServerFrame::Published {
                         reference: reference.map(Into::into),
@@ -50,6 +50,7 @@ impl Session {
                         topic,
                         timestamp: appended.timestamp,
                         replayed: appended.replayed,
+                        durability,
                     };
                     out.put(&published);
                 }

@@ -37,6 +37,7 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
         ),
         (
             ServerFrame::Published {
+                durability: None,
                 reference: None,
                 message_id: id,
                 topic: topic(),
@@ -70,6 +71,8 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
         (ServerFrame::Pong { reference: None, timestamp }, b"\x01\x05\x00\xfb\x2c\x01"),
         (
             ServerFrame::Error(ErrorFrame {
+                message_id: None,
+                durability: None,
                 reference: None,
                 class: ErrorClass::Publish,
                 code: Code::TooLarge,
@@ -84,6 +87,8 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
         ),
         (
             ServerFrame::Error(ErrorFrame {
+                message_id: None,
+                durability: None,
                 reference: None,
                 class: ErrorClass::Publish,
                 code: Code::RateLimited,
@@ -251,6 +256,7 @@ fn the_bytes_of_server_frames_stand_still() {
 fn the_bytes_of_client_frames_stand_still() {
     let later = |delivery| {
         ClientFrame::Publish(Publish {
+            durability: None,
             reference: Some(Cow::Borrowed("7")),
             topic: Cow::Borrowed("a"),
             payload: Cow::Borrowed(b"1"),
@@ -286,6 +292,7 @@ fn the_bytes_of_client_frames_stand_still() {
         (ClientFrame::Unsubscribe { topics: vec![Cow::Borrowed("a")] }, b"\x01\x01\x01\x01a"),
         (
             ClientFrame::Publish(Publish {
+                durability: None,
                 reference: Some(Cow::Borrowed("7")),
                 topic: Cow::Borrowed("a"),
                 payload: Cow::Borrowed(b"\x00\xff"),

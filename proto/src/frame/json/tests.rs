@@ -81,6 +81,7 @@ fn server_frames_have_their_type_in_front() {
     );
     let published = |reference: Option<&'static str>, replayed| {
         written(&ServerFrame::Published {
+            durability: None,
             reference: reference.map(Into::into),
             message_id: MessageId::new(5, 1),
             topic: topic.clone(),
