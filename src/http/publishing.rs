@@ -145,7 +145,12 @@ impl Http {
     /// Counts a message of so many bytes that was taken.
     pub(super) fn count_taken(&self, bytes: usize, taken: &Answered) {
         match taken {
-            Answered::Published(appended, _) => self.0.metrics.messages().published(bytes, appended.replayed),
+            Answered::Published(appended, durability) => {
+                self.0.metrics.messages().published(bytes, appended.replayed);
+                if durability.is_some() {
+                    self.0.metrics.messages().durable();
+                }
+            }
             Answered::Scheduled(scheduled) => self.0.metrics.schedules().scheduled(scheduled.replayed),
         }
     }

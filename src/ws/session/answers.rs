@@ -44,6 +44,9 @@ impl Session {
             match result {
                 Ok(Answered::Published(appended, durability)) => {
                     self.ws.0.metrics.messages().published(bytes, appended.replayed);
+                    if durability.is_some() {
+                        self.ws.0.metrics.messages().durable();
+                    }
                     let published = ServerFrame::Published {
                         reference: reference.map(Into::into),
                         message_id: appended.id,

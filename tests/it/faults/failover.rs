@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidemill::proto::page::Order;
-use tidemill::proto::{MessageId, TopicName};
+use tidemill::proto::{Durability, MessageId, TopicName};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -59,9 +59,16 @@ impl Told {
 }
 
 /// Publishes numbers, each until it is not refused any more.
-async fn publish(node: SocketAddr, topic: TopicName, told: Arc<Mutex<Told>>, stop: CancellationToken) {
+async fn publish(
+    node: SocketAddr,
+    topic: TopicName,
+    durability: Durability,
+    told: Arc<Mutex<Told>>,
+    stop: CancellationToken,
+) {
     let path = format!("/api/v1/topics/{topic}/messages");
-    let headers = [("content-type", "application/json")];
+    let durability = durability.to_string();
+    let headers = [("content-type", "application/json"), ("tidemill-durability", &durability)];
     let mut number = 0_u64;
     while !stop.is_cancelled() {
         let answer = try_send(node, "POST", &path, &headers, number.to_string().as_bytes()).await;
@@ -150,6 +157,16 @@ async fn topics_of(cluster: &Cluster) -> Vec<TopicName> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn primaries_that_are_killed_in_turn_are_replaced_and_nothing_is_missing_silently() {
+    primaries_are_killed_in_turn(Durability::ACCEPTED).await;
+}
+
+/// Each has one replica, which has what was acknowledged then.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_what_a_replica_has_received_nothing_is_lost_with_primaries_that_are_killed_in_turn() {
+    primaries_are_killed_in_turn(Durability { fsync: false, replicas: 1 }).await;
+}
+
+async fn primaries_are_killed_in_turn(durability: Durability) {
     let Some(mut cluster) = Cluster::start(Kind::Valkey, 3, 1).await else { return };
     let ports = cluster.ports();
     let nodes = [Node::start(ports[0]).await, Node::start(ports[4]).await];
@@ -159,7 +176,13 @@ async fn primaries_that_are_killed_in_turn_are_replaced_and_nothing_is_missing_s
     let (mut publishers, mut readers) = (JoinSet::new(), JoinSet::new());
     let told: Vec<Arc<Mutex<Told>>> = topics.iter().map(|_| Arc::default()).collect();
     for (at, topic) in topics.iter().enumerate() {
-        publishers.spawn(publish(addresses[at % 2], topic.clone(), told[at].clone(), stop.clone()));
+        publishers.spawn(publish(
+            addresses[at % 2],
+            topic.clone(),
+            durability,
+            told[at].clone(),
+            stop.clone(),
+        ));
         for node in addresses {
             readers.spawn(read(node, topic.clone()));
         }
@@ -211,6 +234,10 @@ async fn primaries_that_are_killed_in_turn_are_replaced_and_nothing_is_missing_s
             told.unknown
         );
         assert!(told.refused > 0, "there was nobody to publish to");
+        assert!(
+            durability.is_accepted() || lost == 0,
+            "{topic}: {lost} are lost that a replica had received"
+        );
     }
     for node in nodes {
         node.stop().await;
