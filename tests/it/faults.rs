@@ -31,6 +31,7 @@ mod reading;
 mod refusing;
 mod replaced;
 mod replicas;
+mod reshaped;
 mod rolling;
 mod sentinel;
 mod shards;

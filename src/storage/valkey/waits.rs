@@ -55,8 +55,15 @@ pub(super) struct Waits {
     token: CancellationToken,
     /// The line of each durability that was asked for. There are few that can be.
     lines: Mutex<HashMap<Durability, Line>>,
-    /// Why the server's file cannot be waited for, if so, and when that was asked.
-    facts: tokio::sync::Mutex<Option<(Instant, Option<Box<str>>)>>,
+    /// What the server said last of what can be waited for, and when that was asked.
+    facts: tokio::sync::Mutex<Option<(Instant, Facts)>>,
+}
+
+/// Why a server's file, or its replicas, cannot be waited for, if so.
+#[derive(Clone, Debug, Default)]
+struct Facts {
+    unsynced: Option<Box<str>>,
+    unreceived: Option<Box<str>>,
 }
 
 /// The way to who waits for one durability.
@@ -109,9 +116,9 @@ impl Waits {
         if replicas < u32::from(asked.replicas) {
             return Err(StorageError::TooFewReplicas { asked: asked.replicas, connected: replicas });
         }
-        if asked.fsync
-            && let Some(why) = self.why_unsynced().await?
-        {
+        let Facts { unsynced, unreceived } = self.facts().await?;
+        let why = unsynced.filter(|_| asked.fsync).or(unreceived.filter(|_| asked.replicas > 0));
+        if let Some(why) = why {
             return Err(StorageError::Undurable(why));
         }
         let Line { connection, .. } = self.line(asked);
@@ -150,35 +157,37 @@ impl Waits {
         line.clone()
     }
 
-    /// Returns why the server's file cannot be waited for, if so.
-    async fn why_unsynced(&self) -> Result<Option<Box<str>>, StorageError> {
-        let mut facts = self.facts.lock().await;
-        if let Some((asked_at, why)) = &*facts
+    /// Asks the server what can be waited for.
+    async fn facts(&self) -> Result<Facts, StorageError> {
+        let mut kept = self.facts.lock().await;
+        if let Some((asked_at, facts)) = &*kept
             && asked_at.elapsed() < FACTS_KEPT
         {
-            return Ok(why.clone());
+            return Ok(facts.clone());
         }
         let mut request = Request::default();
         add_settings(&mut request);
-        // It waits for nothing.
-        request.add(&[b"WAITAOF", b"0", b"0", b"1"]);
+        // These wait for nothing.
+        request.add(&[b"WAITAOF", b"0", b"0", b"1"]).add(&[b"WAIT", b"0", b"1"]);
         let replies = self.publish.exchange(&request, Effect::Read).await?;
         let mut replies = replies.iter();
-        let settings = replies.next();
-        let refusal = replies.next().and_then(|reply| reply.error());
-        let why = match (settings.map(settings_of), refusal) {
+        let settings = replies.next().map_or_else(|| Ok(Settings::default()), settings_of);
+        let mut refusal = || replies.next().and_then(|reply| reply.error());
+        let (of_file, of_replicas) = (refusal(), refusal());
+        let unsynced = match (settings, of_file) {
             (_, Some(refusal)) => Some(format!(
                 "its server does not do `WAITAOF`, as Valkey does, and Redis from 7.2 on, unless the user may not: {refusal}"
             )),
-            (Some(Ok(settings)), None) => settings.why_unsynced(),
-            (Some(Err(refusal)), None) => Some(format!(
+            (Ok(settings), None) => settings.why_unsynced(),
+            (Err(refusal), None) => Some(format!(
                 "its server does not tell whether it keeps what is written on its disk; its user needs the command `CONFIG GET`: {refusal}"
             )),
-            (None, None) => None,
         };
-        let why: Option<Box<str>> = why.map(Into::into);
-        *facts = Some((Instant::now(), why.clone()));
-        Ok(why)
+        let unreceived =
+            of_replicas.map(|refusal| format!("its server does not wait for replicas (`WAIT`): {refusal}"));
+        let facts = Facts { unsynced: unsynced.map(Into::into), unreceived: unreceived.map(Into::into) };
+        *kept = Some((Instant::now(), facts.clone()));
+        Ok(facts)
     }
 }
 

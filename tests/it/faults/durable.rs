@@ -241,6 +241,7 @@ async fn messages_of_all_durabilities_keep_the_order_of_their_publisher() {
         client.send_binary(&ClientFrame::Publish(frame)).await;
     }
     let name = topic("order");
+    eventually(SOON, async || node.storage.topics.describe(&name).await.is_ok()).await;
     let kept = async || read_all(&node.storage, &name, Order::Asc, 1_000).await;
     eventually(SOON, async || kept().await.len() == payloads.len()).await;
     assert_eq!(texts(&kept().await), payloads);

@@ -23,7 +23,7 @@ fn what_a_client_writes_is_what_a_relay_reads() {
         }),
         ClientFrame::Unsubscribe { topics: vec![Cow::Borrowed("a")] },
         ClientFrame::Publish(Publish {
-            durability: None,
+            durability: Some(Cow::Borrowed("fsync")),
             reference: Some(Cow::Borrowed("7")),
             topic: Cow::Borrowed("t"),
             payload: Cow::Borrowed(br#"{ "a" : 1.10 }"#),
