@@ -10,6 +10,7 @@
 
 mod buckets;
 mod compact;
+mod durability;
 mod ears;
 mod expiries;
 mod failure;
@@ -52,6 +53,7 @@ use tokio_util::task::TaskTracker;
 
 pub use buckets::BucketList;
 pub(crate) use compact::{TAG_BYTES, Tag, read_varint, tag, write_varint};
+pub use durability::Durabilities;
 pub use expiries::{Expiries, ExpiriesReport};
 pub use failure::Failure;
 pub use fills::{FillDraft, KeyToFill, fill_token_text, parse_fill, parse_fill_token};
@@ -73,7 +75,8 @@ pub use payload::{ContentType, Payload};
 pub use presence::{MembersPage, PresenceOptions};
 pub use promotions::{Promotions, PromotionsReport};
 pub use publish::{
-    Admitted, Answered, Checked, Draft, IdempotencyKey, TimeToLive, UniqueKey, parse_last, parse_order_key,
+    Admitted, Answered, Checked, Draft, IdempotencyKey, TimeToLive, UniqueKey, parse_durability, parse_last,
+    parse_order_key,
 };
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use reads::READS_TOLD_EVERY;
@@ -118,7 +121,7 @@ use watching::Watching;
 use work::Stations;
 
 /// What an operator may set about the domain.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RelayOptions {
     /// Largest payload in bytes.
     pub payload_bytes_max: usize,
@@ -134,6 +137,8 @@ pub struct RelayOptions {
     pub live_topics_max: usize,
     /// Whether a publish creates its topic, and a put its bucket.
     pub topic_auto_create: bool,
+    /// How durable messages are to be whose publishers say nothing of it.
+    pub durability: Durabilities,
     /// What topics keep.
     pub policy: TopicPolicy,
     /// How long messages are kept where their topic says nothing; `None` for ever. The storage sees to it.

@@ -11,7 +11,8 @@ use serde_json::value::RawValue;
 use tidemill_proto::locks::Fence;
 use tidemill_proto::payload::{MemberNames, NewPayload, PayloadMembers};
 use tidemill_proto::{
-    Code, Delivery, MessageId, OrderKey, Problem, Published, RecurringName, TopicName, content_type,
+    Code, Delivery, Durability, DurabilityTold, MessageId, OrderKey, Problem, Published, RecurringName,
+    TopicName, content_type,
 };
 
 use super::body::BodyBudget;
@@ -19,7 +20,8 @@ use super::media::Media;
 use super::{Http, json};
 use crate::relay::{
     Answered, Appended, Checked, ContentType, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload,
-    RecurringDraft, Scheduled, TimeToLive, UniqueKey, parse_fence, parse_last, parse_order_key, parse_topic,
+    RecurringDraft, Scheduled, TimeToLive, UniqueKey, parse_durability, parse_fence, parse_last,
+    parse_order_key, parse_topic,
 };
 
 /// The header that carries an idempotency key.
@@ -30,6 +32,8 @@ const EXPECTED_LAST: HeaderName = HeaderName::from_static("tidemill-expected-las
 const ORDER_KEY: HeaderName = HeaderName::from_static("tidemill-order-key");
 /// The header that carries a group and a unique key.
 const UNIQUE: HeaderName = HeaderName::from_static("tidemill-unique");
+/// The header that says how durable a message must be before the answer comes.
+const DURABILITY: HeaderName = HeaderName::from_static("tidemill-durability");
 /// The header that shows that the publisher holds a lock.
 const FENCE: HeaderName = HeaderName::from_static("tidemill-fence");
 /// The header that says that an answer is the first answer again.
@@ -70,10 +74,12 @@ pub(super) struct About {
     pub(super) unique: Option<UniqueKey>,
     /// What shows that the publisher holds a lock.
     pub(super) fence: Option<Fence>,
+    /// How durable it must be before the answer comes.
+    pub(super) durability: Option<Durability>,
 }
 
 /// The fields of a message that is published as JSON.
-pub(super) const FIELDS: [&str; 13] = [
+pub(super) const FIELDS: [&str; 14] = [
     "topic",
     "payload",
     "payload_text",
@@ -87,6 +93,7 @@ pub(super) const FIELDS: [&str; 13] = [
     "order_key",
     "unique",
     "fence",
+    "durability",
 ];
 
 /// Returns the message that a head and a body make, if `gate` lets its caller publish it.
@@ -101,7 +108,8 @@ pub(super) async fn read_message(
 ) -> Result<Checked, Failure> {
     let draft = match head.form {
         Form::Described => described(budget, body, head.key),
-        Form::Payload(topic, media, About { ttl, metadata, delivery, order_key, unique, fence }) => {
+        Form::Payload(topic, media, about) => {
+            let About { ttl, metadata, delivery, order_key, unique, fence, durability } = about;
             let (key, expected_last) = (head.key, head.expected_last);
             payload(media, body).map(|payload| Draft {
                 topic,
@@ -114,6 +122,7 @@ pub(super) async fn read_message(
                 order_key,
                 unique,
                 fence,
+                durability,
             })
         }
     };
@@ -136,7 +145,12 @@ impl Http {
     /// Counts a message of so many bytes that was taken.
     pub(super) fn count_taken(&self, bytes: usize, taken: &Answered) {
         match taken {
-            Answered::Published(appended) => self.0.metrics.messages().published(bytes, appended.replayed),
+            Answered::Published(appended, durability) => {
+                self.0.metrics.messages().published(bytes, appended.replayed);
+                if durability.is_some() {
+                    self.0.metrics.messages().durable();
+                }
+            }
             Answered::Scheduled(scheduled) => self.0.metrics.schedules().scheduled(scheduled.replayed),
         }
     }
@@ -148,9 +162,13 @@ impl Http {
 }
 
 /// Returns the body of the answer to a publish.
-pub(super) fn published(topic: &TopicName, appended: &Appended) -> Vec<u8> {
-    let published =
-        Published { message_id: appended.id, topic: topic.clone(), timestamp: appended.timestamp };
+pub(super) fn published(
+    topic: &TopicName,
+    appended: &Appended,
+    durability: Option<DurabilityTold>,
+) -> Vec<u8> {
+    let (message_id, timestamp) = (appended.id, appended.timestamp);
+    let published = Published { message_id, topic: topic.clone(), timestamp, durability };
     // Room for the longest names of the common kind, so that the text is written without growing.
     let mut body = Vec::with_capacity(128 + topic.as_str().len());
     let written = serde_json::to_writer(&mut body, &published);
@@ -233,8 +251,22 @@ fn described(budget: &BodyBudget, body: &Bytes, key: Option<IdempotencyKey>) -> 
 pub(super) fn draft(
     budget: &BodyBudget,
     body: &Bytes,
-    [topic, payload, text, base64, kind, metadata, ttl, delay, at, last, order_key, unique, fence]: [Option<&RawValue>;
-        13],
+    [
+        topic,
+        payload,
+        text,
+        base64,
+        kind,
+        metadata,
+        ttl,
+        delay,
+        at,
+        last,
+        order_key,
+        unique,
+        fence,
+        durability,
+    ]: [Option<&RawValue>; FIELDS.len()],
     key: Option<IdempotencyKey>,
 ) -> Result<Draft, Failure> {
     let topic = json::string("topic", topic.ok_or_else(|| json::missing("topic"))?)?;
@@ -254,6 +286,7 @@ pub(super) fn draft(
         order_key: json::optional(order_key).map(read_order_key).transpose()?,
         unique: json::optional(unique).map(read_unique).transpose()?,
         fence: json::optional(fence).map(read_fence).transpose()?,
+        durability: json::optional(durability).map(read_durability).transpose()?,
     })
 }
 
@@ -309,6 +342,7 @@ pub(super) fn recurring_draft(
         order_key: json::optional(order_key).map(read_order_key).transpose()?,
         unique: None,
         fence: None,
+        durability: None,
     };
     Ok(RecurringDraft { name, cron, timezone, draft })
 }
@@ -319,6 +353,10 @@ fn read_last(raw: &RawValue) -> Result<MessageId, Failure> {
 
 fn read_order_key(raw: &RawValue) -> Result<OrderKey, Failure> {
     parse_order_key("order_key", json::string("order_key", raw)?.as_bytes())
+}
+
+fn read_durability(raw: &RawValue) -> Result<Durability, Failure> {
+    parse_durability("durability", &json::string("durability", raw)?)
 }
 
 fn read_fence(raw: &RawValue) -> Result<Fence, Failure> {
@@ -446,6 +484,21 @@ pub(super) fn fence(headers: &HeaderMap) -> Result<Option<Fence>, Failure> {
     }
 }
 
+/// Returns the durability that the headers ask for. Of a list, which may be spread over several headers, all counts
+/// (RFC 9110 section 5.3).
+///
+/// # Errors
+/// It is none.
+pub(super) fn durability(headers: &HeaderMap) -> Result<Option<Durability>, Failure> {
+    let mut values = headers.get_all(DURABILITY).iter().peekable();
+    if values.peek().is_none() {
+        return Ok(None);
+    }
+    // What is no text is no durability either.
+    let values: Vec<&str> = values.map(|value| value.to_str().unwrap_or_default()).collect();
+    parse_durability("Tidemill-Durability", &values.join(",")).map(Some)
+}
+
 /// Checks that no fence is shown where none is heeded; `why` says why, and what to do.
 ///
 /// # Errors
@@ -467,6 +520,7 @@ pub(super) fn refuse_about(headers: &HeaderMap) -> Result<(), Failure> {
         (ORDER_KEY, "Tidemill-Order-Key", "order_key"),
         (UNIQUE, "Tidemill-Unique", "unique"),
         (FENCE, "Tidemill-Fence", "fence"),
+        (DURABILITY, "Tidemill-Durability", "durability"),
     ] {
         if headers.contains_key(header) {
             let rule = format!("is for a body that is the payload itself; write `{field}` into this one");

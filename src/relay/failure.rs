@@ -4,7 +4,9 @@
 
 use std::fmt;
 
-use tidemill_proto::{BucketName, Code, IDEMPOTENCY_KEY_FIELD, MessageId, Problem, TopicName};
+use tidemill_proto::{
+    BucketName, Code, DurabilityTold, IDEMPOTENCY_KEY_FIELD, MessageId, Problem, TopicName,
+};
 
 use crate::access::Refused;
 use crate::limits::{Exceeded, Over, Turned};
@@ -87,6 +89,27 @@ impl Failure {
 
     pub(super) fn publish(error: StorageError, keyed: bool, topic: &TopicName) -> Self {
         Self::from_storage(error, Call::Publish { keyed }, Some(topic))
+    }
+
+    /// Returns the failure of a publish that is kept, and not as durable as was asked.
+    pub(super) fn not_reached(id: MessageId, told: DurabilityTold, keyed: bool) -> Self {
+        let DurabilityTold { asked, reached } = told;
+        let how = if keyed {
+            "under the same key the same publish finds it again, and waits anew"
+        } else {
+            "published again it would be there twice, but for an `Idempotency-Key`"
+        };
+        Self::from(Problem {
+            message_id: Some(id),
+            durability: Some(told),
+            retryable: keyed,
+            ..Problem::new(
+                Code::DurabilityNotReached,
+                format!(
+                    "the message is kept as `{id}`, and was `{reached}` in time where `{asked}` was asked; it may become so yet, or be lost with the server: {how}"
+                ),
+            )
+        })
     }
 
     pub(super) fn change(error: StorageError, topic: &TopicName) -> Self {
@@ -308,6 +331,21 @@ impl Failure {
                 Code::TopicFull,
                 format!(
                     "topic `{name}` has as much as it may (its `max_messages` or `max_bytes`) and refuses what comes then; nothing was kept. With `keep_until_acked` the messages stay until every group has acknowledged them: `tidemill groups list {name}` tells which has not"
+                ),
+            ),
+            StorageError::Undurable(why) => Problem {
+                field: Some("durability".to_owned()),
+                ..Problem::new(
+                    Code::DurabilityUnsupported,
+                    format!(
+                        "this relay's storage cannot make the message as durable as was asked: {why}; nothing was kept"
+                    ),
+                )
+            },
+            StorageError::TooFewReplicas { asked, connected } => Problem::new(
+                Code::TooFewReplicas,
+                format!(
+                    "the message is to reach {asked} replicas, and {connected} are connected to the server of topic `{name}`; nothing was kept, try again, or ask for less"
                 ),
             ),
             StorageError::KeyReused => Problem::new(

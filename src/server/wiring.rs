@@ -21,7 +21,7 @@ use crate::config::{ApplicationLimitsAway, ConfigError, Origins, Settings};
 use crate::features::Feature;
 use crate::http::{HttpOptions, OwnUrl, STREAM_TOPICS_MAX};
 use crate::metrics::Metrics;
-use crate::relay::{PresenceOptions, RelayOptions, TakesAway};
+use crate::relay::{Durabilities, PresenceOptions, RelayOptions, TakesAway};
 use crate::storage::{Backend, Opened, Storage, Unfit};
 use crate::ws::WsOptions;
 
@@ -292,6 +292,7 @@ fn server_options(
             live_bytes_max: settings.live_bytes_max,
             live_topics_max: settings.live_topics_max,
             topic_auto_create: settings.topic_auto_create,
+            durability: durabilities(settings),
             policy: settings.topic_policy(),
             retention: settings.storage_limits().retention,
             features: settings.beside.features,
@@ -336,6 +337,11 @@ fn server_options(
         drain: Duration::from_millis(settings.drain_ms),
         sweep_interval: Duration::from_millis(settings.sweep_interval_ms),
     }
+}
+
+fn durabilities(settings: &Settings) -> Durabilities {
+    let topics = settings.durability_topics.as_ref().map_or_else(Vec::new, |rules| rules.as_slice().to_vec());
+    Durabilities { node: settings.durability, topics }
 }
 
 fn takes_away(settings: &Settings) -> TakesAway {

@@ -15,8 +15,10 @@
 //! | `lanes` | appends: queueing, and when a pipeline is sent |
 //! | `pipeline` | what lanes ask of whoever sends, and what comes back |
 //! | `sending` | appends as requests, replies as outcomes |
+//! | `waits` | waiting until what was written is on the disk, or with replicas |
 //! | `messages`, `entry` | pages of messages; the form of an entry |
 //! | `reads`, `facts` | asking for entries, and for what the server knows beside them |
+//! | `info` | what the server tells of itself, as text |
 //! | `replica` | pages of history from a replica |
 //! | `live` | tails and changes, for live readers |
 //! | `doorbell`, `notice` | hints between nodes; one of them as text |
@@ -49,7 +51,8 @@
 //! for appends alone, `read` for what live readers ask, `page` for what may be large, `work` for groups and indexes, and `doorbell`
 //! for Pub/Sub. That is the data plane. Everything else (to make, describe, delete and trim topics, sweeps,
 //! lists, counts, health, the self-test) goes over `change`, a client of the library: the control plane. A
-//! node has these six connections to a server, and where it is asked for one to a replica. With its lanes and its doorbell they are a shard. A server that stands
+//! node has these six connections to a server, one to a replica where it is to read from there, and one for each durability
+//! beyond what the server confirms that was asked for. With its lanes and its doorbell they are a shard. A server that stands
 //! alone is one shard, and so is each of several, or each primary of a cluster.
 //!
 //! **Invariant:** the client library is named by the control plane alone: `control`, `connect`, `topics`,
@@ -96,6 +99,7 @@ mod finding;
 mod health;
 mod homes;
 mod index;
+mod info;
 mod kept;
 mod keys;
 mod lanes;
@@ -140,6 +144,7 @@ mod trim;
 mod trimming;
 mod waiting_body;
 mod warned;
+mod waits;
 mod work;
 
 pub use login::{Login, PasswordFile};
@@ -181,6 +186,7 @@ struct Shard {
     /// When topics are trimmed behind what is acknowledged.
     acknowledged: trimming::Countdowns,
     calls: calls::Calls,
+    waits: waits::Waits,
     doorbell: Arc<doorbell::Doorbell>,
     waiting: schedules::Waiting,
     kept_health: Mutex<Option<(Instant, Condition)>>,
@@ -274,6 +280,7 @@ impl Shard {
         let (refusing, sender) = (sender.refusing(), Arc::new(sender));
         let lanes = lanes::Lanes::start(&sender, &options, tracker, token);
         let calls = calls::Calls::start(work, options.timeout, tracker, token);
+        let waits = waits::Waits::new(publish.clone(), &options, tracker, token);
         Self {
             target: options.target.clone(),
             others,
@@ -293,6 +300,7 @@ impl Shard {
             refusing,
             acknowledged: trimming::Countdowns::new(),
             calls,
+            waits,
             doorbell,
             waiting: schedules::Waiting::new(),
             kept_health: Mutex::new(None),

@@ -13,6 +13,7 @@ use crate::support::ground::{LIMITS, SOON, node};
 use crate::support::relay::{Answer, TestRelay};
 
 mod asking;
+mod durable;
 mod failover;
 mod frozen;
 mod hosted;
@@ -31,6 +32,7 @@ mod reading;
 mod refusing;
 mod replaced;
 mod replicas;
+mod reshaped;
 mod rolling;
 mod sentinel;
 mod shards;

@@ -359,6 +359,9 @@ impl Run<'_> {
         if let Some(ttl) = self.options.ttl {
             message = message.with_ttl_seconds(ttl);
         }
+        if let Some(durability) = self.options.durability {
+            message = message.with_durability(durability);
+        }
         if let Some(key) = &self.options.order_key {
             message = message.with_order_key(key.clone());
         }
@@ -417,6 +420,7 @@ impl Run<'_> {
             last_id: None,
             reason: None,
             timestamp: None,
+            durability: None,
             schedule_id: None,
             deliver_at: None,
             replayed: false,
@@ -433,8 +437,10 @@ impl Run<'_> {
                 result.message_id = Some(published.message_id);
                 result.timestamp = Some(published.timestamp);
                 result.replayed = published.replayed;
+                result.durability = published.durability;
             }
             Err(ClientError::Refused(refusal)) => {
+                result.durability = refusal.durability;
                 result.error = Some(refusal.message);
                 result.code = Some(refusal.code);
                 result.retryable = Some(refusal.retryable);

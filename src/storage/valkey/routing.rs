@@ -2,7 +2,7 @@
 //!
 //! It knows which shard is asked and how answers are put together, and not how any is found.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,17 +10,17 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::work::{GroupDetail, GroupName, GroupSettings};
-use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
+use tidemill_proto::{Durability, MessageId, Timestamp, TopicName, TopicSelector};
 
 use super::failure::{Redirect, same};
-use super::{Valkey, at, health, keys};
+use super::{Shard, Valkey, at, health, keys};
 use crate::storage::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Claim, Claimed, Condition,
-    DeadLetter, Draw, Drawn, Dying, Existing, Fate, Followed, GroupChange, GroupStart, HintListener,
-    LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Outcome, Places, Range,
-    RecordChanges, RecordEdit, RecordStore, Revived, RunEnd, RunEnding, RunStore, Selection, Settlement,
-    StorageError, StoredMessage, Swept, Tail, Tended, TicketClaim, TopicChange, TopicList, TopicState,
-    TopicStore, Trim, Upkeep, WorkStore,
+    DeadLetter, Draw, Drawn, DurableStore, Dying, Existing, Fate, Followed, GroupChange, GroupStart,
+    HintListener, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Outcome, Places,
+    Pledge, Range, RecordChanges, RecordEdit, RecordStore, Revived, RunEnd, RunEnding, RunStore, Selection,
+    Settlement, StorageError, StoredMessage, Swept, Tail, Tended, TicketClaim, TopicChange, TopicList,
+    TopicState, TopicStore, Trim, Upkeep, WorkStore,
 };
 
 /// Returns results, or their error where all of them say that what they are about lives elsewhere.
@@ -70,6 +70,38 @@ impl MessageStore for Valkey {
 
     async fn remove(&self, topic: &TopicName, id: MessageId) -> Result<bool, StorageError> {
         at!(self, topic, shard => shard.remove(topic, id).await)
+    }
+}
+
+#[async_trait]
+impl DurableStore for Valkey {
+    async fn pledge(&self, topic: &TopicName, asked: Durability) -> Result<Pledge, StorageError> {
+        let history = self.places.owner_of(self.places.home_of(topic))?.waits.pledge(asked).await?;
+        Ok(Pledge { topic: topic.clone(), asked, history })
+    }
+
+    async fn reach(&self, pledges: &[Pledge]) -> Vec<Durability> {
+        let homes = pledges.iter().map(|pledge| self.places.home_of(&pledge.topic));
+        let shards: Vec<_> = homes.map(|home| self.places.owner_of(home).ok()).collect();
+        // One wait does for all that ask one server for the same.
+        let mut asked: Vec<(&Arc<Shard>, Durability, &Arc<str>)> = Vec::new();
+        let mut waits = Vec::with_capacity(pledges.len());
+        for (pledge, shard) in pledges.iter().zip(&shards) {
+            let place = shard.as_ref().map(|shard| {
+                let is_same = |(other, durability, history): &(&Arc<Shard>, Durability, &Arc<str>)| {
+                    Arc::ptr_eq(other, shard) && *durability == pledge.asked && **history == pledge.history
+                };
+                asked.iter().position(is_same).unwrap_or_else(|| {
+                    asked.push((shard, pledge.asked, &pledge.history));
+                    asked.len() - 1
+                })
+            });
+            waits.push(place);
+        }
+        let reach =
+            asked.into_iter().map(|(shard, asked, history)| shard.waits.reach(asked, history.clone()));
+        let reached = join_all(reach).await;
+        waits.into_iter().map(|place| place.map_or(Durability::ACCEPTED, |place| reached[place])).collect()
     }
 }
 

@@ -83,6 +83,7 @@ fn server_frames() -> Vec<Written> {
         }
         for replayed in [false, true] {
             frames.push(ServerFrame::Published {
+                durability: None,
                 reference: reference.clone(),
                 message_id,
                 topic: topic(),
@@ -187,6 +188,8 @@ fn server_frames() -> Vec<Written> {
             for (reference, field) in reference().into_iter().zip([Some(Cow::Borrowed("f")), None]) {
                 let message = "m".into();
                 frames.push(ServerFrame::Error(ErrorFrame {
+                    message_id: None,
+                    durability: None,
                     reference,
                     class,
                     code,
