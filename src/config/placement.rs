@@ -21,6 +21,13 @@ pub(super) struct PlacedAt {
 }
 
 impl Settings {
+    /// Returns how many servers there are beside that of the URL.
+    #[must_use]
+    pub fn servers_beside(&self) -> usize {
+        let first = self.valkey_target().ok();
+        first.and_then(|first| self.placement(&first).ok()).map_or(0, |beside| beside.len())
+    }
+
     /// Returns the servers beside the first, in the order in which a name is held against what lives there.
     ///
     /// # Errors
