@@ -339,14 +339,6 @@ pub struct Settings {
     #[command(flatten)]
     pub servers: ServerSettings,
 
-    /// Milliseconds that a command may take
-    #[arg(long, value_name = "MS", default_value = "5000", help_heading = VALKEY, value_parser = ms())]
-    pub valkey_timeout_ms: u64,
-
-    /// Milliseconds that connecting may take
-    #[arg(long, value_name = "MS", default_value = "2000", help_heading = VALKEY, value_parser = ms())]
-    pub valkey_connect_timeout_ms: u64,
-
     /// Most messages that wait to be sent to the server
     #[arg(long, value_name = "COUNT", default_value = "65536", help_heading = VALKEY)]
     #[arg(value_parser = count())]

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-use super::VALKEY;
 use super::form::{InCluster, KeyForm, ReadFrom, secret};
+use super::{VALKEY, ms};
 
 /// The settings of several servers, and of what is the same on all of them.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,4 +43,12 @@ pub struct ServerSettings {
     /// says at start that there are some.
     #[arg(long, value_name = "FORM", default_value = "plain", help_heading = VALKEY, ignore_case = true)]
     pub valkey_key_form: KeyForm,
+
+    /// Milliseconds that a command may take
+    #[arg(long, value_name = "MS", default_value = "5000", help_heading = VALKEY, value_parser = ms())]
+    pub valkey_timeout_ms: u64,
+
+    /// Milliseconds that connecting may take
+    #[arg(long, value_name = "MS", default_value = "2000", help_heading = VALKEY, value_parser = ms())]
+    pub valkey_connect_timeout_ms: u64,
 }

@@ -57,8 +57,8 @@ impl Settings {
             sentinel_tls: self.speaks_tls_with_sentinels(&target),
             ca_pem,
             client_identity,
-            timeout: Duration::from_millis(self.valkey_timeout_ms),
-            connect_timeout: Duration::from_millis(self.valkey_connect_timeout_ms),
+            timeout: Duration::from_millis(self.servers.valkey_timeout_ms),
+            connect_timeout: Duration::from_millis(self.servers.valkey_connect_timeout_ms),
             cluster: match self.servers.valkey_cluster {
                 config::InCluster::Auto => None,
                 config::InCluster::True => Some(true),

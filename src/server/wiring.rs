@@ -71,13 +71,13 @@ impl Node {
         let Opened { backend, storage } = backends::open(node, settings, &clock)?;
         // Servers that topics are placed on must stand alone.
         if settings.strict || settings.servers.valkey_placement.is_some() {
-            backend.ready(Duration::from_millis(settings.valkey_connect_timeout_ms)).await;
+            backend.ready(Duration::from_millis(settings.servers.valkey_connect_timeout_ms)).await;
             backend.examine(settings.strict).await?;
         }
         let (access, first) = (settings.access_options()?, settings.first_administrator()?);
         // Whom it knows is told, and who is to administer the relay is kept, by a storage that is there.
         if access.mode == Mode::Closed {
-            backend.ready(Duration::from_millis(settings.valkey_connect_timeout_ms)).await;
+            backend.ready(Duration::from_millis(settings.servers.valkey_connect_timeout_ms)).await;
         }
         if access.mode == Mode::Closed && first.is_none() {
             match standing(settings, &storage, &clock).await {
@@ -168,7 +168,7 @@ pub async fn explain_access(settings: &Settings) -> Result<Result<String, String
     }
     let clock = Clock::system();
     let Opened { backend, storage } = backends::open(NodeId::new(random()), settings, &clock)?;
-    backend.ready(Duration::from_millis(settings.valkey_connect_timeout_ms)).await;
+    backend.ready(Duration::from_millis(settings.servers.valkey_connect_timeout_ms)).await;
     let standing = standing(settings, &storage, &clock).await;
     backend.close().await;
     if first.is_some() {

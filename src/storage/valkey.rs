@@ -143,8 +143,8 @@ mod topics;
 mod trim;
 mod trimming;
 mod waiting_body;
-mod warned;
 mod waits;
+mod warned;
 mod work;
 
 pub use login::{Login, PasswordFile};

@@ -1,6 +1,7 @@
 //! Settings of several servers that topics are placed on.
 
 use secrecy::ExposeSecret as _;
+use tidemill::proto::TopicSelector;
 use tidemill::storage::valkey::Placed;
 
 use super::{SECRET, error, file, load};
@@ -28,7 +29,7 @@ fn servers_stand_in_their_order_with_what_they_have() {
     let all = placed(&[("VALKEY_PLACEMENT", text)]);
     let told: Vec<(Vec<&str>, String)> = all
         .iter()
-        .map(|one| (one.topics.iter().map(|topics| topics.as_str()).collect(), one.target.to_string()))
+        .map(|one| (one.topics.iter().map(TopicSelector::as_str).collect(), one.target.to_string()))
         .collect();
     let [eu, us] = ["valkey://eu:7000/0", "valkeys://:***@us:6379/2"].map(str::to_owned);
     assert_eq!(told, [(vec!["eu.*", "orders"], eu), (vec!["us.*"], us)]);

@@ -106,7 +106,7 @@ async fn what_has_a_name_is_where_that_says_and_lists_are_of_all() {
     assert_eq!(take.status, 200, "{}", take.text());
     assert_eq!(two.has("tidemill:taken:eu.calls").await, [false, true]);
     for name in ["a", "eu.b"] {
-        let far = Delivery::After(Duration::from_secs(3_600));
+        let far = Delivery::After(Duration::from_hours(1));
         let new = NewSchedule { message: message(&topic(name), body("2")), delivery: far, ttl: None };
         node.storage.schedules.schedule(vec![new]).await.pop().expect("a result").unwrap();
         let is_second = name == "eu.b";
@@ -161,6 +161,12 @@ async fn readers_on_another_node_hear_of_every_server() {
         took.sort_unstable();
         assert!(took[10] < Duration::from_millis(200), "{name}: a doorbell is heard: {took:?}");
         reader.close().await;
+    }
+    let mut reader = WsClient::connect(other.relay.address).await;
+    reader.subscribe("*.a", "latest").await;
+    for name in ["us.a", "eu.a", "eu.new.a", "us.new.a"] {
+        assert_eq!(node.publish(name, "21", None).await.status, 201);
+        assert!(matches!(reader.got().await, Got::Message(..)), "{name}: read by a pattern");
     }
     node.stop().await;
     other.stop().await;
