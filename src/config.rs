@@ -11,6 +11,7 @@
 //! | `load` | precedence, files, relations between settings |
 //! | `variables` | names in the environment that nothing reads, and variables that are empty |
 //! | `print` | `config show` and the sample file |
+//! | `durability` | how durable messages are to be |
 //! | `log_ins` | how users log in, and whose word is taken for who calls |
 //! | `access` | what the settings say of who is let in |
 //! | `limits` | what they say of how much may be done in a time |
@@ -24,13 +25,13 @@ use std::path::PathBuf;
 
 use clap::builder::{BoolishValueParser, TypedValueParser};
 use secrecy::SecretString;
-use tidemill_proto::Durability;
 use tidemill_proto::limits::RETENTION_SECONDS_MAX;
 
 use crate::access::TrustedHosts;
 use crate::limits::TrustedProxies;
 
 mod access;
+mod durability;
 mod error;
 mod features;
 mod form;
@@ -47,11 +48,12 @@ mod servers;
 mod target;
 mod variables;
 
+pub use durability::{DurabilityRules, DurabilitySettings};
 pub use error::{ConfigError, Origin, Side, Source};
 pub use features::FeatureSettings;
 pub use form::{
-    AccessMode, ApplicationLimitsAway, Backend, DurabilityRules, InCluster, KeyForm, LimitsAway, LogFormat,
-    LogLevel, MemoryFull, Origins, PublicUrl, ReadFrom, SentinelTls,
+    AccessMode, ApplicationLimitsAway, Backend, InCluster, KeyForm, LimitsAway, LogFormat, LogLevel,
+    MemoryFull, Origins, PublicUrl, ReadFrom, SentinelTls,
 };
 pub use limits::LimitSettings;
 pub use load::Flags;
@@ -65,8 +67,7 @@ pub use servers::ServerSettings;
 pub use variables::Environment;
 
 use form::{
-    parse_address, parse_bytes, parse_durabilities, parse_hosts, parse_origins, parse_proxies,
-    parse_public_url, secret, whole,
+    parse_address, parse_bytes, parse_hosts, parse_origins, parse_proxies, parse_public_url, secret, whole,
 };
 use limits::LIMITS;
 
@@ -210,17 +211,9 @@ pub struct Settings {
     #[arg(value_parser = whole::<u64>(0..=RETENTION_SECONDS_MAX))]
     pub persistent_tier_retention: u64,
 
-    /// How durable messages must be before publishers are answered who say nothing of it: `accepted` (the storage
-    /// has confirmed it), `fsync` (the server has it on its disk), `replicas=N` (so many replicas have received it), or
-    /// `fsync, replicas=N`
-    #[arg(long, value_name = "DURABILITY", default_value = "accepted", help_heading = STORAGE)]
-    #[arg(value_parser = Durability::parse)]
-    pub durability: Durability,
-
-    /// The same for topics, each by its name or by a pattern, with semicolons between them, as in
-    /// `orders.*=fsync, replicas=1; log.*=accepted`; the first that matches counts
-    #[arg(long, value_name = "RULES", help_heading = STORAGE, value_parser = parse_durabilities)]
-    pub durability_topics: Option<DurabilityRules>,
+    /// How durable messages are to be.
+    #[command(flatten)]
+    pub durability: DurabilitySettings,
 
     /// Whether the first publish to a topic creates it
     #[arg(long, value_name = "BOOL", default_value = "true", help_heading = STORAGE)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use clap::builder::{StringValueParser, TypedValueParser};
 use secrecy::SecretString;
-use tidemill_proto::{Durability, TopicSelector};
+use tidemill_proto::TopicSelector;
 
 use crate::access::{HostName, TrustedHosts};
 use crate::limits::{KEPT_BOUNDS_MAX, KeptBound, Network, TrustedProxies};
@@ -345,45 +345,6 @@ pub(super) fn parse_kept(text: &str) -> Result<KeptBounds, KeptBoundsError> {
     Ok(KeptBounds(bounds))
 }
 
-/// How durable the messages of topics are to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DurabilityRules(Vec<(TopicSelector, Durability)>);
-
-impl DurabilityRules {
-    /// Returns the rules.
-    #[must_use]
-    pub fn as_slice(&self) -> &[(TopicSelector, Durability)] {
-        &self.0
-    }
-}
-
-/// Most topics and patterns with a durability of their own: each publish looks at them.
-const DURABILITY_RULES_MAX: usize = 64;
-
-/// A text is not a list of durabilities.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "is not a list of durabilities; write the name of a topic or a pattern, `=` and `accepted`, `fsync`, `replicas=N` or `fsync, replicas=N`, with semicolons between them, as in `orders.*=fsync, replicas=1; log.*=accepted`, each topic once, and at most {DURABILITY_RULES_MAX}"
-)]
-pub(super) struct DurabilityRulesError;
-
-/// Parses durabilities of topics with semicolons between them, or as a JSON list.
-pub(super) fn parse_durabilities(text: &str) -> Result<DurabilityRules, DurabilityRulesError> {
-    let mut rules: Vec<(TopicSelector, Durability)> = Vec::new();
-    let split = |_| text.split(';').map(|rule| rule.trim().to_owned()).collect();
-    let list: Vec<String> = serde_json::from_str(text).unwrap_or_else(split);
-    for rule in list {
-        let (topics, durability) = rule.split_once('=').ok_or(DurabilityRulesError)?;
-        let topics = TopicSelector::parse(topics.trim()).map_err(|_| DurabilityRulesError)?;
-        let durability = Durability::parse(durability).map_err(|_| DurabilityRulesError)?;
-        if rules.len() == DURABILITY_RULES_MAX || rules.iter().any(|(other, _)| *other == topics) {
-            return Err(DurabilityRulesError);
-        }
-        rules.push((topics, durability));
-    }
-    Ok(DurabilityRules(rules))
-}
-
 /// Parses texts with commas between them, or as a JSON list.
 fn parse_list(text: &str) -> Vec<String> {
     let split = |_| text.split(',').map(|name| name.trim().to_owned()).collect();
@@ -423,31 +384,6 @@ mod tests {
         ] {
             assert_eq!(parse_origins(text), Err(OriginsError), "{text}");
         }
-    }
-
-    #[test]
-    fn durabilities_are_read_in_their_order() {
-        let rule = |topics, durability| {
-            let durability = Durability::parse(durability).expect("a durability");
-            (TopicSelector::parse(topics).expect("a selector"), durability)
-        };
-        let rules = vec![rule("orders.*", "fsync, replicas=1"), rule("log", "accepted")];
-        for text in [
-            "orders.*=fsync, replicas=1; log=accepted",
-            " orders.* = replicas=1,fsync;log = accepted ",
-            r#"["orders.*=fsync, replicas=1", "log=accepted"]"#,
-        ] {
-            assert_eq!(parse_durabilities(text), Ok(DurabilityRules(rules.clone())), "{text}");
-        }
-        for text in ["", "fsync", "a=", "a=b", "=fsync", "a=fsync;", "a=fsync;a=accepted", "a b=fsync", "[1]"]
-        {
-            assert_eq!(parse_durabilities(text), Err(DurabilityRulesError), "{text}");
-        }
-        let many = |count: usize| {
-            let rules: Vec<_> = (0..count).map(|at| format!("t{at}=fsync")).collect();
-            parse_durabilities(&rules.join(";")).is_ok()
-        };
-        assert!(many(DURABILITY_RULES_MAX) && !many(DURABILITY_RULES_MAX + 1));
     }
 
     #[test]

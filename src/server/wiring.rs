@@ -340,8 +340,12 @@ fn server_options(
 }
 
 fn durabilities(settings: &Settings) -> Durabilities {
-    let topics = settings.durability_topics.as_ref().map_or_else(Vec::new, |rules| rules.as_slice().to_vec());
-    Durabilities { node: settings.durability, topics }
+    let topics = settings
+        .durability
+        .durability_topics
+        .as_ref()
+        .map_or_else(Vec::new, |rules| rules.as_slice().to_vec());
+    Durabilities { node: settings.durability.durability, topics }
 }
 
 fn takes_away(settings: &Settings) -> TakesAway {

@@ -5,6 +5,8 @@
 //! `Option` as a byte 0 or 1. `binary/layout.rs` and what it names are the whole of it, so that another language needs
 //! no bincode: fields stand in the order in which they are declared. Golden bytes hold it still.
 //!
+//! Long because: it is one list, of every frame in both directions.
+//!
 //! bincode is pinned to 2.0.1 and named in this file alone; see its line in `Cargo.toml`.
 
 use std::borrow::Cow;

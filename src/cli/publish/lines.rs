@@ -373,8 +373,7 @@ impl Run<'_> {
         let refusal = match answer {
             Ok(_) => None,
             Err(ClientError::Refused(ref refusal)) => Some(refusal.clone()),
-            // It holds for all lines.
-            Err(error) => return Err(self.ended(error)),
+            Err(error) => return Err(self.ended(error)), // It holds for all lines.
         };
         let Some(Unconfirmed { number, bytes, receipt: _ }) = self.waiting.pop_front() else { return Ok(()) };
         match refusal {
