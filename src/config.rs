@@ -11,10 +11,12 @@
 //! | `load` | precedence, files, relations between settings |
 //! | `variables` | names in the environment that nothing reads, and variables that are empty |
 //! | `print` | `config show` and the sample file |
+//! | `durability` | how durable messages are to be |
 //! | `log_ins` | how users log in, and whose word is taken for who calls |
 //! | `access` | what the settings say of who is let in |
 //! | `limits` | what they say of how much may be done in a time |
-//! | `target` | which Valkey server the settings name |
+//! | `sentinels`, `servers` | what they say of sentinels, and of several servers |
+//! | `target`, `placement` | which Valkey server the settings name; which has which topics |
 //! | `error` | what can be wrong, told by setting, source and rule |
 
 use std::collections::BTreeMap;
@@ -29,6 +31,7 @@ use crate::access::TrustedHosts;
 use crate::limits::TrustedProxies;
 
 mod access;
+mod durability;
 mod error;
 mod features;
 mod form;
@@ -36,12 +39,16 @@ mod limits;
 mod load;
 mod log_ins;
 mod names;
+#[cfg(feature = "valkey")]
+mod placement;
 mod print;
 mod sentinels;
+mod servers;
 #[cfg(feature = "valkey")]
 mod target;
 mod variables;
 
+pub use durability::{DurabilityRules, DurabilitySettings};
 pub use error::{ConfigError, Origin, Side, Source};
 pub use features::FeatureSettings;
 pub use form::{
@@ -56,6 +63,7 @@ pub use names::{
 };
 pub use print::{Shown, sample, show};
 pub use sentinels::SentinelSettings;
+pub use servers::ServerSettings;
 pub use variables::Environment;
 
 use form::{
@@ -203,6 +211,10 @@ pub struct Settings {
     #[arg(value_parser = whole::<u64>(0..=RETENTION_SECONDS_MAX))]
     pub persistent_tier_retention: u64,
 
+    /// How durable messages are to be.
+    #[command(flatten)]
+    pub durability: DurabilitySettings,
+
     /// Whether the first publish to a topic creates it
     #[arg(long, value_name = "BOOL", default_value = "true", help_heading = STORAGE)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -316,32 +328,9 @@ pub struct Settings {
     #[arg(value_parser = whole::<u32>(0..=u64::from(u32::MAX)))]
     pub valkey_database: u32,
 
-    /// Whether the server is part of a cluster: `auto` asks it
-    ///
-    /// The nodes of a relay find the other servers of the cluster by themselves. In a cluster, the keys of a topic
-    /// have its name in braces, whatever form is set.
-    #[arg(long, value_name = "WHETHER", default_value = "auto", help_heading = VALKEY, ignore_case = true)]
-    pub valkey_cluster: InCluster,
-
-    /// Where pages of history are read: on the primary, or on a replica where it has one
-    #[arg(long, value_name = "ROLE", default_value = "primary", help_heading = VALKEY, ignore_case = true)]
-    pub valkey_read_from: ReadFrom,
-
-    /// How the keys of a topic are written: plain, as in `stream:topic:orders`, or with the name in
-    /// braces, as in `stream:topic:{orders}`, by which a cluster keeps all keys of a topic on one server
-    ///
-    /// All nodes of a server must write them alike. A node does not see the topics of the other form, and
-    /// says at start that there are some.
-    #[arg(long, value_name = "FORM", default_value = "plain", help_heading = VALKEY, ignore_case = true)]
-    pub valkey_key_form: KeyForm,
-
-    /// Milliseconds that a command may take
-    #[arg(long, value_name = "MS", default_value = "5000", help_heading = VALKEY, value_parser = ms())]
-    pub valkey_timeout_ms: u64,
-
-    /// Milliseconds that connecting may take
-    #[arg(long, value_name = "MS", default_value = "2000", help_heading = VALKEY, value_parser = ms())]
-    pub valkey_connect_timeout_ms: u64,
+    /// Which servers there are beside that one, and what is the same on all.
+    #[command(flatten)]
+    pub servers: ServerSettings,
 
     /// Most messages that wait to be sent to the server
     #[arg(long, value_name = "COUNT", default_value = "65536", help_heading = VALKEY)]

@@ -39,7 +39,8 @@
 //! Of storage: **epoch** (which of the topics that have had a name), **gap check** (what a read is to tell of
 //! what is missing), **sweep** (one pass over all topics: of age retention, or for changes), **hint** (what a
 //! backend tells of a topic that may have changed), **watch** (to want hints of what others do in a topic, or
-//! of what relays do in all), **shard** (what a node has for one Valkey server), **supervised** (of a
+//! of what relays do in all), **shard** (what a node has for one Valkey server), **home** (what tells which shard has
+//! something), **placed** (of what has a name: on the server that the settings say), **supervised** (of a
 //! connection to it: replaced when it is lost), **lane** (the queue in which publishes of a topic wait for the
 //! next pipeline), **doorbell** (the channel on which nodes tell each other that topics have changed),
 //! **notice** (one message on it), **index** (what names topics, buckets or series, in order or by when something is due;

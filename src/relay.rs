@@ -11,6 +11,7 @@
 mod buckets;
 mod compact;
 mod copies;
+mod durability;
 mod ears;
 mod expiries;
 mod failure;
@@ -53,6 +54,7 @@ use tokio_util::task::TaskTracker;
 
 pub use buckets::BucketList;
 pub(crate) use compact::{TAG_BYTES, Tag, read_varint, tag, write_varint};
+pub use durability::Durabilities;
 pub use expiries::{Expiries, ExpiriesReport};
 pub use failure::Failure;
 pub use fills::{FillDraft, KeyToFill, fill_token_text, parse_fill, parse_fill_token};
@@ -74,7 +76,8 @@ pub use payload::{ContentType, Payload};
 pub use presence::{MembersPage, PresenceOptions};
 pub use promotions::{Promotions, PromotionsReport};
 pub use publish::{
-    Admitted, Answered, Checked, Draft, IdempotencyKey, TimeToLive, UniqueKey, parse_last, parse_order_key,
+    Admitted, Answered, Checked, Draft, IdempotencyKey, TimeToLive, UniqueKey, parse_durability, parse_last,
+    parse_order_key,
 };
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use reads::READS_TOLD_EVERY;
@@ -119,7 +122,7 @@ use watching::Watching;
 use work::Stations;
 
 /// What an operator may set about the domain.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RelayOptions {
     /// Largest payload in bytes.
     pub payload_bytes_max: usize,
@@ -135,6 +138,8 @@ pub struct RelayOptions {
     pub live_topics_max: usize,
     /// Whether a publish creates its topic, and a put its bucket.
     pub topic_auto_create: bool,
+    /// How durable messages are to be whose publishers say nothing of it.
+    pub durability: Durabilities,
     /// What topics keep.
     pub policy: TopicPolicy,
     /// How long messages are kept where their topic says nothing; `None` for ever. The storage sees to it.

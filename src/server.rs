@@ -134,7 +134,7 @@ impl Server {
             Entrance::new(access.clone(), limits, options.proxies.clone(), Audit::new(metrics.clone()));
         let (upkeep, every) = (storage.upkeep.clone(), options.sweep_interval);
         let kept = Kept::start(&options.kept, upkeep, metrics.clone(), every, &feeds, &cut);
-        let relay = Relay::start(storage, clock, options.relay, kept, sessions, &feeds, &cut);
+        let relay = Relay::start(storage, clock, options.relay.clone(), kept, sessions, &feeds, &cut);
         let http = Http::new(
             relay.clone(),
             entrance.clone(),

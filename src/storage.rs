@@ -8,6 +8,7 @@
 //!   back and after trims that empty the topic.
 //! - An `Ok` from [`MessageStore::append`] means that the backend has confirmed the message.
 //! - All readers of a topic see the same messages in the same order.
+//! - What is told to be on the disk of the backend, or with replicas of it, is there ([`DurableStore`]).
 //! - Payload, metadata and content type come back byte for byte.
 //! - A message that is to follow a certain one is appended only where that is the last that the topic was given,
 //!   however many publishers there are.
@@ -74,6 +75,7 @@ pub use copying::{
     BucketCopyStore, CopiedBucket, CopiedDead, CopiedGroup, CopiedHole, CopiedKey, CopiedKeys, CopiedPending,
     CopiedPlace, CopiedTopic, CopiedUntold, CopyStore, Freeze, IMPORTED_MAX, KeysPart,
 };
+pub use durable::{DURABILITY_WAIT, DurableStore, Pledge};
 pub use error::{Cause, StorageError};
 pub use hints::{Hint, HintListener};
 pub use latest::LatestRange;
@@ -110,6 +112,7 @@ mod access;
 mod backend;
 mod buckets;
 mod copying;
+mod durable;
 mod error;
 mod hints;
 mod history;

@@ -334,6 +334,7 @@ fn in_binary(shape: &Shape) -> Template {
         expected_last: None,
         order_key: None,
         unique: None,
+        durability: None,
     });
     binary::write_client(&frame, &mut bytes);
     // The parts stand in this order, so each is looked for behind the one before.
@@ -385,6 +386,7 @@ mod tests {
     fn answers_of_both_kinds_are_read() {
         use tidemill_proto::frame::json;
         let published = ServerFrame::Published {
+            durability: None,
             reference: Some("000042".into()),
             message_id: tidemill_proto::MessageId::new(1, 2),
             topic: tidemill_proto::TopicName::parse("t").expect("a name"),

@@ -216,9 +216,16 @@ impl Engine {
 
     fn hear(&mut self, received: &Received, connection: &Connection) -> Result<(), ClientError> {
         match connection.decode(received)? {
-            Some(ServerFrame::Published { reference, message_id, topic, timestamp, replayed }) => {
+            Some(ServerFrame::Published {
+                reference,
+                message_id,
+                topic,
+                timestamp,
+                replayed,
+                durability,
+            }) => {
                 self.backoff.reset();
-                let published = Published { message_id, topic, timestamp, replayed };
+                let published = Published { message_id, topic, timestamp, replayed, durability };
                 if let Some(reference) = number(reference.as_deref()) {
                     self.answer(reference, Ok(Taken::Published(published)));
                 }
@@ -332,6 +339,7 @@ impl Engine {
                     retryable: false,
                     retry_after_seconds: None,
                     last_id: None,
+                    durability: None,
                     revision: None,
                     reason: None,
                 };

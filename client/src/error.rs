@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use tidemill_proto::frame::ErrorFrame;
-use tidemill_proto::{Code, MessageId, Problem};
+use tidemill_proto::{Code, DurabilityTold, MessageId, Problem};
 
 /// Why a call of the client failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,6 +74,8 @@ pub struct Refusal {
     pub revision: Option<Box<MessageId>>,
     /// Why the topic was cancelled, where it was.
     pub reason: Option<Box<str>>,
+    /// How durable the message is that is kept, where it is not as durable as was asked.
+    pub durability: Option<DurabilityTold>,
 }
 
 impl ClientError {
@@ -95,18 +97,57 @@ impl ClientError {
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
         let Problem {
-            code, detail, field, retryable, retry_after_seconds, last_id, revision, reason, ..
+            code,
+            detail,
+            field,
+            retryable,
+            retry_after_seconds,
+            last_id,
+            revision,
+            reason,
+            durability,
+            ..
         } = problem;
         let (revision, reason) = (revision.map(Box::new), reason.map(Into::into));
-        Self { code, message: detail, field, retryable, retry_after_seconds, last_id, revision, reason }
+        Self {
+            code,
+            message: detail,
+            field,
+            retryable,
+            retry_after_seconds,
+            last_id,
+            revision,
+            reason,
+            durability,
+        }
     }
 }
 
 impl From<ErrorFrame<'_>> for Refusal {
     fn from(frame: ErrorFrame<'_>) -> Self {
-        let ErrorFrame { code, message, field, retryable, retry_after_seconds, last_id, reason, .. } = frame;
+        let ErrorFrame {
+            code,
+            message,
+            field,
+            retryable,
+            retry_after_seconds,
+            last_id,
+            reason,
+            durability,
+            ..
+        } = frame;
         let (message, field) = (message.into_owned(), field.map(Cow::into_owned));
         let reason = reason.map(|text| text.into_owned().into());
-        Self { code, message, field, retryable, retry_after_seconds, last_id, revision: None, reason }
+        Self {
+            code,
+            message,
+            field,
+            retryable,
+            retry_after_seconds,
+            last_id,
+            revision: None,
+            reason,
+            durability,
+        }
     }
 }

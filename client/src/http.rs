@@ -193,6 +193,7 @@ impl Http {
                 retryable,
                 retry_after_seconds,
                 last_id,
+                durability: None,
                 revision,
                 reason,
             })

@@ -6,7 +6,8 @@ use serde_json::value::RawValue;
 use tidemill_proto::frame::{self, ClientFrame};
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{
-    Delivery, MessageId, MessageRef, OrderKey, PayloadRef, ScheduleId, Timestamp, TopicName,
+    Delivery, Durability, DurabilityTold, MessageId, MessageRef, OrderKey, PayloadRef, ScheduleId, Timestamp,
+    TopicName,
 };
 
 use crate::connection::Received;
@@ -76,6 +77,7 @@ pub struct NewMessage {
     expected_last: Option<MessageId>,
     order_key: Option<OrderKey>,
     unique: Option<(GroupName, String)>,
+    durability: Option<Durability>,
 }
 
 /// An idempotency key.
@@ -126,6 +128,7 @@ impl NewMessage {
             expected_last: None,
             order_key: None,
             unique: None,
+            durability: None,
         }
     }
 
@@ -174,6 +177,16 @@ impl NewMessage {
     #[must_use]
     pub fn with_unique(mut self, group: &GroupName, key: impl Into<String>) -> Self {
         self.unique = Some((group.clone(), key.into()));
+        self
+    }
+
+    /// Sets how durable the message must be before it counts as published, in place of what is set for its topic or the
+    /// relay. Where that is not reached in time it is refused with
+    /// [`Code::DurabilityNotReached`](tidemill_proto::Code::DurabilityNotReached), although it is kept; one with a key is then
+    /// published again, which finds it and waits anew. It does not stand beside a time at which it is published.
+    #[must_use]
+    pub fn with_durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
         self
     }
 
@@ -230,6 +243,7 @@ impl NewMessage {
             expected_last: self.expected_last.map(|last| last.to_string().into()),
             order_key: self.order_key.as_ref().map(|key| key.as_str().into()),
             unique: self.unique.as_ref().map(|(group, key)| (group.as_str().into(), key.as_str().into())),
+            durability: self.durability.map(|durability| durability.to_string().into()),
         })
     }
 }
@@ -246,6 +260,8 @@ pub struct Published {
     /// Whether the idempotency key had been used, or a message of its unique key was there, so that this is the first answer
     /// again.
     pub replayed: bool,
+    /// How durable it is, where more was asked for than that the storage has confirmed it.
+    pub durability: Option<DurabilityTold>,
 }
 
 /// The answer to a publish for later: the backend has the message, and it will be published.

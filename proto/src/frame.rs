@@ -10,8 +10,8 @@ use crate::gap::Gap;
 use crate::topics::Closed;
 use crate::work::Settled;
 use crate::{
-    Code, Delivery, MessageId, MessageRef, OrderKey, PatternCursor, PayloadRef, ScheduleId, Timestamp,
-    TopicName, TopicPattern,
+    Code, Delivery, DurabilityTold, MessageId, MessageRef, OrderKey, PatternCursor, PayloadRef, ScheduleId,
+    Timestamp, TopicName, TopicPattern,
 };
 
 pub mod binary;
@@ -115,6 +115,8 @@ pub struct Publish<'a> {
     pub delivery: Option<Delivery>,
     /// The id of the message that must be the last of the topic; `0-0` for none.
     pub expected_last: Option<Cow<'a, str>>,
+    /// How durable it must be before the answer comes.
+    pub durability: Option<Cow<'a, str>>,
 }
 
 /// What the relay sends.
@@ -154,6 +156,8 @@ pub enum ServerFrame<'a> {
         timestamp: Timestamp,
         /// Whether the idempotency key had been used, so that this is the first answer again.
         replayed: bool,
+        /// How durable it is, where more was asked for than that the storage has confirmed it.
+        durability: Option<DurabilityTold>,
     },
     /// The answer to `publish` for later.
     Scheduled {
@@ -269,6 +273,10 @@ pub struct ErrorFrame<'a> {
     pub last_id: Option<MessageId>,
     /// Why the topic was cancelled, where it was.
     pub reason: Option<Cow<'a, str>>,
+    /// The id of the message, where it is kept and not as durable as was asked.
+    pub message_id: Option<MessageId>,
+    /// How durable it is then.
+    pub durability: Option<DurabilityTold>,
 }
 
 /// What kind of frame was refused.

@@ -119,7 +119,7 @@ pub struct BackendHealth {
     pub replica_pages: u64,
     /// What is wrong, or will be, in sentences.
     pub warnings: Vec<String>,
-    /// In a cluster each server that has topics; absent where one server has them all.
+    /// Each server that has topics, where these are several; absent where one server has them all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub servers: Vec<ServerHealth>,
@@ -135,8 +135,15 @@ pub struct ServerHealth {
     pub connected: bool,
     /// Whether it takes messages now.
     pub accepts_writes: bool,
-    /// How many of the 16,384 slots of the cluster it has: topics are spread over these by their names.
-    pub slots: u16,
+    /// In a cluster, how many of its 16,384 slots it has: topics are spread over these by their names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(required = false))]
+    pub slots: Option<u16>,
+    /// Where topics are placed on servers by their names, which this one has: names, or patterns. Absent of the one that has
+    /// all others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(required = false))]
+    pub topics: Vec<TopicSelector>,
     /// Bytes of memory in use.
     pub memory_used_bytes: Option<u64>,
     /// Bytes of memory it may use; null where there is no limit.
@@ -153,7 +160,7 @@ pub struct Ready {
     pub ready: bool,
     /// Why not; empty when ready.
     pub reasons: Vec<String>,
-    /// Servers of the cluster that do not serve now, for who may administer the relay: what lives there is refused, and
+    /// Of several servers those that do not serve now, for who may administer the relay: what lives there is refused, and
     /// all else is served. Absent where all do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(required = false))]

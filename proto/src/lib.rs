@@ -16,6 +16,7 @@
 //! | [`content_type`] | what a content type says of a payload |
 //! | [`quoted`] | values of headers with quoted strings in them |
 //! | [`order_key`] | [`OrderKey`]: which messages are worked on one after the other |
+//! | [`durability`] | [`Durability`]: what must hold before a publisher is answered |
 //! | [`schedule`] | messages for later, and those that come again and again |
 //! | [`message`] | publishing, and [`Message`], the one form in which a message is served |
 //! | [`payload`] | how a payload stands in JSON |
@@ -52,6 +53,7 @@ pub mod access;
 pub mod content_type;
 pub mod copy;
 pub mod cursor;
+pub mod durability;
 pub mod duration;
 pub mod frame;
 pub mod gap;
@@ -84,6 +86,7 @@ pub mod watched;
 pub mod work;
 
 pub use cursor::{Cursor, Since};
+pub use durability::{Durability, DurabilityError, DurabilityTold};
 pub use gap::{Gap, GapReason};
 pub use id::MessageId;
 pub use message::{Message, MessageEncoding, MessageRef, Published};

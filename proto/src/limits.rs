@@ -87,6 +87,12 @@ pub const COMPACT_BY_BYTES_MAX: usize = 255;
 /// Most bytes of a message's metadata. It is meant for headers, not for a second payload.
 pub const METADATA_BYTES_MAX: usize = 64 * 1024;
 
+/// Most replicas that a publish may wait for. A server has one or two, seldom more.
+pub const DURABILITY_REPLICAS_MAX: u8 = 5;
+
+/// Longest wait for a message to become as durable as was asked, in milliseconds, from when the storage has confirmed it.
+pub const DURABILITY_WAIT_MS: u64 = 2_000;
+
 /// Longest content type in bytes.
 pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
 

@@ -8,7 +8,9 @@ use serde_json::value::RawValue;
 
 use crate::locks::Fence;
 use crate::work::GroupName;
-use crate::{Code, MessageId, OrderKey, PayloadRef, ScheduleId, Timestamp, TopicName};
+use crate::{
+    Code, Durability, DurabilityTold, MessageId, OrderKey, PayloadRef, ScheduleId, Timestamp, TopicName,
+};
 
 /// The answer to a publish.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +22,11 @@ pub struct Published {
     pub topic: TopicName,
     /// When the relay accepted it.
     pub timestamp: Timestamp,
+    /// How durable it is, where more was asked for than that the storage has confirmed it: by the request, or for the topic
+    /// or the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub durability: Option<DurabilityTold>,
 }
 
 /// A message to publish, as a client writes it: the body of `POST /api/v1/messages` and an item of a
@@ -78,6 +85,11 @@ pub struct Publish {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^[^=]+=[0-9]{1,19}-[0-9]{1,19}$"))]
     pub fence: Option<Fence>,
+    /// How durable it must be before the answer comes; what is set for the topic or the node if absent. Not beside `delay` and
+    /// `deliver_at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub durability: Option<Durability>,
     /// The idempotency key, in items of a bulk publish only; a single publish has a header for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_length = 255))]
@@ -147,7 +159,8 @@ pub enum PublishStatus {
     Accepted,
     /// The backend confirmed that it will be published later.
     Scheduled,
-    /// It was not kept, or (code `outcome_unknown`) may not have been.
+    /// It was not kept, or (code `outcome_unknown`) may not have been; or (code `durability_not_reached`) it was, and is not
+    /// as durable as was asked.
     Rejected,
 }
 
@@ -155,7 +168,7 @@ pub enum PublishStatus {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PublishResult {
-    /// The id that the backend gave the message; null when it was rejected, or is to be published later.
+    /// The id that the backend gave the message; null when it was not kept, or is to be published later.
     #[cfg_attr(feature = "openapi", schema(required = true))]
     pub message_id: Option<MessageId>,
     /// The topic as the request had it; null where it had none that could be read.
@@ -189,6 +202,10 @@ pub struct PublishResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub timestamp: Option<Timestamp>,
+    /// How durable the message is, where more was asked for than that the storage has confirmed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub durability: Option<DurabilityTold>,
     /// By which the message is known until it is published, where scheduled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::work::ConsumerName;
-use crate::{MessageId, Timestamp};
+use crate::{DurabilityTold, MessageId, Timestamp};
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $status:literal, $retryable:literal, $title:literal;)+) => {
@@ -66,6 +66,8 @@ codes! {
     InvalidJson = "invalid_json", 400, false, "The body is not JSON";
     /// A field or parameter breaks a rule. `field` names it, the detail names the rule. Nothing was changed.
     InvalidField = "invalid_field", 400, false, "A field is not valid";
+    /// The storage cannot make messages as durable as was asked, or as is set for the topic or the node. Nothing was kept. The detail says what to set, and where.
+    DurabilityUnsupported = "durability_unsupported", 400, false, "The storage cannot do that durability";
     /// The HTTP request itself is broken, for example because its body ended early; or a frame on a WebSocket is, for example because it is text where the connection speaks binary.
     InvalidRequest = "invalid_request", 400, false, "The request is not valid";
     /// The relay does not know who calls: credentials are missing, wrong, or have expired. Send valid ones.
@@ -160,10 +162,14 @@ codes! {
     Overloaded = "overloaded", 503, true, "The relay is overloaded";
     /// The backend cannot be reached or refuses writes. Nothing was changed; try again after `Retry-After`.
     StorageUnavailable = "storage_unavailable", 503, true, "The storage is unavailable";
+    /// Fewer replicas are connected to the server now than the message is to reach. Nothing was kept; try again after `Retry-After`, or ask for less.
+    TooFewReplicas = "too_few_replicas", 503, true, "Too few replicas are connected";
     /// The topic, or the bucket of keys, is read-only while it is copied to another relay or storage, or since it was. Nothing was kept or changed. Publish to where it is then; here, it may take messages again.
     ReadOnly = "read_only", 503, true, "The topic is read-only";
     /// The backend did not answer in time, so the message may have been kept or not. Or all of it was done, and the relay has no room now for the answer; then the detail says so. To retry without a possible copy, publish with an `Idempotency-Key`: under the same key the repeat is kept once.
     OutcomeUnknown = "outcome_unknown", 504, false, "The outcome is unknown";
+    /// The message is kept, under `message_id`, and was not as durable in time as was asked: `durability` says what was reached. It may become so yet, or be lost with the server. Under its `Idempotency-Key` the same publish finds it again, and waits anew; without one it makes a copy.
+    DurabilityNotReached = "durability_not_reached", 504, false, "The durability was not reached in time";
     /// The backend did not answer a read in time. Reading again does no harm.
     StorageTimeout = "storage_timeout", 504, true, "The storage did not answer in time";
     /// The backend has reached its memory limit, or the topics of a pattern keep as many bytes as they may (`TIDEMILL_LIMIT_KEPT_BYTES`); the detail says which. Nothing was changed; trim topics or raise the limit.
@@ -193,7 +199,7 @@ impl utoipa::ToSchema for Code {}
 /// known when it is told.
 const fn usual_wait_seconds(code: Code) -> Option<u64> {
     match code {
-        Code::Overloaded | Code::StorageUnavailable | Code::RateLimited => Some(1),
+        Code::Overloaded | Code::StorageUnavailable | Code::RateLimited | Code::TooFewReplicas => Some(1),
         Code::StorageFull | Code::TopicFull | Code::BucketFull | Code::ReadOnly => Some(10),
         _ => None,
     }
@@ -228,6 +234,14 @@ pub struct Problem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub last_id: Option<MessageId>,
+    /// The id of the message, where it is kept and not as durable as was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub message_id: Option<MessageId>,
+    /// How durable it is then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub durability: Option<DurabilityTold>,
     /// The revision that the key has, where it was to have another one; absent where there is no such key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
@@ -271,6 +285,8 @@ impl Problem {
             retry_after_seconds: usual_wait_seconds(code),
             field: None,
             last_id: None,
+            message_id: None,
+            durability: None,
             revision: None,
             reason: None,
             holder: None,
@@ -306,6 +322,7 @@ mod tests {
     const PROMISED: &[(&str, u16, bool)] = &[
         ("invalid_json", 400, false),
         ("invalid_field", 400, false),
+        ("durability_unsupported", 400, false),
         ("invalid_request", 400, false),
         ("unauthenticated", 401, false),
         ("origin_forbidden", 403, false),
@@ -353,8 +370,10 @@ mod tests {
         ("provider_unavailable", 502, true),
         ("overloaded", 503, true),
         ("storage_unavailable", 503, true),
+        ("too_few_replicas", 503, true),
         ("read_only", 503, true),
         ("outcome_unknown", 504, false),
+        ("durability_not_reached", 504, false),
         ("storage_timeout", 504, true),
         ("storage_full", 507, true),
         ("bucket_full", 507, true),

@@ -17,8 +17,8 @@ use tidemill_proto::locks::Fence;
 use tidemill_proto::message::{Publish as Body, Unique};
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{
-    Code, Delivery, IDEMPOTENCY_KEY_FIELD, MessageId, OrderKey, Published, Scheduled, Timestamp, TopicName,
-    content_type,
+    Code, Delivery, Durability, IDEMPOTENCY_KEY_FIELD, MessageId, OrderKey, Published, Scheduled, Timestamp,
+    TopicName, content_type,
 };
 use tokio::time::Instant;
 
@@ -48,6 +48,9 @@ const UNIQUE: &str = "Tidemill-Unique";
 
 /// The header that shows that the publisher holds a lock.
 pub(super) const FENCE: &str = "Tidemill-Fence";
+
+/// The header that says how durable a message must be.
+const DURABILITY: &str = "Tidemill-Durability";
 
 /// Most times that a request is sent.
 const ATTEMPTS_MAX: u32 = 6;
@@ -156,6 +159,11 @@ pub struct Publish {
     #[arg(long, value_name = "LOCK=FENCE", value_parser = Fence::parse, conflicts_with_all = ["delay", "at", "unique"])]
     fence: Option<Fence>,
 
+    /// How durable each must be before it counts as published: `accepted`, `fsync`, `replicas=N` or `fsync, replicas=N`. If not
+    /// given, what is set for the topic or the relay
+    #[arg(long, value_name = "DURABILITY", value_parser = Durability::parse, conflicts_with_all = ["delay", "at"])]
+    durability: Option<Durability>,
+
     /// End at the first failure, also at one that may pass, as where the topic is full. For one payload
     #[arg(long)]
     no_retry: bool,
@@ -249,9 +257,10 @@ impl Publish {
             let order = self.order_key.as_ref().map(|key| (ORDER_KEY, key.to_string()));
             let unique = self.unique.as_ref().map(|Unique { group, key }| (UNIQUE, format!("{group}/{key}")));
             let fence = self.fence.as_ref().map(|fence| (FENCE, fence.to_string()));
+            let durability = self.durability.map(|durability| (DURABILITY, durability.to_string()));
             Box::new(move || {
                 let request = request().header(CONTENT_TYPE, kind).body(payload.clone());
-                let headers = last.iter().chain(&order).chain(&unique).chain(&fence);
+                let headers = last.iter().chain(&order).chain(&unique).chain(&fence).chain(&durability);
                 headers.fold(request, |request, (name, value)| request.header(*name, value.as_bytes()))
             })
         } else {
@@ -270,6 +279,7 @@ impl Publish {
                 order_key: self.order_key.clone(),
                 unique: self.unique.clone(),
                 fence: self.fence.clone(),
+                durability: self.durability,
                 key: None,
             };
             Box::new(move || client.request(Method::POST, &["api", "v1", "messages"]).json(&body))

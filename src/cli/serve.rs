@@ -174,7 +174,10 @@ fn kept(settings: &Settings) -> String {
         Backend::Memory => format!("kept in memory, {bounds}; they are gone when the process ends"),
         #[cfg(feature = "valkey")]
         Backend::Valkey => match settings.valkey_target() {
-            Ok(target) => format!("kept in {target}, {bounds}"),
+            Ok(target) => match settings.servers_beside() {
+                0 => format!("kept in {target}, {bounds}"),
+                beside => format!("kept in {target}, and by their names in {beside} more, {bounds}"),
+            },
             Err(_) => format!("kept in Valkey, {bounds}"),
         },
         #[cfg(not(feature = "valkey"))]

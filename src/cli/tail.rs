@@ -352,6 +352,7 @@ fn missing(absent: &[TopicName], unmatched: &[&TopicPattern]) -> CliError {
         last_id: None,
         revision: None,
         reason: None,
+        durability: None,
     })
     .into()
 }

@@ -138,7 +138,7 @@ impl Settings {
         settings.warnings.extend(settings.unused_server());
         #[cfg(feature = "valkey")]
         if settings.storage_backend == Backend::Valkey {
-            settings.valkey_target()?;
+            settings.placement(&settings.valkey_target()?)?;
             settings.warnings.extend(settings.valkey_warnings());
         }
         if cfg!(not(feature = "valkey")) && settings.storage_backend == Backend::Valkey {

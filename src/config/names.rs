@@ -33,7 +33,7 @@ pub(super) const BESIDE_SETTINGS: [&str; 5] =
     [CONFIG_VARIABLE, URL_VARIABLE, CA_CERT_VARIABLE, TOKEN_VARIABLE, TOKEN_FILE_VARIABLE];
 
 /// Settings whose variables keep the names that other systems gave them, without our prefix.
-const UNPREFIXED: [&str; 23] = [
+const UNPREFIXED: [&str; 25] = [
     "access_token_expire_minutes",
     "refresh_token_ttl_days",
     "allowed_origins",
@@ -51,6 +51,8 @@ const UNPREFIXED: [&str; 23] = [
     "valkey_password_file",
     "valkey_use_tls",
     "valkey_ca_path",
+    "valkey_placement",
+    "valkey_placement_file",
     "valkey_cluster",
     "valkey_read_from",
     "persistent_tier_retention",
@@ -67,7 +69,7 @@ const OF_PULSAR: [(&str, &str); 3] = [
 ];
 
 /// Settings whose values are shown as `***`. Each has a companion `<id>_file`.
-pub(super) const SECRETS: [&str; 7] = [
+pub(super) const SECRETS: [&str; 8] = [
     "admin_password",
     "jwt_issuers",
     "oidc_providers",
@@ -75,6 +77,7 @@ pub(super) const SECRETS: [&str; 7] = [
     "redis_url",
     "valkey_password",
     "valkey_sentinel_password",
+    "valkey_placement",
 ];
 
 /// How like a name must be to be offered: half of its letters. Less is a guess that misleads.

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::placement::PlacedAt;
 use super::{ConfigError, Settings, Source};
 use crate::config;
 use crate::storage::valkey::target::{Target, parse_host};
-use crate::storage::valkey::{ClientIdentity, KeyForm, Login, PasswordFile, TargetError, ValkeyOptions};
+use crate::storage::valkey::{
+    ClientIdentity, KeyForm, Login, PasswordFile, Placed, TargetError, ValkeyOptions,
+};
 
 impl Settings {
     /// Returns what the Valkey backend needs to connect, with the certificate files read.
@@ -38,39 +41,38 @@ impl Settings {
                 ("valkey_sentinel_password_file", sentinels.valkey_sentinel_password_file.as_ref()),
             ),
         };
-        // What stands in a URL does not change.
-        let is_of_settings = target.password.is_some() && !self.has_password_in_url();
-        let password_file = self.password_file(
-            ("valkey_password", self.valkey_password.as_ref().filter(|_| is_of_settings)),
-            ("valkey_password_file", self.valkey_password_file.as_ref()),
-        );
+        let placed =
+            self.placement(&target)?.into_iter().map(|PlacedAt { topics, target, has_password }| Placed {
+                topics,
+                password_file: self.server_password_file(&target, has_password),
+                sentinel_tls: self.speaks_tls_with_sentinels(&target),
+                target,
+            });
+        let placed = placed.collect();
         let read_ca = |path| self.read_pem("valkey_ca_path", path, &CERTIFICATE);
         let ca_pem = self.valkey_ca_path.as_ref().map(read_ca).transpose()?;
         Ok(ValkeyOptions {
-            password_file,
+            password_file: self.server_password_file(&target, self.has_password_in_url()),
             sentinel_login,
-            sentinel_tls: match sentinels.valkey_sentinel_use_tls {
-                config::SentinelTls::Auto => target.tls,
-                config::SentinelTls::True => true,
-                config::SentinelTls::False => false,
-            },
+            sentinel_tls: self.speaks_tls_with_sentinels(&target),
             ca_pem,
             client_identity,
-            timeout: Duration::from_millis(self.valkey_timeout_ms),
-            connect_timeout: Duration::from_millis(self.valkey_connect_timeout_ms),
-            cluster: match self.valkey_cluster {
+            timeout: Duration::from_millis(self.servers.valkey_timeout_ms),
+            connect_timeout: Duration::from_millis(self.servers.valkey_connect_timeout_ms),
+            cluster: match self.servers.valkey_cluster {
                 config::InCluster::Auto => None,
                 config::InCluster::True => Some(true),
                 config::InCluster::False => Some(false),
             },
-            reads_replicas: self.valkey_read_from == config::ReadFrom::Replica,
-            key_form: match self.valkey_key_form {
+            reads_replicas: self.servers.valkey_read_from == config::ReadFrom::Replica,
+            key_form: match self.servers.valkey_key_form {
                 config::KeyForm::Plain => KeyForm::Plain,
                 config::KeyForm::Braces => KeyForm::Braces,
             },
             queue_messages_max: self.publish_queue_messages_max,
             queue_bytes_max: self.publish_queue_bytes_max,
             sweep_interval: Duration::from_millis(self.sweep_interval_ms),
+            placed,
             ..ValkeyOptions::new(target)
         })
     }
@@ -87,7 +89,28 @@ impl Settings {
             return Err(self.alone("valkey_sentinel_username", "valkey_sentinel_password"));
         }
         let Some((id, url)) = self.url() else { return self.target_of_parts() };
-        let mut target = Target::parse(url.expose_secret()).map_err(|error| self.refuse(id, error))?;
+        let target = self.target_of_url(id, url.expose_secret(), |rule| self.breaks(id, rule))?;
+        if target.watched.is_some() && self.servers.valkey_cluster == config::InCluster::True {
+            return Err(ConfigError::relation(
+                (format!("{id} with +sentinel"), self.source(id)),
+                "names sentinels, which watch a server that stands alone, and contradicts",
+                ("valkey_cluster = true".to_owned(), self.source("valkey_cluster")),
+            ));
+        }
+        Ok(target)
+    }
+
+    /// Returns the server of a URL that a setting has.
+    ///
+    /// # Errors
+    /// It is broken, which `wrong` makes an error of, or contradicts another setting.
+    pub(super) fn target_of_url(
+        &self,
+        id: &'static str,
+        url: &str,
+        wrong: impl FnOnce(String) -> ConfigError,
+    ) -> Result<Target, ConfigError> {
+        let mut target = Target::parse(url).map_err(|error| wrong(error.to_string()))?;
         if target.password.is_none() && self.valkey_password.is_some() {
             target.username.clone_from(&self.valkey_username);
             target.password.clone_from(&self.valkey_password);
@@ -107,7 +130,8 @@ impl Settings {
     /// that they are kept in memory.
     #[must_use]
     pub fn is_about_a_server(&self) -> bool {
-        let named = ["valkey_url", "redis_url", "valkey_host", "valkey_port", "valkey_database"];
+        let named =
+            ["valkey_url", "redis_url", "valkey_host", "valkey_port", "valkey_database", "valkey_placement"];
         match self.storage_backend {
             config::Backend::Valkey => true,
             config::Backend::Memory => {
@@ -121,7 +145,7 @@ impl Settings {
     /// likely one setting was forgotten.
     pub(super) fn unused_server(&self) -> Option<String> {
         let is_chosen = self.source("storage_backend") != Source::Default;
-        let named = ["valkey_url", "redis_url", "valkey_host"]
+        let named = ["valkey_url", "redis_url", "valkey_host", "valkey_placement"]
             .into_iter()
             .find(|part| self.source(part) != Source::Default)?;
         (!is_chosen && self.storage_backend == config::Backend::Memory).then(|| {
@@ -146,8 +170,10 @@ impl Settings {
                 }
             }
         }
-        let target = self.valkey_target().ok();
-        if target.as_ref().is_some_and(|target| target.watched.is_none()) {
+        let mut targets: Vec<Target> = self.valkey_target().into_iter().collect();
+        let beside = targets.first().and_then(|first| self.placement(first).ok()).unwrap_or_default();
+        targets.extend(beside.into_iter().map(|beside| beside.target));
+        if !targets.is_empty() && targets.iter().all(|target| target.watched.is_none()) {
             let settings = [
                 "valkey_sentinel_username",
                 "valkey_sentinel_password",
@@ -161,7 +187,7 @@ impl Settings {
             }));
         }
         let of_sentinels = self.sentinels.valkey_sentinel_use_tls == config::SentinelTls::True;
-        let speaks_tls = target.is_some_and(|target| target.tls || of_sentinels && target.watched.is_some());
+        let speaks_tls = targets.iter().any(|target| target.tls || of_sentinels && target.watched.is_some());
         for file in ["valkey_ca_path", "valkey_client_cert_path", "valkey_client_key_path"] {
             if !speaks_tls && self.source(file) != Source::Default {
                 warnings.push(format!(
@@ -177,6 +203,24 @@ impl Settings {
     fn has_password_in_url(&self) -> bool {
         let target = self.url().map(|(_, url)| Target::parse(url.expose_secret()));
         target.and_then(Result::ok).is_some_and(|target| target.password.is_some())
+    }
+
+    /// Returns the file in which the password of a server was found, if it was in one: what stands in a URL does not
+    /// change.
+    fn server_password_file(&self, target: &Target, is_in_url: bool) -> Option<Arc<PasswordFile>> {
+        let is_of_settings = target.password.is_some() && !is_in_url;
+        self.password_file(
+            ("valkey_password", self.valkey_password.as_ref().filter(|_| is_of_settings)),
+            ("valkey_password_file", self.valkey_password_file.as_ref()),
+        )
+    }
+
+    fn speaks_tls_with_sentinels(&self, target: &Target) -> bool {
+        match self.sentinels.valkey_sentinel_use_tls {
+            config::SentinelTls::Auto => target.tls,
+            config::SentinelTls::True => true,
+            config::SentinelTls::False => false,
+        }
     }
 
     /// Returns the file in which a password was found, if it was in one.

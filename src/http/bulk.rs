@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use std::sync::Arc;
 use tidemill_proto::limits::{BULK_MESSAGES_MAX, NDJSON_LINES_MAX};
 use tidemill_proto::message::{PublishBulk, PublishStatus, PublishSummary, PublishedBulk};
-use tidemill_proto::{Code, MessageId, Problem, ScheduleId, Timestamp, TopicName, quoted};
+use tidemill_proto::{Code, DurabilityTold, MessageId, Problem, ScheduleId, Timestamp, TopicName, quoted};
 use utoipa_axum::routes;
 
 use super::called::Called;
@@ -131,6 +131,7 @@ impl Lines {
             order_key: self.about.order_key.clone(),
             unique: self.about.unique.as_ref().map(|unique| unique.derive(index)),
             fence: self.about.fence.clone(),
+            durability: self.about.durability,
         })
     }
 }
@@ -285,6 +286,8 @@ struct ResultRef<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    durability: Option<DurabilityTold>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     schedule_id: Option<&'a ScheduleId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deliver_at: Option<Timestamp>,
@@ -327,14 +330,18 @@ impl Results {
                     last_id: None,
                     reason: None,
                     timestamp: None,
+                    durability: None,
                     schedule_id: None,
                     deliver_at: None,
                     replayed: taken.is_replayed(),
                 };
                 self.write(&match &taken {
-                    Answered::Published(Appended { id, timestamp, .. }) => {
-                        ResultRef { message_id: Some(*id), timestamp: Some(*timestamp), ..result }
-                    }
+                    Answered::Published(Appended { id, timestamp, .. }, durability) => ResultRef {
+                        message_id: Some(*id),
+                        timestamp: Some(*timestamp),
+                        durability: *durability,
+                        ..result
+                    },
                     Answered::Scheduled(Scheduled { id, due, .. }) => ResultRef {
                         status: PublishStatus::Scheduled,
                         schedule_id: Some(id),
@@ -351,7 +358,7 @@ impl Results {
                     None => problem.detail.clone(),
                 };
                 self.write(&ResultRef {
-                    message_id: None,
+                    message_id: problem.message_id,
                     topic,
                     index,
                     status: PublishStatus::Rejected,
@@ -361,6 +368,7 @@ impl Results {
                     last_id: problem.last_id,
                     reason: problem.reason.as_deref(),
                     timestamp: None,
+                    durability: problem.durability,
                     schedule_id: None,
                     deliver_at: None,
                     replayed: false,

@@ -15,7 +15,7 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::IntoResponse as _;
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
-use tidemill_proto::TopicName;
+use tidemill_proto::{Durability, TopicName};
 use tokio::time::Instant;
 
 use super::called::Known;
@@ -25,7 +25,7 @@ use super::publishing::{About, Form, Head, published, read_message, scheduled};
 use super::{Http, body, head, surroundings};
 use crate::access::{Act, Origin, RequestSource};
 use crate::limits::{Asks, Peer};
-use crate::relay::{Answered, Appended, Checked, IdempotencyKey};
+use crate::relay::{Answered, Checked, IdempotencyKey};
 
 /// Largest body that takes the fast path, in bytes: what is held without being counted.
 pub(crate) const BODY_BYTES_MAX: usize = body::FREE_BYTES;
@@ -90,6 +90,7 @@ struct Headers<'a> {
     host: Option<&'a [u8]>,
     content_type: Option<&'a str>,
     key: Option<IdempotencyKey>,
+    durability: Option<Durability>,
     request_id: Option<&'a [u8]>,
     authorization: Option<&'a [u8]>,
 }
@@ -107,6 +108,9 @@ impl<'a> Headers<'a> {
                 read.content_type.replace(text).is_none()
             } else if header.name.eq_ignore_ascii_case("idempotency-key") {
                 read.key.replace(IdempotencyKey::parse(header.name, header.value).ok()?).is_none()
+            } else if header.name.eq_ignore_ascii_case("tidemill-durability") {
+                let text = std::str::from_utf8(header.value).ok()?;
+                read.durability.replace(Durability::parse(text).ok()?).is_none()
             } else if header.name.eq_ignore_ascii_case("x-request-id") {
                 read.request_id.replace(header.value).is_none()
             } else if header.name.eq_ignore_ascii_case("authorization") {
@@ -154,19 +158,25 @@ impl Http {
         if exchange::head_bytes(path_bytes, lengths) > self.0.options.headers_bytes_max {
             return None;
         }
-        let Headers { host, content_type, key, request_id, authorization } = Headers::read(request.headers)?;
+        let Headers { host, content_type, key, durability, request_id, authorization } =
+            Headers::read(request.headers)?;
         self.0.web.check(&RequestSource::of(host), Act::Change).ok()?;
         let body = Bytes::copy_from_slice(body);
         let content_type = content_type?;
         media::check_charset(content_type).ok()?;
         let media = media::named(content_type);
         let (route, form) = match route {
-            Route::Message if matches!(media, Media::Json(_)) => (MESSAGES, Form::Described),
+            Route::Message if matches!(media, Media::Json(_)) && durability.is_none() => {
+                (MESSAGES, Form::Described)
+            }
             Route::Topic(topic)
                 if media != Media::Ndjson && body.len() <= self.0.relay.options().payload_bytes_max =>
             {
                 let topic = TopicName::parse(topic).ok()?;
-                ("/api/v1/topics/{topic}/messages", Form::Payload(topic, media, About::default()))
+                (
+                    "/api/v1/topics/{topic}/messages",
+                    Form::Payload(topic, media, About { durability, ..About::default() }),
+                )
             }
             Route::Message | Route::Topic(_) => return None,
         };
@@ -200,9 +210,10 @@ impl Http {
             self.publish(gate, message).await
         };
         let answer = match exchange::guarded(publish).await.flatten() {
-            Ok(Answered::Published(appended)) => {
+            Ok(Answered::Published(appended, durability)) => {
                 exchange.close(self, StatusCode::CREATED, None);
-                self.created(exchange.id, &topic, &appended, closing)
+                let body = published(&topic, &appended, durability);
+                self.taken(StatusCode::CREATED, exchange.id, appended.replayed, closing, &body)
             }
             Ok(Answered::Scheduled(later)) => {
                 exchange.close(self, StatusCode::ACCEPTED, None);
@@ -231,11 +242,6 @@ impl Http {
             }
         };
         (answer, known)
-    }
-
-    fn created(&self, request_id: &str, topic: &TopicName, appended: &Appended, closing: bool) -> Vec<u8> {
-        let body = published(topic, appended);
-        self.taken(StatusCode::CREATED, request_id, appended.replayed, closing, &body)
     }
 
     fn taken(

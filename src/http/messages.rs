@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use tidemill_proto::message::{Publish, PublishedBulk};
-use tidemill_proto::{MessageId, OrderKey, Published, Scheduled, Timestamp};
+use tidemill_proto::{Durability, MessageId, OrderKey, Published, Scheduled, Timestamp};
 use utoipa_axum::routes;
 
 use super::body::BodyLimit;
@@ -16,8 +16,8 @@ use super::failure::PublishProblems;
 use super::media::{self, APPLICATION_JSON, Media};
 use super::path::TopicPath;
 use super::publishing::{
-    About, Form, Head, delivery, expected_last, fence, idempotency_key, mark_replayed, order_key, published,
-    read_message, refuse_about, scheduled, unique,
+    About, Form, Head, delivery, durability, expected_last, fence, idempotency_key, mark_replayed, order_key,
+    published, read_message, refuse_about, scheduled, unique,
 };
 use super::routes::{Concern, Needs};
 use super::{Http, bulk, metadata, query};
@@ -80,6 +80,7 @@ pub(super) async fn publish(
         ("Tidemill-Order-Key" = Option<OrderKey>, Header, description = "The order key, with lines that of each"),
         ("Tidemill-Unique" = Option<String>, Header, description = "A group and a key, as in `workers/invoice-7`: kept only where no message of the key waits or is worked on in the group, else the answer is that of that one. With lines each has the key with its place"),
         ("Tidemill-Fence" = Option<String>, Header, description = "The name of a lock and the fence of who holds it, as in `nightly=1517363399650-0`: refused with 412 once another holds the lock. With lines each is checked"),
+        ("Tidemill-Durability" = Option<Durability>, Header, description = "How durable it must be before the answer comes; what is set for the topic or the node if absent. Not beside `delay` and `deliver_at`"),
         ("Prefer" = Option<String>, Header, description = "With lines: `return=minimal` leaves out the results of accepted ones"),
     ),
     request_body(
@@ -109,7 +110,9 @@ pub(super) async fn publish_body(
     let order_key = order_key(&head.headers)?;
     let unique = unique(&head.headers)?;
     let fence = fence(&head.headers)?;
-    let about = About { ttl, metadata: metadata::of(&head.headers)?, delivery, order_key, unique, fence };
+    let durability = durability(&head.headers)?;
+    let metadata = metadata::of(&head.headers)?;
+    let about = About { ttl, metadata, delivery, order_key, unique, fence, durability };
     http.counted(gate.check_some_topic(Verb::Publish))?;
     if matches!(media, Media::Ndjson) {
         let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;
@@ -128,7 +131,9 @@ async fn publish_checked(http: &Http, gate: &Gate, message: Checked) -> Result<R
     let topic = message.topic().clone();
     let taken = http.publish(gate, message).await?;
     let (status, body) = match &taken {
-        Answered::Published(appended) => (StatusCode::CREATED, published(&topic, appended)),
+        Answered::Published(appended, durability) => {
+            (StatusCode::CREATED, published(&topic, appended, *durability))
+        }
         Answered::Scheduled(later) => (StatusCode::ACCEPTED, scheduled(&topic, later)),
     };
     let mut response = (status, [(CONTENT_TYPE, APPLICATION_JSON)], Bytes::from(body)).into_response();

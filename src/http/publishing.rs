@@ -5,13 +5,13 @@
 
 use axum::body::Bytes;
 use axum::http::header::HeaderValue;
-use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
 use serde_json::value::RawValue;
 use tidemill_proto::locks::Fence;
 use tidemill_proto::payload::{MemberNames, NewPayload, PayloadMembers};
 use tidemill_proto::{
-    Code, Delivery, MessageId, OrderKey, Problem, Published, RecurringName, TopicName, content_type,
+    Code, Delivery, Durability, DurabilityTold, MessageId, OrderKey, Problem, Published, RecurringName,
+    TopicName, content_type,
 };
 
 use super::body::BodyBudget;
@@ -19,21 +19,18 @@ use super::media::Media;
 use super::{Http, json};
 use crate::relay::{
     Answered, Appended, Checked, ContentType, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload,
-    RecurringDraft, Scheduled, TimeToLive, UniqueKey, parse_fence, parse_last, parse_order_key, parse_topic,
+    RecurringDraft, Scheduled, TimeToLive, UniqueKey, parse_durability, parse_fence, parse_last,
+    parse_order_key, parse_topic,
 };
 
-/// The header that carries an idempotency key.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// The header that says which message must be the last of the topic.
-const EXPECTED_LAST: HeaderName = HeaderName::from_static("tidemill-expected-last");
-/// The header that carries an order key.
-const ORDER_KEY: HeaderName = HeaderName::from_static("tidemill-order-key");
-/// The header that carries a group and a unique key.
-const UNIQUE: HeaderName = HeaderName::from_static("tidemill-unique");
-/// The header that shows that the publisher holds a lock.
-const FENCE: HeaderName = HeaderName::from_static("tidemill-fence");
 /// The header that says that an answer is the first answer again.
 pub(super) const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
+
+pub(super) use headers::{
+    durability, expected_last, fence, idempotency_key, order_key, refuse_about, refuse_fence, unique,
+};
+
+mod headers;
 
 /// What the head of a publish of one message says.
 #[derive(Debug)]
@@ -70,10 +67,12 @@ pub(super) struct About {
     pub(super) unique: Option<UniqueKey>,
     /// What shows that the publisher holds a lock.
     pub(super) fence: Option<Fence>,
+    /// How durable it must be before the answer comes.
+    pub(super) durability: Option<Durability>,
 }
 
 /// The fields of a message that is published as JSON.
-pub(super) const FIELDS: [&str; 13] = [
+pub(super) const FIELDS: [&str; 14] = [
     "topic",
     "payload",
     "payload_text",
@@ -87,6 +86,7 @@ pub(super) const FIELDS: [&str; 13] = [
     "order_key",
     "unique",
     "fence",
+    "durability",
 ];
 
 /// Returns the message that a head and a body make, if `gate` lets its caller publish it.
@@ -101,7 +101,8 @@ pub(super) async fn read_message(
 ) -> Result<Checked, Failure> {
     let draft = match head.form {
         Form::Described => described(budget, body, head.key),
-        Form::Payload(topic, media, About { ttl, metadata, delivery, order_key, unique, fence }) => {
+        Form::Payload(topic, media, about) => {
+            let About { ttl, metadata, delivery, order_key, unique, fence, durability } = about;
             let (key, expected_last) = (head.key, head.expected_last);
             payload(media, body).map(|payload| Draft {
                 topic,
@@ -114,6 +115,7 @@ pub(super) async fn read_message(
                 order_key,
                 unique,
                 fence,
+                durability,
             })
         }
     };
@@ -136,7 +138,12 @@ impl Http {
     /// Counts a message of so many bytes that was taken.
     pub(super) fn count_taken(&self, bytes: usize, taken: &Answered) {
         match taken {
-            Answered::Published(appended) => self.0.metrics.messages().published(bytes, appended.replayed),
+            Answered::Published(appended, durability) => {
+                self.0.metrics.messages().published(bytes, appended.replayed);
+                if durability.is_some() {
+                    self.0.metrics.messages().durable();
+                }
+            }
             Answered::Scheduled(scheduled) => self.0.metrics.schedules().scheduled(scheduled.replayed),
         }
     }
@@ -148,9 +155,13 @@ impl Http {
 }
 
 /// Returns the body of the answer to a publish.
-pub(super) fn published(topic: &TopicName, appended: &Appended) -> Vec<u8> {
-    let published =
-        Published { message_id: appended.id, topic: topic.clone(), timestamp: appended.timestamp };
+pub(super) fn published(
+    topic: &TopicName,
+    appended: &Appended,
+    durability: Option<DurabilityTold>,
+) -> Vec<u8> {
+    let (message_id, timestamp) = (appended.id, appended.timestamp);
+    let published = Published { message_id, topic: topic.clone(), timestamp, durability };
     // Room for the longest names of the common kind, so that the text is written without growing.
     let mut body = Vec::with_capacity(128 + topic.as_str().len());
     let written = serde_json::to_writer(&mut body, &published);
@@ -233,8 +244,22 @@ fn described(budget: &BodyBudget, body: &Bytes, key: Option<IdempotencyKey>) -> 
 pub(super) fn draft(
     budget: &BodyBudget,
     body: &Bytes,
-    [topic, payload, text, base64, kind, metadata, ttl, delay, at, last, order_key, unique, fence]: [Option<&RawValue>;
-        13],
+    [
+        topic,
+        payload,
+        text,
+        base64,
+        kind,
+        metadata,
+        ttl,
+        delay,
+        at,
+        last,
+        order_key,
+        unique,
+        fence,
+        durability,
+    ]: [Option<&RawValue>; FIELDS.len()],
     key: Option<IdempotencyKey>,
 ) -> Result<Draft, Failure> {
     let topic = json::string("topic", topic.ok_or_else(|| json::missing("topic"))?)?;
@@ -254,6 +279,7 @@ pub(super) fn draft(
         order_key: json::optional(order_key).map(read_order_key).transpose()?,
         unique: json::optional(unique).map(read_unique).transpose()?,
         fence: json::optional(fence).map(read_fence).transpose()?,
+        durability: json::optional(durability).map(read_durability).transpose()?,
     })
 }
 
@@ -309,6 +335,7 @@ pub(super) fn recurring_draft(
         order_key: json::optional(order_key).map(read_order_key).transpose()?,
         unique: None,
         fence: None,
+        durability: None,
     };
     Ok(RecurringDraft { name, cron, timezone, draft })
 }
@@ -319,6 +346,10 @@ fn read_last(raw: &RawValue) -> Result<MessageId, Failure> {
 
 fn read_order_key(raw: &RawValue) -> Result<OrderKey, Failure> {
     parse_order_key("order_key", json::string("order_key", raw)?.as_bytes())
+}
+
+fn read_durability(raw: &RawValue) -> Result<Durability, Failure> {
+    parse_durability("durability", &json::string("durability", raw)?)
 }
 
 fn read_fence(raw: &RawValue) -> Result<Fence, Failure> {
@@ -369,111 +400,6 @@ pub(super) fn described_payload(
             Ok(Payload::Member(member, bytes, ContentType::parse("content_type", kind)?))
         }
     }
-}
-
-/// Returns the idempotency key that the headers have.
-///
-/// # Errors
-/// There are two, or it is none.
-pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Failure> {
-    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
-    match (keys.next(), keys.next()) {
-        (None, _) => Ok(None),
-        (Some(key), None) => IdempotencyKey::parse("Idempotency-Key", key.as_bytes()).map(Some),
-        (Some(_), Some(_)) => Err(Problem::field("Idempotency-Key", "is there twice").into()),
-    }
-}
-
-/// Returns the message that must be the last of the topic, as the headers have it.
-///
-/// # Errors
-/// There are two, or it is none.
-pub(super) fn expected_last(headers: &HeaderMap) -> Result<Option<MessageId>, Failure> {
-    const FIELD: &str = "Tidemill-Expected-Last";
-    let mut ids = headers.get_all(EXPECTED_LAST).iter();
-    match (ids.next(), ids.next()) {
-        (None, _) => Ok(None),
-        // What is no text is no id either.
-        (Some(id), None) => parse_last(FIELD, id.to_str().unwrap_or_default()).map(Some),
-        (Some(_), Some(_)) => Err(Problem::field(FIELD, "is there twice").into()),
-    }
-}
-
-/// Returns the order key that the headers have.
-///
-/// # Errors
-/// There are two, or it is none.
-pub(super) fn order_key(headers: &HeaderMap) -> Result<Option<OrderKey>, Failure> {
-    const FIELD: &str = "Tidemill-Order-Key";
-    let mut keys = headers.get_all(ORDER_KEY).iter();
-    match (keys.next(), keys.next()) {
-        (None, _) => Ok(None),
-        (Some(key), None) => parse_order_key(FIELD, key.as_bytes()).map(Some),
-        (Some(_), Some(_)) => Err(Problem::field(FIELD, "is there twice").into()),
-    }
-}
-
-/// Returns the group and the unique key that the headers have.
-///
-/// # Errors
-/// There are two, or it is none.
-pub(super) fn unique(headers: &HeaderMap) -> Result<Option<UniqueKey>, Failure> {
-    const FIELD: &str = "Tidemill-Unique";
-    let mut values = headers.get_all(UNIQUE).iter();
-    let value = match (values.next(), values.next()) {
-        (None, _) => return Ok(None),
-        (Some(value), None) => value,
-        (Some(_), Some(_)) => return Err(Problem::field(FIELD, "is there twice").into()),
-    };
-    match value.to_str().ok().and_then(|text| text.split_once('/')) {
-        Some((group, key)) => UniqueKey::parse(FIELD, group, key.as_bytes()).map(Some),
-        None => Err(Problem::field(FIELD, "must be a group and a key, as in `workers/invoice-7`").into()),
-    }
-}
-
-/// Returns the fence that the headers have.
-///
-/// # Errors
-/// There are two, or it is none.
-pub(super) fn fence(headers: &HeaderMap) -> Result<Option<Fence>, Failure> {
-    const FIELD: &str = "Tidemill-Fence";
-    let mut fences = headers.get_all(FENCE).iter();
-    match (fences.next(), fences.next()) {
-        (None, _) => Ok(None),
-        // What is no text is no fence either.
-        (Some(fence), None) => parse_fence(FIELD, fence.to_str().unwrap_or_default()).map(Some),
-        (Some(_), Some(_)) => Err(Problem::field(FIELD, "is there twice").into()),
-    }
-}
-
-/// Checks that no fence is shown where none is heeded; `why` says why, and what to do.
-///
-/// # Errors
-/// There is one: whoever shows it relies on it.
-pub(super) fn refuse_fence(headers: &HeaderMap, why: &str) -> Result<(), Failure> {
-    if headers.contains_key(FENCE) {
-        return Err(Problem::field("Tidemill-Fence", format_args!("is not heeded here: {why}")).into());
-    }
-    Ok(())
-}
-
-/// Checks that the headers do not say what the body has a place for.
-///
-/// # Errors
-/// They do.
-pub(super) fn refuse_about(headers: &HeaderMap) -> Result<(), Failure> {
-    for (header, name, field) in [
-        (EXPECTED_LAST, "Tidemill-Expected-Last", "expected_last"),
-        (ORDER_KEY, "Tidemill-Order-Key", "order_key"),
-        (UNIQUE, "Tidemill-Unique", "unique"),
-        (FENCE, "Tidemill-Fence", "fence"),
-    ] {
-        if headers.contains_key(header) {
-            let rule = format!("is for a body that is the payload itself; write `{field}` into this one");
-            return Err(Problem::field(name, rule).into());
-        }
-    }
-    Ok(())
 }
 
 /// Returns the failure of a body with more messages than one request may have.

@@ -136,7 +136,7 @@ mod tests {
     use crate::http::HttpOptions;
     use crate::limits::{Entrance, Kept, Limits, TrustedProxies};
     use crate::metrics::Metrics;
-    use crate::relay::{PresenceOptions, Relay, RelayOptions, TakesAway, test_policy};
+    use crate::relay::{Durabilities, PresenceOptions, Relay, RelayOptions, TakesAway, test_policy};
     use crate::storage::test_storage;
 
     /// A request for each operation that would do something: its method and pattern, the query and body.
@@ -287,6 +287,7 @@ mod tests {
             live_bytes_max: 1 << 20,
             live_topics_max: 100,
             topic_auto_create: true,
+            durability: Durabilities::default(),
             policy: test_policy(),
             retention: None,
             features: Features::all(),

@@ -10,6 +10,7 @@ use super::registry::Registry;
 
 const PUBLISHED: &str = "tidemill_messages_published_total";
 const PUBLISHED_BYTES: &str = "tidemill_messages_published_bytes_total";
+const DURABLE: &str = "tidemill_messages_durable_total";
 const REJECTED: &str = "tidemill_messages_rejected_total";
 const SERVED: &str = "tidemill_messages_served_total";
 
@@ -18,6 +19,7 @@ pub struct Messages {
     accepted: Counter,
     replayed: Counter,
     accepted_bytes: Counter,
+    durable: Counter,
     served: Counter,
     rejected: HashMap<Code, Counter>,
 }
@@ -26,6 +28,11 @@ impl Messages {
     pub(super) fn new(registry: &Registry) -> Self {
         registry.describe_counter(PUBLISHED, None, "Messages kept, and repeats answered from their key");
         registry.describe_counter(PUBLISHED_BYTES, Some(Unit::Bytes), "Bytes of payload and metadata kept");
+        registry.describe_counter(
+            DURABLE,
+            None,
+            "Messages that were as durable as was asked when they were answered, where that is more than accepted",
+        );
         registry.describe_counter(REJECTED, None, "Messages refused, by the code of the problem");
         registry.describe_counter(SERVED, None, "Messages served over HTTP: in pages, one by one, and live");
         let published = |result| registry.counter(PUBLISHED, &[("result", result)]);
@@ -34,6 +41,7 @@ impl Messages {
             accepted: published("accepted"),
             replayed: published("replayed"),
             accepted_bytes: registry.counter(PUBLISHED_BYTES, &[]),
+            durable: registry.counter(DURABLE, &[]),
             served: registry.counter(SERVED, &[]),
             rejected: Code::ALL.iter().map(rejected).collect(),
         }
@@ -47,6 +55,11 @@ impl Messages {
             self.accepted.increment(1);
             self.accepted_bytes.increment(bytes as u64);
         }
+    }
+
+    /// Counts a message that was as durable as was asked.
+    pub fn durable(&self) {
+        self.durable.increment(1);
     }
 
     /// Counts a message that was refused.

@@ -60,10 +60,18 @@ impl Node {
         registry.describe_counter(REPLICA_PAGES, None, "Pages of history that were read from replicas");
         registry.describe_gauge(PING, Some(Unit::Seconds), "What a ping of the backend took");
         registry.describe_gauge(USED, Some(Unit::Bytes), "Memory that the backend uses");
-        registry.describe_gauge(SERVER_UP, None, "1 where this server of a cluster can be reached, else 0");
-        registry.describe_gauge(SERVER_WRITES, None, "1 where this server of a cluster takes messages");
+        registry.describe_gauge(
+            SERVER_UP,
+            None,
+            "1 where this one of several servers can be reached, else 0",
+        );
+        registry.describe_gauge(SERVER_WRITES, None, "1 where this one of several servers takes messages");
         registry.describe_gauge(SERVER_SLOTS, None, "Slots of the cluster that this server has");
-        registry.describe_gauge(SERVER_USED, Some(Unit::Bytes), "Memory that this server of a cluster uses");
+        registry.describe_gauge(
+            SERVER_USED,
+            Some(Unit::Bytes),
+            "Memory that this one of several servers uses",
+        );
         registry.describe_gauge(LIMIT, Some(Unit::Bytes), "Memory that the backend may use");
         let text =
             "When the certificate that clients are shown expires, in seconds since the beginning of 1970";
@@ -119,7 +127,9 @@ impl Node {
             let of = |name| self.registry.gauge_of(name, vec![label.clone()]);
             of(SERVER_UP).set(flag(server.connected));
             of(SERVER_WRITES).set(flag(server.accepts_writes));
-            of(SERVER_SLOTS).set(f64::from(server.slots));
+            if let Some(slots) = server.slots {
+                of(SERVER_SLOTS).set(f64::from(slots));
+            }
             if let Some(bytes) = bytes(server.memory_used_bytes) {
                 of(SERVER_USED).set(bytes);
             }

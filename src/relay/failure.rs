@@ -4,11 +4,17 @@
 
 use std::fmt;
 
-use tidemill_proto::{BucketName, Code, IDEMPOTENCY_KEY_FIELD, MessageId, Problem, TopicName};
+use tidemill_proto::{
+    BucketName, Code, DurabilityTold, IDEMPOTENCY_KEY_FIELD, MessageId, Problem, TopicName,
+};
 
 use crate::access::Refused;
 use crate::limits::{Exceeded, Over, Turned};
 use crate::storage::{GROUPS_MAX, LIMIT_POLICIES_MAX, StorageError};
+
+mod problems;
+
+use problems::{fenced, indeterminate};
 
 /// Why the relay did not do what it was asked.
 #[derive(Debug)]
@@ -87,6 +93,11 @@ impl Failure {
 
     pub(super) fn publish(error: StorageError, keyed: bool, topic: &TopicName) -> Self {
         Self::from_storage(error, Call::Publish { keyed }, Some(topic))
+    }
+
+    /// Returns the failure of a publish that is kept, and not as durable as was asked.
+    pub(super) fn not_reached(id: MessageId, told: DurabilityTold, keyed: bool) -> Self {
+        problems::not_reached(id, told, keyed).into()
     }
 
     pub(super) fn change(error: StorageError, topic: &TopicName) -> Self {
@@ -310,49 +321,27 @@ impl Failure {
                     "topic `{name}` has as much as it may (its `max_messages` or `max_bytes`) and refuses what comes then; nothing was kept. With `keep_until_acked` the messages stay until every group has acknowledged them: `tidemill groups list {name}` tells which has not"
                 ),
             ),
+            StorageError::Undurable(why) => Problem {
+                field: Some("durability".to_owned()),
+                ..Problem::new(
+                    Code::DurabilityUnsupported,
+                    format!(
+                        "this relay's storage cannot make the message as durable as was asked: {why}; nothing was kept"
+                    ),
+                )
+            },
+            StorageError::TooFewReplicas { asked, connected } => Problem::new(
+                Code::TooFewReplicas,
+                format!(
+                    "the message is to reach {asked} replicas, and {connected} are connected to the server of topic `{name}`; nothing was kept, try again, or ask for less"
+                ),
+            ),
             StorageError::KeyReused => Problem::new(
                 Code::KeyReused,
                 "the idempotency key was used for another message of this topic; use a new key for a new message",
             ),
         };
         Self(Box::new(Inner { problem, cause: Some(error), exceeded: None }))
-    }
-}
-
-fn indeterminate(call: Call) -> Problem {
-    match call {
-        Call::Read => Problem::new(
-            Code::StorageTimeout,
-            "the storage did not answer in time; reading again does no harm",
-        ),
-        Call::Publish { keyed: false } => Problem::new(
-            Code::OutcomeUnknown,
-            "the storage did not answer in time, so the message may have been kept or not; to be able to retry without a possible copy, publish with an `Idempotency-Key`",
-        ),
-        Call::Publish { keyed: true } => {
-            let mut problem = Problem::new(
-                Code::OutcomeUnknown,
-                "the storage did not answer in time, so the message may have been kept or not; retry under the same key, it is then kept once",
-            );
-            problem.retryable = true;
-            problem
-        }
-        Call::Keys { keyed: false } => Problem::new(
-            Code::OutcomeUnknown,
-            "the storage did not answer in time, so the change may have been made or not; read the key, or, to be able to retry, send an `Idempotency-Key` or `If-Match`",
-        ),
-        Call::Keys { keyed: true } => {
-            let mut problem = Problem::new(
-                Code::OutcomeUnknown,
-                "the storage did not answer in time, so the change may have been made or not; retry under the same key, it is then made once",
-            );
-            problem.retryable = true;
-            problem
-        }
-        Call::Change => Problem::new(
-            Code::OutcomeUnknown,
-            "the storage did not answer in time, so the change may have been made or not; look at what was to be changed, and repeat the change where it is missing",
-        ),
     }
 }
 
@@ -449,16 +438,6 @@ impl fmt::Display for Chain<'_> {
         }
         Ok(())
     }
-}
-
-/// Returns the problem of a fence against which this one stands, if there is one; nothing was so.
-fn fenced(against: Option<MessageId>, nothing_was: &str) -> Problem {
-    let why = against.map_or_else(
-        || "the fence is of a lock that nobody holds now, or that guards something else".to_owned(),
-        |against| format!("the fence is not that of who holds the lock: fence `{against}` stands against it"),
-    );
-    let detail = format!("{why}; nothing was {nothing_was}, acquire the lock anew");
-    Problem { fence: against, ..Problem::new(Code::Fenced, detail) }
 }
 
 #[cfg(test)]

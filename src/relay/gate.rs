@@ -189,9 +189,9 @@ mod tests {
     use crate::features::Features;
     use crate::limits::Kept;
     use crate::relay::{
-        Absent, Answered, BucketSettings, Draft, JsonText, KeyChangeDraft, KeyCondition, KeyDraft, NoOutlet,
-        PageRequest, Payload, PresenceOptions, RecurringDraft, RelayOptions, Start, TakesAway, TrimTo,
-        test_policy,
+        Absent, Answered, BucketSettings, Draft, Durabilities, JsonText, KeyChangeDraft, KeyCondition,
+        KeyDraft, NoOutlet, PageRequest, Payload, PresenceOptions, RecurringDraft, RelayOptions, Start,
+        TakesAway, TrimTo, test_policy,
     };
     use crate::storage::test_storage;
 
@@ -203,6 +203,7 @@ mod tests {
             live_bytes_max: 1 << 20,
             live_topics_max: 100,
             topic_auto_create: true,
+            durability: Durabilities::default(),
             policy: test_policy(),
             retention: None,
             features: Features::all(),
@@ -226,6 +227,7 @@ mod tests {
         let body = Bytes::from_static(b"1");
         let payload = Payload::Json(JsonText::parse(&body, &body).expect("a number"), None);
         Draft {
+            durability: None,
             topic: topic.clone(),
             payload,
             metadata: None,
@@ -267,7 +269,7 @@ mod tests {
             Ok(checked) => {
                 let admitted = gate.admit(checked).await.expect("nothing is limited");
                 gate.publish(admitted).await.map(|taken| match taken {
-                    Answered::Published(appended) => appended.id,
+                    Answered::Published(appended, _) => appended.id,
                     Answered::Scheduled(_) => panic!("it is not for later"),
                 })
             }

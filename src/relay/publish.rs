@@ -5,14 +5,16 @@ use std::time::Duration;
 use tidemill_proto::limits::{IDEMPOTENCY_KEY_BYTES_MAX, METADATA_BYTES_MAX, TTL_SECONDS_MAX};
 use tidemill_proto::locks::Fence;
 use tidemill_proto::work::GroupName;
-use tidemill_proto::{Delivery, MessageId, OrderKey, Problem, Timestamp, TopicName};
+use tidemill_proto::{
+    Delivery, Durability, DurabilityTold, MessageId, OrderKey, Problem, Timestamp, TopicName,
+};
 
 use super::fingerprint::fingerprint;
 use super::payload::{BytesRule, Payload, check_readable};
 use super::{Appended, Failure, Gate, JsonText, Scheduled};
 use crate::access::Verb;
 use crate::features::Feature;
-use crate::storage::{Body, Idempotency, NewMessage, NewSchedule, StorageError, Unique};
+use crate::storage::{Body, Idempotency, NewMessage, NewSchedule, Pledge, StorageError, Unique};
 
 /// A message as a publisher sent it: its parts are well-formed, the rules are not yet checked.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub struct Draft {
     pub unique: Option<UniqueKey>,
     /// What shows that the publisher holds a lock.
     pub fence: Option<Fence>,
+    /// How durable it must be before its publisher is answered; `None` for what is set for its topic.
+    pub durability: Option<Durability>,
 }
 
 /// A group, and a key of which one message at a time may wait or be worked on in it: as an [`IdempotencyKey`], 1 to
@@ -81,6 +85,14 @@ pub fn parse_last(field: &str, text: &str) -> Result<MessageId, Failure> {
 /// It is none.
 pub fn parse_order_key(field: &str, bytes: &[u8]) -> Result<OrderKey, Failure> {
     OrderKey::parse_bytes(bytes).map_err(|error| Problem::field(field, error).into())
+}
+
+/// Parses a durability; `field` is what the publisher called it.
+///
+/// # Errors
+/// It is none.
+pub fn parse_durability(field: &str, text: &str) -> Result<Durability, Failure> {
+    Durability::parse(text).map_err(|error| Problem::field(field, error).into())
 }
 
 /// How long a message is served, in seconds: 1 to [`TTL_SECONDS_MAX`].
@@ -152,6 +164,7 @@ pub struct Checked {
     message: NewMessage,
     /// When it is published, if that is not now, and how long it is then served.
     later: Option<(Delivery, Option<Duration>)>,
+    durability: Durability,
 }
 
 impl Checked {
@@ -177,8 +190,8 @@ impl Checked {
 /// What became of a publish.
 #[derive(Clone, Debug)]
 pub enum Answered {
-    /// The message is kept.
-    Published(Appended),
+    /// The message is kept; how durable it is, where more was asked for than that the storage has confirmed it.
+    Published(Appended, Option<DurabilityTold>),
     /// The message will be published.
     Scheduled(Scheduled),
 }
@@ -188,7 +201,7 @@ impl Answered {
     #[must_use]
     pub const fn is_replayed(&self) -> bool {
         match self {
-            Self::Published(appended) => appended.replayed,
+            Self::Published(appended, _) => appended.replayed,
             Self::Scheduled(scheduled) => scheduled.replayed,
         }
     }
@@ -196,7 +209,7 @@ impl Answered {
 
 /// A message that keeps every rule and is within the limits of its caller.
 #[derive(Debug)]
-pub struct Admitted(Checked);
+pub struct Admitted(Checked, Option<Pledge>);
 
 impl Admitted {
     /// Returns the topic.
@@ -242,6 +255,15 @@ impl Gate {
                 Some((delivery, draft.ttl.map(TimeToLive::duration)))
             }
         };
+        let durability = match draft.durability {
+            Some(_) if later.is_some() => {
+                let rule = "cannot stand beside `delay` and `deliver_at`: what waits for later is kept as the storage confirms it";
+                return Err(Problem::field("durability", rule).into());
+            }
+            Some(asked) => asked,
+            None if later.is_some() => Durability::ACCEPTED,
+            None => relay.options.durability.of(&draft.topic),
+        };
         if let Some(fence) = &draft.fence {
             self.check_fence_of_message(fence, later.is_some(), draft.unique.is_some())?;
         }
@@ -273,14 +295,15 @@ impl Gate {
             owner: self.caller().owner().map(Into::into),
             policy: relay.options.policy,
         };
-        Ok(Checked { message, later })
+        Ok(Checked { message, later, durability })
     }
 
     /// Counts a message among what its caller may publish, and its topic among those that it may make, where it is
-    /// new. It waits only where the storage has to be asked what is left, or whether the topic is there.
+    /// new. It waits only where the storage has to be asked what is left, whether the topic is there, or how durable the
+    /// message can be.
     ///
     /// # Errors
-    /// The caller has published too much, or made too many topics: `rate_limited`; or its topic keeps as many bytes as
+    /// The storage cannot make the message as durable as was asked, or not now; the caller has published too much, or made too many topics: `rate_limited`; or its topic keeps as many bytes as
     /// it may, with others: `storage_full`.
     pub async fn admit(&self, message: Checked) -> Result<Admitted, Failure> {
         self.relay().kept.check(message.topic())?;
@@ -288,7 +311,14 @@ impl Gate {
         if message.message.create_topic && self.meter().counts_topics() {
             self.admit_topic(message.topic()).await?;
         }
-        Ok(Admitted(message))
+        let pledge = if message.durability.is_accepted() {
+            None
+        } else {
+            let (topic, keyed) = (message.topic(), message.message.idempotency.is_some());
+            let pledge = self.relay().storage.durable.pledge(topic, message.durability).await;
+            Some(pledge.map_err(|error| Failure::publish(error, keyed, topic))?)
+        };
+        Ok(Admitted(message, pledge))
     }
 
     /// Counts a topic that is about to be made, if it is not there.
@@ -304,7 +334,7 @@ impl Gate {
 
     /// Counts a recurring message as one that is published, and returns it.
     pub(super) async fn admit_recurring(&self, message: Checked) -> Result<NewMessage, Failure> {
-        let Admitted(checked) = self.admit(message).await?;
+        let Admitted(checked, _) = self.admit(message).await?;
         Ok(checked.message)
     }
 
@@ -318,8 +348,8 @@ impl Gate {
     ///
     /// # Cancel safety
     /// Not cancel-safe: when the future is dropped, the message may have been kept.
-    pub async fn publish(&self, Admitted(message): Admitted) -> Result<Answered, Failure> {
-        let Checked { message, later } = message;
+    pub async fn publish(&self, Admitted(message, pledge): Admitted) -> Result<Answered, Failure> {
+        let Checked { message, later, .. } = message;
         let topic = message.topic.clone();
         let keyed = message.idempotency.is_some();
         let result = match later {
@@ -329,7 +359,7 @@ impl Gate {
                     .into_iter()
                     .next()
                     .expect("an append answers for each message")
-                    .map(Answered::Published)
+                    .map(|appended| Answered::Published(appended, None))
             }
             Some((delivery, ttl)) => {
                 let results = self.schedule(vec![NewSchedule { message, delivery, ttl }]).await;
@@ -340,7 +370,34 @@ impl Gate {
                     .map(Answered::Scheduled)
             }
         };
-        result.map_err(|error| Failure::publish(error, keyed, &topic))
+        let mut result = [result.map_err(|error| Failure::publish(error, keyed, &topic))];
+        if let Some(pledge) = pledge {
+            self.reach(&mut result, vec![(0, keyed, pledge)]).await;
+        }
+        let [result] = result;
+        result
+    }
+
+    /// Waits until those of messages with pledges, each with its place, are as durable as was asked, and says that of them;
+    /// what is not in time is a failure.
+    async fn reach(&self, results: &mut [Result<Answered, Failure>], pledges: Vec<(usize, bool, Pledge)>) {
+        let (mut kept, mut asked) = (Vec::with_capacity(pledges.len()), Vec::with_capacity(pledges.len()));
+        for (place, keyed, pledge) in pledges {
+            if results[place].is_ok() {
+                kept.push((place, keyed));
+                asked.push(pledge);
+            }
+        }
+        let reached = self.relay().storage.durable.reach(&asked).await;
+        for (((place, keyed), pledge), reached) in kept.into_iter().zip(asked).zip(reached) {
+            let Ok(Answered::Published(appended, told)) = &mut results[place] else { continue };
+            let durability = DurabilityTold { asked: pledge.asked, reached };
+            if durability.is_reached() {
+                *told = Some(durability);
+            } else {
+                results[place] = Err(Failure::not_reached(appended.id, durability, keyed));
+            }
+        }
     }
 
     /// Publishes messages, in this order, and returns a result for each. Each succeeds or fails alone.
@@ -353,12 +410,15 @@ impl Gate {
     pub async fn publish_all(&self, messages: Vec<Admitted>) -> Vec<Result<Answered, Failure>> {
         let asked: Vec<_> = messages
             .iter()
-            .map(|Admitted(Checked { message, later })| {
+            .map(|Admitted(Checked { message, later, .. }, _)| {
                 (message.topic.clone(), message.idempotency.is_some(), later.is_some())
             })
             .collect();
         let (mut now, mut later) = (Vec::with_capacity(messages.len()), Vec::new());
-        for Admitted(checked) in messages {
+        let mut pledges = Vec::new();
+        for (place, Admitted(checked, pledge)) in messages.into_iter().enumerate() {
+            let keyed = checked.message.idempotency.is_some();
+            pledges.extend(pledge.map(|pledge| (place, keyed, pledge)));
             match checked.later {
                 None => now.push(checked.message),
                 Some((delivery, ttl)) => {
@@ -379,12 +439,16 @@ impl Gate {
             let result: Option<Result<Answered, StorageError>> = if is_for_later {
                 waiting.next().map(|result| result.map(Answered::Scheduled))
             } else {
-                published.next().map(|result| result.map(Answered::Published))
+                published.next().map(|result| result.map(|appended| Answered::Published(appended, None)))
             };
             let result = result.expect("there are as many as were asked");
             result.map_err(|error| Failure::publish(error, keyed, &topic))
         };
-        asked.into_iter().map(explain).collect()
+        let mut results: Vec<_> = asked.into_iter().map(explain).collect();
+        if !pledges.is_empty() {
+            self.reach(&mut results, pledges).await;
+        }
+        results
     }
 }
 

@@ -68,7 +68,7 @@ impl StorageAdministration {
     pub async fn open(settings: &Settings) -> Result<Self, WiringError> {
         let clock = Clock::system();
         let Opened { backend, storage } = backends::open(NodeId::new(random()), settings, &clock)?;
-        backend.ready(Duration::from_millis(settings.valkey_connect_timeout_ms)).await;
+        backend.ready(Duration::from_millis(settings.servers.valkey_connect_timeout_ms)).await;
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let (options, sessions) = (AccessOptions::open(), Sessions::new(stop.clone()));
         let access = Access::start(options, &storage, clock, sessions, &tracker, &stop);

@@ -21,7 +21,7 @@ use crate::config::{ApplicationLimitsAway, ConfigError, Origins, Settings};
 use crate::features::Feature;
 use crate::http::{HttpOptions, OwnUrl, STREAM_TOPICS_MAX};
 use crate::metrics::Metrics;
-use crate::relay::{PresenceOptions, RelayOptions, TakesAway};
+use crate::relay::{Durabilities, PresenceOptions, RelayOptions, TakesAway};
 use crate::storage::{Backend, Opened, Storage, Unfit};
 use crate::ws::WsOptions;
 
@@ -69,14 +69,15 @@ impl Node {
         // Made here alone, and handed down to whoever says which node it is.
         let node = NodeId::new(random());
         let Opened { backend, storage } = backends::open(node, settings, &clock)?;
-        if settings.strict {
-            backend.ready(Duration::from_millis(settings.valkey_connect_timeout_ms)).await;
-            backend.examine(true).await?;
+        // Servers that topics are placed on must stand alone.
+        if settings.strict || settings.servers.valkey_placement.is_some() {
+            backend.ready(Duration::from_millis(settings.servers.valkey_connect_timeout_ms)).await;
+            backend.examine(settings.strict).await?;
         }
         let (access, first) = (settings.access_options()?, settings.first_administrator()?);
         // Whom it knows is told, and who is to administer the relay is kept, by a storage that is there.
         if access.mode == Mode::Closed {
-            backend.ready(Duration::from_millis(settings.valkey_connect_timeout_ms)).await;
+            backend.ready(Duration::from_millis(settings.servers.valkey_connect_timeout_ms)).await;
         }
         if access.mode == Mode::Closed && first.is_none() {
             match standing(settings, &storage, &clock).await {
@@ -167,7 +168,7 @@ pub async fn explain_access(settings: &Settings) -> Result<Result<String, String
     }
     let clock = Clock::system();
     let Opened { backend, storage } = backends::open(NodeId::new(random()), settings, &clock)?;
-    backend.ready(Duration::from_millis(settings.valkey_connect_timeout_ms)).await;
+    backend.ready(Duration::from_millis(settings.servers.valkey_connect_timeout_ms)).await;
     let standing = standing(settings, &storage, &clock).await;
     backend.close().await;
     if first.is_some() {
@@ -291,6 +292,7 @@ fn server_options(
             live_bytes_max: settings.live_bytes_max,
             live_topics_max: settings.live_topics_max,
             topic_auto_create: settings.topic_auto_create,
+            durability: durabilities(settings),
             policy: settings.topic_policy(),
             retention: settings.storage_limits().retention,
             features: settings.beside.features,
@@ -335,6 +337,15 @@ fn server_options(
         drain: Duration::from_millis(settings.drain_ms),
         sweep_interval: Duration::from_millis(settings.sweep_interval_ms),
     }
+}
+
+fn durabilities(settings: &Settings) -> Durabilities {
+    let topics = settings
+        .durability
+        .durability_topics
+        .as_ref()
+        .map_or_else(Vec::new, |rules| rules.as_slice().to_vec());
+    Durabilities { node: settings.durability.durability, topics }
 }
 
 fn takes_away(settings: &Settings) -> TakesAway {

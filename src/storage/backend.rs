@@ -9,9 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    AccessStore, BucketCopyStore, BucketStore, CopyStore, LeaseStore, LimitStore, LiveStore, LockStore,
-    MessageStore, RecordStore, RunStore, ScheduleStore, SeriesStore, TakeStore, TopicStore, Upkeep,
-    WorkStore,
+    AccessStore, BucketCopyStore, BucketStore, CopyStore, DurableStore, LeaseStore, LimitStore, LiveStore,
+    LockStore, MessageStore, RecordStore, RunStore, ScheduleStore, SeriesStore, TakeStore, TopicStore,
+    Upkeep, WorkStore,
 };
 
 /// What the process around a backend asks of it, besides its concerns.
@@ -52,6 +52,8 @@ impl Unfit {
 pub struct Storage {
     /// Messages.
     pub messages: Arc<dyn MessageStore>,
+    /// How durable messages are.
+    pub durable: Arc<dyn DurableStore>,
     /// Messages for later.
     pub schedules: Arc<dyn ScheduleStore>,
     /// Live readers.
@@ -91,6 +93,7 @@ impl Storage {
     pub fn new<B>(backend: Arc<B>) -> Self
     where
         B: MessageStore
+            + DurableStore
             + ScheduleStore
             + LiveStore
             + TopicStore
@@ -111,6 +114,7 @@ impl Storage {
     {
         Self {
             messages: backend.clone(),
+            durable: backend.clone(),
             schedules: backend.clone(),
             live: backend.clone(),
             topics: backend.clone(),
@@ -146,6 +150,7 @@ impl Opened {
     where
         B: Backend
             + MessageStore
+            + DurableStore
             + ScheduleStore
             + LiveStore
             + TopicStore

@@ -85,6 +85,18 @@ pub enum StorageError {
     /// Certainly no effect: the topic keeps as much as it may, and refuses what comes then.
     #[error("topic is full")]
     TopicFull,
+    /// Certainly no effect, and none until the backend is set otherwise: it cannot make messages as durable as was asked,
+    /// for this reason, which is a part of a sentence that operators may read.
+    #[error("messages cannot be as durable as was asked: {0}")]
+    Undurable(Box<str>),
+    /// Certainly no effect: fewer replicas are connected than messages are to reach.
+    #[error("messages are to reach {asked} replicas, and {connected} are connected")]
+    TooFewReplicas {
+        /// How many they are to reach.
+        asked: u8,
+        /// How many there are.
+        connected: u32,
+    },
     /// Certainly no effect: the idempotency key was used for another message.
     #[error("idempotency key belongs to another message")]
     KeyReused,
@@ -121,6 +133,10 @@ impl StorageError {
             Self::NotCompacted => Self::NotCompacted,
             Self::Closed => Self::Closed,
             Self::Cancelled(reason) => Self::Cancelled(reason.clone()),
+            Self::Undurable(why) => Self::Undurable(why.clone()),
+            Self::TooFewReplicas { asked, connected } => {
+                Self::TooFewReplicas { asked: *asked, connected: *connected }
+            }
             Self::KeyReused => Self::KeyReused,
         }
     }

@@ -17,6 +17,7 @@
 //! | `leases` | what is kept alive together |
 //! | `schedules` | what waits for later in one topic |
 //! | `bucket`, `buckets` | a bucket of keys; buckets behind the lock |
+//! | `durable` | that nothing is durable here |
 //! | `runs` | how a topic ends |
 //! | `copying` | how a topic is told to another storage, or taken over |
 //! | `topics` | all topics and buckets, and the two budgets of bytes: of messages, and of idempotency keys |
@@ -60,6 +61,7 @@ mod bucket;
 mod buckets;
 mod copied_buckets;
 mod copying;
+mod durable;
 mod group;
 mod keys;
 mod latest;

@@ -5,7 +5,8 @@
 //! | `routing` | the contract, answered by the shard of a topic or by all |
 //! | `target`, `options` | which server, and the bounds |
 //! | `keys`, `slots` | the name of everything in the server; its part of a cluster |
-//! | `cluster` | several servers that are one: which has what |
+//! | `homes` | what tells which of several servers has something |
+//! | `cluster` | several servers: which has what |
 //! | `resolver`, `finding` | which server is dialled for a target; where that is not told by the target alone |
 //! | `login` | as whom, and a password that changes |
 //! | `connect`, `connection`, `supervised` | connections, and looking after them |
@@ -14,8 +15,10 @@
 //! | `lanes` | appends: queueing, and when a pipeline is sent |
 //! | `pipeline` | what lanes ask of whoever sends, and what comes back |
 //! | `sending` | appends as requests, replies as outcomes |
+//! | `waits` | waiting until what was written is on the disk, or with replicas |
 //! | `messages`, `entry` | pages of messages; the form of an entry |
 //! | `reads`, `facts` | asking for entries, and for what the server knows beside them |
+//! | `info` | what the server tells of itself, as text |
 //! | `replica` | pages of history from a replica |
 //! | `live` | tails and changes, for live readers |
 //! | `doorbell`, `notice` | hints between nodes; one of them as text |
@@ -41,31 +44,36 @@
 //! | `scripts` | steps that must be one |
 //! | `failure` | the server's errors, turned into the contract's |
 //! | `health`, `rights`, `check` | what the server tells of itself; what its user lacks; the self-test |
+//! | `warned` | what is said of several servers |
 //!
 //! # Two roads
 //! Messages pass over connections of our own, one for each kind of work, so that none stands behind another's: `publish`
 //! for appends alone, `read` for what live readers ask, `page` for what may be large, `work` for groups and indexes, and `doorbell`
 //! for Pub/Sub. That is the data plane. Everything else (to make, describe, delete and trim topics, sweeps,
 //! lists, counts, health, the self-test) goes over `change`, a client of the library: the control plane. A
-//! node has these six connections to a server, and where it is asked for one to a replica. With its lanes and its doorbell they are a shard. A server that stands
-//! alone is one shard, of a cluster each primary is one.
+//! node has these six connections to a server, one to a replica where it is to read from there, and one for each durability
+//! beyond what the server confirms that was asked for. With its lanes and its doorbell they are a shard. A server that stands
+//! alone is one shard, and so is each of several, or each primary of a cluster.
 //!
 //! **Invariant:** the client library is named by the control plane alone: `control`, `connect`, `topics`,
 //! `trim`, `sweep`, `access`, `records`, `limits`, `tickets`, `health`, `check`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidemill_proto::{BucketName, NodeId, TopicName};
+use tidemill_proto::NodeId;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use cluster::others::Others;
 use cluster::places::Places;
 use cluster::seat::Seat;
 use connection::{Connection, Work};
+use homes::Lives;
 use supervised::Supervised;
 
 use crate::clock::Clock;
@@ -89,7 +97,9 @@ mod facts;
 mod failure;
 mod finding;
 mod health;
+mod homes;
 mod index;
+mod info;
 mod kept;
 mod keys;
 mod lanes;
@@ -133,10 +143,12 @@ mod topics;
 mod trim;
 mod trimming;
 mod waiting_body;
+mod waits;
+mod warned;
 mod work;
 
 pub use login::{Login, PasswordFile};
-pub use options::{KeyForm, ValkeyOptions};
+pub use options::{KeyForm, Placed, ValkeyOptions};
 pub use resolver::{Address, Resolver};
 pub use target::{Target, TargetError};
 pub use tidemill_tls::ClientIdentity;
@@ -153,8 +165,8 @@ pub struct Valkey {
 #[derive(Debug)]
 struct Shard {
     target: Target,
-    /// In a cluster, where it is served now.
-    seat: Option<Arc<Seat>>,
+    /// What it knows of the others, where there are several.
+    others: Option<Others>,
     options: ValkeyOptions,
     keys: keys::Keys,
     limits: StorageLimits,
@@ -174,6 +186,7 @@ struct Shard {
     /// When topics are trimmed behind what is acknowledged.
     acknowledged: trimming::Countdowns,
     calls: calls::Calls,
+    waits: waits::Waits,
     doorbell: Arc<doorbell::Doorbell>,
     waiting: schedules::Waiting,
     kept_health: Mutex<Option<(Instant, Condition)>>,
@@ -184,9 +197,13 @@ impl Valkey {
     #[must_use]
     pub fn connect(node: NodeId, options: ValkeyOptions, limits: StorageLimits, clock: Clock) -> Arc<Self> {
         let (tracker, token) = (TaskTracker::new(), CancellationToken::new());
+        let found = |placed: &Placed| (placed.topics.clone(), finding::found(options.of_placed(placed)));
+        let beside: Vec<_> = options.placed.iter().map(found).collect();
         let options = finding::found(options);
-        tracker.spawn(token.clone().run_until_cancelled_owned(finding::follow(options.clone())));
-        let places = Places::start(node, options, limits, clock, &tracker, &token);
+        for server in std::iter::once(&options).chain(beside.iter().map(|(_, options)| options)) {
+            tracker.spawn(token.clone().run_until_cancelled_owned(finding::follow(server.clone())));
+        }
+        let places = Places::start(node, (options, beside), limits, clock, &tracker, &token);
         Arc::new(Self { places, tracker, token })
     }
 
@@ -196,20 +213,16 @@ impl Valkey {
     }
 }
 
-/// Returns the slot of a topic, or of the log of a bucket.
-fn slot_of_topic(topic: &TopicName) -> u16 {
-    slots::slot_of_tag(topic.as_str().as_bytes())
-}
-
-/// Returns the slot of a bucket.
-fn slot_of_bucket(bucket: &BucketName) -> u16 {
-    slot_of_topic(&TopicName::log_of(bucket))
-}
-
-/// Does something at the shard of a slot, and again where it is found to live at another by then.
+/// Does something at the shard of what it is about, or at any, and again where that is found to live at another by then.
 macro_rules! at {
-    ($self:expr, $slot:expr, $shard:ident => $operation:expr) => {{
-        let mut tries = $self.places.tries($slot);
+    ($self:expr, $what:expr, $shard:ident => $operation:expr) => {
+        at!(in $self.places.tries(Some($self.places.home_of($what))), $shard => $operation)
+    };
+    ($self:expr, $shard:ident => $operation:expr) => {
+        at!(in $self.places.tries(None), $shard => $operation)
+    };
+    (in $tries:expr, $shard:ident => $operation:expr) => {{
+        let mut tries = $tries;
         loop {
             let $shard = match tries.shard() {
                 Ok(shard) => shard,
@@ -232,7 +245,7 @@ impl Shard {
     fn connect(
         node: NodeId,
         options: ValkeyOptions,
-        seat: Option<Arc<Seat>>,
+        others: Option<Others>,
         limits: StorageLimits,
         clock: Clock,
         tracker: &TaskTracker,
@@ -253,23 +266,24 @@ impl Shard {
         let replica = options.reads_replicas.then(|| replica_of(&read, &options, &weights, tracker, token));
         let (read, page) = (reads(read), reads(page));
         let keys = keys::Keys::new(options.key_form);
+        let seat = others.as_ref().and_then(Others::seat).cloned();
         let doorbell = Arc::new(doorbell::Doorbell::new(node, keys, options.target.database, seat.clone()));
         tracker.spawn(doorbell.clone().keep(options.clone(), token.clone()));
-        let indexes = Arc::new(index::Indexes::new(&work, seat.as_ref(), keys));
+        let indexes = Arc::new(index::Indexes::new(&work, others.as_ref(), keys));
         let (max, bell) = (limits.topics_max, doorbell.clone());
         let creator = topics::Creator::new(change.clone(), indexes.clone(), bell, keys, max);
         let window = limits.idempotency_window;
-        let at = seat.clone();
-        let sender =
-            sending::Sender::new(publish.clone(), creator, doorbell.clone(), keys, clock.clone(), window, at);
+        let (bell, time) = (doorbell.clone(), clock.clone());
+        let sender = sending::Sender::new(publish.clone(), creator, bell, keys, time, window, seat);
         let losing = losing::Losing::new(publish.clone(), doorbell.clone(), keys, sender.acked());
         tracker.spawn(token.clone().run_until_cancelled_owned(losing.watch()));
         let (refusing, sender) = (sender.refusing(), Arc::new(sender));
         let lanes = lanes::Lanes::start(&sender, &options, tracker, token);
         let calls = calls::Calls::start(work, options.timeout, tracker, token);
+        let waits = waits::Waits::new(publish.clone(), &options, tracker, token);
         Self {
             target: options.target.clone(),
-            seat,
+            others,
             keys,
             limits,
             clock,
@@ -286,6 +300,7 @@ impl Shard {
             refusing,
             acknowledged: trimming::Countdowns::new(),
             calls,
+            waits,
             doorbell,
             waiting: schedules::Waiting::new(),
             kept_health: Mutex::new(None),
@@ -323,14 +338,29 @@ impl Shard {
         self.why_down().is_none()
     }
 
-    /// Whether it has a slot.
-    fn has(&self, slot: u16) -> bool {
-        self.seat.as_ref().is_none_or(|seat| seat.has(slot))
+    /// Returns where it is served now, in a cluster.
+    fn seat(&self) -> Option<&Arc<Seat>> {
+        self.others.as_ref().and_then(Others::seat)
+    }
+
+    /// Returns a slot that it has, in a cluster.
+    fn own_slot(&self) -> Option<u16> {
+        self.seat().and_then(|seat| seat.own_slot())
+    }
+
+    /// Returns what it is called where there are several: where its server is.
+    fn name(&self) -> Option<String> {
+        self.others.as_ref().map(|_| self.options.place())
+    }
+
+    /// Whether something lives at it.
+    fn has(&self, what: &impl Lives) -> bool {
+        self.others.as_ref().is_none_or(|others| others.is_own(what))
     }
 
     /// Whether it is served at an address.
     fn is_at(&self, address: &Address) -> bool {
-        self.seat.as_ref().is_some_and(|seat| *seat.address() == *address)
+        self.seat().is_some_and(|seat| *seat.address() == *address)
     }
 }
 
@@ -363,11 +393,24 @@ impl Backend for Valkey {
     }
 
     async fn examine(&self, strict: bool) -> Result<Vec<String>, Unfit> {
-        let mut warnings = Vec::new();
-        for shard in self.shards() {
-            warnings.extend(shard.examine(strict).await?);
+        let shards = self.shards();
+        let (mut warnings, mut known) = (Vec::new(), HashMap::new());
+        for shard in &shards {
+            let name = shard.name();
+            let said = shard.examine(strict).await;
+            let of_it = |unfit: Unfit| match &name {
+                Some(name) => Unfit::new(format!("{name}: {unfit}")),
+                None => unfit,
+            };
+            warnings.extend(said.map_err(of_it)?.into_iter().map(|warning| (name.clone(), warning)));
+            if let (Some(name), Some(identity)) = (name, shard.identity().await)
+                && let Some(other) = known.insert(identity, name.clone())
+            {
+                let same = "are one server and database under two names: VALKEY_PLACEMENT is for several";
+                return Err(Unfit::new(format!("{other} and {name} {same}")));
+            }
         }
-        Ok(warnings)
+        Ok(warned::by_server(shards.len(), warnings))
     }
 
     async fn close(&self) {

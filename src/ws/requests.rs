@@ -17,8 +17,8 @@ use tokio_tungstenite::tungstenite::Message;
 use super::frames::Encoding;
 use crate::relay::{
     Absent, ContentType, Draft, EXTENSION, Failure, IdempotencyKey, JsonText, NACK_DELAY, Payload,
-    SettledReceipt, StartAt, TimeToLive, UniqueKey, Verdict, check_result, parse_group, parse_last,
-    parse_order_key, parse_selector, parse_topic, within,
+    SettledReceipt, StartAt, TimeToLive, UniqueKey, Verdict, check_result, parse_durability, parse_group,
+    parse_last, parse_order_key, parse_selector, parse_topic, within,
 };
 
 mod watching;
@@ -112,6 +112,8 @@ impl Rejection {
             retry_after_seconds: problem.retry_after_seconds,
             last_id: problem.last_id,
             reason: problem.reason.as_deref().map(Into::into),
+            message_id: problem.message_id,
+            durability: problem.durability,
         }
     }
 }
@@ -359,6 +361,11 @@ fn draft(encoding: Encoding, body: &Bytes, frame: &Publish<'_>) -> Result<Draft,
             .map(|key| parse_order_key("order_key", key.as_bytes()))
             .transpose()?,
         fence: None,
+        durability: frame
+            .durability
+            .as_deref()
+            .map(|text| parse_durability("durability", text))
+            .transpose()?,
         unique: frame
             .unique
             .as_ref()

@@ -103,6 +103,11 @@ macro_rules! conformance {
         }
 
         #[cfg(feature = "valkey")]
+        mod placed {
+            stamp! { Ground::placed(); $($every)* }
+        }
+
+        #[cfg(feature = "valkey")]
         mod redis {
             stamp! { Ground::on(crate::support::server::Kind::Redis); $($every)* $($server)* }
         }

@@ -9,7 +9,7 @@ use tidemill::features::Features;
 use tidemill::limits::Kept;
 use tidemill::proto::{Cursor, GapReason, MessageId, Since, TopicName};
 use tidemill::relay::{
-    Absent, Gate, Item, LiveReader, PresenceOptions, Relay, RelayOptions, TakeLimit, TakesAway,
+    Absent, Durabilities, Gate, Item, LiveReader, PresenceOptions, Relay, RelayOptions, TakeLimit, TakesAway,
 };
 use tidemill::storage::{Storage, TopicPolicy, Trim};
 use tokio::time::timeout;
@@ -50,6 +50,7 @@ impl Live {
             live_bytes_max: 1 << 28,
             live_topics_max: 100_000,
             topic_auto_create: true,
+            durability: Durabilities::default(),
             policy,
             retention: None,
             features: Features::all(),

@@ -5,6 +5,8 @@
 //! `Option` as a byte 0 or 1. `binary/layout.rs` and what it names are the whole of it, so that another language needs
 //! no bincode: fields stand in the order in which they are declared. Golden bytes hold it still.
 //!
+//! Long because: it is one list, of every frame in both directions.
+//!
 //! bincode is pinned to 2.0.1 and named in this file alone; see its line in `Cargo.toml`.
 
 use std::borrow::Cow;
@@ -16,8 +18,9 @@ use bincode::{BorrowDecode, Encode};
 
 use self::layout::{In, Out};
 use self::parts::{
-    read_class, read_cursors, read_id, read_order_key, read_pattern_cursor, read_pattern_cursors, read_topic,
-    write_class, write_cursors, write_id, write_pattern_cursors,
+    read_class, read_cursors, read_durability, read_id, read_order_key, read_pattern_cursor,
+    read_pattern_cursors, read_topic, write_class, write_cursors, write_durability, write_id,
+    write_pattern_cursors,
 };
 use self::watch::{read_target, write_target};
 use self::work::{OutDelivered, OutSettled, read_group, read_said, write_said};
@@ -77,6 +80,7 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             expected_last,
             order_key,
             unique,
+            durability,
         } => ClientFrame::Publish(Publish {
             reference,
             topic,
@@ -88,6 +92,7 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             expected_last,
             order_key,
             unique,
+            durability,
             delivery: None,
         }),
         In::PublishLater {
@@ -111,6 +116,7 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             key,
             order_key,
             unique: None,
+            durability: None,
             expected_last: None,
             delivery: Some(if is_time {
                 Delivery::At(Timestamp::from_millis(delivery_ms))
@@ -158,6 +164,7 @@ pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
                 expected_last: it.expected_last.clone(),
                 order_key: it.order_key.clone(),
                 unique: it.unique.clone(),
+                durability: it.durability.clone(),
             },
             Some(delivery) => In::PublishLater {
                 reference: it.reference.clone(),
@@ -223,13 +230,16 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
             topics: read_cursors(&topics)?,
             patterns: read_pattern_cursors(&patterns)?,
         },
-        Out::Published { reference, message_id, topic, timestamp_ms, replayed } => ServerFrame::Published {
-            reference,
-            message_id: read_id(message_id),
-            topic: read_topic(&topic)?,
-            timestamp: Timestamp::from_millis(timestamp_ms),
-            replayed,
-        },
+        Out::Published { reference, message_id, topic, timestamp_ms, replayed, durability } => {
+            ServerFrame::Published {
+                reference,
+                message_id: read_id(message_id),
+                topic: read_topic(&topic)?,
+                timestamp: Timestamp::from_millis(timestamp_ms),
+                replayed,
+                durability: read_durability(durability)?,
+            }
+        }
         Out::Message { message_id, topic, payload, content_type, timestamp_ms, metadata, order_key } => {
             ServerFrame::Message(Message {
                 message_id: read_id(message_id),
@@ -264,6 +274,8 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
             retry_after_seconds,
             last_id,
             reason,
+            message_id,
+            durability,
         } => {
             ServerFrame::Error(ErrorFrame {
                 reference,
@@ -276,6 +288,8 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
                 retry_after_seconds,
                 last_id: last_id.map(read_id),
                 reason,
+                message_id: message_id.map(read_id),
+                durability: read_durability(durability)?,
             })
         }
         Out::End { reason, cursors, patterns } => ServerFrame::End {
@@ -348,13 +362,16 @@ pub fn write_server(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
         ServerFrame::Unsubscribed { topics, patterns } => {
             Out::Unsubscribed { topics: write_cursors(topics), patterns: write_pattern_cursors(patterns) }
         }
-        ServerFrame::Published { reference, message_id, topic, timestamp, replayed } => Out::Published {
-            reference: reference.clone(),
-            message_id: write_id(*message_id),
-            topic: Cow::Borrowed(topic.as_str()),
-            timestamp_ms: timestamp.as_millis(),
-            replayed: *replayed,
-        },
+        ServerFrame::Published { reference, message_id, topic, timestamp, replayed, durability } => {
+            Out::Published {
+                reference: reference.clone(),
+                message_id: write_id(*message_id),
+                topic: Cow::Borrowed(topic.as_str()),
+                timestamp_ms: timestamp.as_millis(),
+                replayed: *replayed,
+                durability: durability.map(write_durability),
+            }
+        }
         ServerFrame::Scheduled { reference, schedule_id, topic, deliver_at, replayed } => Out::Scheduled {
             reference: reference.clone(),
             schedule_id: Cow::Borrowed(schedule_id.as_str()),
@@ -383,6 +400,8 @@ pub fn write_server(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
             retry_after_seconds: error.retry_after_seconds,
             last_id: error.last_id.map(write_id),
             reason: error.reason.clone(),
+            message_id: error.message_id.map(write_id),
+            durability: error.durability.map(write_durability),
         },
         ServerFrame::End { reason, cursors, patterns } => Out::End {
             reason: reason.clone(),

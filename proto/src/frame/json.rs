@@ -13,7 +13,9 @@ use super::{ClientFrame, Consuming, ErrorClass, ErrorFrame, Publish, ServerFrame
 use crate::message::{MessageEncoding, MessageRef};
 use crate::payload::{NewPayload, PayloadMembers};
 use crate::work::{ConsumerName, GroupName, Settled};
-use crate::{Code, Delivery, MessageId, PatternCursor, Problem, ScheduleId, TopicName, TopicPattern};
+use crate::{
+    Code, Delivery, DurabilityTold, MessageId, PatternCursor, Problem, ScheduleId, TopicName, TopicPattern,
+};
 
 mod client;
 mod refused;
@@ -70,6 +72,8 @@ struct AnyFrame<'a> {
     order_key: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     unique: Option<AnyUnique<'a>>,
+    #[serde(borrow, default)]
+    durability: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     message_id: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
@@ -182,6 +186,7 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
                 expected_last: any.expected_last,
                 order_key: any.order_key,
                 unique: any.unique.map(|AnyUnique { group, key }| (group, key)),
+                durability: any.durability,
             }))
         }
         Some("ping") => Ok(ClientFrame::Ping { reference: any.reference }),
@@ -314,6 +319,10 @@ struct Details<'a> {
     last_id: Option<MessageId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_id: Option<MessageId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    durability: Option<DurabilityTold>,
 }
 
 /// Appends a frame to `out` as one JSON object, without a line break of its own. Payload and metadata of
@@ -338,15 +347,20 @@ pub fn write(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
             let cursors = out_cursors(topics, patterns);
             write_out(&Out::Unsubscribed { topics: out_topics(topics, patterns), cursors }, out);
         }
-        ServerFrame::Published { reference, message_id, topic, timestamp, replayed } => {
+        ServerFrame::Published { reference, message_id, topic, timestamp, replayed, durability } => {
             out.extend_from_slice(br#"{"type":"published""#);
             put_reference(reference.as_deref(), out);
             // Writing into a vector cannot fail; names, ids and times hold nothing that JSON escapes.
             let _ = write!(
                 out,
-                r#","message_id":"{message_id}","topic":"{topic}","timestamp":"{timestamp}"{}}}"#,
+                r#","message_id":"{message_id}","topic":"{topic}","timestamp":"{timestamp}"{}"#,
                 if *replayed { r#","replayed":true"# } else { "" }
             );
+            if let Some(durability) = durability {
+                out.extend_from_slice(br#","durability":"#);
+                let _ = serde_json::to_writer(&mut *out, durability);
+            }
+            out.push(b'}');
         }
         ServerFrame::Scheduled { reference, schedule_id, topic, deliver_at, replayed } => {
             let reference = reference.as_deref();
@@ -400,6 +414,8 @@ fn write_error(error: &ErrorFrame<'_>, out: &mut Vec<u8>) {
         retry_after_seconds: error.retry_after_seconds,
         last_id: error.last_id,
         reason: error.reason.as_deref(),
+        message_id: error.message_id,
+        durability: error.durability,
     };
     let frame = Out::Error { reference: error.reference.as_deref(), code, message: &error.message, details };
     write_out(&frame, out);

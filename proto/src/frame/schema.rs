@@ -20,8 +20,8 @@ use crate::message::Unique;
 use crate::topics::RunState;
 use crate::watched::{LoggedKind, WatchedKind};
 use crate::{
-    Gap, Message, MessageId, OrderKey, PatternCursor, ScheduleId, Since, Timestamp, TopicName, TopicPattern,
-    TopicSelector,
+    Durability, DurabilityTold, Gap, Message, MessageId, OrderKey, PatternCursor, ScheduleId, Since,
+    Timestamp, TopicName, TopicPattern, TopicSelector,
 };
 use fields::{cursors, idempotency_key, reference, seconds_to_live, starts, topics_of_frame};
 
@@ -280,6 +280,10 @@ pub struct PublishFrame {
     /// Kept only where no message of the key waits or is worked on in the group; else the answer is that of that one.
     #[schema(nullable = false)]
     pub unique: Option<Unique>,
+    /// How durable it must be before the answer comes; what is set for the topic or the node if absent. Not beside `delay` and
+    /// `deliver_at`.
+    #[schema(nullable = false)]
+    pub durability: Option<Durability>,
 }
 
 /// Asks for a `pong`.
@@ -339,6 +343,9 @@ pub struct PublishedFrame {
     /// its answer again; else absent.
     #[schema(nullable = false)]
     pub replayed: Option<bool>,
+    /// How durable it is, where more was asked for than that the storage has confirmed it; else absent.
+    #[schema(nullable = false)]
+    pub durability: Option<DurabilityTold>,
 }
 
 /// The answer to `publish` with `delay` or `deliver_at`: the message is kept, and will be published.

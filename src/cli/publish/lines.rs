@@ -359,6 +359,9 @@ impl Run<'_> {
         if let Some(ttl) = self.options.ttl {
             message = message.with_ttl_seconds(ttl);
         }
+        if let Some(durability) = self.options.durability {
+            message = message.with_durability(durability);
+        }
         if let Some(key) = &self.options.order_key {
             message = message.with_order_key(key.clone());
         }
@@ -370,8 +373,7 @@ impl Run<'_> {
         let refusal = match answer {
             Ok(_) => None,
             Err(ClientError::Refused(ref refusal)) => Some(refusal.clone()),
-            // It holds for all lines.
-            Err(error) => return Err(self.ended(error)),
+            Err(error) => return Err(self.ended(error)), // It holds for all lines.
         };
         let Some(Unconfirmed { number, bytes, receipt: _ }) = self.waiting.pop_front() else { return Ok(()) };
         match refusal {
@@ -417,6 +419,7 @@ impl Run<'_> {
             last_id: None,
             reason: None,
             timestamp: None,
+            durability: None,
             schedule_id: None,
             deliver_at: None,
             replayed: false,
@@ -433,8 +436,10 @@ impl Run<'_> {
                 result.message_id = Some(published.message_id);
                 result.timestamp = Some(published.timestamp);
                 result.replayed = published.replayed;
+                result.durability = published.durability;
             }
             Err(ClientError::Refused(refusal)) => {
+                result.durability = refusal.durability;
                 result.error = Some(refusal.message);
                 result.code = Some(refusal.code);
                 result.retryable = Some(refusal.retryable);

@@ -1,4 +1,5 @@
-//! Proof that a server can driving the relay: connects, probes, and says what to do about what it finds.
+//! Proof that a server can carry the relay: connects, probes, and says what to do about what it finds. Of several, each is
+//! looked at.
 //!
 //! It works on connections of its own and does what the relay does, with the relay's own scripts, on a
 //! topic that nobody else has: a server or a user that refuses any of it would refuse the relay. It
@@ -7,6 +8,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use glide::{GlideClient, Pipeline, PipelineOptions, ValkeyValue};
 use tidemill_proto::topics::RunState;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
@@ -15,26 +17,27 @@ use tokio::time::{Instant, timeout};
 use super::connect::connect;
 use super::connection::Connection as _;
 use super::control::{bytes_of, read_id};
-use super::health::{KEEPS, ServerInfo, harm_of};
+use super::health::ServerInfo;
 use super::index::key_of;
 use super::keys::{IndexName, Keys};
 use super::resp::{Replies, Reply, Request, RespConnection};
-use super::{ValkeyOptions, entry, finding, keys, marker, scripts};
-use crate::chance::random;
+use super::{ValkeyOptions, entry, keys, marker, scripts};
 use crate::storage::{Body, Idempotency, NewMessage, TopicPolicy};
 use connecting::advice_for_connecting;
 use report::advice_about_rights;
+use servers::Server;
 
 mod connecting;
 mod groups;
+mod info;
 mod report;
 mod sentinels;
+mod servers;
 
 pub use report::{CheckLine, CheckReport, Outcome, RIGHTS};
 
-/// What the name of the probe's topic starts with. A random number follows, so that two probes do not
-/// meet: process ids are all alike in containers.
-const TOPIC_PREFIX: &str = "tidemill-check-";
+/// Servers that are checked at one time.
+const AT_ONCE: usize = 8;
 /// Seconds after which what the probe wrote ends by itself, should the check be killed half way.
 const PROBE_SECONDS: &str = "60";
 /// The same in milliseconds.
@@ -50,13 +53,23 @@ const PINGS: usize = 21;
 /// A median round trip above which publishing will feel slow.
 const SLOW_PING: Duration = Duration::from_millis(5);
 
-/// Checks a server. Ends within a few of the options' timeouts.
+/// Checks the server of these options, or each of several, and says what is alike once. Ends within a few of the options'
+/// timeouts.
 ///
 /// # Panics
 /// Never: the probe's name is one of a topic.
 pub async fn run(options: &ValkeyOptions) -> CheckReport {
+    let (mut report, servers) = servers::of(options).await;
+    let checked = servers.iter().map(|server| Box::pin(check(server)));
+    let reports: Vec<CheckReport> = stream::iter(checked).buffered(AT_ONCE).collect().await;
+    report.add_all(servers.iter().map(|server| &server.name).zip(reports));
+    report
+}
+
+/// Checks one server.
+async fn check(server: &Server) -> CheckReport {
     let mut report = CheckReport { lines: Vec::new() };
-    let options = &finding::found(options.clone());
+    let options = &server.options;
     if let Some((outcome, detail, advice)) = sentinels::told(options).await {
         report.add("sentinels", outcome, detail, advice);
     }
@@ -78,64 +91,17 @@ pub async fn run(options: &ValkeyOptions) -> CheckReport {
     };
     let took = millis(begin.elapsed());
     report.add("connect", Outcome::Pass, format!("{} in {took} ms", options.target), None);
-    let probe = Probe::new(client, resp, options);
+    let probe = Probe::new(client, resp, server);
     let carried = async {
         // What asks is told when the connection breaks.
         driving.await;
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        () = probe.examine(&mut report, options) => {}
+        () = probe.examine(&mut report, server) => {}
         () = carried => {}
     }
     report
-}
-
-fn examine_info(report: &mut CheckReport, info: &ServerInfo) {
-    let server = info.server().unwrap_or("unknown server");
-    report.add(
-        "version",
-        Outcome::Pass,
-        format!("{server} {}", info.version().unwrap_or("of unknown version")),
-        None,
-    );
-    match info.append_only() {
-        Some(true) => report.add("persistence", Outcome::Pass, "append-only file is on", None),
-        Some(false) => report.add(
-            "persistence",
-            Outcome::Warn,
-            "append-only file is off",
-            Some("a crash loses what came after the last snapshot; set appendonly yes"),
-        ),
-        None => report.add("persistence", Outcome::Warn, "the server does not tell", None),
-    }
-    match info.eviction_policy() {
-        Some(KEEPS) => report.add("eviction", Outcome::Pass, format!("maxmemory-policy is {KEEPS}"), None),
-        Some(policy) => report.add(
-            "eviction",
-            Outcome::Warn,
-            format!("maxmemory-policy is {policy}, which {} at the memory limit", harm_of(policy)),
-            Some("set maxmemory-policy noeviction, so that the server refuses new messages instead"),
-        ),
-        None => report.add("eviction", Outcome::Warn, "the server does not tell its maxmemory-policy", None),
-    }
-    let used = info.memory_used_bytes().unwrap_or(0) / (1024 * 1024);
-    match info.memory_limit_bytes() {
-        Some(limit) => {
-            report.add(
-                "memory",
-                Outcome::Pass,
-                format!("{used} MiB used of {} MiB", limit / (1024 * 1024)),
-                None,
-            );
-        }
-        None => report.add(
-            "memory",
-            Outcome::Warn,
-            format!("{used} MiB used, no limit"),
-            Some("without maxmemory the system kills the server when memory runs out; set a limit"),
-        ),
-    }
 }
 
 fn millis(duration: Duration) -> f64 {
@@ -150,20 +116,23 @@ struct Probe {
     topic: TopicName,
     /// Of a stream that is made without the scripts, so that neither hides what is wrong with the other.
     plain_topic: TopicName,
+    /// The key of the index that is tried: of topics, where that part of it is at the server.
+    index: String,
 }
 
 impl Probe {
-    fn new(client: GlideClient, resp: RespConnection, options: &ValkeyOptions) -> Self {
-        let number = random();
-        let name = |end: &str| {
-            TopicName::parse(&format!("{TOPIC_PREFIX}{number:016x}{end}"))
-                .expect("letters, digits and dashes name a topic")
-        };
+    fn new(client: GlideClient, resp: RespConnection, server: &Server) -> Self {
+        let options = &server.options;
         let (keys, timeout) = (Keys::new(options.key_form), options.timeout);
-        Self { client, resp, keys, timeout, topic: name(""), plain_topic: name("-plain") }
+        let index_of = |topic: &TopicName| key_of(keys, IndexName::Topics, topic);
+        let has_index = |topic: &TopicName| server.has(index_of(topic).as_str());
+        let topic = server.topic(has_index).unwrap_or_else(|| server.any_topic());
+        let index = if has_index(&topic) { index_of(&topic) } else { format!("{}:names", own_key(&topic)) };
+        let plain_topic = server.any_topic();
+        Self { client, resp, keys, timeout, topic, plain_topic, index }
     }
 
-    async fn examine(&self, report: &mut CheckReport, options: &ValkeyOptions) {
+    async fn examine(&self, report: &mut CheckReport, server: &Server) {
         match self.latency().await {
             Ok(median) => {
                 let detail = format!("{} ms for a ping (median of {PINGS})", millis(median));
@@ -185,16 +154,16 @@ impl Probe {
             self.scripts().await,
             "new topics and idempotent publishes need Lua; use a server that is built with it",
         );
-        report.add_result("groups", self.groups().await, advice);
+        report.add_result("groups", self.groups(server).await, advice);
         self.clear().await;
-        report.add_result("doorbell", self.doorbell(options).await, &advice_about_rights());
+        report.add_result("doorbell", self.doorbell(server).await, &advice_about_rights());
         let info = self
             .run_one("INFO", |pipeline| {
                 pipeline.cmd("INFO");
             })
             .await;
         match info {
-            Ok(reply) => examine_info(report, &ServerInfo::read(reply)),
+            Ok(reply) => info::examine(report, &ServerInfo::read(reply), server.is_placed),
             Err(error) => report.add_result("server", Err(error), "the server must answer INFO"),
         }
     }
@@ -239,23 +208,18 @@ impl Probe {
         Ok(times[PINGS / 2])
     }
 
-    /// Returns a key of our own that no topic has.
-    fn own_key(&self) -> String {
-        format!("tidemill:check:{}", self.topic)
-    }
-
     /// Tries what holds the relay together: the list of topics, and keys of its own.
     async fn keys(&self) -> Result<String, String> {
-        let key = self.own_key();
+        let key = own_key(&self.topic);
         let mut pipeline = glide::pipe();
         pipeline.cmd("SET").arg(&key).arg("probe").arg("NX").arg("PX").arg(PROBE_MS.to_string());
         pipeline.cmd("GET").arg(&key).cmd("DEL").arg(&key);
-        let (name, index) = (self.topic.as_str(), key_of(self.keys, IndexName::Topics, &self.topic));
-        pipeline.cmd("ZADD").arg(&index).arg("NX").arg("0").arg(name);
-        pipeline.cmd("ZRANGE").arg(&index).arg(format!("[{name}")).arg("+").arg("BYLEX");
+        let (name, index) = (self.topic.as_str(), &self.index);
+        pipeline.cmd("ZADD").arg(index).arg("NX").arg("0").arg(name);
+        pipeline.cmd("ZRANGE").arg(index).arg(format!("[{name}")).arg("+").arg("BYLEX");
         pipeline.arg("LIMIT").arg("0").arg("1");
-        pipeline.cmd("ZREM").arg(&index).arg(name);
-        pipeline.cmd("ZCARD").arg(&index);
+        pipeline.cmd("ZREM").arg(index).arg(name);
+        pipeline.cmd("ZCARD").arg(index);
         pipeline.cmd("SCAN").arg("0").arg("MATCH").arg(self.keys.stream(&self.topic)).arg("COUNT").arg("1");
         pipeline.arg("TYPE").arg("stream");
         pipeline.cmd("TIME");
@@ -392,12 +356,12 @@ impl Probe {
     }
 
     /// Tries what the relay does with groups of consumers.
-    async fn groups(&self) -> Result<String, String> {
+    async fn groups(&self, server: &Server) -> Result<String, String> {
         let key = self.keys.stream(&self.plain_topic);
         let mut pipeline = glide::pipe();
         pipeline.cmd("XADD").arg(&key).arg("*").arg("payload").arg("{}");
         pipeline.cmd("EXPIRE").arg(&key).arg(PROBE_SECONDS);
-        groups::add(&mut pipeline, self.keys, &self.plain_topic);
+        groups::add(&mut pipeline, self.keys, &self.plain_topic, &server.any_bucket());
         self.run(&pipeline).await?;
         Ok("a group was made, given a message, and deleted".to_owned())
     }
@@ -412,13 +376,13 @@ impl Probe {
             self.keys.last_id(&self.topic),
             self.keys.deleted(&self.topic),
             self.keys.idempotency(&self.topic, PROBE_KEY),
-            self.own_key(),
+            own_key(&self.topic),
         ];
         for key in own.into_iter().chain(groups::keys(self.keys, &self.plain_topic)) {
             // One by one: the server refuses a command as a whole for one key.
             pipeline.cmd("DEL").arg(key);
         }
-        pipeline.cmd("ZREM").arg(key_of(self.keys, IndexName::Topics, &self.topic)).arg(self.topic.as_str());
+        pipeline.cmd("ZREM").arg(&self.index).arg(self.topic.as_str());
         if let Err(error) = self.run(&pipeline).await {
             tracing::debug!(error, "something of the check stays for {PROBE_SECONDS} seconds");
         }
@@ -426,12 +390,16 @@ impl Probe {
 
     /// Rings the relay's doorbell and listens for it, and subscribes to the changes of a topic as the
     /// relay does.
-    async fn doorbell(&self, options: &ValkeyOptions) -> Result<String, String> {
+    async fn doorbell(&self, server: &Server) -> Result<String, String> {
+        let options = &server.options;
         let changes = self.keys.changes(&self.topic, options.target.database);
         let notice = format!("{NOTICE_PREFIX}{}", self.topic);
+        // How each is listened to, and rung.
+        let mut channels = vec![("SUBSCRIBE", "PUBLISH", changes)];
+        channels.extend(server.doorbell());
         let mut notices = glide::pipe();
-        for channel in [keys::DOORBELL, &changes] {
-            notices.cmd("PUBLISH").arg(channel).arg(&notice);
+        for (_, publish, channel) in &channels {
+            notices.cmd(publish).arg(channel).arg(&notice);
         }
         let opened = RespConnection::open(options, "tidemill-check").await;
         let (resp, driver) = opened.map_err(|error| error.to_string())?;
@@ -445,10 +413,12 @@ impl Probe {
             }
         });
         let checked = async {
-            resp.subscribe("SUBSCRIBE", &[keys::DOORBELL, &changes], self.timeout).await?;
+            for (subscribe, _, channel) in &channels {
+                resp.subscribe(subscribe, &[channel], self.timeout).await?;
+            }
             self.run(&notices).await?;
             // Once on each channel.
-            for _ in 0..2 {
+            for _ in &channels {
                 told.recv().await;
             }
             Ok("a notice was sent and heard".to_owned())
@@ -464,6 +434,11 @@ impl Probe {
             .await
             .unwrap_or_else(|_| Err("a notice was sent, but not heard".to_owned()))
     }
+}
+
+/// Returns a key of our own that no topic has; it lives with the topic.
+fn own_key(topic: &TopicName) -> String {
+    format!("tidemill:check:{{{topic}}}")
 }
 
 fn number_of(reply: Option<&ValkeyValue>) -> Option<i64> {

@@ -18,7 +18,7 @@ use super::marker::{End, Marker, new_epoch};
 use super::reads::{Ask, CHUNK_MAX};
 use super::resp::{Arguments, Parts, Reply};
 use super::scripts::{self, Script};
-use super::{Shard, Valkey, at, recurring, runs, slot_of_topic, waiting_body};
+use super::{Shard, Valkey, at, recurring, runs, waiting_body};
 use crate::storage::copying::follow_each_other;
 use crate::storage::history::Hole;
 use crate::storage::{
@@ -387,7 +387,7 @@ fn described(other: &CopiedTopic) -> Vec<String> {
 #[async_trait]
 impl CopyStore for Valkey {
     async fn copied(&self, topic: &TopicName) -> Result<CopiedTopic, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.copied(topic).await)
+        at!(self, topic, shard => shard.copied(topic).await)
     }
 
     async fn copied_messages(
@@ -397,11 +397,11 @@ impl CopyStore for Valkey {
         limit: usize,
         bytes_max: usize,
     ) -> Result<Vec<StoredMessage>, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.copied_messages(topic, after, limit, bytes_max).await)
+        at!(self, topic, shard => shard.copied_messages(topic, after, limit, bytes_max).await)
     }
 
     async fn copied_deletions(&self, topic: &TopicName) -> Result<Vec<MessageId>, StorageError> {
-        let found = at!(self, slot_of_topic(topic), shard => shard.deletions(topic).await)?;
+        let found = at!(self, topic, shard => shard.deletions(topic).await)?;
         if found.is_empty() {
             self.copied(topic).await?;
         }
@@ -409,7 +409,7 @@ impl CopyStore for Valkey {
     }
 
     async fn freeze(&self, topic: &TopicName, frozen: bool) -> Result<(), StorageError> {
-        at!(self, slot_of_topic(topic), shard => {
+        at!(self, topic, shard => {
             let keys = [shard.keys.stream(topic)];
             let arguments = [if frozen { "1" } else { "" }].iter().collect();
             shard.copy_change(topic, &scripts::FREEZE, &keys, arguments, StorageError::ReadOnly).await
@@ -417,15 +417,15 @@ impl CopyStore for Valkey {
     }
 
     async fn refuse_new_topics(&self, refused: bool) -> Result<(), StorageError> {
-        at!(self, None, shard => shard.indexes.topics.close(refused).await)
+        at!(self, shard => shard.indexes.topics.close(refused).await)
     }
 
     async fn refuses_new_topics(&self) -> Result<bool, StorageError> {
-        at!(self, None, shard => shard.indexes.topics.is_closed().await)
+        at!(self, shard => shard.indexes.topics.is_closed().await)
     }
 
     async fn begin_import(&self, other: &CopiedTopic) -> Result<(), StorageError> {
-        at!(self, slot_of_topic(&other.topic.topic_name), shard => shard.begin_import(other).await)
+        at!(self, &other.topic.topic_name, shard => shard.begin_import(other).await)
     }
 
     async fn import_messages(
@@ -435,7 +435,7 @@ impl CopyStore for Valkey {
         after: MessageId,
         messages: &[StoredMessage],
     ) -> Result<(), StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.import_messages(topic, epoch, after, messages).await)
+        at!(self, topic, shard => shard.import_messages(topic, epoch, after, messages).await)
     }
 
     async fn import_forgotten(
@@ -448,11 +448,11 @@ impl CopyStore for Valkey {
     }
 
     async fn copied_group(&self, topic: &TopicName, group: &GroupName) -> Result<CopiedGroup, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.copied_group(topic, group).await)
+        at!(self, topic, shard => shard.copied_group(topic, group).await)
     }
 
     async fn import_group(&self, topic: &TopicName, group: &CopiedGroup) -> Result<(), StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.import_group(topic, group).await)
+        at!(self, topic, shard => shard.import_group(topic, group).await)
     }
 
     async fn import_waiting(
@@ -462,10 +462,10 @@ impl CopyStore for Valkey {
         waiting: &[WaitingMessage],
         recurring: &[StoredRecurring],
     ) -> Result<(), StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.import_waiting(topic, first, waiting, recurring).await)
+        at!(self, topic, shard => shard.import_waiting(topic, first, waiting, recurring).await)
     }
 
     async fn finish_import(&self, other: &CopiedTopic, deletions: &[MessageId]) -> Result<(), StorageError> {
-        at!(self, slot_of_topic(&other.topic.topic_name), shard => shard.finish_import(other, deletions).await)
+        at!(self, &other.topic.topic_name, shard => shard.finish_import(other, deletions).await)
     }
 }

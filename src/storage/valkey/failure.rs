@@ -205,6 +205,10 @@ pub(super) fn same(error: &StorageError) -> StorageError {
         StorageError::ReadOnly => StorageError::ReadOnly,
         StorageError::TopicFull => StorageError::TopicFull,
         StorageError::NotCompacted => StorageError::NotCompacted,
+        StorageError::Undurable(why) => StorageError::Undurable(why.clone()),
+        StorageError::TooFewReplicas { asked, connected } => {
+            StorageError::TooFewReplicas { asked: *asked, connected: *connected }
+        }
         StorageError::KeyReused => StorageError::KeyReused,
         StorageError::NoGroup => StorageError::NoGroup,
         StorageError::PoliciesLimit => StorageError::PoliciesLimit,

@@ -11,12 +11,11 @@ use tokio::time::{Instant, timeout};
 
 use super::Shard;
 use super::cluster::places::Places;
-use super::cluster::seat::Seat;
 use super::control::bytes_of;
 use super::failure::{Effect, causes_of};
 use super::replica::Replica;
 use super::resolver::Address;
-use super::rights;
+use super::{rights, warned};
 use crate::storage::{Condition, StorageError, Unfit};
 
 /// How long a health page may wait for the server.
@@ -26,6 +25,9 @@ const FRESH_FOR: Duration = Duration::from_secs(1);
 
 /// The policy by which a server at its memory limit refuses what is new and keeps what it has.
 pub(super) const KEEPS: &str = "noeviction";
+
+/// Why topics cannot be placed on a server.
+pub(super) const IN_CLUSTER: &str = "it is part of a cluster, which spreads topics by itself: VALKEY_PLACEMENT is for servers that stand alone; leave it out, and name the cluster in VALKEY_URL";
 
 /// The facts of `INFO` that matter here.
 #[derive(Clone, Debug, Default)]
@@ -73,6 +75,10 @@ impl ServerInfo {
 
     pub(super) fn eviction_policy(&self) -> Option<&str> {
         self.get("maxmemory_policy")
+    }
+
+    pub(super) fn is_in_cluster(&self) -> bool {
+        self.get("cluster_enabled") == Some("1")
     }
 
     pub(super) fn append_only(&self) -> Option<bool> {
@@ -143,15 +149,15 @@ pub(super) async fn of_all(places: &Places) -> Condition {
         let backend = BackendHealth { kind: "valkey".to_owned(), warnings, ..BackendHealth::default() };
         return Condition { status: HealthStatus::Degraded, backend };
     };
-    let in_cluster = placement.shards.iter().zip(&all);
-    let servers: Vec<ServerHealth> =
-        in_cluster.filter_map(|(shard, one)| Some(of_server(shard.seat.as_ref()?, &one.backend))).collect();
+    let each = placement.shards.iter().zip(&all);
+    let servers: Vec<ServerHealth> = each.filter_map(|(shard, one)| of_server(shard, &one.backend)).collect();
     if servers.is_empty() {
         return condition;
     }
     let backend = &mut condition.backend;
     (backend.memory_used_bytes, backend.memory_limit_bytes) = (Some(0), Some(0));
     backend.warnings.clear();
+    let mut warnings = Vec::new();
     backend.replicas = all.iter().flat_map(|one| one.backend.replicas.iter().cloned()).collect();
     backend.replica_pages = all.iter().map(|one| one.backend.replica_pages).sum();
     for ((one, server), at) in all.iter().zip(&servers).zip(0_u64..) {
@@ -166,23 +172,26 @@ pub(super) async fn of_all(places: &Places) -> Condition {
         backend.memory_limit_bytes = sum(backend.memory_limit_bytes, one.backend.memory_limit_bytes);
         let slowest = backend.ping_ms.into_iter().chain(one.backend.ping_ms).max_by(f64::total_cmp);
         backend.ping_ms = slowest;
-        let warnings = one.backend.warnings.iter();
-        backend.warnings.extend(warnings.map(|warning| format!("{}: {warning}", server.address)));
+        let address = Some(server.address.clone());
+        warnings.extend(one.backend.warnings.iter().map(|warning| (address.clone(), warning.clone())));
     }
+    backend.warnings = warned::by_server(servers.len(), warnings);
     backend.servers = servers;
     condition
 }
 
-fn of_server(seat: &Seat, backend: &BackendHealth) -> ServerHealth {
-    ServerHealth {
-        address: seat.address().to_string(),
+fn of_server(shard: &Shard, backend: &BackendHealth) -> Option<ServerHealth> {
+    let others = shard.others.as_ref()?;
+    Some(ServerHealth {
+        address: shard.name()?,
         connected: backend.connected,
         accepts_writes: backend.accepts_writes,
-        slots: seat.count(),
+        slots: others.seat().map(|seat| seat.count()),
+        topics: others.placed().to_vec(),
         memory_used_bytes: backend.memory_used_bytes,
         memory_limit_bytes: backend.memory_limit_bytes,
         ping_ms: backend.ping_ms,
-    }
+    })
 }
 
 impl Shard {
@@ -263,6 +272,9 @@ impl Shard {
                 return if strict { Err(Unfit::new(format!("strict: {text}"))) } else { Ok(vec![text]) };
             }
         };
+        if info.is_in_cluster() && self.others.as_ref().is_some_and(|others| others.seat().is_none()) {
+            return Err(Unfit::new(IN_CLUSTER));
+        }
         match info.eviction_policy() {
             Some(KEEPS) => {}
             Some(policy) if strict => {
@@ -288,11 +300,26 @@ impl Shard {
                 warnings.push(format!("the server's keys could not be looked at: {}", causes_of(&error)));
             }
         }
+        match self.misplaced_topic().await {
+            Ok(None) => {}
+            Ok(Some(topic)) => warnings.push(format!(
+                "the server has topics that VALKEY_PLACEMENT has elsewhere, as `{topic}`: nobody sees them here; move them with `tidemill copy`"
+            )),
+            Err(error) => {
+                warnings.push(format!("the server's topics could not be looked at: {}", causes_of(&error)));
+            }
+        }
         match rights::lacking(&self.options, self.keys).await {
             Ok(lacking) => warnings.extend(lacking.into_iter().map(str::to_owned)),
             Err(reason) => warnings.push(format!("what the server's user lacks is not known: {reason}")),
         }
         Ok(warnings)
+    }
+
+    /// Returns what tells its server and database from all others, where the server says it.
+    pub(super) async fn identity(&self) -> Option<(String, u32)> {
+        let run = self.server_info().await.ok()?.get("run_id")?.to_owned();
+        Some((run, self.target.database))
     }
 
     /// Asks the server for its facts.

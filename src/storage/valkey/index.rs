@@ -1,12 +1,15 @@
 //! Indexes: of topics, buckets and series, in the order of their names; and of what is due, by the time.
 //!
 //! An index has parts, each under a key of its own, so that the servers of a cluster share it. Which part has a name is told
-//! by the slot of what it names, and never changes. What is asked of several parts is asked of all at once.
+//! by the slot of what it names, and never changes. Where topics are placed on servers by their names, each server has an
+//! index of what lives there, with parts of its own. What is asked of several parts is asked of all at once. A name that
+//! stands in another part than its own is passed over: somebody else has put it there, or it was placed elsewhere before.
 //!
 //! An index is a hint. Who makes something writes that first and the index behind it, and a sweep mends what was lost in
 //! between. So no command, and no script, names a key of an index beside another key.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,13 +18,12 @@ use futures_util::future::join_all;
 use tidemill_proto::{BucketName, SeriesName, TopicName};
 use tokio::time::timeout;
 
-use super::cluster::seat::Seat;
+use super::cluster::others::{Others, Own};
 use super::failure::{Effect, Redirect, of_key, of_reply, refuses_writes, unexpected};
-use super::keys::{self, IndexName, Keys};
+use super::homes::{Home, Homes, Lives};
+use super::keys::{IndexName, Keys};
 use super::resp::{Bounds, Replies, Reply, Request, RespConnection};
-use super::slots::slot_of;
 use super::supervised::Supervised;
-use super::{slot_of_bucket, slot_of_topic};
 use crate::storage::StorageError;
 use merging::{Run, merge};
 
@@ -30,7 +32,7 @@ mod times;
 
 /// Members of a part that are asked for in one step, where those that came before were not enough.
 const STEP_NAMES: usize = 256;
-/// How long a server of a cluster may take to count.
+/// How long one of several servers may take to count.
 const COUNTED_WITHIN: Duration = Duration::from_millis(250);
 /// Comes behind every character of a name.
 const BEHIND_NAMES: char = '\x7f';
@@ -39,15 +41,12 @@ const ANSWER_BYTES: usize = 64 * 1024;
 const MEMBER_BYTES: usize = 512;
 
 /// What an index names.
-pub(super) trait Named: Clone + Ord {
+pub(super) trait Named: Lives + Clone + Ord {
     /// Reads a member of an index; `None` where another program has put it there.
     fn of_member(text: &str) -> Option<Self>;
 
     /// Returns the name as a member.
     fn member(&self) -> &str;
-
-    /// Returns the slot of what has this name, where keys have braces.
-    fn slot(&self) -> u16;
 }
 
 impl Named for TopicName {
@@ -57,10 +56,6 @@ impl Named for TopicName {
 
     fn member(&self) -> &str {
         self.as_str()
-    }
-
-    fn slot(&self) -> u16 {
-        slot_of_topic(self)
     }
 }
 
@@ -72,10 +67,6 @@ impl Named for BucketName {
     fn member(&self) -> &str {
         self.as_str()
     }
-
-    fn slot(&self) -> u16 {
-        slot_of_bucket(self)
-    }
 }
 
 impl Named for SeriesName {
@@ -85,10 +76,6 @@ impl Named for SeriesName {
 
     fn member(&self) -> &str {
         self.as_str()
-    }
-
-    fn slot(&self) -> u16 {
-        slot_of(keys::series(self).as_bytes())
     }
 }
 
@@ -116,15 +103,15 @@ impl Indexes {
     /// Returns those that are kept where this connection goes.
     pub(super) fn new(
         connection: &Arc<Supervised<RespConnection>>,
-        seat: Option<&Arc<Seat>>,
+        others: Option<&Others>,
         keys: Keys,
     ) -> Self {
         Self {
-            topics: Index::new(connection, seat, keys, IndexName::Topics),
-            schedules: Index::new(connection, seat, keys, IndexName::Schedules),
-            buckets: Index::new(connection, seat, keys, IndexName::Buckets),
-            expiring: Index::new(connection, seat, keys, IndexName::Expiring),
-            series: Index::new(connection, seat, keys, IndexName::Series),
+            topics: Index::new(connection, others, keys, IndexName::Topics),
+            schedules: Index::new(connection, others, keys, IndexName::Schedules),
+            buckets: Index::new(connection, others, keys, IndexName::Buckets),
+            expiring: Index::new(connection, others, keys, IndexName::Expiring),
+            series: Index::new(connection, others, keys, IndexName::Series),
         }
     }
 }
@@ -133,14 +120,25 @@ impl Indexes {
 #[derive(Debug)]
 pub(super) struct Index<T> {
     connection: Arc<Supervised<RespConnection>>,
-    /// In a cluster, where parts live.
-    seat: Option<Arc<Seat>>,
+    /// Where there are several shards, who has the other parts.
+    others: Option<Others>,
+    homes: Homes,
     keys: Keys,
-    /// The key of each part.
-    parts: Vec<String>,
-    /// How many names each part was found to have last.
-    counts: Vec<AtomicU64>,
+    parts: Vec<Part>,
+    /// The parts that may name what lives at the shard.
+    near: Range<usize>,
     names: PhantomData<fn() -> T>,
+}
+
+/// A part of an index.
+#[derive(Debug)]
+struct Part {
+    key: String,
+    /// The key that is there while no more of what it names is to be made.
+    closed: String,
+    home: Home,
+    /// How many names it was found to have last.
+    count: AtomicU64,
 }
 
 /// What becomes of a name.
@@ -172,6 +170,15 @@ struct Changes {
     count: usize,
 }
 
+/// Returns how many names of a page each of some parts is asked for first: where it is one of many about twice its share,
+/// as names are spread unevenly.
+fn share(limit: usize, parts: usize) -> usize {
+    match parts {
+        0 | 1 => limit,
+        parts => limit.min(2 * limit.div_ceil(parts) + 8),
+    }
+}
+
 /// Returns an empty request whose answer has up to so many members, which may be long.
 fn members_request(members: usize) -> Request {
     let mut request = Request::default();
@@ -187,13 +194,30 @@ fn members_request(members: usize) -> Request {
 impl<T: Named> Index<T> {
     fn new(
         connection: &Arc<Supervised<RespConnection>>,
-        seat: Option<&Arc<Seat>>,
+        others: Option<&Others>,
         keys: Keys,
         name: IndexName,
     ) -> Self {
-        let parts: Vec<_> = (0..keys.parts()).map(|part| keys.index(name, part)).collect();
-        let counts = parts.iter().map(|_| AtomicU64::new(0)).collect();
-        Self { connection: connection.clone(), seat: seat.cloned(), keys, parts, counts, names: PhantomData }
+        let homes = others.map_or_else(Homes::default, |others| others.homes().clone());
+        let part = |(server, part): (Home, usize)| {
+            let key = keys.index(name, part);
+            let home = match &homes {
+                Homes::BySlot => homes.of(key.as_str()),
+                Homes::ByName(_) => server,
+            };
+            Part { key, closed: keys.closed(part), home, count: AtomicU64::new(0) }
+        };
+        let all = (0..homes.indexes()).flat_map(|server| (0..keys.parts()).map(move |part| (server, part)));
+        let parts: Vec<Part> = all.map(part).collect();
+        let near = match others.map(Others::own) {
+            None | Some(Own::Seat(_)) => 0..parts.len(),
+            Some(Own::Server(number)) => {
+                let first = usize::from(*number) * keys.parts();
+                first..first + keys.parts()
+            }
+        };
+        let (connection, others) = (connection.clone(), others.cloned());
+        Self { connection, others, homes, keys, parts, near, names: PhantomData }
     }
 
     /// Has it name these; returns of each whether it did not yet.
@@ -212,30 +236,30 @@ impl<T: Named> Index<T> {
     pub(super) async fn has(&self, name: &T) -> Result<bool, StorageError> {
         let part = self.part_of(name);
         let mut request = Request::default();
-        request.add(&[b"ZRANK", self.parts[part].as_bytes(), name.member().as_bytes()]);
+        request.add(&[b"ZRANK", self.parts[part].key.as_bytes(), name.member().as_bytes()]);
         let replies = self.ask(part, &request, Effect::Read).await?;
         Ok(replies.iter().next().is_some_and(|reply| !matches!(reply, Reply::Nil)))
     }
 
-    /// Returns how many it names. In a cluster, a server that does not tell at once holds up nobody: of its parts it is told
+    /// Returns how many it names. Of several servers, one that does not tell at once holds up nobody: of its parts it is told
     /// what they had when it did.
     pub(super) async fn count(&self) -> Result<u64, StorageError> {
-        let counts = |(part, key): (usize, &String)| {
+        let counts = |(number, part): (usize, &Part)| {
             let mut request = Request::default();
-            request.add(&[b"ZCARD", key.as_bytes()]);
-            (part, request)
+            request.add(&[b"ZCARD", part.key.as_bytes()]);
+            (number, request)
         };
         let asked: Vec<_> = self.parts.iter().enumerate().map(counts).collect();
-        let within = if self.seat.is_some() { COUNTED_WITHIN } else { Duration::MAX };
+        let within = if self.others.is_some() { COUNTED_WITHIN } else { Duration::MAX };
         let ask = asked.iter().map(|(part, request)| timeout(within, self.ask(*part, request, Effect::Read)));
         let mut all: u64 = 0;
-        for (known, answer) in self.counts.iter().zip(join_all(ask).await) {
+        for (Part { count: known, .. }, answer) in self.parts.iter().zip(join_all(ask).await) {
             match answer {
                 Ok(Ok(replies)) => {
                     let count = replies.iter().next().and_then(|reply| u64::try_from(reply.integer()?).ok());
                     known.store(count.ok_or_else(|| unexpected("ZCARD", Effect::Read))?, Ordering::Relaxed);
                 }
-                Ok(Err(StorageError::Unavailable(_))) if self.seat.is_some() => {}
+                Ok(Err(StorageError::Unavailable(_))) if self.others.is_some() => {}
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {}
             }
@@ -245,9 +269,27 @@ impl<T: Named> Index<T> {
     }
 
     /// Returns up to `limit` names that begin with a prefix and come after `after`, in order; fewer are all. What another
-    /// program has put between them is passed over.
+    /// program has put between them is passed over, and servers are not asked on which no such name is placed.
     pub(super) async fn page(
         &self,
+        prefix: &str,
+        after: Option<&T>,
+        limit: usize,
+    ) -> Result<Vec<T>, StorageError> {
+        let may_have = |part: &usize| self.homes.may_have(self.parts[*part].home, prefix);
+        let parts = (0..self.parts.len()).filter(may_have).collect();
+        self.page_of(parts, prefix, after, limit).await
+    }
+
+    /// Returns up to `limit` names that come after `after`, in order, among which are all of what lives at the shard; fewer
+    /// are all. Where others have indexes of their own, they are not asked.
+    pub(super) async fn near(&self, after: Option<&T>, limit: usize) -> Result<Vec<T>, StorageError> {
+        self.page_of(self.near.clone().collect(), "", after, limit).await
+    }
+
+    async fn page_of(
+        &self,
+        parts: Vec<usize>,
         prefix: &str,
         after: Option<&T>,
         limit: usize,
@@ -258,48 +300,45 @@ impl<T: Named> Index<T> {
             Some(_) | None if prefix.is_empty() => "-".to_owned(),
             Some(_) | None => format!("[{prefix}"),
         };
-        let mut runs: Vec<Run<T>> = self.parts.iter().map(|_| Run::new(&from)).collect();
-        let mut asked = self.share(limit);
+        let mut asked = share(limit, parts.len());
+        let mut runs: Vec<Run<T>> = parts.into_iter().map(|part| Run::new(part, &from)).collect();
         let mut names = Vec::new();
         loop {
             merge(&mut runs, &mut names, limit);
-            let open: Vec<usize> = (0..runs.len()).filter(|part| runs[*part].is_open()).collect();
+            let open: Vec<usize> = (0..runs.len()).filter(|run| runs[*run].is_open()).collect();
             if names.len() >= limit || open.is_empty() {
                 return Ok(names);
             }
-            let members = |part: &usize| {
-                let mut request = members_request(asked);
+            let members = |run: &usize| {
+                let (run, mut request) = (&runs[*run], members_request(asked));
                 let mut command = request.begin(8);
-                command.arg(b"ZRANGE").arg(self.parts[*part].as_bytes());
-                command.arg(runs[*part].from()).arg(to.as_bytes());
+                command.arg(b"ZRANGE").arg(self.parts[run.part()].key.as_bytes());
+                command.arg(run.from()).arg(to.as_bytes());
                 command.arg(b"BYLEX").arg(b"LIMIT").number(0).number(asked as u64);
                 drop(command);
-                (*part, request)
+                (run.part(), request)
             };
             let requests: Vec<_> = open.iter().map(members).collect();
             let answers = self.ask_all(&requests).await?;
-            for (part, replies) in open.into_iter().zip(answers) {
+            for (run, replies) in open.into_iter().zip(answers) {
+                let run = &mut runs[run];
+                let part = run.part();
                 let Some(Reply::Array(members)) = replies.iter().next() else {
                     return Err(unexpected("ZRANGE", Effect::Read));
                 };
-                runs[part].take_in(members.filter_map(|member| member.bytes()), asked);
+                let members = members.filter_map(|member| member.bytes());
+                run.take_in(members, asked, |name| self.part_of(name) == part);
             }
             asked = asked.max(STEP_NAMES);
         }
     }
 
-    /// Returns how many names of a page each part is asked for first: where it is one of many about twice its share, as
-    /// names are spread unevenly.
-    fn share(&self, limit: usize) -> usize {
-        match self.parts.len() {
-            1 => limit,
-            parts => limit.min(2 * limit.div_ceil(parts) + 8),
-        }
-    }
-
     fn part_of(&self, name: &T) -> usize {
         // That of the only one is not asked for.
-        if self.parts.len() == 1 { 0 } else { self.keys.part_of(name.slot()) }
+        if self.parts.len() == 1 {
+            return 0;
+        }
+        usize::from(self.homes.index_of(name)) * self.keys.parts() + self.keys.part_of(name.slot())
     }
 
     /// Returns what is to be sent to each part for such changes, those of each in the order in which they come.
@@ -311,7 +350,7 @@ impl<T: Named> Index<T> {
         for (name, change) in changes {
             let part = self.part_of(name);
             let (request, places) = &mut all.parts[part];
-            change.write(request, self.parts[part].as_bytes(), name.member().as_bytes());
+            change.write(request, self.parts[part].key.as_bytes(), name.member().as_bytes());
             places.push(all.count);
             all.count += 1;
         }
@@ -347,7 +386,7 @@ impl<T: Named> Index<T> {
     /// Has no more of what it names be made from now on, or again.
     pub(super) async fn close(&self, closes: bool) -> Result<(), StorageError> {
         let closing = (0..self.parts.len()).map(|part| async move {
-            let key = self.keys.closed(part);
+            let key = &self.parts[part].closed;
             let mut request = Request::default();
             if closes {
                 request.add(&[b"SET", key.as_bytes(), b"1"]);
@@ -359,11 +398,12 @@ impl<T: Named> Index<T> {
         join_all(closing).await.into_iter().try_for_each(|replies| replies.map(drop))
     }
 
-    /// Returns whether no more of what it names are to be made: the part that does not tell has not said so.
+    /// Returns whether no more of what it names are to be made at the shard: the part that does not tell has not said so.
     pub(super) async fn is_closed(&self) -> Result<bool, StorageError> {
         let mut request = Request::default();
-        request.add(&[b"EXISTS", self.keys.closed(0).as_bytes()]);
-        let replies = self.ask(0, &request, Effect::Read).await?;
+        let part = self.near.start;
+        request.add(&[b"EXISTS", self.parts[part].closed.as_bytes()]);
+        let replies = self.ask(part, &request, Effect::Read).await?;
         Ok(replies.iter().next().and_then(|reply| reply.integer()) == Some(1))
     }
 
@@ -371,7 +411,7 @@ impl<T: Named> Index<T> {
     async fn ask(&self, part: usize, request: &Request, effect: Effect) -> Result<Replies, StorageError> {
         let replies = self.exchange(part, request, effect).await?;
         match replies.iter().find_map(|reply| reply.error()) {
-            Some(text) => Err(of_key(of_reply(text), self.parts[part].as_str())),
+            Some(text) => Err(of_key(of_reply(text), self.parts[part].key.as_str())),
             None => Ok(replies),
         }
     }
@@ -383,18 +423,16 @@ impl<T: Named> Index<T> {
         request: &Request,
         effect: Effect,
     ) -> Result<Replies, StorageError> {
-        let shard = match &self.seat {
-            Some(seat) => Some(seat.owner_of(slot_of(self.parts[part].as_bytes()))?),
-            None => None,
-        };
+        let owner = |others: &Others| others.owner_of(self.parts[part].home);
+        let shard = self.others.as_ref().map(owner).transpose()?;
         let connection = shard.as_ref().map_or(&self.connection, |shard| shard.calls.connection());
         let replies = connection.exchange(request, effect).await?;
         for text in replies.iter().filter_map(|reply| reply.error()) {
             if refuses_writes(&text) {
                 connection.suspect();
             }
-            if let (Some(seat), Some(redirect)) = (&self.seat, Redirect::read(&text)) {
-                seat.heed(&redirect);
+            if let (Some(others), Some(redirect)) = (&self.others, Redirect::read(&text)) {
+                others.heed(&redirect);
             }
         }
         Ok(replies)

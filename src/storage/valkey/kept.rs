@@ -15,8 +15,7 @@ use tokio::time::sleep;
 
 use super::control::bytes_of;
 use super::failure::Effect;
-use super::resolver::Resolver as _;
-use super::{Shard, keys, slot_of_topic};
+use super::{Shard, keys};
 use crate::storage::StorageError;
 
 /// Nodes of a stream that are looked at: 100,000 entries, which takes the server some 50 µs.
@@ -50,8 +49,7 @@ impl Weight {
 impl Shard {
     /// Returns how many bytes the topics of each selector keep here, about; `None` while another node weighs them.
     pub(super) async fn kept(&self, selectors: &[TopicSelector]) -> Result<Option<Vec<u64>>, StorageError> {
-        let own_slot = self.seat.as_ref().and_then(|seat| seat.own_slot());
-        let key = keys::of_server(&keys::kept(digest(selectors)), own_slot);
+        let key = keys::of_server(&keys::kept(digest(selectors)), self.own_slot());
         let held_ms = self.sweep_interval.mul_f64(HELD_SHARE).as_millis().max(1).to_string();
         let mut pipeline = glide::pipe();
         // An empty text is of who has begun to weigh.
@@ -80,11 +78,11 @@ impl Shard {
         let mut weights = vec![Weight::default(); selectors.len()];
         let (mut after, mut left) = (None, WEIGHED_MAX);
         loop {
-            let names = self.indexes.topics.page("", after.as_ref(), STEP_NAMES).await?;
+            let names = self.indexes.topics.near(after.as_ref(), STEP_NAMES).await?;
             let Some(last) = names.last() else { break };
             after = Some(last.clone());
             let is_wanted = |name: &&TopicName| {
-                selectors.iter().any(|selector| selector.matches(name)) && self.has(slot_of_topic(name))
+                selectors.iter().any(|selector| selector.matches(name)) && self.has(*name)
             };
             let wanted: Vec<&TopicName> = names.iter().filter(is_wanted).collect();
             for topics in wanted.chunks(STEP_TOPICS) {

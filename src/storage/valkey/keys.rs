@@ -128,6 +128,9 @@ pub(super) fn fences(written: Guarded, name: &LockName) -> [String; 2] {
 /// Written by every look at the publishing connection, to learn whether the server takes writes.
 pub(super) const LOOK: &str = "tidemill:look";
 
+/// Written in front of every wait for the disk or for replicas, which is then one for all that was written before.
+pub(super) const WAIT: &str = "tidemill:wait";
+
 /// The field of a topic's description that says when it was noticed that its ids do not follow the clock. The
 /// scripts spell it, too.
 pub(super) const LATE: &str = "late";

@@ -9,7 +9,6 @@ use super::calls::Call;
 use super::failure::{Effect, of_key, unexpected};
 use super::resp::{Parts, Reply};
 use super::scripts::{self, Script};
-use super::slots::slot_of;
 use super::{Shard, Valkey, at, keys};
 use crate::storage::{
     LEASED_MAX, LeaseFacts, LeaseSecret, LeaseSeen, LeaseStore, Leased, PutUnder, StorageError,
@@ -97,35 +96,31 @@ impl Shard {
     }
 }
 
-fn slot_of_lease(secret: LeaseSecret) -> u16 {
-    slot_of(keys::lease(secret).as_bytes())
-}
-
 #[async_trait]
 impl LeaseStore for Valkey {
     async fn make_lease(&self, secret: LeaseSecret, ttl: Duration) -> Result<LeaseFacts, StorageError> {
         let arguments = [ttl.as_millis().to_string()];
-        let made = at!(self, slot_of_lease(secret), shard => {
+        let made = at!(self, &secret, shard => {
             shard.of_lease(&scripts::MAKE_LEASE, Effect::Write, secret, &arguments, read_facts).await
         })?;
         made.ok_or_else(|| unexpected("EVALSHA", Effect::Write))
     }
 
     async fn lease(&self, secret: LeaseSecret) -> Result<Option<LeaseFacts>, StorageError> {
-        at!(self, slot_of_lease(secret), shard => {
+        at!(self, &secret, shard => {
             shard.of_lease(&scripts::SEE_LEASE, Effect::Read, secret, &["0".to_owned()], read_facts).await
         })
     }
 
     async fn leased(&self, secret: LeaseSecret) -> Result<Option<LeaseSeen>, StorageError> {
-        at!(self, slot_of_lease(secret), shard => {
+        at!(self, &secret, shard => {
             shard.of_lease(&scripts::SEE_LEASE, Effect::Read, secret, &["1".to_owned()], seen).await
         })
     }
 
     async fn put_under(&self, secret: LeaseSecret, thing: &Leased) -> Result<PutUnder, StorageError> {
         let arguments = [thing.name(), thing.proof(), LEASED_MAX.to_string()];
-        let put = at!(self, slot_of_lease(secret), shard => {
+        let put = at!(self, &secret, shard => {
             shard.call_lease(&scripts::PUT_UNDER, Effect::Write, secret, &arguments, read_facts).await
         })?;
         match put {
@@ -139,7 +134,7 @@ impl LeaseStore for Valkey {
     async fn let_go(&self, secret: LeaseSecret, things: &[Leased]) -> Result<(), StorageError> {
         for some in things.chunks(LET_GO_MAX) {
             let arguments: Vec<_> = some.iter().flat_map(|thing| [thing.name(), thing.proof()]).collect();
-            at!(self, slot_of_lease(secret), shard => {
+            at!(self, &secret, shard => {
                 shard.of_lease(&scripts::LET_GO, Effect::Write, secret, &arguments, |_| Some(())).await
             })?;
         }
@@ -147,13 +142,13 @@ impl LeaseStore for Valkey {
     }
 
     async fn renew_lease(&self, secret: LeaseSecret) -> Result<Option<LeaseSeen>, StorageError> {
-        at!(self, slot_of_lease(secret), shard => {
+        at!(self, &secret, shard => {
             shard.of_lease(&scripts::RENEW_LEASE, Effect::Write, secret, &[], seen).await
         })
     }
 
     async fn end_lease(&self, secret: LeaseSecret) -> Result<Option<Vec<Leased>>, StorageError> {
-        let ended = at!(self, slot_of_lease(secret), shard => {
+        let ended = at!(self, &secret, shard => {
             shard.of_lease(&scripts::END_LEASE, Effect::Write, secret, &[], seen).await
         })?;
         Ok(ended.map(|(_, things)| things))

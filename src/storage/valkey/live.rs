@@ -51,7 +51,7 @@ impl Shard {
         let streams: Vec<String> = asked.iter().map(|asked| self.keys.stream(&asked.topic)).collect();
         let mut request = Request::default();
         // In a cluster no command names topics of several slots.
-        let at_once = if self.seat.is_some() { 1 } else { asked.len().max(1) };
+        let at_once = if self.seat().is_some() { 1 } else { asked.len().max(1) };
         for (asked, streams) in asked.chunks(at_once).zip(streams.chunks(at_once)) {
             let mut command = request.begin(4 + 2 * asked.len());
             command.arg(b"XREAD").arg(b"COUNT").arg(b"1").arg(b"STREAMS");
@@ -146,7 +146,7 @@ impl Shard {
 impl Shard {
     /// Whether an error says that a topic lives elsewhere; that is noted.
     fn moves(&self, text: &[u8]) -> bool {
-        let Some(seat) = &self.seat else { return false };
+        let Some(seat) = self.seat() else { return false };
         let redirect = Redirect::read(&String::from_utf8_lossy(text));
         redirect.inspect(|redirect| seat.heed(redirect)).is_some()
     }

@@ -10,7 +10,6 @@ use super::calls::Call;
 use super::failure::{Effect, of_key, unexpected};
 use super::resp::{Parts, Reply};
 use super::scripts::{self, Script};
-use super::slots::slot_of;
 use super::{Shard, Valkey, at, keys};
 use crate::storage::{
     FENCE_KEPT, HANDED_KEPT, LINE_LOOKED_EVERY, LockAnswer, LockAsked, LockHeld, LockId, LockKept,
@@ -213,34 +212,29 @@ impl Shard {
     }
 }
 
-fn slot_of_lock(lock: &LockId) -> u16 {
-    let [held, ..] = keys::lock(lock);
-    slot_of(held.as_bytes())
-}
-
 #[async_trait]
 impl LockStore for Valkey {
     async fn acquire_lock(&self, lock: &LockId, asked: &LockAsked) -> Result<LockAnswer, StorageError> {
-        at!(self, slot_of_lock(lock), shard => shard.acquire_lock(lock, asked).await)
+        at!(self, lock, shard => shard.acquire_lock(lock, asked).await)
     }
 
     async fn renew_locks(&self, renewals: &[LockRenewal]) -> Vec<Result<Option<LockKept>, StorageError>> {
-        let renew = renewals.iter().map(|renewal| async move {
-            at!(self, slot_of_lock(&renewal.lock), shard => shard.renew_lock(renewal).await)
-        });
+        let renew = renewals
+            .iter()
+            .map(|renewal| async move { at!(self, &renewal.lock, shard => shard.renew_lock(renewal).await) });
         join_all(renew).await
     }
 
     async fn release_lock(&self, lock: &LockId, secret: LockSecret) -> Result<bool, StorageError> {
-        at!(self, slot_of_lock(lock), shard => shard.release_lock(lock, secret).await)
+        at!(self, lock, shard => shard.release_lock(lock, secret).await)
     }
 
     async fn take_lock(&self, lock: &LockId) -> Result<Option<LockHeld>, StorageError> {
-        at!(self, slot_of_lock(lock), shard => shard.take_lock(lock).await)
+        at!(self, lock, shard => shard.take_lock(lock).await)
     }
 
     async fn lock(&self, lock: &LockId, limit: usize) -> Result<LockSeen, StorageError> {
-        at!(self, slot_of_lock(lock), shard => shard.see_lock(lock, limit).await)
+        at!(self, lock, shard => shard.see_lock(lock, limit).await)
     }
 
     fn watch_locks(&self, watch: bool) {

@@ -19,6 +19,7 @@ use tokio::time::sleep;
 use super::acked::Acked;
 use super::doorbell::Doorbell;
 use super::failure::{Effect, Redirect, unexpected};
+use super::info;
 use super::keys::{Keys, sortable};
 use super::notice::notices;
 use super::resp::{Reply, Request, RespConnection};
@@ -29,10 +30,14 @@ use crate::storage::StorageError;
 
 /// Topics that are asked about at once.
 const ASKED: usize = 256;
-/// How long after a question that was not answered it is asked again.
+/// How long after a question that was not answered it is asked again: at first, and at most.
 const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_MAX: Duration = Duration::from_mins(1);
 /// Answers of the script.
 const LOST: i64 = 1;
+
+/// The last messages of topics.
+type Last = Vec<(TopicName, MessageId)>;
 
 /// Asks each server that comes in the place of another for what was lost.
 #[derive(Debug)]
@@ -56,30 +61,41 @@ impl Losing {
     /// Asks for as long as it is not dropped.
     pub(super) async fn watch(self) {
         let mut up = self.connection.status();
-        let mut before = None;
+        let (mut before, mut due, mut wait) = (None, Last::new(), AGAIN);
         while until(&mut up, true).await {
-            match self.look(before.as_deref()).await {
-                Ok(run) => {
-                    before = Some(run);
-                    until(&mut up, false).await;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot ask the server for what it may have lost, asking again");
-                    sleep(AGAIN).await;
-                }
+            if let Err(error) = self.look(&mut before, &mut due).await {
+                tracing::warn!(%error, "cannot ask the server for what it may have lost, asking again");
+            } else if due.is_empty() {
+                wait = AGAIN;
+                until(&mut up, false).await;
+                continue;
             }
+            sleep(wait).await;
+            wait = (wait * 2).min(AGAIN_MAX);
         }
     }
 
-    /// Asks who the server is, and where it is not the one from before, for what was lost. Returns who it is.
-    async fn look(&self, before: Option<&str>) -> Result<String, StorageError> {
+    /// Asks who the server is, and for what is due: everything, where it is not the one from before.
+    async fn look(&self, before: &mut Option<String>, due: &mut Last) -> Result<(), StorageError> {
         let run = self.run().await?;
-        let is_same = before == Some(&*run) && !run.is_empty();
-        let known = if is_same { Vec::new() } else { self.acked.all() };
-        for known in known.chunks(ASKED) {
-            self.ask(known).await?;
+        if run.is_empty() || before.as_ref() != Some(&run) {
+            *due = self.acked.all();
         }
-        Ok(run)
+        *before = Some(run);
+        let mut refused = Last::new();
+        while !due.is_empty() {
+            let rest = due.len().saturating_sub(ASKED);
+            match self.ask(&due[rest..]).await {
+                Ok(again) => refused.extend(again),
+                Err(error) => {
+                    due.append(&mut refused);
+                    return Err(error);
+                }
+            }
+            due.truncate(rest);
+        }
+        *due = refused;
+        Ok(())
     }
 
     /// Returns which run of which server it is; nothing where it does not tell that.
@@ -88,33 +104,50 @@ impl Losing {
         request.add(&[b"INFO", b"server"]);
         let replies = self.connection.exchange(&request, Effect::Read).await?;
         match replies.iter().next() {
-            Some(Reply::Bulk(text)) => Ok(run_of(&String::from_utf8_lossy(text)).unwrap_or_default()),
+            Some(Reply::Bulk(text)) => {
+                Ok(info::field(&String::from_utf8_lossy(text), "run_id").unwrap_or_default().to_owned())
+            }
             Some(Reply::Error(_)) => Ok(String::new()),
             _ => Err(unexpected("INFO", Effect::Read)),
         }
     }
 
-    /// Asks for the last messages of topics, and has holes marked.
-    async fn ask(&self, known: &[(TopicName, MessageId)]) -> Result<(), StorageError> {
+    /// Asks for the last messages of topics, and has holes marked. Returns those for which the server could not look.
+    async fn ask(&self, known: &[(TopicName, MessageId)]) -> Result<Last, StorageError> {
         let calls: Vec<Call<'_>> = known.iter().map(|(topic, last)| self.call(topic, *last)).collect();
         let answers = self.connection.call(&scripts::TELL_LOSS, &calls, &[], None, Effect::Write).await?;
+        let (mut lost, mut refused, mut refusal) = (Vec::new(), Last::new(), None);
         for ((topic, last), answer) in known.iter().zip(answers) {
             match answer {
                 Answer::Number(LOST) => {
-                    tracing::warn!(%topic, %last, "the server has lost messages that it had confirmed; readers are told");
-                    self.doorbell.tell([topic]);
+                    lost.push(topic);
                     self.acked.forget(topic, *last);
                 }
                 Answer::Number(_) => {}
                 // It lives elsewhere, and who has it there is no heir of this one.
                 Answer::Error(text) if Redirect::read(&text).is_some() => self.acked.forget(topic, *last),
+                // As one does that is full.
                 Answer::Error(error) => {
-                    tracing::warn!(%topic, %last, error, "cannot ask the server whether it has lost messages");
+                    refused.push((topic.clone(), *last));
+                    refusal = Some(error);
                 }
                 _ => return Err(unexpected("EVALSHA", Effect::Write)),
             }
         }
-        Ok(())
+        if let Some(first) = lost.first() {
+            let topics = lost.len();
+            tracing::warn!(topics, %first, "the server has lost messages that it had confirmed; readers are told");
+            self.doorbell.tell(lost);
+        }
+        if let Some(reason) = refusal {
+            let topics = refused.len();
+            tracing::warn!(
+                topics,
+                reason,
+                "the server does not say whether it has lost messages, asking again"
+            );
+        }
+        Ok(refused)
     }
 
     fn call(&self, topic: &TopicName, last: MessageId) -> Call<'static> {
@@ -128,23 +161,4 @@ impl Losing {
 /// Waits until it is up, or down. Returns whether that may come again.
 async fn until(up: &mut watch::Receiver<bool>, wanted: bool) -> bool {
     up.wait_for(|up| *up == wanted).await.is_ok()
-}
-
-/// Reads which run of a server it is, as `INFO` tells it.
-fn run_of(info: &str) -> Option<String> {
-    info.lines().find_map(|line| line.strip_prefix("run_id:")).map(|run| run.trim().to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_run_is_read_from_what_the_server_tells() {
-        assert_eq!(
-            run_of("# Server\r\nredis_version:7.2\r\nrun_id:0af1\r\ntcp_port:1\r\n"),
-            Some("0af1".to_owned())
-        );
-        assert_eq!(run_of("# Server\r\nredis_version:7.2\r\n"), None);
-    }
 }

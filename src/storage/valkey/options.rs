@@ -5,10 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemill_proto::TopicSelector;
 use tidemill_tls::ClientIdentity;
 
 use super::login::{Login, PasswordFile};
-use super::resolver::{Named, Resolver};
+use super::resolver::{Address, Named, Resolver};
 use super::target::Target;
 
 /// How to reach the server, and how much may wait for it.
@@ -44,7 +45,28 @@ pub struct ValkeyOptions {
     pub key_form: KeyForm,
     /// How often nodes sweep. Of nodes with the same interval one does the work.
     pub sweep_interval: Duration,
+    /// Servers beside this one, with what lives there; up to [`PLACED_MAX`]. What none of them is said to have is here.
+    pub placed: Vec<Placed>,
 }
+
+/// A server that has the topics of some names, and whatever else has such a name.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// The names. Of several servers that are said to have a name, the first has it.
+    pub topics: Vec<TopicSelector>,
+    /// The server. It stands alone.
+    pub target: Target,
+    /// What the password is read from again, in place of the target's.
+    pub password_file: Option<Arc<PasswordFile>>,
+    /// Whether to speak TLS with sentinels.
+    pub sentinel_tls: bool,
+}
+
+/// Most servers of [`ValkeyOptions::placed`]: a node has six connections to each, and what is asked of all waits for all.
+pub const PLACED_MAX: usize = 16;
+
+/// Most names and patterns of all of them: each operation holds a name against them until one matches.
+pub const PLACED_TOPICS_MAX: usize = 256;
 
 impl ValkeyOptions {
     /// Returns options for a server, with everything else at its default.
@@ -66,7 +88,28 @@ impl ValkeyOptions {
             reads_replicas: false,
             key_form: KeyForm::Plain,
             sweep_interval: Duration::from_mins(1),
+            placed: Vec::new(),
         }
+    }
+
+    /// Returns the options for a server beside this one.
+    pub(super) fn of_placed(&self, placed: &Placed) -> Self {
+        let Placed { target, password_file, sentinel_tls, .. } = placed;
+        Self {
+            target: target.clone(),
+            resolver: Arc::new(Named),
+            password_file: password_file.clone(),
+            sentinel_tls: *sentinel_tls,
+            cluster: Some(false),
+            placed: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// Returns the options for a primary of the cluster that the server is part of.
+    pub(super) fn of_primary(&self, Address { host, port }: Address) -> Self {
+        let target = Target { host, port, others: Vec::new(), watched: None, ..self.target.clone() };
+        Self { target, resolver: Arc::new(Named), key_form: KeyForm::Braces, ..self.clone() }
     }
 
     /// Returns how to log in at the server.
@@ -80,6 +123,21 @@ impl ValkeyOptions {
 }
 
 impl ValkeyOptions {
+    /// Returns where the server is, as it is told from others: host and port, and which database where that is not the
+    /// first.
+    pub(super) fn place(&self) -> String {
+        let named = || {
+            let all =
+                self.target.hosts().map(|(host, port)| Address { host: host.to_owned(), port }.to_string());
+            all.collect::<Vec<_>>().join(",")
+        };
+        let at = self.resolver.found().map_or_else(named, |address| address.to_string());
+        match self.target.database {
+            0 => at,
+            database => format!("{at}/{database}"),
+        }
+    }
+
     /// Returns the server, for the log: without a password.
     pub(super) fn server(&self) -> String {
         self.resolver.found().map_or_else(|| self.target.to_string(), |address| address.to_string())

@@ -18,6 +18,7 @@ use tidemill_proto::page::Order;
 use tokio::time::timeout;
 
 use super::Shard;
+use super::info;
 use super::reads::Reads;
 use super::resolver::{Address, Resolver};
 use super::resp::RespConnection;
@@ -133,9 +134,8 @@ fn replicas_in(info: &[u8]) -> Vec<Address> {
 
 /// Reads by how much a replica may be behind, as `INFO` tells it; nothing where it does not follow.
 fn age_in(info: &[u8]) -> Option<Duration> {
-    let info = String::from_utf8_lossy(info);
-    let field =
-        |wanted: &str| info.lines().find_map(|line| line.trim().strip_prefix(wanted)?.strip_prefix(':'));
+    let text = String::from_utf8_lossy(info);
+    let field = |name| info::field(&text, name);
     let is_following = field("role") == Some("slave") && field("master_link_status") == Some("up");
     let seconds: u64 = field("master_last_io_seconds_ago").filter(|_| is_following)?.parse().ok()?;
     // What is told is whole seconds, rounded down.

@@ -2,7 +2,7 @@
 //!
 //! It knows which shard is asked and how answers are put together, and not how any is found.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,18 +10,17 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::work::{GroupDetail, GroupName, GroupSettings};
-use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
+use tidemill_proto::{Durability, MessageId, Timestamp, TopicName, TopicSelector};
 
 use super::failure::{Redirect, same};
-use super::slots::slot_of;
-use super::{Valkey, at, health, keys, slot_of_topic};
+use super::{Shard, Valkey, at, health, keys};
 use crate::storage::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Claim, Claimed, Condition,
-    DeadLetter, Draw, Drawn, Dying, Existing, Fate, Followed, GroupChange, GroupStart, HintListener,
-    LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Outcome, Places, Range,
-    RecordChanges, RecordEdit, RecordStore, Revived, RunEnd, RunEnding, RunStore, Selection, Settlement,
-    StorageError, StoredMessage, Swept, Tail, Tended, TicketClaim, TopicChange, TopicList, TopicState,
-    TopicStore, Trim, Upkeep, WorkStore,
+    DeadLetter, Draw, Drawn, DurableStore, Dying, Existing, Fate, Followed, GroupChange, GroupStart,
+    HintListener, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Outcome, Places,
+    Pledge, Range, RecordChanges, RecordEdit, RecordStore, Revived, RunEnd, RunEnding, RunStore, Selection,
+    Settlement, StorageError, StoredMessage, Swept, Tail, Tended, TicketClaim, TopicChange, TopicList,
+    TopicState, TopicStore, Trim, Upkeep, WorkStore,
 };
 
 /// Returns results, or their error where all of them say that what they are about lives elsewhere.
@@ -54,34 +53,66 @@ impl MessageStore for Valkey {
     }
 
     async fn read(&self, topic: &TopicName, range: Range) -> Result<Batch, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.read(topic, range).await)
+        at!(self, topic, shard => shard.read(topic, range).await)
     }
 
     async fn latest(&self, topic: &TopicName, range: LatestRange) -> Result<Batch, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.latest(topic, range).await)
+        at!(self, topic, shard => shard.latest(topic, range).await)
     }
 
     async fn get(&self, topic: &TopicName, id: MessageId) -> Result<Option<StoredMessage>, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.get(topic, id).await)
+        at!(self, topic, shard => shard.get(topic, id).await)
     }
 
     async fn trim(&self, topic: &TopicName, trim: Trim) -> Result<u64, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.trim(topic, trim).await)
+        at!(self, topic, shard => shard.trim(topic, trim).await)
     }
 
     async fn remove(&self, topic: &TopicName, id: MessageId) -> Result<bool, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.remove(topic, id).await)
+        at!(self, topic, shard => shard.remove(topic, id).await)
+    }
+}
+
+#[async_trait]
+impl DurableStore for Valkey {
+    async fn pledge(&self, topic: &TopicName, asked: Durability) -> Result<Pledge, StorageError> {
+        let history = self.places.owner_of(self.places.home_of(topic))?.waits.pledge(asked).await?;
+        Ok(Pledge { topic: topic.clone(), asked, history })
+    }
+
+    async fn reach(&self, pledges: &[Pledge]) -> Vec<Durability> {
+        let homes = pledges.iter().map(|pledge| self.places.home_of(&pledge.topic));
+        let shards: Vec<_> = homes.map(|home| self.places.owner_of(home).ok()).collect();
+        // One wait does for all that ask one server for the same.
+        let mut asked: Vec<(&Arc<Shard>, Durability, &Arc<str>)> = Vec::new();
+        let mut waits = Vec::with_capacity(pledges.len());
+        for (pledge, shard) in pledges.iter().zip(&shards) {
+            let place = shard.as_ref().map(|shard| {
+                let is_same = |(other, durability, history): &(&Arc<Shard>, Durability, &Arc<str>)| {
+                    Arc::ptr_eq(other, shard) && *durability == pledge.asked && **history == pledge.history
+                };
+                asked.iter().position(is_same).unwrap_or_else(|| {
+                    asked.push((shard, pledge.asked, &pledge.history));
+                    asked.len() - 1
+                })
+            });
+            waits.push(place);
+        }
+        let reach =
+            asked.into_iter().map(|(shard, asked, history)| shard.waits.reach(asked, history.clone()));
+        let reached = join_all(reach).await;
+        waits.into_iter().map(|place| place.map_or(Durability::ACCEPTED, |place| reached[place])).collect()
     }
 }
 
 #[async_trait]
 impl LiveStore for Valkey {
     async fn tail(&self, topic: &TopicName) -> Result<Tail, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.tail(topic).await)
+        at!(self, topic, shard => shard.tail(topic).await)
     }
 
     async fn poll_changes(&self, topics: &[Followed]) -> Result<Changes, StorageError> {
-        let groups = self.places.groups(topics.iter().map(|asked| slot_of_topic(&asked.topic)))?;
+        let groups = self.places.groups(topics.iter().map(|asked| &asked.topic))?;
         if let [(shard, _)] = &groups[..] {
             return shard.poll_changes(topics).await;
         }
@@ -102,6 +133,8 @@ impl LiveStore for Valkey {
                 Err(error) => failed = Some(error),
             }
         }
+        all.changed.sort_unstable();
+        all.gone.sort_unstable();
         match failed {
             Some(error) if all.changed.is_empty() && all.gone.is_empty() => Err(error),
             Some(_) | None => Ok(all),
@@ -129,7 +162,7 @@ impl TopicStore for Valkey {
         description: TopicUpdate,
         owner: Option<&str>,
     ) -> Result<Topic, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.create(topic, description.clone(), owner).await)
+        at!(self, topic, shard => shard.create(topic, description.clone(), owner).await)
     }
 
     async fn list(
@@ -138,7 +171,7 @@ impl TopicStore for Valkey {
         after: Option<&TopicName>,
         limit: usize,
     ) -> Result<TopicList, StorageError> {
-        at!(self, None, shard => shard.list(selection, after, limit).await)
+        at!(self, shard => shard.list(selection, after, limit).await)
     }
 
     async fn names(
@@ -147,19 +180,19 @@ impl TopicStore for Valkey {
         after: Option<&TopicName>,
         limit: usize,
     ) -> Result<Vec<TopicName>, StorageError> {
-        at!(self, None, shard => shard.names(prefix, after, limit).await)
+        at!(self, shard => shard.names(prefix, after, limit).await)
     }
 
     async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.describe(topic).await)
+        at!(self, topic, shard => shard.describe(topic).await)
     }
 
     async fn update(&self, topic: &TopicName, change: TopicChange) -> Result<Topic, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.update(topic, &change).await)
+        at!(self, topic, shard => shard.update(topic, &change).await)
     }
 
     async fn delete(&self, topic: &TopicName) -> Result<(), StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.delete(topic).await)
+        at!(self, topic, shard => shard.delete(topic).await)
     }
 
     async fn stats(&self) -> Result<TopicsStats, StorageError> {
@@ -176,14 +209,14 @@ impl TopicStore for Valkey {
 #[async_trait]
 impl RunStore for Valkey {
     async fn end_run(&self, topic: &TopicName, ending: RunEnding<'_>) -> Result<RunEnd, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.end_run(topic, ending).await)
+        at!(self, topic, shard => shard.end_run(topic, ending).await)
     }
 }
 
 #[async_trait]
 impl AccessStore for Valkey {
     async fn documents(&self, known: Option<u64>) -> Result<Option<AccessDocuments>, StorageError> {
-        at!(self, slot_of(keys::ACCESS.as_bytes()), shard => shard.access_documents(known).await)
+        at!(self, keys::ACCESS, shard => shard.access_documents(known).await)
     }
 
     async fn change_documents(
@@ -192,41 +225,41 @@ impl AccessStore for Valkey {
         next: u64,
         edits: Vec<AccessEdit>,
     ) -> Result<bool, StorageError> {
-        at!(self, slot_of(keys::ACCESS.as_bytes()), shard => shard.change_access(known, next, edits.clone()).await)
+        at!(self, keys::ACCESS, shard => shard.change_access(known, next, edits.clone()).await)
     }
 
     async fn put_ticket(&self, ticket: NewTicket) -> Result<bool, StorageError> {
-        at!(self, slot_of(keys::TICKETS.as_bytes()), shard => shard.put_ticket(ticket.clone()).await)
+        at!(self, keys::TICKETS, shard => shard.put_ticket(ticket.clone()).await)
     }
 
     async fn claim_ticket(&self, claim: &TicketClaim) -> Result<Option<Bytes>, StorageError> {
-        at!(self, slot_of(keys::TICKETS.as_bytes()), shard => shard.claim_ticket(claim).await)
+        at!(self, keys::TICKETS, shard => shard.claim_ticket(claim).await)
     }
 
     async fn ticket_holders(&self, ids: &[Box<str>]) -> Result<Vec<Option<u64>>, StorageError> {
-        at!(self, slot_of(keys::TICKETS.as_bytes()), shard => shard.ticket_holders(ids).await)
+        at!(self, keys::TICKETS, shard => shard.ticket_holders(ids).await)
     }
 }
 
 #[async_trait]
 impl LimitStore for Valkey {
     async fn draw(&self, draw: &Draw) -> Result<Drawn, StorageError> {
-        at!(self, slot_of(keys::quota(draw.quota).as_bytes()), shard => shard.draw(draw).await)
+        at!(self, keys::quota(draw.quota).as_str(), shard => shard.draw(draw).await)
     }
 
     async fn hold(&self, places: &Places) -> Result<bool, StorageError> {
-        at!(self, slot_of(keys::places(places.quota).as_bytes()), shard => shard.hold(places).await)
+        at!(self, keys::places(places.quota).as_str(), shard => shard.hold(places).await)
     }
 }
 
 #[async_trait]
 impl RecordStore for Valkey {
     async fn records(&self, known: Option<u64>) -> Result<Option<RecordChanges>, StorageError> {
-        at!(self, slot_of(keys::RECORDS.as_bytes()), shard => shard.record_changes(known).await)
+        at!(self, keys::RECORDS, shard => shard.record_changes(known).await)
     }
 
     async fn change_records(&self, next: u64, edits: Vec<RecordEdit>) -> Result<bool, StorageError> {
-        at!(self, slot_of(keys::RECORDS.as_bytes()), shard => shard.change_records(next, edits.clone()).await)
+        at!(self, keys::RECORDS, shard => shard.change_records(next, edits.clone()).await)
     }
 }
 
@@ -238,8 +271,7 @@ impl Upkeep for Valkey {
 
     fn away(&self) -> Vec<String> {
         let placement = self.places.current();
-        let away = placement.shards.iter().filter(|shard| !shard.is_up());
-        away.filter_map(|shard| Some(shard.seat.as_ref()?.address().to_string())).collect()
+        placement.shards.iter().filter(|shard| !shard.is_up()).filter_map(|shard| shard.name()).collect()
     }
 
     fn is_ready(&self) -> bool {
@@ -251,15 +283,22 @@ impl Upkeep for Valkey {
     }
 
     async fn sweep(&self) -> Result<Swept, StorageError> {
-        let mut all = Swept::default();
+        let (mut all, mut outcome) = (Swept::default(), Ok(()));
         for shard in self.shards() {
-            let swept = shard.sweep().await?;
+            // One that cannot be swept now does not keep the others from it.
+            let swept = match shard.sweep().await {
+                Ok(swept) => swept,
+                Err(error) => {
+                    outcome = Err(error);
+                    continue;
+                }
+            };
             all.topics += swept.topics;
             all.removed += swept.removed;
             all.groups.add(swept.groups);
             all.dying.extend(swept.dying);
         }
-        Ok(all)
+        outcome.map(|()| all)
     }
 
     async fn kept(&self, topics: &[TopicSelector]) -> Result<Option<Vec<u64>>, StorageError> {
@@ -272,7 +311,7 @@ impl Upkeep for Valkey {
     }
 
     async fn sweep_one(&self, topic: &TopicName) -> Result<(), StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.sweep_one(topic).await)
+        at!(self, topic, shard => shard.sweep_one(topic).await)
     }
 }
 
@@ -286,7 +325,7 @@ impl WorkStore for Valkey {
         start: GroupStart,
         existing: Existing,
     ) -> Result<bool, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.put_group(topic, group, settings, start, existing).await)
+        at!(self, topic, shard => shard.put_group(topic, group, settings, start, existing).await)
     }
 
     async fn change_group(
@@ -295,23 +334,23 @@ impl WorkStore for Valkey {
         group: &GroupName,
         change: &GroupChange,
     ) -> Result<bool, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.change_group(topic, group, change).await)
+        at!(self, topic, shard => shard.change_group(topic, group, change).await)
     }
 
     async fn groups(&self, topic: &TopicName) -> Result<Vec<GroupDetail>, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.groups(topic).await)
+        at!(self, topic, shard => shard.groups(topic).await)
     }
 
     async fn group(&self, topic: &TopicName, group: &GroupName) -> Result<GroupDetail, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.describe_group(topic, group, true).await)
+        at!(self, topic, shard => shard.describe_group(topic, group, true).await)
     }
 
     async fn delete_group(&self, topic: &TopicName, group: &GroupName) -> Result<(), StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.delete_group(topic, group).await)
+        at!(self, topic, shard => shard.delete_group(topic, group).await)
     }
 
     async fn seek(&self, topic: &TopicName, group: &GroupName, to: GroupStart) -> Result<(), StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.seek(topic, group, to).await)
+        at!(self, topic, shard => shard.seek(topic, group, to).await)
     }
 
     async fn claim(&self, claims: Vec<Claim>) -> Vec<Result<Claimed, StorageError>> {
@@ -323,15 +362,14 @@ impl WorkStore for Valkey {
             }
         }
         let claim = |part: Vec<Claim>| async move {
-            if !self.places.is_cluster() {
+            if self.places.is_one() {
                 return match self.places.first() {
                     Ok(shard) => shard.claim_all(part).await,
                     Err(error) => part.iter().map(|_| Err(same(&error))).collect(),
                 };
             }
-            let slot = slot_of_topic(&part[0].topic);
             let claimed: Result<_, StorageError> =
-                at!(self, slot, shard => unless_elsewhere(shard.claim_all(part.clone()).await));
+                at!(self, &part[0].topic, shard => unless_elsewhere(shard.claim_all(part.clone()).await));
             claimed.unwrap_or_else(|error| part.iter().map(|_| Err(same(&error))).collect())
         };
         join_all(parts.into_iter().map(claim)).await.into_iter().flatten().collect()
@@ -343,14 +381,14 @@ impl WorkStore for Valkey {
         group: &GroupName,
         settlements: Vec<Settlement>,
     ) -> Result<Vec<Outcome>, StorageError> {
-        if !self.places.is_cluster() {
+        if self.places.is_one() {
             return self.places.first()?.settle(topic, group, settlements).await;
         }
-        at!(self, slot_of_topic(topic), shard => shard.settle(topic, group, settlements.clone()).await)
+        at!(self, topic, shard => shard.settle(topic, group, settlements.clone()).await)
     }
 
     async fn tend(&self, topic: &TopicName, group: &GroupName) -> Result<Tended, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.tend(topic, group).await)
+        at!(self, topic, shard => shard.tend(topic, group).await)
     }
 
     async fn dying(
@@ -359,7 +397,7 @@ impl WorkStore for Valkey {
         group: &GroupName,
         limit: usize,
     ) -> Result<Vec<Dying>, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.dying(topic, group, limit).await)
+        at!(self, topic, shard => shard.dying(topic, group, limit).await)
     }
 
     async fn bury(
@@ -369,7 +407,7 @@ impl WorkStore for Valkey {
         epoch: u64,
         dead: DeadLetter,
     ) -> Result<bool, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.bury(topic, group, epoch, dead).await)
+        at!(self, topic, shard => shard.bury(topic, group, epoch, dead).await)
     }
 
     async fn dead(
@@ -379,7 +417,7 @@ impl WorkStore for Valkey {
         after: Option<MessageId>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.dead(topic, group, after, limit).await)
+        at!(self, topic, shard => shard.dead(topic, group, after, limit).await)
     }
 
     async fn revive(
@@ -389,7 +427,7 @@ impl WorkStore for Valkey {
         ids: &[(MessageId, Duration)],
         wait: bool,
     ) -> Result<Vec<Revived>, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.revive(topic, group, ids, wait).await)
+        at!(self, topic, shard => shard.revive(topic, group, ids, wait).await)
     }
 
     async fn fate(
@@ -398,6 +436,6 @@ impl WorkStore for Valkey {
         group: &GroupName,
         id: MessageId,
     ) -> Result<Option<Fate>, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.fate(topic, group, id).await)
+        at!(self, topic, shard => shard.fate(topic, group, id).await)
     }
 }

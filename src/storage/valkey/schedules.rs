@@ -4,14 +4,17 @@
 //! hint, which whoever schedules lowers and whoever publishes mends, and a sweep looks at all.
 
 use std::collections::HashMap;
+use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tidemill_proto::topics::TopicUpdate;
 use tidemill_proto::{Delivery, MessageId, ScheduleId, Timestamp, TopicName};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use super::cluster::others::Others;
 use super::failure::{Effect, of_reply, refuses_writes, same, unexpected};
 use super::new_topic::NewTopic;
 use super::resp::Bounds;
@@ -19,7 +22,7 @@ use super::scripted::{Answer, Argument, Call};
 use super::scripts::Script;
 use super::sending::not_created;
 use super::topics::Creator;
-use super::{Shard, scripts, slot_of_topic, waiting_body};
+use super::{Shard, scripts, waiting_body};
 use crate::chance::random;
 use crate::storage::{
     DuePlace, HELD_TIMES, NewMessage, NewSchedule, Scheduled, StorageError, TopicPolicy, WaitingMessage,
@@ -32,6 +35,8 @@ const ROUNDS_MAX: usize = 4;
 const CHUNK: usize = 256;
 /// How long a count of what waits is good, where the limit seems to be reached.
 const COUNTED_FOR: Duration = Duration::from_secs(1);
+/// How long one of several servers may take to count what waits at it, for a message that is to wait at another.
+const COUNTED_WITHIN: Duration = Duration::from_millis(250);
 /// Most bytes of the answer to a page: bodies as large as can be set, beside the bytes that were asked for.
 pub(super) const PAGE_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
@@ -222,10 +227,17 @@ impl Shard {
     /// Checks that so many more may wait. What other nodes have scheduled meanwhile counts from the next count on.
     pub(super) async fn check_room(&self, more: usize) -> Result<(), StorageError> {
         let max = self.limits.schedules_max;
-        let is_over = || self.waiting.count.load(Ordering::Relaxed).saturating_add(more as u64) > max;
+        let beside = self.others.as_ref().map_or_else(Vec::new, Others::shards);
+        let beside: Vec<_> =
+            beside.iter().map(|shard| &**shard).filter(|shard| !ptr::eq(*shard, self)).collect();
+        let count = |shard: &Self| shard.waiting.count.load(Ordering::Relaxed);
+        let waiting = || beside.iter().map(|shard| count(shard)).sum::<u64>().saturating_add(count(self));
+        let is_over = || waiting().saturating_add(more as u64) > max;
         let is_due = || self.waiting.counted.lock().is_none_or(|at| at.elapsed() > COUNTED_FOR);
         if is_over() && is_due() {
             self.count_waiting().await?;
+            // One that does not tell at once counts as it did last.
+            join_all(beside.iter().map(|shard| timeout(COUNTED_WITHIN, shard.count_waiting()))).await;
         }
         if is_over() { Err(StorageError::SchedulesLimit) } else { Ok(()) }
     }
@@ -330,9 +342,8 @@ impl Shard {
         let mut count = 0;
         let mut first = 0;
         loop {
-            let (names, has_more) = self.indexes.schedules.ranked(first, CHUNK).await?;
-            let names: Vec<TopicName> =
-                names.into_iter().filter(|name| self.has(slot_of_topic(name))).collect();
+            let (names, has_more) = self.indexes.schedules.near_ranked(first, CHUNK).await?;
+            let names: Vec<TopicName> = names.into_iter().filter(|name| self.has(name)).collect();
             for names in names.chunks(CHUNK) {
                 let call = |name: &TopicName| {
                     let [due, ..] = self.keys.schedules(name);

@@ -7,8 +7,9 @@ use futures_util::future::join_all;
 use tidemill_proto::{MessageId, RecurringName, ScheduleId, TopicName};
 
 use super::failure::same;
+use super::homes::Home;
 use super::routing::{in_order, unless_elsewhere};
-use super::{Valkey, at, slot_of_topic};
+use super::{Valkey, at};
 use crate::storage::{
     NewRecurring, NewSchedule, Promoted, Recurrence, ScheduleStore, Scheduled, StorageError, StoredRecurring,
     TopicPolicy, WaitingPage, WaitingRange,
@@ -17,26 +18,25 @@ use crate::storage::{
 #[async_trait]
 impl ScheduleStore for Valkey {
     async fn schedule(&self, batch: Vec<NewSchedule>) -> Vec<Result<Scheduled, StorageError>> {
-        if !self.places.is_cluster() {
+        if self.places.is_one() {
             return match self.places.first() {
                 Ok(shard) => shard.schedule(batch).await,
                 Err(error) => batch.iter().map(|_| Err(same(&error))).collect(),
             };
         }
-        let mut parts: Vec<(u16, Vec<usize>, Vec<NewSchedule>)> = Vec::new();
+        let mut parts: Vec<(Home, Vec<usize>, Vec<NewSchedule>)> = Vec::new();
         for (place, new) in batch.into_iter().enumerate() {
-            let slot = slot_of_topic(&new.message.topic);
-            match parts.iter_mut().find(|(known, ..)| *known == slot) {
+            let home = self.places.home_of(&new.message.topic);
+            match parts.iter_mut().find(|(known, ..)| *known == home) {
                 Some((_, places, part)) => {
                     places.push(place);
                     part.push(new);
                 }
-                None => parts.push((slot, vec![place], vec![new])),
+                None => parts.push((home, vec![place], vec![new])),
             }
         }
-        let schedule = |(slot, places, part): (u16, Vec<usize>, Vec<NewSchedule>)| async move {
-            let scheduled: Result<_, StorageError> =
-                at!(self, slot, shard => unless_elsewhere(shard.schedule(part.clone()).await));
+        let schedule = |(_, places, part): (Home, Vec<usize>, Vec<NewSchedule>)| async move {
+            let scheduled: Result<_, StorageError> = at!(self, &part[0].message.topic, shard => unless_elsewhere(shard.schedule(part.clone()).await));
             let scheduled =
                 scheduled.unwrap_or_else(|error| part.iter().map(|_| Err(same(&error))).collect());
             (places, scheduled)
@@ -47,11 +47,11 @@ impl ScheduleStore for Valkey {
     }
 
     async fn waiting(&self, topic: &TopicName, range: WaitingRange) -> Result<WaitingPage, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.waiting(topic, range.clone()).await)
+        at!(self, topic, shard => shard.waiting(topic, range.clone()).await)
     }
 
     async fn cancel(&self, topic: &TopicName, id: &ScheduleId) -> Result<bool, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.cancel(topic, id).await)
+        at!(self, topic, shard => shard.cancel(topic, id).await)
     }
 
     async fn publish_now(
@@ -60,7 +60,7 @@ impl ScheduleStore for Valkey {
         id: &ScheduleId,
         policy: TopicPolicy,
     ) -> Result<Option<MessageId>, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.publish_now(topic, id, policy).await)
+        at!(self, topic, shard => shard.publish_now(topic, id, policy).await)
     }
 
     async fn promote(
@@ -69,7 +69,7 @@ impl ScheduleStore for Valkey {
         policy: TopicPolicy,
         recurrence: &dyn Recurrence,
     ) -> Vec<Result<Promoted, StorageError>> {
-        let groups = match self.places.groups(topics.iter().map(slot_of_topic)) {
+        let groups = match self.places.groups(topics.iter()) {
             Ok(groups) => groups,
             Err(error) => return topics.iter().map(|_| Err(same(&error))).collect(),
         };
@@ -86,7 +86,7 @@ impl ScheduleStore for Valkey {
         within: Duration,
         limit: usize,
     ) -> Result<Vec<(TopicName, Duration)>, StorageError> {
-        at!(self, None, shard => shard.due_within(within, limit).await)
+        at!(self, shard => shard.due_within(within, limit).await)
     }
 
     async fn count_waiting(&self) -> Result<u64, StorageError> {
@@ -102,15 +102,14 @@ impl ScheduleStore for Valkey {
         new: NewRecurring,
         recurrence: &dyn Recurrence,
     ) -> Result<StoredRecurring, StorageError> {
-        let slot = slot_of_topic(&new.message.topic);
-        at!(self, slot, shard => shard.put_recurring(new.clone(), recurrence).await)
+        at!(self, &new.message.topic, shard => shard.put_recurring(new.clone(), recurrence).await)
     }
 
     async fn recurring(&self, topic: &TopicName) -> Result<Vec<StoredRecurring>, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.recurring(topic).await)
+        at!(self, topic, shard => shard.recurring(topic).await)
     }
 
     async fn remove_recurring(&self, topic: &TopicName, name: &RecurringName) -> Result<bool, StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.remove_recurring(topic, name).await)
+        at!(self, topic, shard => shard.remove_recurring(topic, name).await)
     }
 }

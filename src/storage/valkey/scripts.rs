@@ -95,15 +95,16 @@ end
 }
 
 /// Defines `marker_of(key)`: the name of a stream's marker (see `marker`), or nothing; and how far it lags behind,
-/// where the server knows.
+/// where the server knows. And `marker_in(groups)`: the same, where its groups are known.
 macro_rules! marker_of {
     () => {
         r"
-local function marker_of(key)
-  for _, group in ipairs(redis.call('XINFO', 'GROUPS', key)) do
+local function marker_in(groups)
+  for _, group in ipairs(groups) do
     if string.sub(group[2], 1, 15) == 'tidemill-epoch:' then return group[2], group[11] == 'lag' and group[12] end
   end
 end
+local function marker_of(key) return marker_in(redis.call('XINFO', 'GROUPS', key)) end
 "
     };
 }
@@ -451,11 +452,11 @@ pub(super) const STREAM_FACTS: &str = concat!(
     sortable!(),
     info_of!(),
     end_of!(),
-    holes_of!(),
+    holes_in!(),
     latest!(),
     r"
-local known = info_of(KEYS[1])
-local marker = marker_of(KEYS[1]) or ''
+local known, groups = info_of(KEYS[1]), redis.call('XINFO', 'GROUPS', KEYS[1])
+local marker = marker_in(groups) or ''
 local first = known['first-entry']
 local taken_out = known['max-deleted-entry-id'] or ''
 local others, at_cursor, behind, in_front, deleted = taken_out, 0, 0, 0, 0
@@ -476,7 +477,7 @@ if last == '18446744073709551615-18446744073709551615' then ended = end_of(KEYS[
 -- Where nothing is gone, it is no matter.
 local untold = known['entries-added'] == known['length'] and '' or latest_untold(KEYS[1], marker)
 local holes = {}
-for at, hole in ipairs(holes_of(KEYS[1])) do holes[at] = hole[1] end
+for at, hole in ipairs(holes_in(groups)) do holes[at] = hole[1] end
 return {first and first[1] or '', last, known['length'], known['entries-added'] or -1,
   taken_out, marker, others, at_cursor, behind, in_front, deleted, ended, untold, holes}
 "

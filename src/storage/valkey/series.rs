@@ -11,7 +11,6 @@ use super::calls::Call;
 use super::failure::{Effect, of_key, unexpected};
 use super::resp::Reply;
 use super::scripts::Script;
-use super::slots::slot_of;
 use super::{Shard, Valkey, at, keys, scripts};
 use crate::storage::series::{AHEAD_MS, KEPT_MS, MINUTE_MS};
 use crate::storage::{Point, SeriesStore, StorageError};
@@ -23,10 +22,6 @@ const FOREIGN: i64 = 2;
 /// Bytes of a minute in a reply, about, and at most: its number, a count, and three numbers of 24 characters.
 const MINUTE_BYTES: usize = 40;
 const MINUTE_BYTES_MAX: usize = 128;
-
-fn slot_of_series(series: &SeriesName) -> u16 {
-    slot_of(keys::series(series).as_bytes())
-}
 
 #[async_trait]
 impl SeriesStore for Valkey {
@@ -43,7 +38,7 @@ impl SeriesStore for Valkey {
             let [value, sum] = [point.value(), point.sum()].map(|number| format!("{number:e}"));
             arguments.extend([at, value, sum, point.count().to_string()]);
         }
-        let minutes = at!(self, slot_of_series(series), shard => {
+        let minutes = at!(self, series, shard => {
             shard.series(&scripts::ADD_POINTS, Effect::Write, series, &arguments, points.len()).await
         })?;
         if minutes.len() != points.len() {
@@ -68,7 +63,7 @@ impl SeriesStore for Valkey {
         // Of the first and the last a part.
         let minutes = usize::try_from((last_ms + AHEAD_MS) / MINUTE_MS + 2).expect("it is of a day");
         let arguments = [last_ms.to_string(), AHEAD_MS.to_string()];
-        let minutes = at!(self, slot_of_series(series), shard => {
+        let minutes = at!(self, series, shard => {
             shard.series(&scripts::READ_SERIES, Effect::Read, series, &arguments, minutes).await
         })?;
         Ok(minutes.into_iter().flatten().collect())
@@ -80,11 +75,11 @@ impl SeriesStore for Valkey {
         after: Option<&SeriesName>,
         limit: usize,
     ) -> Result<Vec<SeriesName>, StorageError> {
-        at!(self, None, shard => shard.series_names(prefix, after.cloned(), limit).await)
+        at!(self, shard => shard.series_names(prefix, after.cloned(), limit).await)
     }
 
     async fn delete_series(&self, series: &SeriesName) -> Result<(), StorageError> {
-        at!(self, slot_of_series(series), shard => {
+        at!(self, series, shard => {
             shard.series(&scripts::DELETE_SERIES, Effect::Write, series, &[], 0).await
         })?;
         // The series is gone, whether the index knows it now or with the next sweep.

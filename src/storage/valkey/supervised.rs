@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::connect::ConnectError;
 use super::connection::{Connection, Driving, Work};
 use super::failure::{Effect, Failure, is_loading, of_exchange};
+use super::info;
 use super::options::ValkeyOptions;
 use super::resp::{Replies, Request, RespConnection, RespError};
 use crate::chance::jittered;
@@ -250,7 +251,7 @@ impl<C: Connection> Supervised<C> {
             Some(Err(error)) if is_loading(&error) => {
                 return Err("the server is loading its data".to_owned());
             }
-            Some(Ok(text)) if contains(&text, b"role:slave") != (self.work == Work::Replica) => {
+            Some(Ok(text)) if is_replica(&text) != (self.work == Work::Replica) => {
                 return Err(match self.work {
                     Work::Replica => "the server is no replica any more".to_owned(),
                     Work::Writes | Work::Other => "the server is a replica and takes no writes".to_owned(),
@@ -314,6 +315,6 @@ pub(super) async fn goes_down(mut up: watch::Receiver<bool>) {
     }
 }
 
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
+fn is_replica(info: &[u8]) -> bool {
+    info::field(&String::from_utf8_lossy(info), "role") == Some("slave")
 }

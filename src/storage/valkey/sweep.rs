@@ -17,19 +17,19 @@ use tidemill_proto::work::GroupName;
 use tidemill_proto::{Timestamp, TopicName};
 use tokio::time::sleep;
 
+use super::cluster::others::{Others, Own};
 use super::control::bytes_of;
 use super::entry::read_id;
 use super::failure::{Effect, unexpected};
 use super::keys::Keys;
-use super::resolver::Resolver as _;
 use super::topics::{is_stream, write_notices};
-use super::{Shard, keys, marker, scripts, slot_of_topic};
+use super::{Shard, keys, marker, scripts};
 use crate::storage::{GroupsSwept, HELD_TIMES, StorageError, Swept};
 
 /// Keys looked at in one step of the walk: streams, descriptions, and idempotency keys, of which there may
 /// be many more.
 const SCAN_COUNT: &str = "1000";
-/// Steps of the look for streams of the other form. A walk comes by keys in no order of theirs, so what is
+/// Steps of the look for streams that nobody sees. A walk comes by keys in no order of theirs, so what is
 /// not among the first 64,000 is rare.
 const HIDDEN_STEPS_MAX: usize = 64;
 /// Topics of one step.
@@ -84,7 +84,8 @@ impl Shard {
         }
         let mut cursor = "0".to_owned();
         loop {
-            let (next, streams) = self.scan(self.keys, &cursor).await?;
+            let (next, mut streams) = self.scan(self.keys, &cursor).await?;
+            streams.retain(|topic| self.has(topic));
             let buckets: Vec<_> = streams.iter().filter_map(TopicName::bucket).collect();
             let topics: Vec<_> = streams.into_iter().filter(|topic| topic.bucket().is_none()).collect();
             for buckets in buckets.chunks(STEP_TOPICS) {
@@ -124,7 +125,7 @@ impl Shard {
     async fn take_sweep_lock(&self) -> Result<bool, StorageError> {
         let held_ms = self.sweep_interval.mul_f64(LOCK_SHARE).as_millis().max(1).to_string();
         let mut pipeline = glide::pipe();
-        let key = keys::of_server(keys::SWEEP_LOCK, self.seat.as_ref().and_then(|seat| seat.own_slot()));
+        let key = keys::of_server(keys::SWEEP_LOCK, self.own_slot());
         pipeline.cmd("SET").arg(key).arg("1").arg("NX").arg("PX").arg(held_ms);
         match self.change.run_one(&pipeline, Effect::Write).await {
             Ok(reply) => Ok(reply != ValkeyValue::Nil),
@@ -134,14 +135,32 @@ impl Shard {
         }
     }
 
-    /// Returns a topic whose stream is kept under the other form of key, so that this node does not see
-    /// it: the keyspace is looked at from its begin, and so far that one among many is found.
+    /// Returns a topic whose stream is kept under the other form of key, so that this node does not see it.
     pub(super) async fn hidden_topic(&self) -> Result<Option<TopicName>, StorageError> {
+        self.find_topic(self.keys.other(), |_| true).await
+    }
+
+    /// Returns a topic whose stream is here, and lives elsewhere by the settings, so that this node does not see it.
+    pub(super) async fn misplaced_topic(&self) -> Result<Option<TopicName>, StorageError> {
+        match self.others.as_ref().map(Others::own) {
+            None | Some(Own::Seat(_)) => Ok(None),
+            Some(Own::Server(_)) => self.find_topic(self.keys, |topic| !self.has(topic)).await,
+        }
+    }
+
+    /// Returns a topic that has a stream under a form of key: the keyspace is looked at from its begin, and so far that one
+    /// among many is found.
+    async fn find_topic(
+        &self,
+        keys: Keys,
+        is_wanted: impl Fn(&TopicName) -> bool,
+    ) -> Result<Option<TopicName>, StorageError> {
         let mut cursor = "0".to_owned();
         for _ in 0..HIDDEN_STEPS_MAX {
-            let (next, mut topics) = self.scan(self.keys.other(), &cursor).await?;
-            if !topics.is_empty() || next == "0" {
-                return Ok(topics.pop());
+            let (next, topics) = self.scan(keys, &cursor).await?;
+            let found = topics.into_iter().find(&is_wanted);
+            if found.is_some() || next == "0" {
+                return Ok(found);
             }
             cursor = next;
         }
@@ -285,13 +304,12 @@ impl Shard {
     async fn mend_index(&self) -> Result<(), StorageError> {
         let mut after = None;
         loop {
-            let names = self.indexes.topics.page("", after.as_ref(), STEP_TOPICS).await?;
+            let names = self.indexes.topics.near(after.as_ref(), STEP_TOPICS).await?;
             let Some(last) = names.last() else {
                 return Ok(());
             };
             after = Some(last.clone());
-            let names: Vec<TopicName> =
-                names.into_iter().filter(|name| self.has(slot_of_topic(name))).collect();
+            let names: Vec<TopicName> = names.into_iter().filter(|name| self.has(name)).collect();
             let kinds = self.kinds_of(&names).await?;
             let is_gone = |kind: &ValkeyValue| bytes_of(kind.clone()).is_some() && !is_stream(kind);
             let gone: Vec<&TopicName> =

@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use super::calls::Call;
 use super::failure::{Effect, of_key, unexpected};
 use super::resp::Reply;
-use super::slots::slot_of;
 use super::{Shard, Valkey, at, keys, scripts};
 use crate::storage::{LIMIT_POLICIES_MAX, Owed, StorageError, Take, TakeKind, TakeStore, Taken};
 
@@ -17,7 +16,7 @@ const FOREIGN: i64 = 2;
 #[async_trait]
 impl TakeStore for Valkey {
     async fn take(&self, take: &Take) -> Result<Taken, StorageError> {
-        at!(self, slot_of(keys::taken(&take.name).as_bytes()), shard => shard.take(take).await)
+        at!(self, &take.name, shard => shard.take(take).await)
     }
 }
 

@@ -19,7 +19,7 @@ use super::index::Indexes;
 use super::keys::Keys;
 use super::new_topic::NewTopic;
 use super::notice::notices;
-use super::{Shard, keys, marker, runs, scripts, slot_of_topic};
+use super::{Shard, keys, marker, runs, scripts};
 use crate::storage::listing::Listing;
 use crate::storage::{Selection, StorageError, TopicChange, TopicList, TopicState};
 
@@ -387,13 +387,13 @@ impl Shard {
         let mut stats = TopicsStats { total_topics: 0, total_messages: 0 };
         let mut after = None;
         loop {
-            let names = self.indexes.topics.page("", after.as_ref(), CHUNK).await?;
+            let names = self.indexes.topics.near(after.as_ref(), CHUNK).await?;
             let Some(last) = names.last() else {
                 return Ok(stats);
             };
             after = Some(last.clone());
             let mut pipeline = glide::pipe();
-            for name in names.iter().filter(|name| self.has(slot_of_topic(name))) {
+            for name in names.iter().filter(|name| self.has(*name)) {
                 pipeline.cmd("TYPE").arg(self.keys.stream(name)).cmd("XLEN").arg(self.keys.stream(name));
             }
             for pair in self.change.run(&pipeline, Effect::Read).await?.chunks(2) {
@@ -411,8 +411,8 @@ impl Shard {
 impl Shard {
     /// Returns those of the topics that exist, in the order of their names, whoever has them.
     async fn describe_all(&self, names: &[TopicName]) -> Result<Vec<Topic>, StorageError> {
-        let Some(seat) = &self.seat else { return self.describe_own(names).await };
-        let groups = seat.groups(names.iter().map(slot_of_topic))?;
+        let Some(others) = &self.others else { return self.describe_own(names).await };
+        let groups = others.groups(names.iter())?;
         let describe = groups.iter().map(|(shard, places)| async move {
             let names: Vec<TopicName> = places.iter().map(|place| names[*place].clone()).collect();
             shard.describe_own(&names).await

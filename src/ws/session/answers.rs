@@ -42,14 +42,18 @@ impl Session {
     ) -> Result<(), Ending> {
         for Answer { reference, topic, bytes, result } in answers {
             match result {
-                Ok(Answered::Published(appended)) => {
+                Ok(Answered::Published(appended, durability)) => {
                     self.ws.0.metrics.messages().published(bytes, appended.replayed);
+                    if durability.is_some() {
+                        self.ws.0.metrics.messages().durable();
+                    }
                     let published = ServerFrame::Published {
                         reference: reference.map(Into::into),
                         message_id: appended.id,
                         topic,
                         timestamp: appended.timestamp,
                         replayed: appended.replayed,
+                        durability,
                     };
                     out.put(&published);
                 }

@@ -63,6 +63,7 @@ async fn serve(stream: TcpStream, decide: Decide, seen: Arc<Mutex<Vec<Seen>>>) -
         let frame = match decide(&payload, times) {
             Answer::Cut => return socket.get_ref().set_zero_linger().ok(),
             Answer::Accept => ServerFrame::Published {
+                durability: None,
                 reference,
                 message_id: MessageId::new(5, payload.parse().expect("a number")),
                 topic: TopicName::parse(&topic).expect("a name"),
@@ -80,6 +81,8 @@ async fn serve(stream: TcpStream, decide: Decide, seen: Arc<Mutex<Vec<Seen>>>) -
 
 fn refusal(reference: Option<Cow<'_, str>>, code: Code, retry_after_seconds: Option<u64>) -> ServerFrame<'_> {
     ServerFrame::Error(ErrorFrame {
+        message_id: None,
+        durability: None,
         reference,
         class: ErrorClass::Publish,
         code,

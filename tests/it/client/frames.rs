@@ -110,6 +110,7 @@ fn server_frame() -> impl Strategy<Value = ServerFrame<'static>> {
         (cursors(), patterns()).prop_map(|(topics, patterns)| ServerFrame::Unsubscribed { topics, patterns }),
         (option::of(text()), id(), topic(), timestamp(), any::<bool>()).prop_map(
             |(reference, message_id, topic, timestamp, replayed)| ServerFrame::Published {
+                durability: None,
                 reference,
                 message_id,
                 topic,
@@ -134,6 +135,8 @@ fn server_frame() -> impl Strategy<Value = ServerFrame<'static>> {
         )
             .prop_map(|(reference, class, code, message, field, retryable, retry_after_seconds)| {
                 ServerFrame::Error(ErrorFrame {
+                    message_id: None,
+                    durability: None,
                     reference,
                     class,
                     code,
@@ -322,6 +325,7 @@ proptest! {
         order_key in option::of(text()),
     ) {
         let frame = ClientFrame::Publish(Publish {
+            durability: None,
             reference,
             topic,
             payload: parts.payload.as_slice().into(),

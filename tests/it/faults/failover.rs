@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidemill::proto::page::Order;
-use tidemill::proto::{MessageId, TopicName};
+use tidemill::proto::{Durability, MessageId, TopicName};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -32,9 +32,9 @@ const END: &str = "\"end\"";
 
 /// What a publisher was told, in the order of its numbers.
 #[derive(Debug, Default)]
-struct Told {
+pub(super) struct Told {
     accepted: Vec<u64>,
-    refused: u64,
+    pub(super) refused: u64,
     unknown: u64,
     last_accepted: Option<Instant>,
 }
@@ -59,9 +59,16 @@ impl Told {
 }
 
 /// Publishes numbers, each until it is not refused any more.
-async fn publish(node: SocketAddr, topic: TopicName, told: Arc<Mutex<Told>>, stop: CancellationToken) {
+async fn publish(
+    node: SocketAddr,
+    topic: TopicName,
+    durability: Durability,
+    told: Arc<Mutex<Told>>,
+    stop: CancellationToken,
+) {
     let path = format!("/api/v1/topics/{topic}/messages");
-    let headers = [("content-type", "application/json")];
+    let durability = durability.to_string();
+    let headers = [("content-type", "application/json"), ("tidemill-durability", &durability)];
     let mut number = 0_u64;
     while !stop.is_cancelled() {
         let answer = try_send(node, "POST", &path, &headers, number.to_string().as_bytes()).await;
@@ -150,26 +157,23 @@ async fn topics_of(cluster: &Cluster) -> Vec<TopicName> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn primaries_that_are_killed_in_turn_are_replaced_and_nothing_is_missing_silently() {
+    primaries_are_killed_in_turn(Durability::ACCEPTED).await;
+}
+
+/// Each has one replica, which has what was acknowledged then.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_what_a_replica_has_received_nothing_is_lost_with_primaries_that_are_killed_in_turn() {
+    primaries_are_killed_in_turn(Durability { fsync: false, replicas: 1 }).await;
+}
+
+async fn primaries_are_killed_in_turn(durability: Durability) {
     let Some(mut cluster) = Cluster::start(Kind::Valkey, 3, 1).await else { return };
-    let ports = cluster.ports();
-    let nodes = [Node::start(ports[0]).await, Node::start(ports[4]).await];
-    let addresses = [nodes[0].relay.address, nodes[1].relay.address];
-    let topics = topics_of(&cluster).await;
-    let stop = CancellationToken::new();
-    let (mut publishers, mut readers) = (JoinSet::new(), JoinSet::new());
-    let told: Vec<Arc<Mutex<Told>>> = topics.iter().map(|_| Arc::default()).collect();
-    for (at, topic) in topics.iter().enumerate() {
-        publishers.spawn(publish(addresses[at % 2], topic.clone(), told[at].clone(), stop.clone()));
-        for node in addresses {
-            readers.spawn(read(node, topic.clone()));
-        }
-    }
+    let load = Load::begin(&cluster, durability).await;
     let rounds = length::pick(3, 50);
     for round in 0..rounds {
-        let at = round % topics.len();
-        let before = told[at].lock().accepted.len();
-        eventually(STUCK, async || told[at].lock().accepted.len() >= before + 50).await;
-        let primary = cluster.primary_of(slot_of(topics[at].as_str().as_bytes())).await;
+        let at = round % load.topics.len();
+        load.goes_on(at).await;
+        let primary = cluster.primary_of(slot_of(load.topics[at].as_str().as_bytes())).await;
         let replica = cluster.replicas_of(primary).await[0];
         // Every other time the replica has not got the last of it.
         if round % 2 == 1 {
@@ -181,38 +185,89 @@ async fn primaries_that_are_killed_in_turn_are_replaced_and_nothing_is_missing_s
             cluster.cont(replica);
         }
         cluster.promoted(replica).await;
-        let promoted = Instant::now();
-        let works = async || told[at].lock().last_accepted.is_some_and(|at| at > promoted);
-        eventually(STUCK, works).await;
-        let took = promoted.elapsed();
-        eprintln!("round {round}: published again {took:?} after the promotion");
-        assert!(took < WORKS_WITHIN, "{took:?}");
+        // What is to reach a replica is kept once there is one again.
+        if durability.is_accepted() {
+            let promoted = Instant::now();
+            let works = async || load.told[at].lock().last_accepted.is_some_and(|at| at > promoted);
+            eventually(STUCK, works).await;
+            let took = promoted.elapsed();
+            eprintln!("round {round}: published again {took:?} after the promotion");
+            assert!(took < WORKS_WITHIN, "{took:?}");
+        }
         cluster.restart(primary).await;
         cluster.settled().await;
     }
-    stop.cancel();
-    publishers.join_all().await;
-    for topic in &topics {
-        eventually(STUCK, async || nodes[0].publish(topic.as_str(), END, None).await.status == 201).await;
-    }
-    for (name, read) in timeout(STUCK, readers.join_all()).await.expect("all come to the end") {
-        let at = topics.iter().position(|topic| *topic == name).expect("it is one of them");
-        nothing_is_missing_silently(&name, &told[at].lock().accepted, &read);
-    }
-    for (topic, told) in topics.iter().zip(&told) {
-        let kept: BTreeSet<String> =
-            texts(&read_all(&nodes[1].storage, topic, Order::Asc, 1_000).await).into_iter().collect();
-        let told = told.lock();
-        let lost = told.accepted.iter().filter(|number| !kept.contains(&number.to_string())).count();
-        eprintln!(
-            "{topic}: {} accepted, of which {lost} are gone, {} refused, {} unknown",
-            told.accepted.len(),
-            told.refused,
-            told.unknown
-        );
+    for told in load.end(!durability.is_accepted()).await {
         assert!(told.refused > 0, "there was nobody to publish to");
     }
-    for node in nodes {
-        node.stop().await;
+}
+
+/// Publishers and readers of a topic of each primary, through two nodes.
+pub(super) struct Load {
+    nodes: [Node; 2],
+    pub(super) topics: Vec<TopicName>,
+    told: Vec<Arc<Mutex<Told>>>,
+    stop: CancellationToken,
+    publishers: JoinSet<()>,
+    readers: JoinSet<(TopicName, Vec<Read>)>,
+}
+
+impl Load {
+    /// Begins to publish and to read.
+    pub(super) async fn begin(cluster: &Cluster, durability: Durability) -> Self {
+        let ports = cluster.ports();
+        let nodes = [Node::start(ports[0]).await, Node::start(ports[ports.len() - 2]).await];
+        let addresses = [nodes[0].relay.address, nodes[1].relay.address];
+        let topics = topics_of(cluster).await;
+        let stop = CancellationToken::new();
+        let (mut publishers, mut readers) = (JoinSet::new(), JoinSet::new());
+        let told: Vec<Arc<Mutex<Told>>> = topics.iter().map(|_| Arc::default()).collect();
+        for (at, topic) in topics.iter().enumerate() {
+            let (node, told) = (addresses[at % 2], told[at].clone());
+            publishers.spawn(publish(node, topic.clone(), durability, told, stop.clone()));
+            for node in addresses {
+                readers.spawn(read(node, topic.clone()));
+            }
+        }
+        Self { nodes, topics, told, stop, publishers, readers }
+    }
+
+    /// Waits until some more of a topic were accepted.
+    pub(super) async fn goes_on(&self, at: usize) {
+        let accepted = || self.told[at].lock().accepted.len();
+        let before = accepted();
+        eventually(STUCK, async || accepted() >= before + 50).await;
+    }
+
+    /// Ends it, and checks that nothing is missing silently, or nothing at all. Returns what publishers were told.
+    pub(super) async fn end(self, is_whole: bool) -> Vec<Told> {
+        let Self { nodes, topics, told, stop, publishers, readers } = self;
+        stop.cancel();
+        publishers.join_all().await;
+        for topic in &topics {
+            eventually(STUCK, async || nodes[0].publish(topic.as_str(), END, None).await.status == 201).await;
+        }
+        for (name, read) in timeout(STUCK, readers.join_all()).await.expect("all come to the end") {
+            let at = topics.iter().position(|topic| *topic == name).expect("it is one of them");
+            nothing_is_missing_silently(&name, &told[at].lock().accepted, &read);
+        }
+        let mut all = Vec::new();
+        for (topic, told) in topics.iter().zip(told) {
+            let kept: BTreeSet<String> =
+                texts(&read_all(&nodes[1].storage, topic, Order::Asc, 1_000).await).into_iter().collect();
+            let told = std::mem::take(&mut *told.lock());
+            let lost = told.accepted.iter().filter(|number| !kept.contains(&number.to_string())).count();
+            let accepted = told.accepted.len();
+            eprintln!(
+                "{topic}: {accepted} accepted, of which {lost} are gone, {} refused, {} unknown",
+                told.refused, told.unknown
+            );
+            assert!(!is_whole || lost == 0, "{topic}: {lost} of {accepted} are lost");
+            all.push(told);
+        }
+        for node in nodes {
+            node.stop().await;
+        }
+        all
     }
 }

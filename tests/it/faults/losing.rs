@@ -135,6 +135,46 @@ async fn what_a_new_primary_of_redis_has_not_got_is_told() {
     what_a_new_primary_has_not_got_is_told(Kind::Redis).await;
 }
 
+/// A server that has no room for a mark when it takes over is asked again.
+async fn a_server_that_was_full_is_asked_again(kind: Kind) {
+    let fast = ["--repl-diskless-sync-delay", "0"];
+    let (Some(mut first), Some(second)) =
+        (Server::start(kind, &fast).await, Server::start(kind, &fast).await)
+    else {
+        return;
+    };
+    assert_eq!(second.command(&["REPLICAOF", "127.0.0.1", &first.port().to_string()]).await.text(), "OK");
+    let url = format!("valkey://127.0.0.1:{},127.0.0.1:{}", first.port(), second.port());
+    let node = Node::start_with(1, |options, _| {
+        options.target = Target::parse(&url).expect("the URL is right");
+    })
+    .await;
+    node.is_ready_within(SOON).await;
+    let left = publish(&node, "1").await;
+    eventually(SOON, async || second.command(&["EXISTS", KEY]).await.integer() == 1).await;
+    assert_eq!(second.command(&["REPLICAOF", "NO", "ONE"]).await.text(), "OK");
+    let lost = publish(&node, "\"lost\"").await;
+    assert_eq!(second.command(&["CONFIG", "SET", "maxmemory", "1"]).await.text(), "OK");
+    first.kill9();
+    eventually(SOON, async || node.publish(TOPIC, "2", None).await.status == 507).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(holes(&second, KEY).await, <[String; 0]>::default(), "it has no room");
+    assert_eq!(second.command(&["CONFIG", "SET", "maxmemory", "0"]).await.text(), "OK");
+    let expected = [format!("{left}:{lost}")];
+    eventually(SOON, async || holes(&second, KEY).await == expected).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_valkey_that_was_full_is_asked_again() {
+    a_server_that_was_full_is_asked_again(Kind::Valkey).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_was_full_is_asked_again() {
+    a_server_that_was_full_is_asked_again(Kind::Redis).await;
+}
+
 /// A server that comes back from an older copy of its own, again and again.
 async fn each_time_that_a_server_comes_back_with_less_is_told(kind: Kind) {
     let Some(mut server) = Server::start(kind, &[]).await else { return };

@@ -17,10 +17,10 @@ use crate::support::server::Kind;
 const MEASURED: Duration = Duration::from_secs(2);
 const PUBLISHERS: usize = 4;
 /// What a machine that does other things adds to the slowest of a hundred.
-const NOISE: Duration = Duration::from_millis(5);
+pub(super) const NOISE: Duration = Duration::from_millis(5);
 
 /// Publishes to topics for a while, and returns how long each publish took, the shortest first.
-async fn measured(node: SocketAddr, topics: &[String]) -> Vec<Duration> {
+pub(super) async fn measured(node: SocketAddr, topics: &[String]) -> Vec<Duration> {
     let mut publishers = JoinSet::new();
     for number in 0..PUBLISHERS {
         let path = format!("/api/v1/topics/{}/messages", topics[number % topics.len()]);
@@ -42,7 +42,7 @@ async fn measured(node: SocketAddr, topics: &[String]) -> Vec<Duration> {
     all
 }
 
-fn p99(sorted: &[Duration]) -> Duration {
+pub(super) fn p99(sorted: &[Duration]) -> Duration {
     sorted[sorted.len() * 99 / 100]
 }
 

@@ -40,6 +40,7 @@ impl Inside {
             let key = sent.key.as_deref().map(|key| IdempotencyKey::parse("key", key.as_bytes()));
             let key = key.transpose().expect("a key");
             Draft {
+                durability: None,
                 topic: sent.topic.clone(),
                 payload,
                 metadata: None,
@@ -59,7 +60,7 @@ impl Inside {
         }
         let results = self.0.relay.publish_all(checked).await;
         let outcome = |result: Result<_, Failure>| match result {
-            Ok(Answered::Published(appended)) => {
+            Ok(Answered::Published(appended, _)) => {
                 Outcome::Kept { id: appended.id, replayed: appended.replayed }
             }
             Ok(Answered::Scheduled(_)) => panic!("nothing is for later"),

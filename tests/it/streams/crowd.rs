@@ -113,6 +113,7 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
         messages: counting.clone(),
         live: counting.clone(),
         topics: inner.topics,
+        durable: inner.durable,
         schedules: inner.schedules,
         runs: inner.runs,
         copies: inner.copies,

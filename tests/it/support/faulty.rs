@@ -29,6 +29,7 @@ pub(crate) use self::fate::Rates;
 mod access;
 mod buckets;
 mod copying;
+mod durable;
 mod fate;
 mod leases;
 mod locks;

@@ -45,6 +45,9 @@ pub(crate) struct Ground {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) clock: Clock,
     server: Option<Server>,
+    /// A server beside it, which has the topics of odd numbers.
+    #[cfg(feature = "valkey")]
+    beside: Option<Server>,
     /// A cluster, in place of a server.
     #[cfg(feature = "valkey")]
     cluster: Option<super::shared::SharedCluster>,
@@ -70,6 +73,8 @@ impl Ground {
             clock,
             server: None,
             #[cfg(feature = "valkey")]
+            beside: None,
+            #[cfg(feature = "valkey")]
             cluster: None,
             has_braces: false,
             topics,
@@ -80,33 +85,38 @@ impl Ground {
     #[cfg(feature = "valkey")]
     pub(crate) async fn on(kind: super::server::Kind) -> Option<Self> {
         let server = Server::start(kind, &[]).await?;
-        let Opened { storage, backend } = valkey(server.port(), false, LIMITS).await;
-        let (clock, topics) = (Clock::system(), AtomicU64::new(0));
-        Some(Self { storage, backend, clock, server: Some(server), cluster: None, has_braces: false, topics })
+        let Opened { storage, backend } = valkey((server.port(), None), false, LIMITS).await;
+        Some(Self { server: Some(server), storage, backend, ..Self::memory_at(Clock::system()) })
+    }
+
+    /// Returns the Valkey backend on two servers, each with about half of what has a name.
+    #[cfg(feature = "valkey")]
+    pub(crate) async fn placed() -> Option<Self> {
+        let [server, beside] = [Self::server_of_its_own().await?, Self::server_of_its_own().await?];
+        let ports = (server.port(), Some(beside.port()));
+        let Opened { storage, backend } = valkey(ports, false, LIMITS).await;
+        let (server, beside) = (Some(server), Some(beside));
+        Some(Self { server, beside, storage, backend, ..Self::memory_at(Clock::system()) })
+    }
+
+    #[cfg(feature = "valkey")]
+    async fn server_of_its_own() -> Option<Server> {
+        Server::start(super::server::Kind::Valkey, &[]).await
     }
 
     /// Returns the Valkey backend on a cluster, which the test has for itself.
     #[cfg(feature = "valkey")]
     pub(crate) async fn in_cluster() -> Option<Self> {
         let cluster = super::shared::SharedCluster::start().await?;
-        let Opened { storage, backend } = valkey(cluster.port(), false, LIMITS).await;
-        let (clock, topics) = (Clock::system(), AtomicU64::new(0));
-        Some(Self {
-            storage,
-            backend,
-            clock,
-            server: None,
-            cluster: Some(cluster),
-            has_braces: false,
-            topics,
-        })
+        let Opened { storage, backend } = valkey((cluster.port(), None), false, LIMITS).await;
+        Some(Self { cluster: Some(cluster), storage, backend, ..Self::memory_at(Clock::system()) })
     }
 
     /// Returns the Valkey backend, with keys for a cluster.
     #[cfg(feature = "valkey")]
     pub(crate) async fn with_braces() -> Option<Self> {
         let ground = Self::on(super::server::Kind::Valkey).await?;
-        let Opened { storage, backend } = valkey(ground.server().port(), true, LIMITS).await;
+        let Opened { storage, backend } = valkey((ground.server().port(), None), true, LIMITS).await;
         ground.backend.close().await;
         Some(Self { storage, backend, has_braces: true, ..ground })
     }
@@ -115,7 +125,8 @@ impl Ground {
     pub(crate) async fn under(&self, limits: StorageLimits) -> Storage {
         #[cfg(feature = "valkey")]
         if let Some(port) = self.port() {
-            return valkey(port, self.has_braces, limits).await.storage;
+            let beside = self.beside.as_ref().map(Server::port);
+            return valkey((port, beside), self.has_braces, limits).await.storage;
         }
         memory(limits, self.clock.clone()).storage
     }
@@ -157,14 +168,23 @@ fn memory(limits: StorageLimits, clock: Clock) -> Opened {
 }
 
 #[cfg(feature = "valkey")]
-async fn valkey(port: u16, has_braces: bool, limits: StorageLimits) -> Opened {
-    use tidemill::storage::valkey::{KeyForm, Target, Valkey, ValkeyOptions};
+async fn valkey((port, beside): (u16, Option<u16>), has_braces: bool, limits: StorageLimits) -> Opened {
+    use tidemill::proto::TopicSelector;
+    use tidemill::storage::valkey::{KeyForm, Placed, Target, Valkey, ValkeyOptions};
 
-    let target = Target::parse(&format!("redis://127.0.0.1:{port}")).expect("the URL is right");
+    let at = |port| Target::parse(&format!("redis://127.0.0.1:{port}")).expect("the URL is right");
+    let (target, odd) = (at(port), ["*1", "*3", "*5", "*7", "*9"]);
+    let placed = beside.map(|port| Placed {
+        topics: odd.iter().map(|names| TopicSelector::parse(names).expect("a pattern")).collect(),
+        target: at(port),
+        password_file: None,
+        sentinel_tls: false,
+    });
     // Tests sweep when they like; the lock between nodes must not stand in their way for long.
     let options = ValkeyOptions {
         sweep_interval: Duration::from_millis(10),
         key_form: if has_braces { KeyForm::Braces } else { KeyForm::Plain },
+        placed: placed.into_iter().collect(),
         ..ValkeyOptions::new(target)
     };
     let valkey = Valkey::connect(node(), options, limits, Clock::system());

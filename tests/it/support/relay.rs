@@ -12,7 +12,7 @@ use tidemill::clock::Clock;
 use tidemill::features::{Feature, Features};
 use tidemill::http::{HttpOptions, OwnUrl};
 use tidemill::limits::{LimitOptions, TrustedProxies};
-use tidemill::relay::{PresenceOptions, RelayOptions, TakesAway};
+use tidemill::relay::{Durabilities, PresenceOptions, RelayOptions, TakesAway};
 use tidemill::server::{Bound, Server, ServerOptions, TcpListen};
 use tidemill::storage::memory::{Memory, MemoryOptions, WhenFull};
 use tidemill::storage::{Storage, StorageLimits, TopicPolicy};
@@ -86,6 +86,7 @@ pub(crate) fn options() -> ServerOptions {
             live_bytes_max: 256 * 1024 * 1024,
             live_topics_max: 100_000,
             topic_auto_create: true,
+            durability: Durabilities::default(),
             policy: TopicPolicy::newest(1_000_000),
             retention: None,
             features: Features::all(),

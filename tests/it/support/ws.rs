@@ -30,6 +30,7 @@ pub(crate) struct WsClient {
 pub(crate) fn publish_frame<'a>(topic: &'a str, payload: &'a [u8]) -> Publish<'a> {
     let (reference, content_type, metadata, ttl, key) = (None, None, None, None, None);
     Publish {
+        durability: None,
         reference,
         topic: topic.into(),
         payload: payload.into(),

@@ -18,8 +18,8 @@ use tidemill::proto::limits::TTL_SECONDS_MAX;
 use tidemill::proto::topics::{Closed, RunState};
 use tidemill::proto::work::{ConsumerName, GroupName, Settled, SettledStatus};
 use tidemill::proto::{
-    Code, Delivery, Gap, GapReason, MessageId, OrderKey, PatternCursor, ScheduleId, Timestamp, TopicName,
-    TopicPattern,
+    Code, Delivery, Durability, DurabilityTold, Gap, GapReason, MessageId, OrderKey, PatternCursor,
+    ScheduleId, Timestamp, TopicName, TopicPattern,
 };
 
 use crate::support::ws::publish_frame;
@@ -67,6 +67,8 @@ fn pattern() -> (TopicPattern, PatternCursor) {
 #[expect(clippy::too_many_lines, reason = "one frame after the other")]
 fn server_frames() -> Vec<Written> {
     let (message_id, timestamp) = (MessageId::new(u64::MAX, 3), Timestamp::from_millis(5));
+    let (asked, reached) = (Durability { fsync: true, replicas: 1 }, Durability::ACCEPTED);
+    let told = DurabilityTold { asked, reached };
     let reference = || [None, Some(Cow::Borrowed("r\""))];
     let cursors = [vec![], vec![(topic(), MessageId::MIN)], vec![(topic(), message_id)]];
     let mut frames = Vec::new();
@@ -83,6 +85,7 @@ fn server_frames() -> Vec<Written> {
         }
         for replayed in [false, true] {
             frames.push(ServerFrame::Published {
+                durability: replayed.then_some(told),
                 reference: reference.clone(),
                 message_id,
                 topic: topic(),
@@ -187,6 +190,8 @@ fn server_frames() -> Vec<Written> {
             for (reference, field) in reference().into_iter().zip([Some(Cow::Borrowed("f")), None]) {
                 let message = "m".into();
                 frames.push(ServerFrame::Error(ErrorFrame {
+                    message_id: (code == Code::DurabilityNotReached).then_some(message_id),
+                    durability: (code == Code::DurabilityNotReached).then_some(told),
                     reference,
                     class,
                     code,
@@ -249,6 +254,7 @@ fn client_frames() -> Vec<Written> {
             expected_last: Some(text("0-0")),
             order_key: Some(text("k")),
             unique: Some((text("g"), text("k"))),
+            durability: Some(text("fsync, replicas=1")),
             delivery: None,
             ..publish.clone()
         }),

@@ -153,6 +153,7 @@ async fn both_encodings_say_the_same(storage: Storage) {
     text.subscribe("t", "latest").await;
     bytes.subscribe("t", "latest").await;
     let publish = Publish {
+        durability: None,
         reference: Some("r".into()),
         topic: "t".into(),
         payload: b"\x00\xff".into(),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::parts::{Cursors, Id, PatternCursors};
+use super::parts::{Cursors, Id, OutDurability, PatternCursors};
 use super::watch::{InTarget, OutChange};
 use super::work::{InSaid, OutDelivered, OutSettled};
 use super::{BorrowDecode, Encode};
@@ -33,6 +33,7 @@ pub(super) enum In<'a> {
         expected_last: Option<Cow<'a, str>>,
         order_key: Option<Cow<'a, str>>,
         unique: Option<(Cow<'a, str>, Cow<'a, str>)>,
+        durability: Option<Cow<'a, str>>,
     },
     /// 3
     Ping { reference: Option<Cow<'a, str>> },
@@ -92,6 +93,7 @@ pub(super) enum Out<'a> {
         topic: Cow<'a, str>,
         timestamp_ms: u64,
         replayed: bool,
+        durability: Option<OutDurability<'a>>,
     },
     /// 3
     Message {
@@ -118,6 +120,8 @@ pub(super) enum Out<'a> {
         retry_after_seconds: Option<u64>,
         last_id: Option<Id>,
         reason: Option<Cow<'a, str>>,
+        message_id: Option<Id>,
+        durability: Option<OutDurability<'a>>,
     },
     /// 7
     End { reason: Cow<'a, str>, cursors: Cursors<'a>, patterns: PatternCursors<'a> },

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::VERSION;
 use crate::frame::ErrorClass;
-use crate::{MessageId, OrderKey, PatternCursor, TopicName, TopicPattern};
+use crate::{Durability, DurabilityTold, MessageId, OrderKey, PatternCursor, TopicName, TopicPattern};
 
 /// Why bytes are not a frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +28,8 @@ pub enum BinaryError {
 }
 
 pub(super) type Id = (u64, u64);
+/// What was asked for, and what was reached.
+pub(super) type OutDurability<'a> = (Cow<'a, str>, Cow<'a, str>);
 pub(super) type Cursors<'a> = Vec<(Cow<'a, str>, Id)>;
 pub(super) type PatternCursors<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 
@@ -45,6 +47,18 @@ pub(super) fn read_topic(text: &str) -> Result<TopicName, BinaryError> {
 
 pub(super) fn read_order_key(text: Option<Cow<'_, str>>) -> Result<Option<OrderKey>, BinaryError> {
     text.map(|text| OrderKey::parse(&text)).transpose().map_err(|_| BinaryError::Part("order_key"))
+}
+
+pub(super) fn read_durability(
+    told: Option<OutDurability<'_>>,
+) -> Result<Option<DurabilityTold>, BinaryError> {
+    let read = |text: &str| Durability::parse(text).map_err(|_| BinaryError::Part("durability"));
+    told.map(|(asked, reached)| Ok(DurabilityTold { asked: read(&asked)?, reached: read(&reached)? }))
+        .transpose()
+}
+
+pub(super) fn write_durability(told: DurabilityTold) -> OutDurability<'static> {
+    (told.asked.to_string().into(), told.reached.to_string().into())
 }
 
 pub(super) fn read_cursors(

@@ -4,7 +4,7 @@ use super::*;
 use crate::frame::{Change, Delivered, ErrorClass, Said, WatchTarget};
 use crate::watched::{LoggedKind, WatchedKind};
 use crate::work::{GroupName, Settled, SettledStatus};
-use crate::{MessageId, OrderKey, PatternCursor, TopicName, TopicPattern};
+use crate::{Durability, DurabilityTold, MessageId, OrderKey, PatternCursor, TopicName, TopicPattern};
 
 fn topic() -> TopicName {
     TopicName::parse("t").expect("a valid name")
@@ -19,6 +19,8 @@ fn pattern() -> (TopicPattern, PatternCursor) {
 fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
     let id = MessageId::new(1_517_363_399_650, 7);
     let timestamp = Timestamp::from_millis(300);
+    let told =
+        DurabilityTold { asked: Durability { fsync: true, replicas: 0 }, reached: Durability::ACCEPTED };
     let mut frames: Vec<(ServerFrame<'static>, &'static [u8])> = vec![
         (
             ServerFrame::Subscribed {
@@ -42,8 +44,9 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
                 topic: topic(),
                 timestamp,
                 replayed: true,
+                durability: Some(told),
             },
-            b"\x01\x02\x00\xfd\xe2\x0b\xe8\x49\x61\x01\x00\x00\x07\x01t\xfb\x2c\x01\x01",
+            b"\x01\x02\x00\xfd\xe2\x0b\xe8\x49\x61\x01\x00\x00\x07\x01t\xfb\x2c\x01\x01\x01\x05fsync\x08accepted",
         ),
         (
             ServerFrame::Message(Message {
@@ -79,11 +82,15 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
                 retry_after_seconds: None,
                 last_id: Some(MessageId::new(5, 1)),
                 reason: None,
+                message_id: Some(MessageId::new(5, 2)),
+                durability: Some(told),
             }),
-            b"\x01\x06\x00\x03\x09too_large\x01m\x01\x07payload\x00\x00\x01\x05\x01\x00",
+            b"\x01\x06\x00\x03\x09too_large\x01m\x01\x07payload\x00\x00\x01\x05\x01\x00\x01\x05\x02\x01\x05fsync\x08accepted",
         ),
         (
             ServerFrame::Error(ErrorFrame {
+                message_id: None,
+                durability: None,
                 reference: None,
                 class: ErrorClass::Publish,
                 code: Code::RateLimited,
@@ -94,7 +101,7 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
                 last_id: None,
                 reason: Some(Cow::Borrowed("r")),
             }),
-            b"\x01\x06\x00\x03\x0crate_limited\x01m\x00\x01\x01\x07\x00\x01\x01r",
+            b"\x01\x06\x00\x03\x0crate_limited\x01m\x00\x01\x01\x07\x00\x01\x01r\x00\x00",
         ),
         (
             ServerFrame::End {
@@ -251,6 +258,7 @@ fn the_bytes_of_server_frames_stand_still() {
 fn the_bytes_of_client_frames_stand_still() {
     let later = |delivery| {
         ClientFrame::Publish(Publish {
+            durability: None,
             reference: Some(Cow::Borrowed("7")),
             topic: Cow::Borrowed("a"),
             payload: Cow::Borrowed(b"1"),
@@ -286,6 +294,7 @@ fn the_bytes_of_client_frames_stand_still() {
         (ClientFrame::Unsubscribe { topics: vec![Cow::Borrowed("a")] }, b"\x01\x01\x01\x01a"),
         (
             ClientFrame::Publish(Publish {
+                durability: Some(Cow::Borrowed("fsync")),
                 reference: Some(Cow::Borrowed("7")),
                 topic: Cow::Borrowed("a"),
                 payload: Cow::Borrowed(b"\x00\xff"),
@@ -298,7 +307,7 @@ fn the_bytes_of_client_frames_stand_still() {
                 order_key: None,
                 unique: Some((Cow::Borrowed("g"), Cow::Borrowed("u"))),
             }),
-            b"\x01\x02\x01\x017\x01a\x02\x00\xff\x01\x03x/y\x00\x01\x3c\x00\x01\x030-0\x00\x01\x01g\x01u",
+            b"\x01\x02\x01\x017\x01a\x02\x00\xff\x01\x03x/y\x00\x01\x3c\x00\x01\x030-0\x00\x01\x01g\x01u\x01\x05fsync",
         ),
         (ClientFrame::Ping { reference: None }, b"\x01\x03\x00"),
         (ClientFrame::Ack { message_id: Cow::Borrowed("1-0") }, b"\x01\x04\x031-0"),

@@ -17,8 +17,8 @@ use crate::gap::{Gap, GapReason};
 use crate::topics::{Closed, RunState};
 use crate::work::{ConsumerName, GroupName, Settled};
 use crate::{
-    Code, Delivery, MessageId, OrderKey, PatternCursor, PayloadRef, ScheduleId, Timestamp, TopicName,
-    TopicPattern, TopicSelector, content_type,
+    Code, Delivery, DurabilityTold, MessageId, OrderKey, PatternCursor, PayloadRef, ScheduleId, Timestamp,
+    TopicName, TopicPattern, TopicSelector, content_type,
 };
 
 mod message;
@@ -59,6 +59,8 @@ struct AnyServerFrame<'a> {
     cursor: Option<PatternCursor>,
     #[serde(default)]
     message_id: Option<MessageId>,
+    #[serde(default)]
+    durability: Option<DurabilityTold>,
     #[serde(default)]
     schedule_id: Option<ScheduleId>,
     #[serde(default)]
@@ -132,6 +134,10 @@ struct Details<'a> {
     last_id: Option<MessageId>,
     #[serde(borrow, default)]
     reason: Option<Cow<'a, str>>,
+    #[serde(default)]
+    message_id: Option<MessageId>,
+    #[serde(default)]
+    durability: Option<DurabilityTold>,
 }
 
 /// Reads a frame of the relay.
@@ -153,6 +159,7 @@ pub fn read_server(text: &str) -> Result<ServerFrame<'_>, ServerFrameError> {
             timestamp: any.timestamp.ok_or(ServerFrameError::Missing("published", "timestamp"))?,
             reference: any.reference,
             replayed: any.replayed,
+            durability: any.durability,
         }),
         "scheduled" => Ok(ServerFrame::Scheduled {
             schedule_id: any.schedule_id.ok_or(ServerFrameError::Missing("scheduled", "schedule_id"))?,
@@ -266,6 +273,8 @@ fn read_error(any: AnyServerFrame<'_>) -> Result<ErrorFrame<'_>, ServerFrameErro
         retry_after_seconds: details.retry_after_seconds,
         last_id: details.last_id,
         reason: details.reason,
+        message_id: details.message_id,
+        durability: details.durability,
     })
 }
 
@@ -411,6 +420,10 @@ fn write_publish(publish: &Publish<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(br#","key":"#);
         write_value(key, out);
         out.push(b'}');
+    }
+    if let Some(durability) = &publish.durability {
+        out.extend_from_slice(br#","durability":"#);
+        write_value(durability, out);
     }
     if let Some(ttl) = publish.ttl {
         out.extend_from_slice(br#","ttl":"#);

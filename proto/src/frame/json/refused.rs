@@ -25,7 +25,7 @@ enum Form {
 }
 
 /// The fields of a frame that publishes, behind its `type`.
-const OF_PUBLISH: [&str; 14] = [
+const OF_PUBLISH: [&str; 15] = [
     "ref",
     "topic",
     "payload",
@@ -40,13 +40,14 @@ const OF_PUBLISH: [&str; 14] = [
     "expected_last",
     "order_key",
     "unique",
+    "durability",
 ];
 
 /// What others call the payload.
 const PAYLOADS: [&str; 5] = ["data", "message", "body", "value", "text"];
 
 /// Every field that a frame can have.
-const FIELDS: [(&str, Form); 35] = [
+const FIELDS: [(&str, Form); 36] = [
     ("type", Form::Text),
     ("ref", Form::Text),
     ("topics", Form::Texts),
@@ -68,6 +69,7 @@ const FIELDS: [(&str, Form); 35] = [
     ("expected_last", Form::Text),
     ("order_key", Form::Text),
     ("unique", Form::Unique),
+    ("durability", Form::Text),
     ("message_id", Form::Text),
     ("group", Form::Text),
     ("credit", Form::Number),

@@ -1,8 +1,8 @@
 //! What a relay reads and writes, and what it refuses.
 
 use super::*;
-use crate::PayloadRef;
 use crate::frame::Message;
+use crate::{Durability, PayloadRef};
 
 fn written(frame: &ServerFrame<'_>) -> String {
     let mut out = Vec::new();
@@ -79,8 +79,10 @@ fn server_frames_have_their_type_in_front() {
         "before{\"type\":\"message\",\"message_id\":\"5-0\",\"topic\":\"t\",\"payload\":\r[\n1]\n,\
          \"timestamp\":\"1970-01-01T00:00:00.005Z\"}"
     );
-    let published = |reference: Option<&'static str>, replayed| {
+    let (asked, reached) = (Durability { fsync: true, replicas: 0 }, Durability::ACCEPTED);
+    let published = |reference: Option<&'static str>, replayed: bool| {
         written(&ServerFrame::Published {
+            durability: replayed.then_some(DurabilityTold { asked, reached }),
             reference: reference.map(Into::into),
             message_id: MessageId::new(5, 1),
             topic: topic.clone(),
@@ -90,7 +92,8 @@ fn server_frames_have_their_type_in_front() {
     };
     let rest = r#""message_id":"5-1","topic":"t","timestamp":"1970-01-01T00:00:00.005Z""#;
     assert_eq!(published(Some("a\"b"), false), format!(r#"{{"type":"published","ref":"a\"b",{rest}}}"#));
-    assert_eq!(published(None, true), format!(r#"{{"type":"published",{rest},"replayed":true}}"#));
+    let told = r#""replayed":true,"durability":{"asked":"fsync","reached":"accepted"}"#;
+    assert_eq!(published(None, true), format!(r#"{{"type":"published",{rest},{told}}}"#));
     let gap = crate::gap::Gap {
         topic,
         from: MessageId::new(1, 0),

@@ -3,7 +3,7 @@
 use utoipa::ToSchema;
 
 use super::fields::reference;
-use crate::{Code, MessageId};
+use crate::{Code, DurabilityTold, MessageId};
 
 /// A frame that was refused. It leaves the connection and its subscriptions as they were.
 #[derive(Debug, ToSchema)]
@@ -63,4 +63,10 @@ pub struct ErrorDetails {
     /// Why the topic was cancelled, where it was.
     #[schema(nullable = false)]
     pub reason: Option<String>,
+    /// The id of the message, where it is kept and not as durable as was asked.
+    #[schema(nullable = false)]
+    pub message_id: Option<MessageId>,
+    /// How durable it is then.
+    #[schema(nullable = false)]
+    pub durability: Option<DurabilityTold>,
 }

@@ -7,7 +7,7 @@ use super::super::copying::{digits, lost};
 use super::super::failure::Effect;
 use super::super::resp::{Arguments, Parts};
 use super::super::scripts::{self, Script};
-use super::super::{Shard, Valkey, at, slot_of_bucket};
+use super::super::{Shard, Valkey, at};
 use super::replies::{self, number, read_record, read_state};
 use super::{LINES_BYTES, VALUE_BYTES_MAX, fields, said};
 use crate::storage::{
@@ -281,7 +281,7 @@ impl Shard {
 #[async_trait]
 impl BucketCopyStore for Valkey {
     async fn copied_bucket(&self, bucket: &BucketName) -> Result<CopiedBucket, StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.copied_bucket(bucket).await)
+        at!(self, bucket, shard => shard.copied_bucket(bucket).await)
     }
 
     async fn copied_keys(
@@ -291,7 +291,7 @@ impl BucketCopyStore for Valkey {
         limit: usize,
         bytes_max: usize,
     ) -> Result<CopiedKeys, StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.copied_keys(bucket, after, limit, bytes_max).await)
+        at!(self, bucket, shard => shard.copied_keys(bucket, after, limit, bytes_max).await)
     }
 
     async fn copied_some(
@@ -300,7 +300,7 @@ impl BucketCopyStore for Valkey {
         keys: &[KeyName],
         bytes_max: usize,
     ) -> Result<Vec<Option<CopiedKey>>, StorageError> {
-        let found = at!(self, slot_of_bucket(bucket), shard => {
+        let found = at!(self, bucket, shard => {
             shard.ask_for_keys(bucket, None, keys, bytes_max).await
         })?;
         Ok(found.into_iter().map(|(_, copied)| copied).collect())
@@ -312,7 +312,7 @@ impl BucketCopyStore for Valkey {
         after: Option<&KeyName>,
         limit: usize,
     ) -> Result<Vec<(KeyName, Option<Timestamp>)>, StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.copied_ends(bucket, after, limit).await)
+        at!(self, bucket, shard => shard.copied_ends(bucket, after, limit).await)
     }
 
     async fn copied_changes(
@@ -326,7 +326,7 @@ impl BucketCopyStore for Valkey {
     }
 
     async fn freeze_bucket(&self, bucket: &BucketName, frozen: bool) -> Result<(), StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => {
+        at!(self, bucket, shard => {
             let [_, facts, ..] = shard.keys.bucket(bucket);
             let arguments = [if frozen { "1" } else { "" }].iter().collect();
             let (log, keys) = (TopicName::log_of(bucket), [facts]);
@@ -337,7 +337,7 @@ impl BucketCopyStore for Valkey {
     }
 
     async fn begin_bucket(&self, other: &CopiedBucket) -> Result<(), StorageError> {
-        at!(self, slot_of_bucket(&other.state.bucket), shard => shard.begin_bucket(other).await)
+        at!(self, &other.state.bucket, shard => shard.begin_bucket(other).await)
     }
 
     async fn import_keys(
@@ -346,7 +346,7 @@ impl BucketCopyStore for Valkey {
         epoch: Epoch,
         keys: KeysPart,
     ) -> Result<(), StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.import_keys(bucket, epoch, &keys).await)
+        at!(self, bucket, shard => shard.import_keys(bucket, epoch, &keys).await)
     }
 
     async fn import_ends(
@@ -355,7 +355,7 @@ impl BucketCopyStore for Valkey {
         epoch: Epoch,
         ends: &[(KeyName, Option<Timestamp>)],
     ) -> Result<(), StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.import_ends(bucket, epoch, ends).await)
+        at!(self, bucket, shard => shard.import_ends(bucket, epoch, ends).await)
     }
 
     async fn import_changes(
@@ -369,6 +369,6 @@ impl BucketCopyStore for Valkey {
     }
 
     async fn finish_bucket(&self, other: &CopiedBucket) -> Result<(), StorageError> {
-        at!(self, slot_of_bucket(&other.state.bucket), shard => shard.finish_bucket(other).await)
+        at!(self, &other.state.bucket, shard => shard.finish_bucket(other).await)
     }
 }

@@ -7,7 +7,7 @@ use tidemill_proto::BucketName;
 
 use super::super::calls::Call;
 use super::super::failure::Effect;
-use super::super::{Shard, scripts, slot_of_bucket};
+use super::super::{Shard, scripts};
 use super::replies;
 use crate::storage::{ROOM_IDLE, StorageError};
 
@@ -107,11 +107,11 @@ impl Shard {
     pub(in super::super) async fn mend_buckets(&self) -> Result<(), StorageError> {
         let mut after = None;
         loop {
-            let names = self.indexes.buckets.page("", after.as_ref(), SWEPT_NAMES).await?;
+            let names = self.indexes.buckets.near(after.as_ref(), SWEPT_NAMES).await?;
             let Some(last) = names.last() else { return Ok(()) };
             after = Some(last.clone());
             let mut gone = Vec::new();
-            for name in names.iter().filter(|name| self.has(slot_of_bucket(name))) {
+            for name in names.iter().filter(|name| self.has(*name)) {
                 let found = self.bucket(name).await;
                 if name.room().is_some() && found.as_ref().is_ok_and(|bucket| bucket.keys == 0) {
                     // What fails now is done by the next sweep.

@@ -8,7 +8,7 @@ use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp};
 
 use super::super::failure::same;
 use super::super::routing::in_order;
-use super::super::{Valkey, at, slot_of_bucket};
+use super::super::{Valkey, at};
 use crate::storage::{
     BucketSettings, BucketState, BucketStore, FillAsked, KeyChanges, KeyEntry, KeyFill, KeyPage, KeyRange,
     KeysChanged, KeysExpired, StorageError,
@@ -17,7 +17,7 @@ use crate::storage::{
 #[async_trait]
 impl BucketStore for Valkey {
     async fn change_keys(&self, changes: KeyChanges) -> Result<KeysChanged, StorageError> {
-        at!(self, slot_of_bucket(&changes.bucket), shard => shard.change_keys(&changes).await)
+        at!(self, &changes.bucket, shard => shard.change_keys(&changes).await)
     }
 
     async fn key(
@@ -26,11 +26,11 @@ impl BucketStore for Valkey {
         key: &KeyName,
         value: bool,
     ) -> Result<Option<KeyEntry>, StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.key(bucket, key, value).await)
+        at!(self, bucket, shard => shard.key(bucket, key, value).await)
     }
 
     async fn key_history(&self, bucket: &BucketName, key: &KeyName) -> Result<Vec<KeyEntry>, StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.key_history(bucket, key).await)
+        at!(self, bucket, shard => shard.key_history(bucket, key).await)
     }
 
     async fn touch_key(
@@ -40,15 +40,15 @@ impl BucketStore for Valkey {
         ttl: Option<Duration>,
         value: bool,
     ) -> Result<Option<KeyEntry>, StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.touch_key(bucket, key, ttl, value).await)
+        at!(self, bucket, shard => shard.touch_key(bucket, key, ttl, value).await)
     }
 
     async fn fill_key(&self, asked: &FillAsked) -> Result<KeyFill, StorageError> {
-        at!(self, slot_of_bucket(&asked.bucket), shard => shard.fill_key(asked).await)
+        at!(self, &asked.bucket, shard => shard.fill_key(asked).await)
     }
 
     async fn count_reads(&self, bucket: &BucketName, reads: &[(KeyName, u32)]) -> Result<(), StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.count_reads(bucket, reads).await)
+        at!(self, bucket, shard => shard.count_reads(bucket, reads).await)
     }
 
     async fn touch_revisions(
@@ -57,11 +57,11 @@ impl BucketStore for Valkey {
         keys: &[(KeyName, MessageId)],
         ttl: Duration,
     ) -> Result<Vec<bool>, StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.touch_revisions(bucket, keys, ttl).await)
+        at!(self, bucket, shard => shard.touch_revisions(bucket, keys, ttl).await)
     }
 
     async fn list_keys(&self, bucket: &BucketName, range: KeyRange) -> Result<KeyPage, StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.list_keys(bucket, range.clone()).await)
+        at!(self, bucket, shard => shard.list_keys(bucket, range.clone()).await)
     }
 
     async fn revoke_keys(
@@ -70,11 +70,11 @@ impl BucketStore for Valkey {
         owner: &KeyName,
         timestamp: Timestamp,
     ) -> Result<u64, StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.revoke_keys(bucket, owner, timestamp).await)
+        at!(self, bucket, shard => shard.revoke_keys(bucket, owner, timestamp).await)
     }
 
     async fn expire_keys(&self, buckets: &[BucketName]) -> Vec<Result<KeysExpired, StorageError>> {
-        let groups = match self.places.groups(buckets.iter().map(slot_of_bucket)) {
+        let groups = match self.places.groups(buckets.iter()) {
             Ok(groups) => groups,
             Err(error) => return buckets.iter().map(|_| Err(same(&error))).collect(),
         };
@@ -91,7 +91,7 @@ impl BucketStore for Valkey {
         within: Duration,
         limit: usize,
     ) -> Result<Vec<(BucketName, Duration)>, StorageError> {
-        at!(self, None, shard => shard.expiring_within(within, limit).await)
+        at!(self, shard => shard.expiring_within(within, limit).await)
     }
 
     async fn put_bucket(
@@ -99,11 +99,11 @@ impl BucketStore for Valkey {
         bucket: &BucketName,
         settings: BucketSettings,
     ) -> Result<(BucketState, bool), StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.make_bucket(bucket, &settings, false).await)
+        at!(self, bucket, shard => shard.make_bucket(bucket, &settings, false).await)
     }
 
     async fn bucket(&self, bucket: &BucketName) -> Result<BucketState, StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.bucket(bucket).await)
+        at!(self, bucket, shard => shard.bucket(bucket).await)
     }
 
     async fn bucket_names(
@@ -111,10 +111,10 @@ impl BucketStore for Valkey {
         after: Option<&BucketName>,
         limit: usize,
     ) -> Result<Vec<BucketName>, StorageError> {
-        at!(self, None, shard => shard.bucket_names(after, limit).await)
+        at!(self, shard => shard.bucket_names(after, limit).await)
     }
 
     async fn delete_bucket(&self, bucket: &BucketName) -> Result<(), StorageError> {
-        at!(self, slot_of_bucket(bucket), shard => shard.delete_bucket(bucket).await)
+        at!(self, bucket, shard => shard.delete_bucket(bucket).await)
     }
 }

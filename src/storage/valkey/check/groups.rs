@@ -22,10 +22,15 @@ pub(super) fn keys(keys: Keys, topic: &TopicName) -> Vec<String> {
 }
 
 /// Adds what the relay does with buckets and locks: looks at keys of their names, with what their scripts call.
-fn add_of_keys(pipeline: &mut Pipeline, keys: Keys, settings: &str, due: &str, topic: &TopicName) {
-    let Ok(bucket) = BucketName::parse(topic.as_str()) else { return };
+fn add_of_keys(
+    pipeline: &mut Pipeline,
+    keys: Keys,
+    settings: &str,
+    due: &str,
+    (topic, bucket): (&TopicName, &BucketName),
+) {
     let Ok(lock) = LockName::parse(GROUP) else { return };
-    let [_, facts, ..] = keys.bucket(&bucket);
+    let [_, facts, ..] = keys.bucket(bucket);
     let [held, _] = fences(Guarded::Topic(topic.clone()), &lock);
     pipeline.cmd("EXISTS").arg(facts).cmd("EXISTS").arg(held);
     pipeline.cmd("HEXISTS").arg(settings).arg("epoch").cmd("HRANDFIELD").arg(settings);
@@ -41,7 +46,7 @@ fn add_of_keys(pipeline: &mut Pipeline, keys: Keys, settings: &str, due: &str, t
 }
 
 /// Adds what makes a group of a stream that has an entry, gives it out, and deletes the group.
-pub(super) fn add(pipeline: &mut Pipeline, keys: Keys, topic: &TopicName) {
+pub(super) fn add(pipeline: &mut Pipeline, keys: Keys, topic: &TopicName, bucket: &BucketName) {
     let stream = keys.stream(topic);
     let written = self::keys(keys, topic);
     let (settings, due, groups) = (&written[0], &written[1], &written[written.len() - 1]);
@@ -64,5 +69,5 @@ pub(super) fn add(pipeline: &mut Pipeline, keys: Keys, topic: &TopicName) {
     pipeline.cmd("XINFO").arg("CONSUMERS").arg(&stream).arg(GROUP);
     pipeline.cmd("XGROUP").arg("DELCONSUMER").arg(&stream).arg(GROUP).arg(GROUP);
     pipeline.cmd("XGROUP").arg("DESTROY").arg(&stream).arg(GROUP);
-    add_of_keys(pipeline, keys, settings, due, topic);
+    add_of_keys(pipeline, keys, settings, due, (topic, bucket));
 }

@@ -4,6 +4,8 @@
 
 use serde::Serialize;
 
+use crate::storage::valkey::warned;
+
 /// The command that gives a user the rights that the relay needs, as docs/operations.md has it.
 pub const RIGHTS: &str = "ACL SETUSER tidemill on >change-me resetkeys ~stream:topic:* ~meta:topic:* ~idem:{*}:* ~deleted:{*}:* ~group:{*}:* ~groups:{*}:* ~schedule:{*}:* ~bucket:{*}:* ~lock:{*}:* ~last:topic:* ~latest:{*}:* ~tidemill:* resetchannels &tidemill:doorbell &__keyspace@*__:stream:topic:* -@all +ping +select +info +time +memory|usage +client|setname +client|setinfo +exists +type +pttl +scan +set +get +del +unlink +expire +pexpire +pexpireat +hset +hget +hmget +hgetall +hdel +hincrby +hlen +hkeys +hscan +hexists +hrandfield +sadd +srem +smembers +zadd +zrem +zcard +zcount +zscore +zrank +zlexcount +zrange +zrangebylex +zremrangebylex +zremrangebyrank +xadd +xdel +xrange +xrevrange +xread +xreadgroup +xclaim +xack +xpending +xlen +xtrim +xsetid +xinfo|stream +xinfo|groups +xinfo|consumers +xgroup|create +xgroup|destroy +xgroup|delconsumer +multi +exec +eval +evalsha +script|load +publish +subscribe +unsubscribe";
 
@@ -20,7 +22,7 @@ pub enum Outcome {
 }
 
 /// One thing that was checked.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckLine {
     /// What was checked.
     pub name: &'static str,
@@ -59,6 +61,30 @@ impl CheckReport {
             detail: detail.into(),
             advice: advice.map(str::to_owned),
         });
+    }
+
+    /// Adds what was found at servers, check by check: what is said of all in the same words is said once.
+    pub(super) fn add_all<'a>(&mut self, servers: impl Iterator<Item = (&'a String, CheckReport)>) {
+        let all: Vec<(&String, CheckReport)> = servers.collect();
+        let mut names: Vec<&'static str> = Vec::new();
+        for line in all.iter().flat_map(|(_, report)| &report.lines) {
+            if !names.contains(&line.name) {
+                names.push(line.name);
+            }
+        }
+        let of_server = |name: &'static str, (server, report): &(&String, CheckReport)| {
+            let of_it = report.lines.iter().filter(|line| line.name == name).cloned();
+            of_it.map(|line| (Some((*server).clone()), line)).collect::<Vec<_>>()
+        };
+        let is_one = all.len() == 1;
+        for name in names {
+            let lines = all.iter().flat_map(|of_one| of_server(name, of_one));
+            for (named, line) in warned::alike(all.len(), lines) {
+                let is_told = is_one || named.is_empty() || line.detail.contains(&named);
+                let detail = if is_told { line.detail } else { format!("{named}: {}", line.detail) };
+                self.lines.push(CheckLine { detail, ..line });
+            }
+        }
     }
 
     pub(super) fn add_result(&mut self, name: &'static str, result: Result<String, String>, advice: &str) {

@@ -11,15 +11,16 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use super::super::Shard;
 use super::super::failure::Redirect;
-use super::super::options::{KeyForm, ValkeyOptions};
+use super::super::homes::{Home, Homes};
+use super::super::options::ValkeyOptions;
 use super::super::resolver::Address;
 use super::super::slots::SLOTS;
-use super::super::target::Target;
-use super::super::{Shard, slot_of_topic};
 use super::asking::{map_at, map_over, mode_of};
 use super::map::{Primary, SlotMap};
 use super::matching::{NOBODY, Owners, nobodys, shards_of};
+use super::others::{Others, Own};
 use super::places::{Placement, Places, Wishes};
 use super::seat::{Cluster, Seat};
 use crate::chance::jittered;
@@ -38,23 +39,31 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 
 impl Places {
-    /// The server stands alone.
-    pub(super) fn take_alone(&self) {
+    /// The server stands alone, and so do those that the settings name beside it.
+    pub(super) fn take_alone(self: &Arc<Self>, beside: Vec<ValkeyOptions>) {
         let mut wishes = self.wishes.lock();
-        let shard = Arc::new(Shard::connect(
-            self.node,
-            self.options.clone(),
-            None,
-            self.limits,
-            self.clock.clone(),
-            &self.tracker,
-            &self.token,
-        ));
-        wishes.tell(&shard);
-        for topic in std::mem::take(&mut wishes.topics) {
-            shard.doorbell.watch(&topic, true);
+        let is_one = beside.is_empty();
+        let connect = |(number, options): (Home, ValkeyOptions)| {
+            let all = Arc::downgrade(&(self.clone() as Arc<dyn Cluster>));
+            let others =
+                (!is_one).then(|| Others { all, homes: self.homes.clone(), own: Own::Server(number) });
+            let (clock, tracker) = (self.clock.clone(), &self.tracker);
+            Arc::new(Shard::connect(self.node, options, others, self.limits, clock, tracker, &self.token))
+        };
+        let all = std::iter::once(self.options.clone()).chain(beside);
+        let shards: Vec<Arc<Shard>> = (0..).zip(all).map(connect).collect();
+        for shard in &shards {
+            wishes.tell(shard);
         }
-        self.current.store(Arc::new(Placement { shards: vec![shard], owners: None }));
+        // The number of each is its place.
+        let owners = (!is_one).then(|| (0..).take(shards.len()).collect());
+        let placement = Placement { shards, owners };
+        for topic in std::mem::take(&mut wishes.topics) {
+            if let Some(shard) = placement.owner_of(self.home_of(&topic)) {
+                shard.doorbell.watch(&topic, true);
+            }
+        }
+        self.current.store(Arc::new(placement));
         self.asked.send_modify(|asked| *asked += 1);
     }
 
@@ -65,7 +74,7 @@ impl Places {
                 Ok((is_cluster, address)) if is_cluster || self.options.cluster == Some(true) => {
                     break address;
                 }
-                Ok(_) => return self.take_alone(),
+                Ok(_) => return self.take_alone(Vec::new()),
                 Err(error) => self.note(&error.to_string()),
             }
             sleep(jittered(wait)).await;
@@ -97,7 +106,7 @@ impl Places {
         let placement = self.current();
         let over = placement.shards.iter().map(|shard| async {
             let connection = shard.read.connection().current().ok()?;
-            let address = shard.seat.as_ref()?.address.load_full();
+            let address = shard.seat()?.address.load_full();
             map_over(&connection, &address, ANSWER_WITHIN).await.ok()
         });
         let mut found: Vec<SlotMap> = join_all(over).await.into_iter().flatten().collect();
@@ -141,7 +150,7 @@ impl Places {
         let owners_before = before.owners.clone().unwrap_or_else(nobodys);
         let addresses: Vec<(u16, Address)> = (0..)
             .zip(&before.shards)
-            .filter_map(|(place, shard)| Some((place, (*shard.seat.as_ref()?.address.load_full()).clone())))
+            .filter_map(|(place, shard)| Some((place, (*shard.seat()?.address.load_full()).clone())))
             .collect();
         let mut shards = before.shards.clone();
         let mut owners = nobodys();
@@ -161,14 +170,14 @@ impl Places {
             for slot in primary.slots.iter().cloned().flatten() {
                 owners[usize::from(slot)] = u16::try_from(place).unwrap_or(NOBODY);
             }
-            if let Some(seat) = &shards[place].seat {
+            if let Some(seat) = shards[place].seat() {
                 seat.serve(primary, &shards[place]);
             }
         }
         // What has no slot any more is let go in a while: something may still be under way there.
         let mut is_kept = vec![true; shards.len()];
         for (place, shard) in shards.iter().enumerate().take(is_served.len()) {
-            if let Some(seat) = shard.seat.as_ref().filter(|_| !is_served[place]) {
+            if let Some(seat) = shard.seat().filter(|_| !is_served[place]) {
                 is_kept[place] = seat.is_wanted(shard);
             }
         }
@@ -204,7 +213,7 @@ impl Places {
             places.push(if *is_kept { u16::try_from(kept.len()).unwrap_or(NOBODY) } else { NOBODY });
             if *is_kept {
                 kept.push(shard);
-            } else if let Some(seat) = &shard.seat {
+            } else if let Some(seat) = shard.seat() {
                 seat.token.cancel();
             }
         }
@@ -216,7 +225,7 @@ impl Places {
         if is_another {
             self.asks.lock().clear();
             for topic in &wishes.topics {
-                let owner = placement.owner_of(slot_of_topic(topic));
+                let owner = placement.owner_of(self.home_of(topic));
                 for shard in &placement.shards {
                     shard.doorbell.watch(topic, owner.is_some_and(|owner| Arc::ptr_eq(owner, shard)));
                 }
@@ -228,9 +237,7 @@ impl Places {
     fn seated(self: &Arc<Self>, address: Address, wishes: &Wishes) -> Arc<Shard> {
         tracing::info!(server = %address, "the cluster has this primary");
         let token = self.token.child_token();
-        let Address { host, port } = address.clone();
-        let of_all = self.options.target.clone();
-        let target = Target { host, port, others: Vec::new(), watched: None, ..of_all };
+        let options = self.options.of_primary(address.clone());
         let seat = Arc::new(Seat {
             cluster: Arc::downgrade(&(self.clone() as Arc<dyn Cluster>)),
             address: ArcSwap::from_pointee(address),
@@ -241,16 +248,13 @@ impl Places {
             idle_since: Mutex::default(),
             token: token.clone(),
         });
-        let options = ValkeyOptions {
-            target,
-            resolver: seat.clone(),
-            key_form: KeyForm::Braces,
-            ..self.options.clone()
-        };
+        let others =
+            Others { all: seat.cluster.clone(), homes: self.homes.clone(), own: Own::Seat(seat.clone()) };
+        let options = ValkeyOptions { resolver: seat, ..options };
         let shard = Arc::new(Shard::connect(
             self.node,
             options,
-            Some(seat),
+            Some(others),
             self.limits,
             self.clock.clone(),
             &self.tracker,
@@ -262,6 +266,9 @@ impl Places {
 
     /// Notes what a server has said.
     pub(in super::super) fn heed(self: &Arc<Self>, redirect: &Redirect) {
+        if matches!(self.homes, Homes::ByName(_)) {
+            return;
+        }
         match redirect {
             Redirect::Moved(slot, address) => {
                 self.asks.lock().remove(slot);

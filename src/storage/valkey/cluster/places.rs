@@ -1,22 +1,23 @@
 //! Places: the shards that there are, and where what is asked for lives.
 //!
-//! It knows how what has a slot is found, and what shards are told that come later; not how shards come to be.
+//! It knows how what has a home is found, and what shards are told that come later; not how shards come to be.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
-use tidemill_proto::{NodeId, Timestamp, TopicName};
+use tidemill_proto::{NodeId, Timestamp, TopicName, TopicSelector};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::super::Shard;
 use super::super::failure::Failure;
+use super::super::homes::{Home, Homes, Lives};
 use super::super::lanes::detour::Detour;
 use super::super::options::ValkeyOptions;
 use super::super::resolver::Address;
-use super::super::{Shard, slot_of_topic};
 use super::matching::{NOBODY, Owners};
 use super::seat::Groups;
 use crate::clock::Clock;
@@ -26,16 +27,16 @@ use crate::storage::{HintListener, StorageError, StorageLimits};
 #[derive(Debug, Default)]
 pub(in super::super) struct Placement {
     pub(in super::super) shards: Vec<Arc<Shard>>,
-    /// In a cluster, the place in `shards` of who has each slot. `None`: there is one, which has everything.
+    /// Of several, the place in `shards` of who has each home. `None`: there is one, which has everything.
     pub(super) owners: Option<Owners>,
 }
 
 impl Placement {
-    pub(super) fn owner_of(&self, slot: u16) -> Option<&Arc<Shard>> {
+    pub(super) fn owner_of(&self, home: Home) -> Option<&Arc<Shard>> {
         match &self.owners {
             None => self.shards.first(),
             Some(owners) => {
-                let owner = owners.get(usize::from(slot)).copied().filter(|owner| *owner != NOBODY)?;
+                let owner = owners.get(usize::from(home)).copied().filter(|owner| *owner != NOBODY)?;
                 self.shards.get(usize::from(owner))
             }
         }
@@ -51,10 +52,12 @@ pub(super) struct Wishes {
     pub(super) locks: bool,
 }
 
-/// The shards of a server, or of a cluster of them.
+/// The shards of a server, or of several of them.
 #[derive(Debug)]
 pub(in super::super) struct Places {
     pub(super) node: NodeId,
+    pub(super) homes: Homes,
+    /// Of the first server, where the settings name several.
     pub(super) options: ValkeyOptions,
     pub(super) limits: StorageLimits,
     pub(super) clock: Clock,
@@ -76,17 +79,20 @@ pub(in super::super) struct Places {
 }
 
 impl Places {
-    /// Starts, and returns at once.
+    /// Starts with the servers that the settings name, and what is placed on those behind the first; returns at once.
     pub(in super::super) fn start(
         node: NodeId,
-        options: ValkeyOptions,
+        (options, beside): (ValkeyOptions, Vec<(Vec<TopicSelector>, ValkeyOptions)>),
         limits: StorageLimits,
         clock: Clock,
         tracker: &TaskTracker,
         token: &CancellationToken,
     ) -> Arc<Self> {
+        let (selectors, others): (Vec<_>, Vec<_>) = beside.into_iter().unzip();
+        let homes = if others.is_empty() { Homes::BySlot } else { Homes::ByName(selectors.into()) };
         let places = Arc::new(Self {
             node,
+            homes,
             options,
             limits,
             clock,
@@ -101,8 +107,8 @@ impl Places {
             asks: Mutex::default(),
             known: Mutex::default(),
         });
-        if places.options.cluster == Some(false) {
-            places.take_alone();
+        if places.options.cluster == Some(false) || !others.is_empty() {
+            places.take_alone(others);
         } else {
             let keeping = Box::pin(places.clone().keep());
             tracker.spawn(token.clone().run_until_cancelled_owned(keeping));
@@ -132,13 +138,18 @@ impl Places {
         StorageError::Unavailable(Failure::Down(self.last_error()).into())
     }
 
-    /// Returns the shard that has a slot.
-    pub(in super::super) fn owner_of(&self, slot: u16) -> Result<Arc<Shard>, StorageError> {
-        self.owner_in(&self.current.load(), slot).cloned()
+    /// Returns the home of something.
+    pub(in super::super) fn home_of(&self, what: &(impl Lives + ?Sized)) -> Home {
+        self.homes.of(what)
     }
 
-    fn owner_in<'a>(&self, placement: &'a Placement, slot: u16) -> Result<&'a Arc<Shard>, StorageError> {
-        placement.owner_of(slot).ok_or_else(|| {
+    /// Returns the shard that has a home.
+    pub(in super::super) fn owner_of(&self, home: Home) -> Result<Arc<Shard>, StorageError> {
+        self.owner_in(&self.current.load(), home).cloned()
+    }
+
+    fn owner_in<'a>(&self, placement: &'a Placement, home: Home) -> Result<&'a Arc<Shard>, StorageError> {
+        placement.owner_of(home).ok_or_else(|| {
             if placement.shards.is_empty() {
                 self.nobody()
             } else {
@@ -152,12 +163,19 @@ impl Places {
         self.any().ok_or_else(|| self.nobody())
     }
 
-    /// Returns the shards of slots, each with the places of those that it has.
-    pub(in super::super) fn groups(&self, slots: impl Iterator<Item = u16>) -> Result<Groups, StorageError> {
+    /// Returns the shards of some things, each with the places of those that it has.
+    pub(in super::super) fn groups<'a, T: Lives + 'a>(
+        &self,
+        all: impl Iterator<Item = &'a T>,
+    ) -> Result<Groups, StorageError> {
+        self.groups_of(all.map(|what| self.home_of(what)))
+    }
+
+    pub(super) fn groups_of(&self, homes: impl Iterator<Item = Home>) -> Result<Groups, StorageError> {
         let placement = self.current.load();
         let mut groups: Groups = Vec::with_capacity(1);
-        for (place, slot) in slots.enumerate() {
-            let shard = self.owner_in(&placement, slot)?;
+        for (place, home) in homes.enumerate() {
+            let shard = self.owner_in(&placement, home)?;
             match groups.iter_mut().find(|(known, _)| Arc::ptr_eq(known, shard)) {
                 Some((_, places)) => places.push(place),
                 None => groups.push((shard.clone(), vec![place])),
@@ -180,9 +198,9 @@ impl Places {
         self.any().map_or_else(|| self.clock.now(), |shard| shard.now())
     }
 
-    /// Whether there are several servers that things may move between.
-    pub(in super::super) fn is_cluster(&self) -> bool {
-        self.current.load().owners.is_some()
+    /// Whether there is one server that has everything.
+    pub(in super::super) fn is_one(&self) -> bool {
+        self.current.load().owners.is_none()
     }
 
     pub(in super::super) fn listen(&self, listener: Weak<dyn HintListener>) {
@@ -204,7 +222,7 @@ impl Places {
         } else {
             wishes.topics.remove(topic);
         }
-        if let Some(shard) = placement.owner_of(slot_of_topic(topic)) {
+        if let Some(shard) = placement.owner_of(self.home_of(topic)) {
             shard.doorbell.watch(topic, watch);
         }
     }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
+use super::super::Shard;
 use super::super::failure::{Failure, Redirect};
+use super::super::homes::{Home, Lives as _};
 use super::super::lanes::detour::{Detour, Walk};
 use super::super::lanes::{Lanes, Queueing, outcomes_of};
 use super::super::pipeline::{Outcome, PipelineResult};
 use super::super::resolver::Address;
 use super::super::sending::Asked;
-use super::super::{Shard, slot_of_topic};
 use super::places::Places;
 use super::seat::{Cluster, Groups, HandedOn};
 use super::tries::AGAIN_AFTER;
@@ -69,27 +70,27 @@ impl Places {
     fn queue(&self, batch: Vec<NewMessage>) -> Vec<(Vec<usize>, Queueing)> {
         let detours = self.detours.read();
         let placement = self.current.load();
-        let mut parts: Vec<(To, u16, Vec<usize>, Vec<NewMessage>)> = Vec::with_capacity(1);
+        let mut parts: Vec<(To, Home, Vec<usize>, Vec<NewMessage>)> = Vec::with_capacity(1);
         for (place, message) in batch.into_iter().enumerate() {
-            let slot = slot_of_topic(&message.topic);
-            let to = match placement.owner_of(slot) {
-                Some(shard) if detours.is_empty() || !detours.contains_key(&slot) => {
-                    To::Lane(Arc::as_ptr(shard), Lanes::lane_of_slot(slot))
+            let home = self.home_of(&message.topic);
+            let to = match placement.owner_of(home) {
+                Some(shard) if detours.is_empty() || !detours.contains_key(&home) => {
+                    To::Lane(Arc::as_ptr(shard), Lanes::lane_of_slot(message.topic.slot()))
                 }
-                _ => To::Slot(slot),
+                _ => To::Slot(home),
             };
             match parts.iter_mut().find(|(known, ..)| *known == to) {
                 Some((_, _, places, messages)) => {
                     places.push(place);
                     messages.push(message);
                 }
-                None => parts.push((to, slot, vec![place], vec![message])),
+                None => parts.push((to, home, vec![place], vec![message])),
             }
         }
-        let queue = |(to, slot, places, messages): (To, u16, Vec<usize>, Vec<NewMessage>)| {
-            let queueing = match (placement.owner_of(slot), to) {
+        let queue = |(to, home, places, messages): (To, Home, Vec<usize>, Vec<NewMessage>)| {
+            let queueing = match (placement.owner_of(home), to) {
                 (Some(shard), To::Lane(_, lane)) => shard.lanes.queue(lane, messages),
-                (Some(shard), To::Slot(_)) if let Some(detour) = detours.get(&slot) => {
+                (Some(shard), To::Slot(slot)) if let Some(detour) = detours.get(&slot) => {
                     detour.hold(&shard.lanes, messages)
                 }
                 _ => Queueing {
@@ -110,7 +111,7 @@ impl Places {
     ) -> impl Future<Output = Vec<Outcome>> + Send + use<> {
         let count = messages.len();
         let mut parts: Vec<(Arc<Detour>, Vec<usize>, Vec<NewMessage>)> = Vec::new();
-        let slot = |message: &NewMessage| slot_of_topic(&message.topic);
+        let slot = |message: &NewMessage| message.topic.slot();
         let mut detours = self.detours.write();
         let slots: Vec<u16> = messages.iter().map(slot).collect();
         let mut begun = slots.clone();
@@ -156,12 +157,16 @@ impl Cluster for Places {
         }
     }
 
-    fn groups(&self, slots: &[u16]) -> Result<Groups, StorageError> {
-        Self::groups(self, slots.iter().copied())
+    fn shards(&self) -> Vec<Arc<Shard>> {
+        self.current().shards.clone()
     }
 
-    fn owner_of(&self, slot: u16) -> Result<Arc<Shard>, StorageError> {
-        Self::owner_of(self, slot)
+    fn groups(&self, homes: &[Home]) -> Result<Groups, StorageError> {
+        self.groups_of(homes.iter().copied())
+    }
+
+    fn owner_of(&self, home: Home) -> Result<Arc<Shard>, StorageError> {
+        Self::owner_of(self, home)
     }
 }
 
@@ -193,7 +198,7 @@ impl Walk for Walker {
             let mut groups: Vec<Group> = Vec::new();
             open.sort_by_key(|(place, _)| *place);
             for (place, message) in open.drain(..) {
-                let Some((shard, asked)) = self.way_of(slot_of_topic(&message.topic)) else {
+                let Some((shard, asked)) = self.way_of(message.topic.slot()) else {
                     result.outcomes[place] = Some(Err(StorageError::Unavailable(Failure::Unserved.into())));
                     continue;
                 };
@@ -247,7 +252,7 @@ impl Walk for Walker {
             detours.remove(slot);
         }
         detour.queue_held(|message| {
-            let slot = slot_of_topic(&message.topic);
+            let slot = message.topic.slot();
             Some((&placement.owner_of(slot)?.lanes, Lanes::lane_of_slot(slot)))
         });
     }

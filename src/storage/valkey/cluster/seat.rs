@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::super::failure::{Failure, Redirect};
+use super::super::homes::Home;
 use super::super::pipeline::Outcome;
 use super::super::resolver::{Address, Resolver};
 use super::super::slots::{SLOTS, tag_of_slot};
@@ -45,11 +46,14 @@ pub(super) trait Cluster: fmt::Debug + Send + Sync {
     /// Hands messages on that the server at an address says live elsewhere.
     fn hand_on(self: Arc<Self>, from: &Address, messages: Vec<NewMessage>) -> HandedOn;
 
-    /// Returns the shards of slots, each with the places of those that it has.
-    fn groups(&self, slots: &[u16]) -> Result<Groups, StorageError>;
+    /// Returns all of them.
+    fn shards(&self) -> Vec<Arc<Shard>>;
 
-    /// Returns the shard that has a slot.
-    fn owner_of(&self, slot: u16) -> Result<Arc<Shard>, StorageError>;
+    /// Returns the shards of homes, each with the places of those that it has.
+    fn groups(&self, homes: &[Home]) -> Result<Groups, StorageError>;
+
+    /// Returns the shard that has a home.
+    fn owner_of(&self, home: Home) -> Result<Arc<Shard>, StorageError>;
 }
 
 /// Where a shard of a cluster is served.
@@ -129,18 +133,6 @@ impl Seat {
         self.slots.load().iter().any(|range| range.contains(&slot))
     }
 
-    /// Returns the shards of slots, each with the places of those that it has.
-    pub(in super::super) fn groups(&self, slots: impl Iterator<Item = u16>) -> Result<Groups, StorageError> {
-        let slots: Vec<u16> = slots.collect();
-        self.cluster.upgrade().map_or_else(|| Ok(Vec::new()), |cluster| cluster.groups(&slots))
-    }
-
-    /// Returns the shard that has a slot.
-    pub(in super::super) fn owner_of(&self, slot: u16) -> Result<Arc<Shard>, StorageError> {
-        let unserved = || Err(StorageError::Unavailable(Failure::Unserved.into()));
-        self.cluster.upgrade().map_or_else(unserved, |cluster| cluster.owner_of(slot))
-    }
-
     /// Hands messages on whose topics live elsewhere.
     pub(in super::super) fn hand_on(
         &self,
@@ -194,7 +186,7 @@ impl Resolver for Seat {
 }
 
 /// Returns the channels of the doorbell, each with its slot.
-fn channels() -> impl Iterator<Item = (u16, Arc<str>)> {
+pub(in super::super) fn channels() -> impl Iterator<Item = (u16, Arc<str>)> {
     let width = SLOTS / CHANNELS;
     (0..CHANNELS).map(move |part| {
         let slot = part * width + width / 2;

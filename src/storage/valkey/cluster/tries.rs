@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::super::Shard;
 use super::super::failure::Redirect;
+use super::super::homes::Home;
 use super::places::Places;
 use crate::chance::jittered;
 use crate::storage::StorageError;
@@ -15,16 +16,16 @@ use crate::storage::StorageError;
 pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 impl Places {
-    /// Begins an operation on what lives in a slot, or on what lives in several, which any shard does.
-    pub(in super::super) fn tries(self: &Arc<Self>, slot: impl Into<Option<u16>>) -> Tries<'_> {
-        Tries { places: self, slot: slot.into(), deadline: None, again: 0 }
+    /// Begins an operation on what has a home, or on what lives at several shards, which any of them does.
+    pub(in super::super) fn tries(self: &Arc<Self>, home: Option<Home>) -> Tries<'_> {
+        Tries { places: self, home, deadline: None, again: 0 }
     }
 }
 
-/// An operation on what lives in a slot, which follows that when it moves.
+/// An operation on what has a home, which follows that when it moves.
 pub(in super::super) struct Tries<'a> {
     places: &'a Arc<Places>,
-    slot: Option<u16>,
+    home: Option<Home>,
     deadline: Option<Instant>,
     again: u32,
 }
@@ -32,13 +33,13 @@ pub(in super::super) struct Tries<'a> {
 impl Tries<'_> {
     /// Returns the shard to ask now.
     pub(in super::super) fn shard(&self) -> Result<Arc<Shard>, StorageError> {
-        self.slot.map_or_else(|| self.places.first(), |slot| self.places.owner_of(slot))
+        self.home.map_or_else(|| self.places.first(), |home| self.places.owner_of(home))
     }
 
     /// Returns whether an operation that has failed so is to be tried again, once it is: it had no effect, as what it
     /// is about lives elsewhere or is on its way.
     pub(in super::super) async fn again(&mut self, error: &StorageError) -> bool {
-        if !matches!(error, StorageError::Unavailable(_)) || !self.places.is_cluster() {
+        if !matches!(error, StorageError::Unavailable(_)) || self.places.is_one() {
             return false;
         }
         let Some(redirect) = Redirect::of(error) else { return false };

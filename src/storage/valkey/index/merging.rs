@@ -7,6 +7,7 @@ use super::Named;
 /// What has come of a part, and where the rest of it begins.
 #[derive(Debug)]
 pub(super) struct Run<T> {
+    part: usize,
     names: VecDeque<T>,
     /// A bound of `ZRANGE … BYLEX`.
     from: Vec<u8>,
@@ -15,8 +16,13 @@ pub(super) struct Run<T> {
 
 impl<T: Named> Run<T> {
     /// Returns one of which nothing has come from this bound on.
-    pub(super) fn new(from: &str) -> Self {
-        Self { names: VecDeque::new(), from: from.into(), is_end: false }
+    pub(super) fn new(part: usize, from: &str) -> Self {
+        Self { part, names: VecDeque::new(), from: from.into(), is_end: false }
+    }
+
+    /// Returns of which part it is.
+    pub(super) fn part(&self) -> usize {
+        self.part
     }
 
     /// Returns whether it is not known which name comes next.
@@ -29,11 +35,17 @@ impl<T: Named> Run<T> {
         &self.from
     }
 
-    /// Takes the members that have come where so many were asked for.
-    pub(super) fn take_in<'a>(&mut self, members: impl Iterator<Item = &'a [u8]>, asked: usize) {
+    /// Takes the members that have come where so many were asked for, of which it has those that it is to have.
+    pub(super) fn take_in<'a>(
+        &mut self,
+        members: impl Iterator<Item = &'a [u8]>,
+        asked: usize,
+        is_of_it: impl Fn(&T) -> bool,
+    ) {
         let (mut count, mut last) = (0, None);
         for member in members {
-            self.names.extend(std::str::from_utf8(member).ok().and_then(T::of_member));
+            let name = std::str::from_utf8(member).ok().and_then(T::of_member);
+            self.names.extend(name.filter(&is_of_it));
             (count, last) = (count + 1, Some(member));
         }
         if let Some(last) = last {

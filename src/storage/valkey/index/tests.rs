@@ -9,6 +9,9 @@ use super::super::options::{KeyForm, ValkeyOptions};
 use super::super::target::Target;
 use super::*;
 
+/// Parts of an index where keys have braces.
+const PARTS: usize = 16;
+
 fn indexes(form: KeyForm) -> Indexes {
     let target = Target::parse("redis://127.0.0.1:1").expect("it is a server");
     let connection = Arc::new(Supervised::new("work", Work::Other, &ValkeyOptions::new(target)));
@@ -21,7 +24,7 @@ fn topic(name: &str) -> TopicName {
 
 /// Returns a page of what parts have, as it is asked for, and how many members came.
 fn page(parts: &[BTreeSet<Vec<u8>>], first: usize, limit: usize) -> (Vec<TopicName>, usize) {
-    let mut runs: Vec<Run<TopicName>> = parts.iter().map(|_| Run::new("-")).collect();
+    let mut runs: Vec<Run<TopicName>> = (0..parts.len()).map(|part| Run::new(part, "-")).collect();
     let (mut names, mut came, mut asked) = (Vec::new(), 0, first);
     loop {
         merge(&mut runs, &mut names, limit);
@@ -34,7 +37,7 @@ fn page(parts: &[BTreeSet<Vec<u8>>], first: usize, limit: usize) -> (Vec<TopicNa
             let behind = |member: &&Vec<u8>| from.as_ref().is_none_or(|from| *member > from);
             let members: Vec<_> = part.iter().filter(behind).take(asked).collect();
             came += members.len();
-            run.take_in(members.into_iter().map(Vec::as_slice), asked);
+            run.take_in(members.into_iter().map(Vec::as_slice), asked, |_| true);
         }
         asked = asked.max(4);
     }
@@ -60,25 +63,25 @@ proptest! {
 
 #[test]
 fn of_many_names_a_page_asks_for_few() {
-    let mut parts = vec![BTreeSet::new(); 16];
+    let mut parts = vec![BTreeSet::new(); PARTS];
     let index = indexes(KeyForm::Braces).topics;
     for number in 0..10_000 {
         let name = topic(&format!("topic-{number:05}"));
         parts[index.part_of(&name)].insert(name.member().as_bytes().to_vec());
     }
     for (limit, at_most) in [(1, 16), (10, 160), (1_000, 3_000)] {
-        let (names, came) = page(&parts, index.share(limit), limit);
+        let (names, came) = page(&parts, share(limit, PARTS), limit);
         assert_eq!(names.len(), limit);
         assert_eq!(names.last(), Some(&topic(&format!("topic-{:05}", limit - 1))));
         assert!(came <= at_most, "{limit}: {came}");
     }
-    assert_eq!(indexes(KeyForm::Plain).topics.share(1_000), 1_000);
+    assert_eq!(share(1_000, 1), 1_000);
 }
 
 #[test]
 fn the_part_of_a_name_is_that_of_its_keys_and_never_another() {
     let keys = Keys::new(KeyForm::Braces);
-    let of_key = |key: &str| keys.part_of(slot_of(key.as_bytes()));
+    let of_key = |key: &str| keys.part_of(key.slot());
     let all = indexes(KeyForm::Braces);
     for (name, part) in [("orders", 0), ("foo", 11), ("bar", 4), ("a:b.c", 14)] {
         let topic = topic(name);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::{Change, Index, Named, members_request};
+use super::{Change, Index, Named, Part, members_request};
 use crate::storage::StorageError;
 use crate::storage::valkey::failure::{Effect, unexpected};
 use crate::storage::valkey::resp::{Parts, Reply};
@@ -33,18 +33,18 @@ impl<T: Named> Index<T> {
         // As far as a number of scripts is exact.
         let within = u64::try_from(within.as_millis()).unwrap_or(u64::MAX).min(u64::MAX >> 11).to_string();
         let asked = limit.to_string();
-        let ask = |(part, key): (usize, &String)| {
+        let ask = |(number, part): (usize, &Part)| {
             let mut request = members_request(limit);
             let script = scripts::DUE_TOPICS.text().as_bytes();
-            request.add(&[b"EVAL", script, b"1", key.as_bytes(), within.as_bytes(), asked.as_bytes()]);
-            (part, request)
+            request.add(&[b"EVAL", script, b"1", part.key.as_bytes(), within.as_bytes(), asked.as_bytes()]);
+            (number, request)
         };
         let requests: Vec<_> = self.parts.iter().enumerate().map(ask).collect();
         let mut due = Vec::new();
         // What is due with one server waits for no other.
         let asked = requests.iter().map(|(part, request)| self.ask(*part, request, Effect::Read));
         let (mut failed, mut is_answered) = (None, false);
-        for (key, replies) in self.parts.iter().zip(join_all(asked).await) {
+        for ((number, part), replies) in self.parts.iter().enumerate().zip(join_all(asked).await) {
             let replies = match replies {
                 Ok(replies) => replies,
                 Err(error @ StorageError::ForeignKey(_)) => return Err(error),
@@ -56,8 +56,11 @@ impl<T: Named> Index<T> {
             is_answered = true;
             let Some(Reply::Array(mut parts)) = replies.iter().next() else { return Err(odd()) };
             match parts.next().and_then(|code| code.integer()) {
-                Some(0) => due.extend(read_due(parts).ok_or_else(odd)?),
-                Some(-1) => return Err(StorageError::ForeignKey(key.as_str().into())),
+                Some(0) => {
+                    let of_it = read_due(parts).ok_or_else(odd)?.into_iter();
+                    due.extend(of_it.filter(|(name, _)| self.part_of(name) == number));
+                }
+                Some(-1) => return Err(StorageError::ForeignKey(part.key.as_str().into())),
                 Some(_) | None => return Err(odd()),
             }
         }
@@ -69,19 +72,21 @@ impl<T: Named> Index<T> {
         Ok(due)
     }
 
-    /// Returns the names that each part has from this rank on, up to `limit` of each, and whether any has more.
-    pub(in super::super) async fn ranked(
+    /// Returns the names that each part has from this rank on, up to `limit` of each, and whether any has more. Where others
+    /// have indexes of their own, they are not asked.
+    pub(in super::super) async fn near_ranked(
         &self,
         first: usize,
         limit: usize,
     ) -> Result<(Vec<T>, bool), StorageError> {
         let (from, to) = (first.to_string(), (first + limit).saturating_sub(1).to_string());
-        let ask = |(part, key): (usize, &String)| {
+        let ask = |part: usize| {
             let mut request = members_request(limit);
-            request.add(&[b"ZRANGE", key.as_bytes(), from.as_bytes(), to.as_bytes()]);
+            let key = self.parts[part].key.as_bytes();
+            request.add(&[b"ZRANGE", key, from.as_bytes(), to.as_bytes()]);
             (part, request)
         };
-        let requests: Vec<_> = self.parts.iter().enumerate().map(ask).collect();
+        let requests: Vec<_> = self.near.clone().map(ask).collect();
         let (mut names, mut has_more) = (Vec::new(), false);
         for replies in self.ask_all(&requests).await? {
             let Some(Reply::Array(members)) = replies.iter().next() else {

@@ -2,14 +2,15 @@
 
 use super::Script;
 
-/// Defines, behind `sortable`, `holes_of(key)`: the names of the groups that say where messages of a stream were lost (see
-/// `losing`, beside the scripts), each with the id behind which it is and the last one that is gone, as they are sorted.
-macro_rules! holes_of {
+/// Defines, behind `sortable`, `holes_in(groups)`: the names of those groups of a stream that say where messages were lost
+/// (see `losing`, beside the scripts), each with the id behind which it is and the last one that is gone, as they are
+/// sorted.
+macro_rules! holes_in {
     () => {
         r"
-local function holes_of(key)
+local function holes_in(groups)
   local holes = {}
-  for _, group in ipairs(redis.call('XINFO', 'GROUPS', key)) do
+  for _, group in ipairs(groups) do
     local from, to = string.match(group[2], '^tidemill%-lost:(%d+%-%d+):(%d+%-%d+)$')
     if from then holes[#holes + 1] = {group[2], sortable(from), sortable(to)} end
   end
@@ -44,12 +45,13 @@ pub(in super::super) static TELL_LOSS: Script = Script::new(concat!(
     sortable!(),
     info_of!(),
     end_of!(),
-    holes_of!(),
+    holes_in!(),
     ring!(),
     r"
 if kind ~= 'stream' or redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1] then return 0 end
 if type(redis.pcall('ZSCORE', KEYS[2], ARGV[2])) == 'string' then return 0 end
-local born = string.match(marker_of(KEYS[1]) or '', ':(%d+%-%d+)$')
+local groups = redis.call('XINFO', 'GROUPS', KEYS[1])
+local born = string.match(marker_in(groups) or '', ':(%d+%-%d+)$')
 if born and ARGV[2] < sortable(born) then return 0 end
 local ended = string.match(end_of(KEYS[1]) or '', ':(%d+%-%d+)$')
 local last = ended or info_of(KEYS[1])['last-generated-id']
@@ -60,7 +62,7 @@ if not is_new and not before then
   if tonumber(string.match(ARGV[1], '^%d+')) / 1000 < now - 60 then return 0 end
 end
 before = before and before[1] or '0-0'
-local holes = holes_of(KEYS[1])
+local holes = holes_in(groups)
 for at = #holes, 1, -1 do
   local hole = holes[at]
   if hole[2] <= sortable(before) and hole[3] >= ARGV[2] then return 1 end

@@ -54,6 +54,8 @@ pub(in super::super) fn not_created(error: &StorageError) -> StorageError {
         | StorageError::TopicFull
         | StorageError::NotCompacted
         | StorageError::KeyReused
+        | StorageError::Undurable(_)
+        | StorageError::TooFewReplicas { .. }
         | StorageError::SchedulesLimit
         | StorageError::NoGroup
         | StorageError::PoliciesLimit

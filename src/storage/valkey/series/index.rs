@@ -8,7 +8,6 @@ use super::super::failure::{Effect, unexpected};
 use super::super::resp::{Reply, Request};
 use super::super::routing::in_order;
 use super::super::{Shard, keys};
-use super::slot_of_series;
 use crate::storage::StorageError;
 
 /// Names that a sweep looks at in one step.
@@ -39,8 +38,8 @@ impl Shard {
 
     /// Returns of each series whether something is kept of it.
     async fn are_there(&self, names: &[SeriesName]) -> Result<Vec<bool>, StorageError> {
-        let Some(seat) = &self.seat else { return self.are_here(names).await };
-        let groups = seat.groups(names.iter().map(slot_of_series))?;
+        let Some(others) = &self.others else { return self.are_here(names).await };
+        let groups = others.groups(names.iter())?;
         let ask = groups.iter().map(|(shard, places)| async move {
             let names: Vec<SeriesName> = places.iter().map(|place| names[*place].clone()).collect();
             shard.are_here(&names).await
@@ -89,11 +88,10 @@ impl Shard {
     pub(in super::super) async fn mend_series(&self) -> Result<(), StorageError> {
         let mut after = None;
         loop {
-            let names = self.indexes.series.page("", after.as_ref(), SWEPT_NAMES).await?;
+            let names = self.indexes.series.near(after.as_ref(), SWEPT_NAMES).await?;
             let Some(last) = names.last() else { return Ok(()) };
             after = Some(last.clone());
-            let names: Vec<SeriesName> =
-                names.into_iter().filter(|name| self.has(slot_of_series(name))).collect();
+            let names: Vec<SeriesName> = names.into_iter().filter(|name| self.has(name)).collect();
             let are_there = self.are_here(&names).await?;
             let gone = names.into_iter().zip(are_there).filter(|(_, is_there)| !is_there);
             let gone: Vec<_> = gone.map(|(name, _)| name).collect();

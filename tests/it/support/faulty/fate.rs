@@ -69,6 +69,8 @@ pub(super) const LATE_MS_MAX: u64 = 40;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Call {
     Append,
+    Pledge,
+    Reach,
     Read,
     Get,
     Trim,

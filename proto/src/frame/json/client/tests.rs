@@ -23,6 +23,7 @@ fn what_a_client_writes_is_what_a_relay_reads() {
         }),
         ClientFrame::Unsubscribe { topics: vec![Cow::Borrowed("a")] },
         ClientFrame::Publish(Publish {
+            durability: Some(Cow::Borrowed("fsync")),
             reference: Some(Cow::Borrowed("7")),
             topic: Cow::Borrowed("t"),
             payload: Cow::Borrowed(br#"{ "a" : 1.10 }"#),
@@ -119,6 +120,7 @@ fn any_payload_has_a_form_in_json() {
         (b" [1]\n", None, Some("application/json")),
     ] {
         let publish = Publish {
+            durability: None,
             reference: None,
             topic: Cow::Borrowed("t"),
             payload: Cow::Borrowed(payload),

@@ -1,0 +1,55 @@
+//! What a server tells of itself, as lines of a check.
+
+use super::report::{CheckReport, Outcome};
+use crate::storage::valkey::health::{IN_CLUSTER, KEEPS, ServerInfo, harm_of};
+
+/// Adds lines on a server; one that topics are placed on stands alone.
+pub(super) fn examine(report: &mut CheckReport, info: &ServerInfo, is_placed: bool) {
+    if is_placed && info.is_in_cluster() {
+        report.add("placement", Outcome::Fail, "the server is part of a cluster", Some(IN_CLUSTER));
+    }
+    let server = info.server().unwrap_or("unknown server");
+    report.add(
+        "version",
+        Outcome::Pass,
+        format!("{server} {}", info.version().unwrap_or("of unknown version")),
+        None,
+    );
+    match info.append_only() {
+        Some(true) => report.add("persistence", Outcome::Pass, "append-only file is on", None),
+        Some(false) => report.add(
+            "persistence",
+            Outcome::Warn,
+            "append-only file is off",
+            Some("a crash loses what came after the last snapshot; set appendonly yes"),
+        ),
+        None => report.add("persistence", Outcome::Warn, "the server does not tell", None),
+    }
+    match info.eviction_policy() {
+        Some(KEEPS) => report.add("eviction", Outcome::Pass, format!("maxmemory-policy is {KEEPS}"), None),
+        Some(policy) => report.add(
+            "eviction",
+            Outcome::Warn,
+            format!("maxmemory-policy is {policy}, which {} at the memory limit", harm_of(policy)),
+            Some("set maxmemory-policy noeviction, so that the server refuses new messages instead"),
+        ),
+        None => report.add("eviction", Outcome::Warn, "the server does not tell its maxmemory-policy", None),
+    }
+    let used = info.memory_used_bytes().unwrap_or(0) / (1024 * 1024);
+    match info.memory_limit_bytes() {
+        Some(limit) => {
+            report.add(
+                "memory",
+                Outcome::Pass,
+                format!("{used} MiB used of {} MiB", limit / (1024 * 1024)),
+                None,
+            );
+        }
+        None => report.add(
+            "memory",
+            Outcome::Warn,
+            format!("{used} MiB used, no limit"),
+            Some("without maxmemory the system kills the server when memory runs out; set a limit"),
+        ),
+    }
+}

@@ -1,0 +1,136 @@
+//! Which servers are checked, and what of all keys each has.
+
+use std::ops::RangeInclusive;
+
+use tidemill_proto::{BucketName, TopicName};
+
+use super::report::{CheckReport, Outcome};
+use crate::chance::random;
+use crate::storage::valkey::cluster::asking::{map_at, mode_of};
+use crate::storage::valkey::cluster::map::SlotMap;
+use crate::storage::valkey::cluster::seat::channels;
+use crate::storage::valkey::homes::Lives;
+use crate::storage::valkey::slots::SLOTS;
+use crate::storage::valkey::{ValkeyOptions, finding, keys};
+
+/// What the name of the probe's topic starts with. A random number follows, so that two probes do not
+/// meet: process ids are all alike in containers.
+const NAME_PREFIX: &str = "tidemill-check-";
+/// Names that are tried for one that lives at a server; a thousand of them are enough for one of a hundred primaries.
+const NAMES_TRIED: usize = 100_000;
+
+/// A server that is checked.
+pub(super) struct Server {
+    /// What it is called beside others.
+    pub(super) name: String,
+    pub(super) options: ValkeyOptions,
+    /// In a cluster, what it has.
+    slots: Option<Vec<RangeInclusive<u16>>>,
+    /// Whether topics are placed on it, or beside it.
+    pub(super) is_placed: bool,
+}
+
+impl Server {
+    /// Whether something lives there.
+    pub(super) fn has(&self, what: &(impl Lives + ?Sized)) -> bool {
+        let slot = || what.slot();
+        self.slots.as_ref().is_none_or(|slots| slots.iter().any(|range| range.contains(&slot())))
+    }
+
+    /// Returns the name of a topic that lives there and that nobody has.
+    pub(super) fn topic(&self, fits: impl Fn(&TopicName) -> bool) -> Option<TopicName> {
+        let names = std::iter::repeat_with(|| format!("{NAME_PREFIX}{:016x}", random())).take(NAMES_TRIED);
+        let mut topics = names.filter_map(|name| TopicName::parse(&name).ok());
+        topics.find(|topic| self.has(topic) && fits(topic))
+    }
+
+    /// The same, wherever its part of the index is.
+    pub(super) fn any_topic(&self) -> TopicName {
+        self.topic(|_| true).expect("letters, digits and dashes name a topic, and a primary has a slot")
+    }
+
+    /// Returns the name of a bucket that lives there and that nobody has.
+    pub(super) fn any_bucket(&self) -> BucketName {
+        let names = std::iter::repeat_with(|| format!("{NAME_PREFIX}{:016x}", random())).take(NAMES_TRIED);
+        let mut buckets = names.filter_map(|name| BucketName::parse(&name).ok());
+        buckets.find(|bucket| self.has(bucket)).expect("such names are those of buckets, too")
+    }
+
+    /// Returns how the doorbell is listened to there, how it is rung, and its channel, if the server has one.
+    pub(super) fn doorbell(&self) -> Option<(&'static str, &'static str, String)> {
+        let Some(slots) = &self.slots else {
+            return Some(("SUBSCRIBE", "PUBLISH", keys::DOORBELL.to_owned()));
+        };
+        let mut channels = channels();
+        let (_, channel) = channels.find(|(slot, _)| slots.iter().any(|range| range.contains(slot)))?;
+        Some(("SSUBSCRIBE", "SPUBLISH", channel.to_string()))
+    }
+}
+
+/// Returns the servers of these options, with what is to be said of them together.
+pub(super) async fn of(options: &ValkeyOptions) -> (CheckReport, Vec<Server>) {
+    let mut report = CheckReport { lines: Vec::new() };
+    let one = |options: ValkeyOptions, is_placed| {
+        let options = finding::found(options);
+        Server { name: options.place(), options, slots: None, is_placed }
+    };
+    let is_placed = !options.placed.is_empty();
+    let first = one(options.clone(), is_placed);
+    if is_placed {
+        let placed = options.placed.iter().map(|placed| one(options.of_placed(placed), true));
+        let servers: Vec<Server> = std::iter::once(first).chain(placed).collect();
+        let each = options.placed.iter().zip(&servers[1..]).map(|(placed, server)| {
+            let topics: Vec<_> = placed.topics.iter().map(|topics| format!("`{topics}`")).collect();
+            format!("{} at {}", topics.join(", "), server.name)
+        });
+        let each: Vec<_> = each.collect();
+        let detail = format!("{}, everything else at {}", each.join("; "), servers[0].name);
+        report.add("placement", Outcome::Pass, detail, None);
+        return (report, servers);
+    }
+    if options.cluster == Some(false) {
+        return (report, vec![first]);
+    }
+    // What cannot be reached is told where that is tried again.
+    let Ok((is_cluster, address)) = mode_of(&first.options).await else { return (report, vec![first]) };
+    if !is_cluster {
+        if options.cluster == Some(true) {
+            let advice = "set VALKEY_CLUSTER=auto, or name a server of the cluster";
+            report.add("cluster", Outcome::Fail, "the server is not part of a cluster", Some(advice));
+        }
+        return (report, vec![first]);
+    }
+    match map_at(&first.options, address, options.timeout).await {
+        Ok(map) => {
+            add_cluster(&mut report, &map);
+            let primaries = map.primaries.into_iter().map(|primary| {
+                let options = options.of_primary(primary.address);
+                Server { name: options.place(), options, slots: Some(primary.slots), is_placed: false }
+            });
+            (report, primaries.collect())
+        }
+        Err(error) => {
+            let advice = "the relay must learn which primary has what: the server's user needs +cluster|slots +cluster|info";
+            report.add("cluster", Outcome::Fail, error, Some(advice));
+            (report, Vec::new())
+        }
+    }
+}
+
+fn add_cluster(report: &mut CheckReport, map: &SlotMap) {
+    let ranges = map.primaries.iter().flat_map(|primary| &primary.slots);
+    let slots: usize = ranges.map(ExactSizeIterator::len).sum();
+    let mut replicas = map.primaries.iter().flat_map(|primary| &primary.replicas);
+    let is_replicated = replicas.next().is_some();
+    let count = map.primaries.len();
+    let detail = format!("{count} primaries have {slots} of {SLOTS} slots");
+    if slots < usize::from(SLOTS) || !map.is_ok {
+        let advice = "topics of slots that nobody has are refused; `CLUSTER INFO` and `valkey-cli --cluster fix` tell more";
+        report.add("cluster", Outcome::Fail, detail, Some(advice));
+    } else if is_replicated {
+        report.add("cluster", Outcome::Pass, detail, None);
+    } else {
+        let advice = "a primary that is lost takes its topics along until it is back; give each a replica";
+        report.add("cluster", Outcome::Warn, format!("{detail}, and no replica"), Some(advice));
+    }
+}
