@@ -68,6 +68,8 @@ impl From<StorageError> for SideError {
             | StorageError::Closed
             | StorageError::Cancelled(_)
             | StorageError::TopicFull
+            | StorageError::Undurable(_)
+            | StorageError::TooFewReplicas { .. }
             | StorageError::KeyReused => Self::Refused(error.into()),
         }
     }

@@ -444,7 +444,7 @@ impl CopyStore for Valkey {
         epoch: Epoch,
         messages: &[MessageId],
     ) -> Result<(), StorageError> {
-        at!(self, slot_of_topic(topic), shard => shard.import_forgotten(topic, epoch, messages).await)
+        at!(self, topic, shard => shard.import_forgotten(topic, epoch, messages).await)
     }
 
     async fn copied_group(&self, topic: &TopicName, group: &GroupName) -> Result<CopiedGroup, StorageError> {

@@ -50,13 +50,13 @@ pub(in super::super) static COPIED_TOPIC: Script = Script::new(concat!(
     info_of!(),
     end_of!(),
     last_of!(),
-    holes_of!(),
+    holes_in!(),
     r"
 if kind == 'none' then return {1} end
 if kind ~= 'stream' then return {2} end
 if is_foreign(KEYS[2], 'hash') then return {-2} end
 local holes = {}
-for _, hole in ipairs(holes_of(KEYS[1])) do holes[#holes + 1] = hole[1] end
+for _, hole in ipairs(holes_in(redis.call('XINFO', 'GROUPS', KEYS[1]))) do holes[#holes + 1] = hole[1] end
 local info = info_of(KEYS[1])
 local first, ended = info['first-entry'], end_of(KEYS[1]) or ''
 local answer = {0, marker_of(KEYS[1]) or '', ended, first and first[1] or '',
