@@ -232,6 +232,14 @@ impl<T: Named> Index<T> {
         self.change(changes).await.map(drop)
     }
 
+    /// Takes names out of the parts of the shard's own server that stand there although they live elsewhere: nobody else
+    /// would.
+    pub(super) async fn disown(&self, names: &[&T]) -> Result<(), StorageError> {
+        let removed = names.iter().map(|name| (*name, Change::Removed));
+        let changes = self.changes_in(removed, |name| self.near.start + self.keys.part_of(name.slot()));
+        self.change(changes).await.map(drop)
+    }
+
     /// Returns whether it names this.
     pub(super) async fn has(&self, name: &T) -> Result<bool, StorageError> {
         let part = self.part_of(name);
@@ -346,9 +354,20 @@ impl<T: Named> Index<T> {
     where
         T: 'a,
     {
+        self.changes_in(changes, |name| self.part_of(name))
+    }
+
+    fn changes_in<'a>(
+        &self,
+        changes: impl Iterator<Item = (&'a T, Change)>,
+        part_of: impl Fn(&T) -> usize,
+    ) -> Changes
+    where
+        T: 'a,
+    {
         let mut all = Changes { parts: self.parts.iter().map(|_| Default::default()).collect(), count: 0 };
         for (name, change) in changes {
-            let part = self.part_of(name);
+            let part = part_of(name);
             let (request, places) = &mut all.parts[part];
             change.write(request, self.parts[part].key.as_bytes(), name.member().as_bytes());
             places.push(all.count);

@@ -14,13 +14,14 @@ use std::time::Duration;
 use glide::ValkeyValue;
 use sha1::{Digest as _, Sha1};
 use tidemill_proto::work::GroupName;
-use tidemill_proto::{Timestamp, TopicName};
+use tidemill_proto::{BucketName, Timestamp, TopicName};
 use tokio::time::sleep;
 
 use super::cluster::others::{Others, Own};
 use super::control::bytes_of;
 use super::entry::read_id;
 use super::failure::{Effect, unexpected};
+use super::index::Indexes;
 use super::keys::Keys;
 use super::topics::{is_stream, write_notices};
 use super::{Shard, keys, marker, scripts};
@@ -84,8 +85,9 @@ impl Shard {
         }
         let mut cursor = "0".to_owned();
         loop {
-            let (next, mut streams) = self.scan(self.keys, &cursor).await?;
-            streams.retain(|topic| self.has(topic));
+            let (next, streams) = self.scan(self.keys, &cursor).await?;
+            let (streams, others): (Vec<_>, Vec<_>) = streams.into_iter().partition(|topic| self.has(topic));
+            self.disown(&others).await?;
             let buckets: Vec<_> = streams.iter().filter_map(TopicName::bucket).collect();
             let topics: Vec<_> = streams.into_iter().filter(|topic| topic.bucket().is_none()).collect();
             for buckets in buckets.chunks(STEP_TOPICS) {
@@ -110,6 +112,23 @@ impl Shard {
         self.mend_buckets().await?;
         self.mend_series().await?;
         Ok(swept)
+    }
+
+    /// Takes out of the indexes of the server what is on it and lives elsewhere by the settings: what is due there would stand
+    /// in front of all else for ever.
+    async fn disown(&self, streams: &[TopicName]) -> Result<(), StorageError> {
+        // In a cluster they have just moved, and their names are where they were.
+        if streams.is_empty() || self.seat().is_some() {
+            return Ok(());
+        }
+        let topics: Vec<&TopicName> = streams.iter().filter(|topic| topic.bucket().is_none()).collect();
+        let buckets: Vec<BucketName> = streams.iter().filter_map(TopicName::bucket).collect();
+        let buckets: Vec<&BucketName> = buckets.iter().collect();
+        let Indexes { topics: named, schedules, buckets: tables, expiring, .. } = &*self.indexes;
+        named.disown(&topics).await?;
+        schedules.disown(&topics).await?;
+        tables.disown(&buckets).await?;
+        expiring.disown(&buckets).await
     }
 
     /// Sweeps one topic, whoever else does.

@@ -259,7 +259,11 @@ async fn what_was_elsewhere_before_is_told_and_left_alone() {
     for name in ["eu.old", "us.old"] {
         assert_eq!(alone.publish(name, "1", None).await.status, 201);
     }
-    alone.stop().await;
+    let due = Delivery::At(alone.storage.upkeep.now());
+    let new = NewSchedule { message: message(&topic("eu.old"), body("2")), delivery: due, ttl: None };
+    alone.relay.stop().await;
+    alone.storage.schedules.schedule(vec![new]).await.pop().expect("a result").unwrap();
+    alone.valkey.close().await;
     let node = two.node().await;
     let warnings = node.valkey.examine(false).await.expect("they can be used");
     let first = format!("127.0.0.1:{}: ", two.first.port());
@@ -275,6 +279,11 @@ async fn what_was_elsewhere_before_is_told_and_left_alone() {
     }
     let listed = node.storage.topics.list(Selection::default(), None, 10).await.unwrap();
     assert_eq!(listed.topics.len(), 1);
+    for index in ["tidemill:topics", "tidemill:schedules"] {
+        let rank = two.first.command(&["ZRANK", index, "eu.old"]).await;
+        assert_eq!(rank, Reply::Null, "{index}: what is due there stands in front of nothing");
+    }
+    assert_eq!(two.has("schedule:{eu.old}:due").await, [true, false]);
     assert_eq!(two.has("stream:topic:eu.old").await, [true, false]);
     node.storage.topics.create(&topic("eu.old"), TopicUpdate::default(), None).await.unwrap();
     assert_eq!(two.has("stream:topic:eu.old").await, [true, true]);
