@@ -153,9 +153,9 @@ async fn what_is_not_with_a_replica_in_time_is_told_so_and_found_again_under_its
     let length = async || primary.command(&["XLEN", KEY]).await.integer();
     eventually(SOON, async || publish(&node, "replicas=1", "3", None).await.status == 503).await;
     let before = length().await;
-    let none = publish(&node, "replicas=1", "3", None).await;
-    assert_eq!(none.problem().code, Code::TooFewReplicas);
-    assert!(none.header("retry-after").is_some());
+    let refused = publish(&node, "replicas=1", "3", None).await;
+    assert_eq!(refused.problem().code, Code::TooFewReplicas);
+    assert!(refused.header("retry-after").is_some());
     assert_eq!(length().await, before);
     node.stop().await;
 }
@@ -219,8 +219,8 @@ async fn a_server_that_took_over_vouches_for_nothing_of_before() {
     append(&node.storage, message(&name, body("2"))).await.expect("it is kept");
     let reached = node.storage.durable.reach(&[before, after.clone(), after]).await;
     assert_eq!(reached, [Durability::ACCEPTED, asked, asked]);
-    let none = node.storage.durable.pledge(&name, Durability { fsync: false, replicas: 2 }).await;
-    assert!(matches!(none, Err(StorageError::TooFewReplicas { asked: 2, connected: 1 })), "{none:?}");
+    let refused = node.storage.durable.pledge(&name, Durability { fsync: false, replicas: 2 }).await;
+    assert!(matches!(refused, Err(StorageError::TooFewReplicas { asked: 2, connected: 1 })), "{refused:?}");
     node.stop().await;
 }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tidemill::storage::Backend as _;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -53,6 +54,8 @@ async fn a_primary_that_hangs_delays_only_its_own_topics() {
         return;
     };
     let node = Node::start(cluster.ports()[1]).await;
+    // It is ready with one of them.
+    assert!(node.valkey.ready(SOON).await);
     let address = node.relay.address;
     let of = |primary: u16| {
         let is_of = |name: &String| slot_of(name.as_bytes()) / 5_462 == primary;

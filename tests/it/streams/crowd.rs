@@ -109,26 +109,7 @@ async fn ten_thousand_long_polls_are_woken_by_one_read() {
     let inner = memory();
     let counting =
         Arc::new(Counting { inner: inner.clone(), reads: AtomicUsize::new(0), others: AtomicUsize::new(0) });
-    let storage = Storage {
-        messages: counting.clone(),
-        live: counting.clone(),
-        topics: inner.topics,
-        durable: inner.durable,
-        schedules: inner.schedules,
-        runs: inner.runs,
-        copies: inner.copies,
-        bucket_copies: inner.bucket_copies,
-        access: inner.access,
-        records: inner.records,
-        work: inner.work,
-        buckets: inner.buckets,
-        locks: inner.locks,
-        leases: inner.leases,
-        limits: inner.limits,
-        takes: inner.takes,
-        series: inner.series,
-        upkeep: inner.upkeep,
-    };
+    let storage = Storage { messages: counting.clone(), live: counting.clone(), ..inner };
     let (tracker, token) = (TaskTracker::new(), CancellationToken::new());
     let options = options();
     let sessions = Sessions::new(token.clone());

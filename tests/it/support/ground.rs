@@ -96,7 +96,7 @@ impl Ground {
         let ports = (server.port(), Some(beside.port()));
         let Opened { storage, backend } = valkey(ports, false, LIMITS).await;
         let (server, beside) = (Some(server), Some(beside));
-        Some(Self { server, beside, storage, backend, ..Self::memory_at(Clock::system()) })
+        Some(Self { storage, backend, server, beside, ..Self::memory_at(Clock::system()) })
     }
 
     #[cfg(feature = "valkey")]
