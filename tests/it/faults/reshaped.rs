@@ -22,7 +22,6 @@ async fn roles_change_by_command(kind: Kind) {
         let primary = cluster.primary_of(slot_of(topic.as_str().as_bytes())).await;
         let replica = cluster.replicas_of(primary).await[0];
         cluster.failover(replica).await;
-        cluster.promoted(replica).await;
         cluster.settled().await;
         load.goes_on(at).await;
     }
@@ -71,7 +70,6 @@ async fn all_servers_of_a_cluster_are_restarted_in_turn_and_nothing_is_lost() {
         cluster.restart(replica).await;
         cluster.settled().await;
         cluster.failover(replica).await;
-        cluster.promoted(replica).await;
         cluster.settled().await;
         cluster.kill(primary);
         cluster.restart(primary).await;

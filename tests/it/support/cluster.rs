@@ -19,6 +19,8 @@ pub(crate) const SLOTS: u16 = 16_384;
 pub(crate) const NODE_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// How long it may take until all nodes agree.
 const SETTLES_WITHIN: Duration = Duration::from_secs(30);
+/// After which time a server gives up a failover by command (`CLUSTER_MF_TIMEOUT` of its source), and a moment.
+const FAILOVER_GIVEN_UP: Duration = Duration::from_millis(5_500);
 /// How long a node may take to tell what it knows.
 const TELLS_WITHIN: Duration = Duration::from_millis(500);
 /// How long one key may take to move.
@@ -284,17 +286,26 @@ impl Cluster {
     /// Makes a replica the primary in place of its own, which goes on as its replica, and loses nothing; returns
     /// when it is.
     pub(crate) async fn failover(&self, replica: usize) {
-        self.order(replica, &["CLUSTER", "FAILOVER"]).await;
-        self.promoted(replica).await;
+        let deadline = Instant::now() + SETTLES_WITHIN;
+        while !self.is_primary(replica).await {
+            assert!(Instant::now() < deadline, "node {replica} does not take over");
+            self.order(replica, &["CLUSTER", "FAILOVER"]).await;
+            // Servers give it up by themselves where it takes too long.
+            let given_up = Instant::now() + FAILOVER_GIVEN_UP;
+            while Instant::now() < given_up && !self.is_primary(replica).await {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
     }
 
     /// Waits until a node is a primary.
     pub(crate) async fn promoted(&self, replica: usize) {
-        let is_primary = async || {
-            let told = self.nodes[replica].try_command(&["ROLE"], TELLS_WITHIN).await;
-            told.is_some_and(|role| role.array()[0].text() == "master")
-        };
-        eventually(SETTLES_WITHIN, is_primary).await;
+        eventually(SETTLES_WITHIN, async || self.is_primary(replica).await).await;
+    }
+
+    async fn is_primary(&self, index: usize) -> bool {
+        let told = self.nodes[index].try_command(&["ROLE"], TELLS_WITHIN).await;
+        told.is_some_and(|role| role.array()[0].text() == "master")
     }
 
     /// Moves slots from one primary to another as all servers can: key by key, with clients redirected by `ASK`

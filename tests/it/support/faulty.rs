@@ -168,7 +168,7 @@ impl Faulty {
             fate.dice = dice;
         }
         let Fate { outcome, wait, reply, turns, .. } = &fate;
-        let when = self.began.elapsed();
+        let (when, of) = (self.began.elapsed(), fate::without_epochs(of));
         self.trace.lock().push(format!("{when:?} {call:?} {of}: {outcome:?} {wait:?} {reply:?} {turns}"));
         fate
     }

@@ -212,3 +212,12 @@ impl Fate {
         }
     }
 }
+
+/// Returns a line of a trace without the numbers of epochs, which are of the process and not of the seed.
+pub(super) fn without_epochs(of: &str) -> String {
+    const EPOCH: &str = "Marked(";
+    let mut parts = of.split(EPOCH);
+    let first = parts.next().unwrap_or_default();
+    let rest = parts.map(|part| part.trim_start_matches(|digit: char| digit.is_ascii_digit()));
+    std::iter::once(first).chain(rest).collect::<Vec<_>>().join(EPOCH)
+}
