@@ -384,6 +384,11 @@ impl Copy {
             }
         }
         let Some(after) = self.target(&source).await? else {
+            // What comes to the source has no place at a target that is whole, and may take messages of its own: it is told
+            // then.
+            if self.plan.follow && source.freeze.is_none() && source.ended.is_none() {
+                return Ok(After::Waiting);
+            }
             self.finish(topic);
             return Ok(After::Finished);
         };

@@ -78,15 +78,23 @@ impl Freeze {
         .await?;
         let done = freeze(&*opened.side, &self.topics, !self.undo).await;
         opened.close().await;
-        let Frozen { topics, buckets } =
+        let Frozen { topics, buckets, missing } =
             done.map_err(|cause| CliError::Failed("the storage did not do it", cause.into()))?;
         let done = Done { read_only: !self.undo, topics, buckets };
-        match self.output {
+        let told = match self.output {
             Output::Json => output::json(&done),
             Output::Text if self.undo => {
                 output::line(&format!("{topics} topics take messages again, {buckets} buckets changes"))
             }
             Output::Text => output::line(&format!("{topics} topics and {buckets} buckets are read-only")),
+        };
+        if missing.is_empty() {
+            return told;
         }
+        let names: Vec<String> = missing.iter().map(|topic| format!("`{topic}`")).collect();
+        Err(CliError::Failed(
+            "not all that was named is there",
+            format!("no topic {}", names.join(", ")).into(),
+        ))
     }
 }

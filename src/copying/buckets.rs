@@ -130,6 +130,10 @@ impl Copy {
             source = frozen;
         }
         let Some(target) = self.target_bucket(&source).await? else {
+            // As with a topic.
+            if self.plan.follow && source.freeze.is_none() {
+                return Ok(After::Waiting);
+            }
             self.finish_bucket(&log);
             return Ok(After::Finished);
         };

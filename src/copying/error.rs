@@ -9,7 +9,7 @@ use super::side::SideError;
 pub enum CopyError {
     /// The target has something else under that name; a log stands for its bucket, here and below, and it was not said to overwrite it. Nothing was changed.
     #[error(
-        "{} is at the target already, and is not a copy of the one at the source that can be gone on with; nothing was changed",
+        "{} is at the target already, and is not a copy of the one at the source that can be gone on with, as one that was whole cannot; nothing was changed of it",
         named(.0)
     )]
     Taken(TopicName),

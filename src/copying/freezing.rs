@@ -12,12 +12,14 @@ use super::side::{CopySide, SideError, Write, ask};
 pub const NEW_TOPICS_SETTLE: Duration = Duration::from_secs(6);
 
 /// How much was made read-only, or takes changes again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Frozen {
     /// Topics.
     pub topics: usize,
     /// Buckets.
     pub buckets: usize,
+    /// Topics that were named, and are not there.
+    pub missing: Vec<TopicName>,
 }
 
 /// Makes topics read-only, or has them take messages again, and returns how many there are. Where none is named that goes
@@ -44,7 +46,14 @@ pub async fn freeze(
         }
     }
     for topic in selected(side, topics).await? {
-        count.topics += done(side.write(Write::Freeze { topic, frozen }).await)?;
+        let result = side.write(Write::Freeze { topic: topic.clone(), frozen }).await;
+        let is_named =
+            |selector: &TopicSelector| matches!(selector, TopicSelector::Topic(named) if *named == topic);
+        if matches!(result, Err(SideError::Missing)) && topics.iter().any(is_named) {
+            count.missing.push(topic);
+        } else {
+            count.topics += done(result)?;
+        }
     }
     Ok(count)
 }

@@ -326,14 +326,14 @@ impl Failure {
                 ..Problem::new(
                     Code::DurabilityUnsupported,
                     format!(
-                        "this relay's storage cannot make the message as durable as was asked: {why}; nothing was kept"
+                        "this relay's storage cannot make the message as durable as was asked, or as is set (`TIDEMILL_DURABILITY`, `TIDEMILL_DURABILITY_TOPICS`): {why}; nothing was kept now"
                     ),
                 )
             },
             StorageError::TooFewReplicas { asked, connected } => Problem::new(
                 Code::TooFewReplicas,
                 format!(
-                    "the message is to reach {asked} replicas, and {connected} are connected to the server of topic `{name}`; nothing was kept, try again, or ask for less"
+                    "the message is to reach as many replicas as {asked}, and the server of topic `{name}` has {connected} that follow it; nothing was kept now, try again, or ask for less"
                 ),
             ),
             StorageError::KeyReused => Problem::new(

@@ -258,8 +258,9 @@ impl<C: Connection> Supervised<C> {
                 });
             }
             Some(Ok(text)) => *self.replication.lock() = Some((text.into(), Instant::now())),
-            // Any other error reply, as for want of rights, shows that the server is there.
-            Some(_) => {}
+            // Any other error reply, as for want of rights, shows that the server is there; what it told before may be no
+            // longer so.
+            Some(_) => *self.replication.lock() = None,
             None => return Err("an empty answer".to_owned()),
         }
         if let Some(server_ms) = look.time_ms {

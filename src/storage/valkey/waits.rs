@@ -111,8 +111,7 @@ impl Waits {
         let (text, _) = self.publish.replication().ok_or_else(untold)?;
         let text = String::from_utf8_lossy(&text);
         let history = info::field(&text, "master_replid").ok_or_else(untold)?.into();
-        let replicas = info::field(&text, "connected_slaves").and_then(|number| number.parse().ok());
-        let replicas: u32 = replicas.unwrap_or_default();
+        let replicas = replicas_in(&text);
         if replicas < u32::from(asked.replicas) {
             return Err(StorageError::TooFewReplicas { asked: asked.replicas, connected: replicas });
         }
@@ -189,6 +188,17 @@ impl Waits {
         *kept = Some((Instant::now(), facts.clone()));
         Ok(facts)
     }
+}
+
+/// Returns how many replicas a server has that follow it: one that is still given what there is does not yet.
+fn replicas_in(info: &str) -> u32 {
+    let is_one = |line: &&str| {
+        let number = line.strip_prefix("slave").and_then(|rest| rest.split_once(':'));
+        number.is_some_and(|(number, told)| {
+            number.parse::<u32>().is_ok() && told.split(',').any(|part| part == "state=online")
+        })
+    };
+    u32::try_from(info.lines().filter(is_one).count()).unwrap_or(u32::MAX)
 }
 
 /// The error where the server does not tell of its replication.
@@ -308,5 +318,21 @@ impl Waiting {
             replies.next().and_then(|reply| Some(String::from_utf8_lossy(reply.bytes()?).into_owned()));
         let history = told.as_deref().and_then(|text| info::field(text, "master_replid"));
         Ok(history.map(|history| (history.to_owned(), reached)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::replicas_in;
+
+    #[test]
+    fn only_replicas_that_follow_count() {
+        let info = "# Replication\r\nrole:master\r\nconnected_slaves:3\r\n\
+            slave0:ip=127.0.0.1,port=1,state=online,offset=14,lag=0\r\n\
+            slave1:ip=127.0.0.1,port=2,state=wait_bgsave,offset=0,lag=0\r\n\
+            slave2:ip=127.0.0.1,port=3,state=online,offset=14,lag=1,type=replica\r\n\
+            slave_read_only:1\r\nmaster_replid:0af1\r\n";
+        assert_eq!(replicas_in(info), 2);
+        assert_eq!(replicas_in("role:master\r\nconnected_slaves:0\r\n"), 0);
     }
 }
