@@ -179,7 +179,7 @@ async fn what_is_published_meanwhile_is_followed_until_the_source_is_read_only()
         // One of its own would be mixed up with what comes.
         let own = append(&to.storage, message(&topics[0], json("x"))).await;
         assert!(matches!(own, Err(StorageError::ReadOnly)), "{own:?}");
-        let frozen = Frozen { topics: topics.len(), buckets: 0 };
+        let frozen = Frozen { topics: topics.len(), ..Frozen::default() };
         assert_eq!(freeze(&from.storage, &[], true).await.unwrap(), frozen);
     };
     let both = async { tokio::join!(following.run(), switch) };
@@ -231,6 +231,31 @@ async fn what_is_deleted_trimmed_or_made_again_while_it_is_followed_is_so_at_the
     let [there, here] = [&from, &to].map(|ground| ground.storage.copies.copied(&kept_on));
     let (there, here) = (there.await.unwrap(), here.await.unwrap());
     assert_eq!((here.given, here.last, here.first), (there.given, there.last, there.first));
+}
+
+#[tokio::test]
+async fn what_comes_to_the_source_of_a_copy_that_is_whole_is_not_passed_over_in_silence() {
+    let Some((from, to)) = sides().await else { return };
+    let one = topic("one");
+    append_numbers(&from.storage, &one, 5).await;
+    copy(&from, &to, PLAN).run().await.unwrap();
+    let following = copy(&from, &to, Plan { follow: true, ..PLAN });
+    let come = async {
+        eventually(SOON, async || following.progress().reached().passes > 1).await;
+        append_numbers(&from.storage, &one, 1).await
+    };
+    let both = async { tokio::join!(following.run(), come) };
+    let (ended, come) = timeout(SOON, both).await.expect("it ends");
+    assert!(matches!(ended, Err(CopyError::Taken(topic)) if topic == one));
+    freeze(&from.storage, &[], true).await.unwrap();
+    let again = copy(&from, &to, Plan { follow: true, overwrite: true, ..PLAN });
+    timeout(SOON * 2, again.run()).await.expect("it ends").unwrap();
+    assert_eq!(kept(&to.storage, &one).await.last(), come.last());
+    // What the source has no more of is there already.
+    let again = copy(&from, &to, Plan { follow: true, ..PLAN });
+    timeout(SOON * 2, again.run()).await.expect("it ends").unwrap();
+    let missing = freeze(&from.storage, &named("nosuch"), true).await.unwrap();
+    assert_eq!(missing, Frozen { missing: vec![topic("nosuch")], ..Frozen::default() });
 }
 
 /// Starts a server that loses nothing when it is killed, and opens it.
