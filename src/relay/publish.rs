@@ -303,8 +303,9 @@ impl Gate {
     /// message can be.
     ///
     /// # Errors
-    /// The storage cannot make the message as durable as was asked, or not now; the caller has published too much, or made too many topics: `rate_limited`; or its topic keeps as many bytes as
-    /// it may, with others: `storage_full`.
+    /// The storage cannot make the message as durable as was asked: `durability_unsupported`, or now: `too_few_replicas`;
+    /// the caller has published too much, or made too many topics: `rate_limited`; or its topic keeps as many bytes as it
+    /// may, with others: `storage_full`.
     pub async fn admit(&self, message: Checked) -> Result<Admitted, Failure> {
         self.relay().kept.check(message.topic())?;
         self.meter().message().await?;

@@ -10,8 +10,8 @@
 //! first asked for.
 //!
 //! A server that has taken over may lack what the one before has confirmed, and does not know that. Each history of writes
-//! has an id (`master_replid` of `INFO`), and another one from when a replica is promoted: only a wait that ends in the
-//! history in which a message was confirmed, or before it was, says anything of it.
+//! has an id (`master_replid` of `INFO`), and another one from when a replica is promoted. So that id is noted before a
+//! message is sent, and a wait says something of the message only where it ends in the same history.
 //!
 //! Under `appendfsync everysec` `WAITAOF` answers at once, without waiting for the disk, at least up to Valkey 9.1. So
 //! only `always` counts, which is asked for together with each wait.
