@@ -14,8 +14,8 @@ pub struct DurabilitySettings {
     #[arg(value_parser = Durability::parse)]
     pub durability: Durability,
 
-    /// The same for topics, each by its name or by a pattern, with semicolons between them, as in
-    /// `orders.*=fsync, replicas=1; log.*=accepted`; the first that matches counts
+    /// The same for topics, by their names or by patterns, as in `orders.*, jobs=fsync, replicas=1; log.*=accepted`: commas
+    /// between names, semicolons between parts; the first name or pattern that matches counts
     #[arg(long, value_name = "RULES", help_heading = STORAGE, value_parser = parse_durabilities)]
     pub durability_topics: Option<DurabilityRules>,
 }
@@ -35,26 +35,41 @@ impl DurabilityRules {
 /// Most topics and patterns with a durability of their own: each publish looks at them.
 const DURABILITY_RULES_MAX: usize = 64;
 
-/// A text is not a list of durabilities.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "is not a list of durabilities; write the name of a topic or a pattern, `=` and `accepted`, `fsync`, `replicas=N` or `fsync, replicas=N`, with semicolons between them, as in `orders.*=fsync, replicas=1; log.*=accepted`, each topic once, and at most {DURABILITY_RULES_MAX}"
-)]
-pub(super) struct DurabilityRulesError;
+/// Why a text is not a list of durabilities, as the end of a sentence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct DurabilityRulesError(String);
 
-/// Parses durabilities of topics with semicolons between them, or as a JSON list.
+/// Parses durabilities of topics: parts with semicolons between them, or as a JSON list. In front of the `=` of each stand
+/// names or patterns, with commas between them.
 pub(super) fn parse_durabilities(text: &str) -> Result<DurabilityRules, DurabilityRulesError> {
     let mut rules: Vec<(TopicSelector, Durability)> = Vec::new();
-    let split = |_| text.split(';').map(|rule| rule.trim().to_owned()).collect();
-    let list: Vec<String> = serde_json::from_str(text).unwrap_or_else(split);
-    for rule in list {
-        let (topics, durability) = rule.split_once('=').ok_or(DurabilityRulesError)?;
-        let topics = TopicSelector::parse(topics.trim()).map_err(|_| DurabilityRulesError)?;
-        let durability = Durability::parse(durability).map_err(|_| DurabilityRulesError)?;
-        if rules.len() == DURABILITY_RULES_MAX || rules.iter().any(|(other, _)| *other == topics) {
-            return Err(DurabilityRulesError);
+    let split = |_| text.split(';').map(str::to_owned).collect();
+    let parts: Vec<String> = serde_json::from_str(text).unwrap_or_else(split);
+    let parts = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty());
+    for (number, part) in (1_usize..).zip(parts) {
+        let wrong = |rule: String| DurabilityRulesError(format!("has a part {number}, `{part}`, {rule}"));
+        let (topics, durability) = part.split_once('=').ok_or_else(|| {
+            wrong("that has no `=`; write `orders.*=fsync`, with `;` between parts".to_owned())
+        })?;
+        let durability = Durability::parse(durability).map_err(|error| {
+            wrong(format!("in which what stands behind the `=` {error}; between parts stands `;`"))
+        })?;
+        for name in topics.split(',').map(str::trim) {
+            let topics = TopicSelector::parse(name)
+                .map_err(|error| wrong(format!("in which the name or pattern `{name}` {error}")))?;
+            if rules.iter().any(|(other, _)| *other == topics) {
+                return Err(DurabilityRulesError(format!("has `{topics}` twice")));
+            }
+            if rules.len() == DURABILITY_RULES_MAX {
+                let rule = format!("has more than {DURABILITY_RULES_MAX} names and patterns");
+                return Err(DurabilityRulesError(rule));
+            }
+            rules.push((topics, durability));
         }
-        rules.push((topics, durability));
+    }
+    if rules.is_empty() {
+        return Err(DurabilityRulesError("names no topic; write `orders.*=fsync`".to_owned()));
     }
     Ok(DurabilityRules(rules))
 }
@@ -69,17 +84,36 @@ mod tests {
             let durability = Durability::parse(durability).expect("a durability");
             (TopicSelector::parse(topics).expect("a selector"), durability)
         };
-        let rules = vec![rule("orders.*", "fsync, replicas=1"), rule("log", "accepted")];
+        let rules = [
+            rule("orders.*", "fsync, replicas=1"),
+            rule("jobs", "fsync, replicas=1"),
+            rule("log", "accepted"),
+        ];
         for text in [
-            "orders.*=fsync, replicas=1; log=accepted",
-            " orders.* = replicas=1,fsync;log = accepted ",
-            r#"["orders.*=fsync, replicas=1", "log=accepted"]"#,
+            "orders.*,jobs=fsync, replicas=1; log=accepted",
+            " orders.* , jobs = replicas=1,fsync;log = accepted ;",
+            r#"["orders.*, jobs=fsync, replicas=1", "log=accepted"]"#,
         ] {
-            assert_eq!(parse_durabilities(text), Ok(DurabilityRules(rules.clone())), "{text}");
+            assert_eq!(parse_durabilities(text), Ok(DurabilityRules(rules.to_vec())), "{text}");
         }
-        for text in ["", "fsync", "a=", "a=b", "=fsync", "a=fsync;", "a=fsync;a=accepted", "a b=fsync", "[1]"]
-        {
-            assert_eq!(parse_durabilities(text), Err(DurabilityRulesError), "{text}");
+        for (text, part) in [
+            ("", "names no topic"),
+            (" ; ", "names no topic"),
+            ("[1]", "part 1, `[1]`, that has no `=`"),
+            ("fsync", "part 1, `fsync`, that has no `=`"),
+            ("a=fsync; b", "part 2, `b`, that has no `=`"),
+            ("a=", "behind the `=` must be `accepted`"),
+            ("a=fsync; b=c", "part 2, `b=c`, in which what stands behind the `=` must be"),
+            ("a=fsync, b=accepted", "between parts stands `;`"),
+            ("=fsync", "the name or pattern `` is empty"),
+            ("a,, b=fsync", "the name or pattern `` is empty"),
+            ("a=fsync; b, a b=fsync", "part 2, `b, a b=fsync`, in which the name or pattern `a b` "),
+            ("a=fsync;a=accepted", "has `a` twice"),
+            ("a,a=accepted", "has `a` twice"),
+        ] {
+            let error = parse_durabilities(text).expect_err("it is wrong").to_string();
+            assert!(error.starts_with("has ") || error.starts_with("names "), "{text}: {error}");
+            assert!(error.contains(part), "{text}: {error}");
         }
         let many = |count: usize| {
             let rules: Vec<_> = (0..count).map(|at| format!("t{at}=fsync")).collect();

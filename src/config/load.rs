@@ -135,6 +135,8 @@ impl Settings {
         settings.warnings = warnings;
         settings.warnings.extend(settings.check_access()?);
         #[cfg(feature = "valkey")]
+        settings.check_memory()?;
+        #[cfg(feature = "valkey")]
         settings.warnings.extend(settings.unused_server());
         #[cfg(feature = "valkey")]
         if settings.storage_backend == Backend::Valkey {
@@ -369,7 +371,7 @@ fn explain(error: &clap::Error, values: &Values) -> ConfigError {
             // Our own forms give the end of a sentence; clap's repeat the value or stand alone.
             match cause.strip_prefix(&given.text) {
                 Some(rest) => rest.trim().to_owned(),
-                None if cause.starts_with("is ") => cause,
+                None if ["is ", "has ", "names "].iter().any(|verb| cause.starts_with(verb)) => cause,
                 None => format!("is not valid: {cause}"),
             }
         }

@@ -52,9 +52,9 @@ impl Settings {
                 wrong("has no `=`; write `eu.*=valkey://host:6379`, with `;` between servers".to_owned())
             })?;
             let mut selectors: Vec<TopicSelector> = Vec::new();
-            for text in topics.split(',') {
+            for (place, text) in (1_usize..).zip(topics.split(',')) {
                 let selector = TopicSelector::parse(text.trim()).map_err(|error| {
-                    wrong(format!("has in front of its `=` a name or pattern that {error}"))
+                    wrong(format!("has in front of its `=`, at place {place}, a name or pattern that {error}"))
                 })?;
                 let earlier = all.iter().flat_map(|placed| &placed.topics).chain(&selectors);
                 if earlier.into_iter().any(|earlier| *earlier == selector) {
@@ -62,8 +62,11 @@ impl Settings {
                 }
                 selectors.push(selector);
             }
-            let target =
-                self.target_of_url(PLACEMENT, url.trim(), |rule| wrong(format!("has a URL that {rule}")))?;
+            let target = self.target_of_url(PLACEMENT, url.trim(), |rule| {
+                let is_list = url.split_once(',').is_some_and(|(_, more)| more.contains('='));
+                let between = if is_list { "; between servers stands `;`" } else { "" };
+                wrong(format!("has a URL that {rule}{between}"))
+            })?;
             if is_same(&target, first) {
                 return Err(wrong(
                     "names the server and database that has everything else anyway; leave it out".to_owned(),

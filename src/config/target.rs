@@ -141,6 +141,27 @@ impl Settings {
         }
     }
 
+    /// Checks that nothing asks for more than one server, or for more of it than that it is there, where it is said that
+    /// messages are kept in memory. What only names a server is no contradiction: it may be there for when it is used.
+    pub(super) fn check_memory(&self) -> Result<(), ConfigError> {
+        let servers = &self.servers;
+        let asked = [
+            ("valkey_placement", servers.valkey_placement.is_some()),
+            ("valkey_cluster", servers.valkey_cluster == config::InCluster::True),
+            ("valkey_read_from", servers.valkey_read_from == config::ReadFrom::Replica),
+        ];
+        let is_chosen = self.source("storage_backend") != Source::Default;
+        let asked = asked.into_iter().find(|(_, is_asked)| *is_asked);
+        match asked.filter(|_| is_chosen && self.storage_backend == config::Backend::Memory) {
+            Some((setting, _)) => Err(ConfigError::relation(
+                (setting.to_owned(), self.source(setting)),
+                "is for servers, and contradicts",
+                ("storage_backend = memory".to_owned(), self.source("storage_backend")),
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Returns a sentence where a server is named and messages are kept in memory, which nobody asked for: most
     /// likely one setting was forgotten.
     pub(super) fn unused_server(&self) -> Option<String> {

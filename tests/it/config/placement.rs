@@ -64,7 +64,8 @@ fn what_is_wrong_with_a_placement_is_said_and_no_url_repeated() {
         ("eu.*", "part 1 that has no `=`"),
         ("eu.*=valkey://a; valkey://:h3cret@b", "part 2 that has no `=`"),
         ("=valkey://h3cret", "a name or pattern that is empty"),
-        ("eu.*,=valkey://h3cret", "a name or pattern that is empty"),
+        ("eu.*,=valkey://h3cret", "part 1 that has in front of its `=`, at place 2, a name or pattern that is empty"),
+        ("eu.*=valkey://a,us.*=valkey://:h3cret@b", "between servers stands `;`"),
         ("eu..*/x=valkey://h3cret", "the character '/'"),
         (".eu=valkey://h3cret", "starts or ends"),
         ("eu.*=http://h3cret", "unknown scheme"),
@@ -120,5 +121,34 @@ fn a_cluster_goes_with_neither_a_placement_nor_sentinels() {
     assert!(
         warnings.contains("valkey_placement") && warnings.contains("STORAGE_BACKEND=valkey"),
         "{warnings}"
+    );
+}
+
+#[test]
+fn what_is_for_servers_alone_is_refused_where_memory_is_asked_for() {
+    let memory = ("STORAGE_BACKEND", "memory");
+    for asked in [
+        ("VALKEY_PLACEMENT", "eu.*=valkey://:h3cret@eu"),
+        ("VALKEY_CLUSTER", "true"),
+        ("VALKEY_READ_FROM", "replica"),
+    ] {
+        let error = error(&[], &[memory, URL, asked]);
+        let (setting, from) = (asked.0.to_lowercase(), format!("(from variable {})", asked.0));
+        assert!(error.starts_with(&format!("{setting} {from} is for servers, and contradicts")), "{error}");
+        assert!(error.contains("storage_backend = memory (from variable STORAGE_BACKEND)"), "{error}");
+        assert!(!error.contains(SECRET));
+    }
+    let auto = ("VALKEY_CLUSTER", "auto");
+    assert!(load(&[], &[memory, URL, auto]).expect("it asks for nothing").warnings.is_empty());
+}
+
+#[test]
+fn durabilities_of_topics_say_which_part_is_wrong() {
+    let rules = ("TIDEMILL_DURABILITY_TOPICS", "orders.*, jobs=fsync; log=acepted");
+    let error = error(&[], &[VALKEY, URL, rules]);
+    assert!(
+        error.contains("durability_topics (from variable TIDEMILL_DURABILITY_TOPICS)")
+            && error.contains("` has a part 2, `log=acepted`, in which what stands behind the `=` must be"),
+        "{error}"
     );
 }
