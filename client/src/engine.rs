@@ -339,6 +339,7 @@ impl Engine {
                     retryable: false,
                     retry_after_seconds: None,
                     last_id: None,
+                    message_id: None,
                     durability: None,
                     revision: None,
                     reason: None,

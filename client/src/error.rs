@@ -74,7 +74,9 @@ pub struct Refusal {
     pub revision: Option<Box<MessageId>>,
     /// Why the topic was cancelled, where it was.
     pub reason: Option<Box<str>>,
-    /// How durable the message is that is kept, where it is not as durable as was asked.
+    /// The id of the message, where it is kept and not as durable as was asked.
+    pub message_id: Option<Box<MessageId>>,
+    /// How durable it is then.
     pub durability: Option<DurabilityTold>,
 }
 
@@ -105,10 +107,12 @@ impl From<Problem> for Refusal {
             last_id,
             revision,
             reason,
+            message_id,
             durability,
             ..
         } = problem;
-        let (revision, reason) = (revision.map(Box::new), reason.map(Into::into));
+        let (revision, message_id) = (revision.map(Box::new), message_id.map(Box::new));
+        let reason = reason.map(Into::into);
         Self {
             code,
             message: detail,
@@ -118,6 +122,7 @@ impl From<Problem> for Refusal {
             last_id,
             revision,
             reason,
+            message_id,
             durability,
         }
     }
@@ -133,6 +138,7 @@ impl From<ErrorFrame<'_>> for Refusal {
             retry_after_seconds,
             last_id,
             reason,
+            message_id,
             durability,
             ..
         } = frame;
@@ -147,6 +153,7 @@ impl From<ErrorFrame<'_>> for Refusal {
             last_id,
             revision: None,
             reason,
+            message_id: message_id.map(Box::new),
             durability,
         }
     }

@@ -193,6 +193,7 @@ impl Http {
                 retryable,
                 retry_after_seconds,
                 last_id,
+                message_id: None,
                 durability: None,
                 revision,
                 reason,

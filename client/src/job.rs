@@ -246,6 +246,7 @@ mod tests {
         let mut backoff = Backoff::new(&ClientOptions::default());
         let refused = |code: Code, seconds| {
             ClientError::Refused(Refusal {
+                message_id: None,
                 durability: None,
                 code,
                 message: String::new(),

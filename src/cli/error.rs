@@ -60,6 +60,9 @@ pub enum CliError {
     /// The connection that a command reads or publishes over has ended for good.
     #[error(transparent)]
     Link(ClientError),
+    /// What was published may be kept all the same; and what to do, as a sentence.
+    #[error("{0}; {1}")]
+    Kept(Box<CliError>, String),
     /// What the command prints cannot be written.
     #[error("cannot write the output")]
     Output(#[from] io::Error),

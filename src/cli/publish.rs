@@ -17,13 +17,11 @@ use tidemill_proto::locks::Fence;
 use tidemill_proto::message::{Publish as Body, Unique};
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{
-    Code, Delivery, Durability, IDEMPOTENCY_KEY_FIELD, MessageId, OrderKey, Published, Scheduled, Timestamp,
-    TopicName, content_type,
+    Delivery, Durability, MessageId, OrderKey, Published, Scheduled, Timestamp, TopicName, content_type,
 };
-use tokio::time::Instant;
 
 use super::CliError;
-use super::client::{Answer, Client, Refusal, Relay};
+use super::client::{Client, Relay};
 use super::output::{self, Output};
 use super::points::{at, delay, ttl};
 use crate::chance::random;
@@ -31,11 +29,15 @@ use crate::config::Environment;
 use tidemill_client::Encoding;
 
 mod input;
+mod keys;
 mod lines;
 mod progress;
 mod receipts;
+mod sending;
+mod tally;
 
-use lines::Keys;
+use keys::Keys;
+use sending::send;
 
 /// The header that says which message must be the last of the topic.
 const EXPECTED_LAST: &str = "Tidemill-Expected-Last";
@@ -52,21 +54,6 @@ pub(super) const FENCE: &str = "Tidemill-Fence";
 /// The header that says how durable a message must be.
 const DURABILITY: &str = "Tidemill-Durability";
 
-/// Most times that a request is sent.
-const ATTEMPTS_MAX: u32 = 6;
-
-/// Longest wait between two attempts, whatever the relay asks for.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
-
-/// First wait between two attempts, where the relay asks for none; it doubles.
-const PAUSE_FIRST: Duration = Duration::from_millis(250);
-
-/// How long a relay that cannot be reached is waited for: it may just be starting.
-const STARTING: Duration = Duration::from_secs(2);
-
-/// Wait between two looks for it.
-const STARTING_PAUSE: Duration = Duration::from_millis(100);
-
 const EXAMPLES: &str = "\
 Examples:
   tidemill publish orders '{\"id\": 7, \"total\": 19.90}'
@@ -78,7 +65,8 @@ Examples:
 
 Prints the id of the message. Of lines it prints how many were published and refused, and, where
 standard output is no terminal, the id of each; with -o json the relay's answers, one a line. With
---quiet it prints only what went wrong.
+--quiet it prints only what went wrong. What was kept and is not as durable as was asked counts as
+neither; standard error says the key with which to run it again.
 
 A payload is kept byte for byte, with the white space around it; of lines, what stands before the
 line end.
@@ -379,91 +367,4 @@ fn json_error(error: &serde_json::Error, is_one_line: bool) -> String {
 fn random_key() -> String {
     // Two make 128 bits.
     format!("cli-{:016x}{:016x}", random(), random())
-}
-
-/// Sends a request until it succeeds, fails for good, or has been sent often enough. An unknown outcome is
-/// retried, too. The first failure is told: waiting in silence looks like hanging. Returns how often it was sent, too.
-async fn send(
-    client: &Client,
-    build: impl Fn() -> RequestBuilder,
-    keys: Keys<'_>,
-    is_sent_once: bool,
-) -> Result<(Answer, u32), CliError> {
-    let (mut key, is_optional) = match keys {
-        Keys::None => (None, false),
-        Keys::Own(key) => (Some(key), false),
-        Keys::MadeUp(key) => (Some(key), true),
-    };
-    let mut attempt = 1;
-    loop {
-        let request = || key.iter().fold(build(), |request, key| request.header(IDEMPOTENCY_KEY_FIELD, *key));
-        let answer = if attempt == 1 && !is_sent_once {
-            once_listening(|refusal: &Refusal| refusal.is_unreachable, async || client.send(request()).await)
-                .await
-        } else {
-            client.send(request()).await
-        };
-        let refusal = match answer {
-            Ok(answer) => return Ok((answer, attempt)),
-            Err(refusal) => refusal,
-        };
-        if is_about_key(&refusal.error) {
-            if !is_optional {
-                return Err(refusal.error);
-            }
-            eprintln!("{}", lines::KEYS_LEFT_OUT);
-            key = None;
-            continue;
-        }
-        let is_absent = refusal.is_unreachable && attempt == 1;
-        if !refusal.is_passing || is_absent || is_sent_once || attempt == ATTEMPTS_MAX {
-            return Err(refusal.error);
-        }
-        let pause = pause(attempt, refusal.retry_after);
-        if attempt == 1 {
-            eprintln!("{}", waits(&refusal.error, pause));
-        }
-        tokio::time::sleep(pause).await;
-        attempt += 1;
-    }
-}
-
-/// Returns what is told of a failure that may pass, and for how long is waited, where that is worth a word.
-fn waits(error: &impl std::fmt::Display, pause: Duration) -> String {
-    let times = u64::from(ATTEMPTS_MAX - 1);
-    match pause.as_secs() {
-        0 => format!("{error}; trying again"),
-        seconds => format!(
-            "waiting {seconds} s and trying again, {times} times in about {} s; Ctrl-C ends it: {error}",
-            times * seconds
-        ),
-    }
-}
-
-/// Tries for a moment, as long as there is no relay: it may just be starting. Longer would look like hanging, where
-/// the URL is wrong.
-async fn once_listening<T, E>(
-    is_absent: impl Fn(&E) -> bool,
-    attempt: impl AsyncFn() -> Result<T, E>,
-) -> Result<T, E> {
-    let give_up_at = Instant::now() + STARTING;
-    loop {
-        match attempt().await {
-            Err(error) if is_absent(&error) && Instant::now() < give_up_at => {
-                tokio::time::sleep(STARTING_PAUSE).await;
-            }
-            result => return result,
-        }
-    }
-}
-
-/// Returns whether a refusal is about the idempotency key alone.
-fn is_about_key(error: &CliError) -> bool {
-    matches!(error, CliError::Problem(problem)
-        if problem.code == Code::StorageFull && problem.field.as_deref() == Some(IDEMPOTENCY_KEY_FIELD))
-}
-
-/// Returns how long to wait after the attempt with this number.
-fn pause(attempt: u32, asked: Option<Duration>) -> Duration {
-    asked.unwrap_or(PAUSE_FIRST * 2_u32.pow(attempt - 1)).min(PAUSE_MAX)
 }

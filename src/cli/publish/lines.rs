@@ -1,7 +1,7 @@
 //! Publishing standard input, one message a line, over one WebSocket: as many at once as the window
 //! holds. No timer, so a slow producer's line is published at once, and a fast one's in full batches.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::{self, IsTerminal as _};
 use std::pin::pin;
 use std::time::Duration;
@@ -14,10 +14,13 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 
 use super::input::{self, Line, Lines};
+use super::keys::{KEYS_LEFT_OUT, Keys};
 use super::output::quoted;
 use super::progress::Bar;
 use super::receipts::{LineReceipt, Taken, hand_over};
-use super::{CliError, Output, Publish, json_error, once_listening, output, parse, waits};
+use super::sending::{once_listening, waits};
+use super::tally::{Tally, is_about_message, is_for_good};
+use super::{CliError, Output, Publish, json_error, output, parse};
 use crate::cli::signals::stopped;
 use tidemill_client::{Client, ClientError, LinkState, NewMessage, Publisher, PublisherOptions, Refusal};
 
@@ -25,40 +28,14 @@ use tidemill_client::{Client, ClientError, LinkState, NewMessage, Publisher, Pub
 /// has asked for again, because results are printed in order.
 const UNSETTLED_MAX: usize = 4_096;
 
-/// Most lines of one kind of refusal that are named; the others are counted.
-const NAMED_MAX: u64 = 10;
-
 /// Bytes after which what is printed is written, also while more is there to print.
 const WRITE_BYTES: usize = 64 * 1024;
-
-/// What is told where keys are left out.
-pub(super) const KEYS_LEFT_OUT: &str = "the relay remembers as many idempotency keys as it may: from here on a line that has no answer when the connection breaks may be there twice";
 
 /// A message that waits for its result.
 struct Unconfirmed {
     number: u64,
     bytes: u64,
     receipt: LineReceipt,
-}
-
-/// What has been published so far.
-#[derive(Default)]
-struct Tally {
-    accepted: u64,
-    rejected: u64,
-    /// Those that were rejected, by kind.
-    more: BTreeMap<String, u64>,
-}
-
-/// How lines get their idempotency keys.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Keys<'a> {
-    /// None.
-    None,
-    /// The user's own.
-    Own(&'a str),
-    /// Made up for this run, and left out where the relay remembers as many as it may.
-    MadeUp(&'a str),
 }
 
 /// Publishes every line of standard input. Blank lines are skipped.
@@ -230,10 +207,7 @@ impl Run<'_> {
     async fn end(mut self, result: Result<(), CliError>) -> Result<(), CliError> {
         self.note_keys();
         self.bar.clear();
-        let Tally { accepted, rejected, more } = &self.tally;
-        for (kind, count) in more.iter().filter(|(_, count)| **count > NAMED_MAX) {
-            eprintln!("{} more lines: {kind}", count - NAMED_MAX);
-        }
+        self.tally.tell_more();
         let is_unread =
             matches!(&result, Err(CliError::Output(cause)) if cause.kind() == io::ErrorKind::BrokenPipe);
         if is_unread {
@@ -253,11 +227,11 @@ impl Run<'_> {
             };
             eprintln!("{what}; {how}");
         }
-        if !self.options.quiet && (accepted + rejected > 0 || result.is_ok()) {
+        if !self.options.quiet && (!self.tally.is_empty() || result.is_ok()) {
             let least = if result.is_err() { "at least " } else { "" };
-            eprintln!("{least}{accepted} published to {}, {rejected} refused", self.options.topic);
+            eprintln!("{least}{}", self.tally.told(&self.options.topic));
         }
-        let is_clean = *rejected == 0;
+        let is_clean = self.tally.is_clean();
         match result {
             Ok(()) => self.publisher.close().await,
             Err(_) if is_unread => return Err(CliError::Told),
@@ -277,7 +251,11 @@ impl Run<'_> {
         match self.stopped_at {
             // Where all were refused for good, there is nothing to go on with.
             Some(first) if is_open || self.tally.accepted > 0 || self.denial.is_none() => {
-                Some((first, format!("from line {first} on, lines may be missing")))
+                let what = match self.tally.undurable {
+                    0 => "lines may be missing",
+                    _ => "lines may be missing, or not as durable as was asked",
+                };
+                Some((first, format!("from line {first} on, {what}")))
             }
             None if is_cut && is_open => {
                 let first = self.waiting.front().map(|first| first.number).or(self.unsent);
@@ -382,7 +360,10 @@ impl Run<'_> {
                 if !is_about_message(refusal.code) {
                     self.stopped_at.get_or_insert(number);
                 }
-                if is_for_good(refusal.code) {
+                if refusal.code == Code::DurabilityNotReached {
+                    self.tally.undurable += 1;
+                    self.name(number, refusal.code.as_str(), &output::printable(&refusal.to_string()));
+                } else if is_for_good(refusal.code) {
                     // Told once, at the end.
                     self.tally.rejected += 1;
                     self.denial.get_or_insert(refusal);
@@ -399,7 +380,10 @@ impl Run<'_> {
                 serde_json::to_writer(&mut self.out, &result).map_err(encode)?;
                 self.out.push(b'\n');
             }
-            (Prints::Ids, Some(id)) => self.out.extend_from_slice(format!("{id}\n").as_bytes()),
+            // What counts as published alone.
+            (Prints::Ids, Some(id)) if result.code.is_none() => {
+                self.out.extend_from_slice(format!("{id}\n").as_bytes());
+            }
             (Prints::Nothing | Prints::Ids, _) => {}
         }
         self.bar.advance(bytes, self.tally.accepted);
@@ -439,6 +423,7 @@ impl Run<'_> {
                 result.durability = published.durability;
             }
             Err(ClientError::Refused(refusal)) => {
+                result.message_id = refusal.message_id.map(|id| *id);
                 result.durability = refusal.durability;
                 result.error = Some(refusal.message);
                 result.code = Some(refusal.code);
@@ -451,12 +436,15 @@ impl Run<'_> {
         result
     }
 
-    /// Counts a line that was refused, and tells of the first ones of its kind.
+    /// Counts a line that was refused, and tells of it.
     fn refuse(&mut self, number: u64, kind: &str, what: &str) {
         self.tally.rejected += 1;
-        let count = self.tally.more.entry(kind.to_owned()).or_default();
-        *count += 1;
-        if *count <= NAMED_MAX {
+        self.name(number, kind, what);
+    }
+
+    /// Tells what came of a line, of the first ones of its kind.
+    fn name(&mut self, number: u64, kind: &str, what: &str) {
+        if self.tally.is_named(kind) {
             self.bar.tell(&format!("line {number}: {what}"));
         }
     }
@@ -483,18 +471,4 @@ fn tell_wait(waits_of: &mut watch::Receiver<Option<Refusal>>, bar: &Bar) {
         let pause = Duration::from_secs(refusal.retry_after_seconds.unwrap_or_default());
         bar.tell(&output::printable(&waits(refusal, pause)));
     }
-}
-
-/// Returns whether a refusal holds for every line, and does not pass by itself: all go to one topic.
-const fn is_for_good(code: Code) -> bool {
-    !is_about_message(code) && !code.retryable() && !matches!(code, Code::OutcomeUnknown)
-}
-
-/// Returns whether a refusal is about the message alone, so that the next one may well be taken. The others hold
-/// for every line, or have not passed while the line was tried again.
-const fn is_about_message(code: Code) -> bool {
-    matches!(
-        code,
-        Code::InvalidJson | Code::InvalidField | Code::InvalidRequest | Code::TooLarge | Code::KeyReused
-    )
 }

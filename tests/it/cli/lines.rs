@@ -39,6 +39,8 @@ enum Answer {
     Limit {
         seconds: u64,
     },
+    /// Keeps it, and says that it is not as durable as was asked.
+    Keep,
     /// Cuts the connection.
     Cut,
 }
@@ -71,6 +73,13 @@ async fn serve(stream: TcpStream, decide: Decide, seen: Arc<Mutex<Vec<Seen>>>) -
                 replayed: false,
             },
             Answer::Refuse(code) => refusal(reference, code, None),
+            Answer::Keep => {
+                let mut frame = refusal(reference, Code::DurabilityNotReached, None);
+                if let ServerFrame::Error(error) = &mut frame {
+                    error.message_id = Some(MessageId::new(5, payload.parse().expect("a number")));
+                }
+                frame
+            }
             Answer::Limit { seconds } => refusal(reference, Code::RateLimited, Some(seconds)),
         };
         let mut out = Vec::new();
@@ -154,6 +163,28 @@ async fn retries_of_a_line_end() {
     let notes: Vec<&str> = ended.stderr.lines().collect();
     assert_eq!((notes[0], notes[2]), ("line 1: not now (code overloaded)", "0 published to t, 1 refused"));
     assert!(notes[1].starts_with("from line 1 on, lines may be missing; go on with"), "{notes:?}");
+}
+
+#[tokio::test]
+async fn lines_that_are_kept_and_not_durable_count_apart_and_the_key_is_told() {
+    let decide: Decide = |payload, _| if payload == "2" { Answer::Keep } else { Answer::Accept };
+    let (ended, seen) = publish(decide, &[], "1\n2\n").await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), "5-1\n"), "{ended:?}");
+    let notes: Vec<&str> = ended.stderr.lines().collect();
+    assert_eq!(notes[0], "line 2: not now (code durability_not_reached)");
+    let key = seen[0].0.strip_suffix("/0").expect("the key of the first line");
+    assert_eq!(
+        notes[1],
+        format!(
+            "from line 2 on, lines may be missing, or not as durable as was asked; go on with the same input and --key {key}, under which nothing is kept twice as long as the relay remembers it"
+        )
+    );
+    assert_eq!(notes[2..], ["1 published to t, 1 kept and not as durable as was asked, 0 refused"]);
+    // Also where it is the only one.
+    let (ended, _) = publish(decide, &["--key=k", "-o", "json"], "2\n").await;
+    let result: serde_json::Value = serde_json::from_str(&ended.stdout).expect("a result");
+    assert_eq!((&result["message_id"], &result["code"]), (&"5-2".into(), &"durability_not_reached".into()));
+    assert!(ended.stderr.contains("--key k, "), "{ended:?}");
 }
 
 /// Waiting in silence looks like hanging.

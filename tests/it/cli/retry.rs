@@ -136,3 +136,27 @@ async fn retries_end_and_a_final_failure_is_not_retried() {
     assert_eq!(ended.error(1), "the storage is away (code too_large, request id r-1)");
     assert_eq!(seen.len(), 1);
 }
+
+#[tokio::test]
+async fn who_runs_again_what_may_be_kept_is_told_the_key() {
+    let advice = |ended: &Ended, key: &str| {
+        let error = ended.stderr.lines().last().expect("an error").to_owned();
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(error.contains(&format!("; to run it again, add --key {key}, under which nothing is kept twice")));
+    };
+    let codes = ["durability_not_reached", "outcome_unknown"];
+    for code in codes {
+        let (ended, seen) = publish(vec![problem(504, code, false)], &["{}", "--no-retry"]).await;
+        advice(&ended, seen[0].0.as_deref().expect("a key was made up"));
+        assert!(ended.error(1).contains(&format!("code {code}")), "{ended:?}");
+    }
+    let gone = StatusCode::GATEWAY_TIMEOUT.into_response();
+    let (ended, _) = publish(vec![gone], &["{}", "--key=the key", "--no-retry"]).await;
+    advice(&ended, "'the key'");
+    // What came first may be kept, whatever comes then.
+    let then = vec![problem(504, "outcome_unknown", false), problem(413, "too_large", false)];
+    let (ended, seen) = publish(then, &["{}"]).await;
+    advice(&ended, seen[1].0.as_deref().expect("a key was made up"));
+    let (ended, _) = publish(vec![problem(504, codes[0], false)], &["{}", "--no-key", "--no-retry"]).await;
+    assert!(ended.error(1).contains("it had no idempotency key: where it is run again"), "{ended:?}");
+}
