@@ -138,7 +138,7 @@ impl Buckets {
                 let client = relay.client(environment)?;
                 let question = async {
                     let detail = fetch(&client, &bucket).await?;
-                    Ok(format!("Delete {bucket} with its {} keys?", detail.keys))
+                    Ok(format!("Delete {bucket} with its {}?", output::counted(detail.keys, "key")))
                 };
                 if !yes && !confirm("deleting a bucket deletes its keys", question).await? {
                     return Ok(());

@@ -131,7 +131,7 @@ impl Dead {
                 let client = chosen.relay.client(environment)?;
                 let question = async {
                     let would = chosen.send(&client, "purge", true, None).await?;
-                    Ok(format!("Delete {} dead letters of {}?", would.messages, chosen.group))
+                    Ok(format!("Delete {} of {}?", output::counted(would.messages, "dead letter"), chosen.group))
                 };
                 let deletes = "purging deletes messages that were not worked on";
                 if !(yes || chosen.dry_run || confirm(deletes, question).await?) {
@@ -192,8 +192,16 @@ impl Chosen {
 /// Returns what was done, for people.
 fn text(done: Redriven, what: &str) -> String {
     let copies = (done.copies > 0).then(|| format!(", {} as copies", done.copies));
-    let unknown = (done.unknown > 0).then(|| format!(", {} are no dead letters", done.unknown));
-    let gone = (done.gone > 0).then(|| format!(", {} are gone, and their letters, too", done.gone));
+    let unknown = match done.unknown {
+        0 => None,
+        1 => Some(", 1 is no dead letter".to_owned()),
+        count => Some(format!(", {count} are no dead letters")),
+    };
+    let gone = match done.gone {
+        0 => None,
+        1 => Some(", 1 is gone, and its letter, too".to_owned()),
+        count => Some(format!(", {count} are gone, and their letters, too")),
+    };
     format!(
         "{} {what}{}{}{}",
         done.messages,

@@ -75,6 +75,11 @@ pub(super) fn printable(text: &str) -> String {
     out
 }
 
+/// Returns how many of a thing there are: `1 topic`, `2 topics`.
+pub(super) fn counted(count: u64, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Returns a word as a shell reads it back.
 pub(super) fn quoted(word: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte);
@@ -93,17 +98,13 @@ pub(super) fn payload(payload: &[u8], content_type: Option<&str>) -> String {
     let kind = printable(kind);
     match std::str::from_utf8(payload) {
         Ok(text) if kind.starts_with("text/") => format!("({kind}) {}", printable(text)),
-        _ => format!("({kind}, {} bytes)", payload.len()),
+        _ => format!("({kind}, {})", counted(payload.len() as u64, "byte")),
     }
 }
 
 /// Returns a gap as a line for people.
 pub(super) fn gap(gap: &Gap) -> String {
-    let many = match gap.missed {
-        Some(1) => "1 message".to_owned(),
-        Some(missed) => format!("{missed} messages"),
-        None => "messages".to_owned(),
-    };
+    let many = gap.missed.map_or_else(|| "messages".to_owned(), |missed| counted(missed, "message"));
     let Gap { topic, from, to, reason, .. } = gap;
     let verb = if gap.missed == Some(1) { "is" } else { "are" };
     format!("gap: {many} of {topic} between {from} and {to} {verb} gone ({})", reason.as_str())
@@ -134,6 +135,11 @@ mod tests {
     fn nothing_printed_can_control_a_terminal() {
         assert_eq!(printable("a\u{1b}[2J\u{9b}\u{202e}é"), "a\\u001b[2J\\u009b\\u202eé");
         assert_eq!(one_line("{\n\"a\":\r\n1}"), "{ \"a\":  1}");
+    }
+
+    #[test]
+    fn one_thing_is_told_as_one() {
+        assert_eq!([0, 1, 2].map(|count| counted(count, "topic")), ["0 topics", "1 topic", "2 topics"]);
     }
 
     #[test]

@@ -70,10 +70,12 @@ impl Role {
                 let put = async |asked: &Asked| asked.put_role(&role, &update).await;
                 let (written, is_new) = administered.ask(environment, put).await?;
                 let became = if is_new { "made" } else { "changed" };
-                match (administered.output(), written.rules.len()) {
-                    (Output::Json, _) => output::json(&written),
-                    (Output::Text, 1) => output::line(&format!("{became} {role} (1 rule)")),
-                    (Output::Text, count) => output::line(&format!("{became} {role} ({count} rules)")),
+                match administered.output() {
+                    Output::Json => output::json(&written),
+                    Output::Text => {
+                        let rules = output::counted(written.rules.len() as u64, "rule");
+                        output::line(&format!("{became} {role} ({rules})"))
+                    }
                 }
             }
             Action::List { administered } => {

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::client::reachable;
-use super::{CliError, logs, open_files};
+use super::{CliError, logs, open_files, output};
 use crate::config::{Backend, Environment, Flags, Settings};
 use crate::server::wiring::{Node, WiringError};
 use crate::server::{Bound, ServeError};
@@ -193,7 +193,7 @@ fn span(seconds: u64) -> String {
         _ if seconds.is_multiple_of(60) => (seconds / 60, "minute"),
         _ => (seconds, "second"),
     };
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+    output::counted(count, unit)
 }
 
 #[cfg(test)]

@@ -300,7 +300,7 @@ impl Delete {
         let client = self.relay.client(environment)?;
         let question = async {
             let detail = fetch(&client, &self.topic).await?;
-            Ok(format!("Delete {} with its {} messages?", self.topic, detail.length))
+            Ok(format!("Delete {} with its {}?", self.topic, output::counted(detail.length, "message")))
         };
         if !self.yes && !confirm("deleting a topic deletes its messages", question).await? {
             return Ok(());
@@ -400,9 +400,9 @@ fn show(detail: &TopicDetail, form: Output) -> Result<(), CliError> {
 fn keeps(topic: &Topic) -> String {
     let messages = topic
         .max_messages
-        .map_or("the relay's number of messages".to_owned(), |max| format!("{max} messages"));
+        .map_or("the relay's number of messages".to_owned(), |max| output::counted(max, "message"));
     let mut parts = vec![messages];
-    parts.extend(topic.max_bytes.map(|max| format!("{max} bytes")));
+    parts.extend(topic.max_bytes.map(|max| output::counted(max, "byte")));
     parts.extend((topic.when_full == WhenFull::Refuse).then(|| "refuses more".to_owned()));
     parts.extend(topic.keep_until_acked.then(|| "until they are acknowledged".to_owned()));
     parts

@@ -58,7 +58,7 @@ impl Trim {
         };
         match self.relay.output {
             Output::Json => output::json(&trimmed),
-            Output::Text => output::line(&format!("removed {} messages", trimmed.removed)),
+            Output::Text => output::line(&format!("removed {}", output::counted(trimmed.removed, "message"))),
         }
     }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use tidemill_proto::{Code, TopicName};
 
+use super::output;
+
 /// Most lines of one kind of refusal that are named; the others are counted.
 const NAMED_MAX: u64 = 10;
 
@@ -39,9 +41,7 @@ impl Tally {
     /// Tells how many lines of each kind were not named.
     pub(super) fn tell_more(&self) {
         for (kind, count) in self.kinds.iter().filter(|(_, count)| **count > NAMED_MAX) {
-            let more = count - NAMED_MAX;
-            let lines = if more == 1 { "line" } else { "lines" };
-            eprintln!("{more} more {lines}: {kind}");
+            eprintln!("{}: {kind}", output::counted(count - NAMED_MAX, "more line"));
         }
     }
 

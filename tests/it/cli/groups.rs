@@ -121,7 +121,7 @@ fn what_cannot_be_redriven_ends_with_1() {
         let ended = relay.run(&[&["dead"], verb, &["jobs", "workers", letter]].concat(), "");
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(
-            ended.stdout.starts_with("0 ") && ended.stdout.contains(", 1 are no dead letters"),
+            ended.stdout.starts_with("0 ") && ended.stdout.contains(", 1 is no dead letter"),
             "{ended:?}"
         );
         assert!(
@@ -142,7 +142,7 @@ fn what_cannot_be_redriven_ends_with_1() {
     relay.run(&["trim", "jobs.workers.dead", "--keep", "0"], "").lines();
     let gone = relay.run(&["dead", "redrive", "jobs", "workers", "--all"], "");
     assert_eq!((gone.code, gone.stderr.as_str()), (Some(1), ""), "{gone:?}");
-    assert_eq!(gone.stdout, "0 redriven, 1 are gone, and their letters, too\n");
+    assert_eq!(gone.stdout, "0 redriven, 1 is gone, and its letter, too\n");
 }
 
 #[test]
