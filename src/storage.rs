@@ -73,7 +73,8 @@ pub use buckets::{
 pub(crate) use buckets::{cold, heat_of, reads_of};
 pub use copying::{
     BucketCopyStore, CopiedBucket, CopiedDead, CopiedGroup, CopiedHole, CopiedKey, CopiedKeys, CopiedPending,
-    CopiedPlace, CopiedTopic, CopiedUntold, CopyStore, Freeze, IMPORTED_MAX, KeysPart,
+    CopiedPlace, CopiedTopic, CopiedUnique, CopiedUntold, CopyStore, Freeze, IMPORTED_MAX, KeysPart,
+    UniquePage,
 };
 pub use durable::{DURABILITY_WAIT, DurableStore, Pledge};
 pub use error::{Cause, StorageError};

@@ -14,7 +14,7 @@ mod message;
 mod topic;
 
 pub use bucket::{ChangedKey, CopiedBucket, CopiedEnd, CopiedKey, CopiedRevision, KeysPart, Sha256};
-pub use group::{CopiedDead, CopiedGroup, CopiedPending, CopiedPlace};
+pub use group::{CopiedDead, CopiedGroup, CopiedPending, CopiedPlace, CopiedUnique, UniquePage};
 pub use message::{
     CopiedBody, CopiedBodyError, CopiedMessage, CopiedRecurring, CopiedWaiting, DueAfter, raw_json,
 };
@@ -59,6 +59,12 @@ pub struct CopyWriteRequest {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum CopyRead {
+    /// What tells the servers on which it keeps everything, or a topic, from all others: `identity`, which has none of a server
+    /// that does not say who it is. Sides that have one in common keep things in one place.
+    Identity {
+        /// Which topic, there or not; all, if null.
+        topic: Option<TopicName>,
+    },
     /// Names of topics that begin so: `topic_names`.
     TopicNames {
         /// How they begin.
@@ -109,6 +115,36 @@ pub enum CopyRead {
         /// Which.
         #[cfg_attr(feature = "openapi", schema(value_type = String))]
         group: GroupName,
+    },
+    /// Messages that a group has given out and that are not done, in their order: `pending`.
+    Pending {
+        /// Of which topic.
+        topic: TopicName,
+        /// Of which group.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
+        group: GroupName,
+        /// Behind which; from the first on, if null.
+        after: Option<MessageId>,
+    },
+    /// Dead letters of a group, in the order of their messages: `dead`.
+    Dead {
+        /// Of which topic.
+        topic: TopicName,
+        /// Of which group.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
+        group: GroupName,
+        /// Behind which; from the first on, if null.
+        after: Option<MessageId>,
+    },
+    /// Keys of which one message at a time may be in a group: `unique`.
+    Unique {
+        /// Of which topic.
+        topic: TopicName,
+        /// Of which group.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
+        group: GroupName,
+        /// The `next` of the page before; from the first on, if null.
+        after: Option<String>,
     },
     /// What waits for later: `waiting`.
     Waiting {
@@ -162,6 +198,8 @@ pub enum CopyRead {
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum CopyTold {
+    /// Texts, each of one server.
+    Identity(Vec<String>),
     /// Names of topics, in their order.
     TopicNames(Vec<TopicName>),
     /// Names of buckets, in their order.
@@ -179,6 +217,12 @@ pub enum CopyTold {
     Groups(Vec<GroupName>),
     /// A group.
     Group(Box<CopiedGroup>),
+    /// Messages that are not done.
+    Pending(Vec<CopiedPending>),
+    /// Dead letters.
+    Dead(Vec<CopiedDead>),
+    /// Keys of which one message at a time may be there.
+    Unique(UniquePage),
     /// What waits for later, what is due first in front.
     Waiting(WaitingPage),
     /// What comes again and again.
@@ -279,12 +323,43 @@ pub enum CopyWrite {
         /// Their ids.
         ids: Vec<MessageId>,
     },
-    /// To take over a group, in place of one of that name.
+    /// To take over a group, in place of one of that name and of all that this knows.
     Group {
         /// Of which topic.
         topic: TopicName,
         /// The group.
         group: Box<CopiedGroup>,
+    },
+    /// To take over messages that are not done; those that hold their order keys come before those that stand behind.
+    Pending {
+        /// Of which topic.
+        topic: TopicName,
+        /// Of which group.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
+        group: GroupName,
+        /// The messages.
+        pending: Vec<CopiedPending>,
+    },
+    /// To take over dead letters.
+    Dead {
+        /// Of which topic.
+        topic: TopicName,
+        /// Of which group.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
+        group: GroupName,
+        /// The dead letters.
+        dead: Vec<CopiedDead>,
+    },
+    /// To take over keys of which one message at a time may be there, whose messages were taken over before.
+    Unique {
+        /// Of which topic.
+        topic: TopicName,
+        /// Of which group.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
+        group: GroupName,
+        /// The keys.
+        #[cfg_attr(feature = "openapi", schema(value_type = Vec<Vec<String>>))]
+        unique: Vec<CopiedUnique>,
     },
     /// To take over what waits for later.
     Waiting {

@@ -10,8 +10,9 @@ use tidemill_proto::work::GroupName;
 use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp, TopicName};
 
 use crate::storage::{
-    Cause, CopiedBucket, CopiedGroup, CopiedKey, CopiedKeys, CopiedTopic, Epoch, KeysPart, StorageError,
-    StoredMessage, StoredRecurring, WaitingMessage, WaitingPage,
+    Cause, CopiedBucket, CopiedDead, CopiedGroup, CopiedKey, CopiedKeys, CopiedPending, CopiedTopic,
+    CopiedUnique, Epoch, KeysPart, StorageError, StoredMessage, StoredRecurring, UniquePage, WaitingMessage,
+    WaitingPage,
 };
 
 /// Bytes of a page, about.
@@ -34,6 +35,9 @@ pub enum SideError {
     /// It is read-only.
     #[error("it is read-only")]
     ReadOnly,
+    /// Who asks may not, or is not known.
+    #[error(transparent)]
+    Denied(Cause),
     /// It may be done later.
     #[error(transparent)]
     Passing(Cause),
@@ -118,6 +122,8 @@ pub(super) trait Answer: Sized {
 }
 
 told! {
+    /// What tells servers from others.
+    Identity(Vec<String>);
     /// Names of topics.
     TopicNames(Vec<TopicName>);
     /// Names of buckets.
@@ -134,6 +140,12 @@ told! {
     Groups(Vec<GroupName>);
     /// A group.
     Group(Box<CopiedGroup>);
+    /// Messages that a group is not done with.
+    Pending(Vec<CopiedPending>);
+    /// Dead letters.
+    Dead(Vec<CopiedDead>);
+    /// Keys of which one message at a time may be there.
+    Unique(UniquePage);
     /// What waits for later.
     Waiting(WaitingPage);
     /// What comes again and again.
@@ -177,6 +189,9 @@ pub enum Write {
     Messages { topic: TopicName, epoch: Epoch, after: MessageId, messages: Vec<StoredMessage> },
     Forget { topic: TopicName, epoch: Epoch, ids: Vec<MessageId> },
     Group { topic: TopicName, group: Box<CopiedGroup> },
+    Pending { topic: TopicName, group: GroupName, pending: Vec<CopiedPending> },
+    Dead { topic: TopicName, group: GroupName, dead: Vec<CopiedDead> },
+    Unique { topic: TopicName, group: GroupName, unique: Vec<CopiedUnique> },
     Waiting { topic: TopicName, first: bool, waiting: Vec<WaitingMessage>, recurring: Vec<StoredRecurring> },
     Finish { topic: Box<CopiedTopic>, deletions: Vec<MessageId> },
     BeginBucket(Box<CopiedBucket>),

@@ -14,6 +14,7 @@ use crate::storage::{DuePlace, GapCheck, IMPORTED_MAX, LatestRange, Storage, Sto
 pub async fn read(storage: &Storage, asked: &CopyRead) -> Result<Told, StorageError> {
     let (copies, buckets) = (&storage.copies, &storage.bucket_copies);
     Ok(match asked {
+        CopyRead::Identity { topic } => Told::Identity(copies.identity(topic.as_ref()).await?),
         CopyRead::TopicNames { prefix, after } => {
             Told::TopicNames(storage.topics.names(prefix, after.as_ref(), IMPORTED_MAX).await?)
         }
@@ -39,6 +40,15 @@ pub async fn read(storage: &Storage, asked: &CopyRead) -> Result<Told, StorageEr
             Told::Groups(groups.into_iter().map(|detail| detail.group).collect())
         }
         CopyRead::Group { topic, group } => Told::Group(Box::new(copies.copied_group(topic, group).await?)),
+        CopyRead::Pending { topic, group, after } => {
+            Told::Pending(copies.copied_pending(topic, group, *after, IMPORTED_MAX).await?)
+        }
+        CopyRead::Dead { topic, group, after } => {
+            Told::Dead(copies.copied_dead(topic, group, *after, IMPORTED_MAX).await?)
+        }
+        CopyRead::Unique { topic, group, after } => {
+            Told::Unique(copies.copied_unique(topic, group, after.as_deref(), IMPORTED_MAX).await?)
+        }
         CopyRead::Waiting { topic, after } => {
             let after = after.clone();
             let after = after.map(|after| DuePlace { due: after.deliver_at, id: after.schedule_id });
@@ -97,6 +107,9 @@ pub async fn write(storage: &Storage, write: Write) -> Result<(), StorageError> 
         }
         Write::Forget { topic, epoch, ids } => copies.import_forgotten(&topic, epoch, &ids).await,
         Write::Group { topic, group } => copies.import_group(&topic, &group).await,
+        Write::Pending { topic, group, pending } => copies.import_pending(&topic, &group, &pending).await,
+        Write::Dead { topic, group, dead } => copies.import_dead(&topic, &group, &dead).await,
+        Write::Unique { topic, group, unique } => copies.import_unique(&topic, &group, &unique).await,
         Write::Waiting { topic, first, waiting, recurring } => {
             copies.import_waiting(&topic, first, &waiting, &recurring).await
         }

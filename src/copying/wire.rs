@@ -15,7 +15,10 @@ mod topics;
 
 use bodies::{at, messages, read_message, read_recurring, read_waiting, recurring, waiting};
 use keys::{bucket, copied_keys, ends, keys_part, read_bucket, read_ends, read_keys, read_keys_part};
-use topics::{check_group, check_topic};
+use topics::{check_group, check_pending, check_topic};
+
+/// Longest text from which a page of unique keys goes on: the longest id, and longer than a cursor of a server.
+const UNIQUE_NEXT_BYTES_MAX: usize = 41;
 
 /// What is wrong with what came from elsewhere.
 type Checked<T> = Result<T, Box<Problem>>;
@@ -39,7 +42,12 @@ pub fn check_read(asked: &CopyRead) -> Checked<()> {
             Err(Box::new(Problem::field("read.topic_names.prefix", rule)))
         }
         CopyRead::SomeKeys { keys, .. } => check_count("read.some_keys.keys", keys.len(), COPY_ITEMS_MAX),
-        CopyRead::TopicNames { .. }
+        CopyRead::Unique { after: Some(after), .. } if after.len() > UNIQUE_NEXT_BYTES_MAX => {
+            let rule = format_args!("is longer than {UNIQUE_NEXT_BYTES_MAX} bytes");
+            Err(Box::new(Problem::field("read.unique.after", rule)))
+        }
+        CopyRead::Identity { .. }
+        | CopyRead::TopicNames { .. }
         | CopyRead::BucketNames { .. }
         | CopyRead::RefusesNew
         | CopyRead::Topic { .. }
@@ -48,6 +56,9 @@ pub fn check_read(asked: &CopyRead) -> Checked<()> {
         | CopyRead::Deletions { .. }
         | CopyRead::Groups { .. }
         | CopyRead::Group { .. }
+        | CopyRead::Pending { .. }
+        | CopyRead::Dead { .. }
+        | CopyRead::Unique { .. }
         | CopyRead::Waiting { .. }
         | CopyRead::Recurring { .. }
         | CopyRead::Bucket { .. }
@@ -61,6 +72,7 @@ pub fn check_read(asked: &CopyRead) -> Checked<()> {
 #[must_use]
 pub fn told_to(told: Told) -> CopyTold {
     match told {
+        Told::Identity(texts) => CopyTold::Identity(texts),
         Told::TopicNames(names) => CopyTold::TopicNames(names),
         Told::BucketNames(names) => CopyTold::BucketNames(names),
         Told::Flag(is_so) => CopyTold::Flag(is_so),
@@ -69,6 +81,9 @@ pub fn told_to(told: Told) -> CopyTold {
         Told::Ids(ids) => CopyTold::Ids(ids),
         Told::Groups(names) => CopyTold::Groups(names),
         Told::Group(group) => CopyTold::Group(group),
+        Told::Pending(pending) => CopyTold::Pending(pending),
+        Told::Dead(dead) => CopyTold::Dead(dead),
+        Told::Unique(page) => CopyTold::Unique(page),
         Told::Waiting(page) => {
             let next = page.next.map(|next| wire::DueAfter { deliver_at: next.due, schedule_id: next.id });
             CopyTold::Waiting(wire::WaitingPage { messages: waiting(page.messages), next })
@@ -89,6 +104,7 @@ pub fn told_to(told: Told) -> CopyTold {
 /// The first thing that is wrong with it.
 pub fn told_from(told: CopyTold) -> Checked<Told> {
     Ok(match told {
+        CopyTold::Identity(texts) => Told::Identity(texts),
         CopyTold::TopicNames(names) => Told::TopicNames(names),
         CopyTold::BucketNames(names) => Told::BucketNames(names),
         CopyTold::Flag(is_so) => Told::Flag(is_so),
@@ -97,6 +113,9 @@ pub fn told_from(told: CopyTold) -> Checked<Told> {
         CopyTold::Ids(ids) => Told::Ids(ids),
         CopyTold::Groups(names) => Told::Groups(names),
         CopyTold::Group(group) => Told::Group(group),
+        CopyTold::Pending(pending) => Told::Pending(pending),
+        CopyTold::Dead(dead) => Told::Dead(dead),
+        CopyTold::Unique(page) => Told::Unique(page),
         CopyTold::Waiting(wire::WaitingPage { messages, next }) => {
             let next = next.map(|next| DuePlace { due: next.deliver_at, id: next.schedule_id });
             Told::Waiting(WaitingPage { messages: at("waiting", messages, read_waiting)?, next })
@@ -127,6 +146,9 @@ pub fn write_to(write: Write) -> CopyWrite {
         }
         Write::Forget { topic, epoch, ids } => CopyWrite::Forget { topic, epoch, ids },
         Write::Group { topic, group } => CopyWrite::Group { topic, group },
+        Write::Pending { topic, group, pending } => CopyWrite::Pending { topic, group, pending },
+        Write::Dead { topic, group, dead } => CopyWrite::Dead { topic, group, dead },
+        Write::Unique { topic, group, unique } => CopyWrite::Unique { topic, group, unique },
         Write::Waiting { topic, first, waiting: all, recurring: again } => {
             CopyWrite::Waiting { topic, first, waiting: waiting(all), recurring: recurring(again) }
         }
@@ -169,6 +191,18 @@ pub fn write_from(write: CopyWrite) -> Checked<Write> {
         CopyWrite::Group { topic, group } => {
             check_group("write.group.group", &group)?;
             Write::Group { topic, group }
+        }
+        CopyWrite::Pending { topic, group, pending } => {
+            check_pending("write.pending.pending", &pending)?;
+            Write::Pending { topic, group, pending }
+        }
+        CopyWrite::Dead { topic, group, dead } => {
+            check_count("write.dead.dead", dead.len(), COPY_ITEMS_MAX)?;
+            Write::Dead { topic, group, dead }
+        }
+        CopyWrite::Unique { topic, group, unique } => {
+            check_count("write.unique.unique", unique.len(), COPY_ITEMS_MAX)?;
+            Write::Unique { topic, group, unique }
         }
         CopyWrite::Waiting { topic, first, waiting, recurring } => {
             const WAITING: &str = "write.waiting.waiting";

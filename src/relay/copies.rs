@@ -72,7 +72,11 @@ impl About {
             | CopyRead::Groups { topic }
             | CopyRead::Waiting { topic, .. }
             | CopyRead::Recurring { topic } => Self::topic(topic),
-            CopyRead::Group { topic, group } => Self::group(topic, group),
+            CopyRead::Identity { topic } => Self { topic: topic.clone(), ..Self::default() },
+            CopyRead::Group { topic, group }
+            | CopyRead::Pending { topic, group, .. }
+            | CopyRead::Dead { topic, group, .. }
+            | CopyRead::Unique { topic, group, .. } => Self::group(topic, group),
             CopyRead::Bucket { bucket }
             | CopyRead::Keys { bucket, .. }
             | CopyRead::SomeKeys { bucket, .. }
@@ -95,6 +99,9 @@ impl About {
             Write::Delete { topic } => (Self::topic(topic), Some("deleted")),
             Write::Begin(copied) => (Self::topic(&copied.topic.topic_name), Some("is taken over")),
             Write::Group { topic, group } => (Self::group(topic, &group.group), None),
+            Write::Pending { topic, group, .. }
+            | Write::Dead { topic, group, .. }
+            | Write::Unique { topic, group, .. } => (Self::group(topic, group), None),
             Write::Finish { topic, .. } => (Self::topic(&topic.topic.topic_name), Some("was taken over")),
             Write::Keys { bucket, .. } | Write::Ends { bucket, .. } | Write::Changes { bucket, .. } => {
                 (Self::bucket(bucket), None)

@@ -22,7 +22,8 @@ mod buckets;
 
 pub use buckets::{BucketCopyStore, CopiedBucket, CopiedKey, CopiedKeys, KeysPart};
 pub use tidemill_proto::copy::{
-    CopiedDead, CopiedGroup, CopiedHole, CopiedPending, CopiedPlace, CopiedTopic, CopiedUntold, Freeze,
+    CopiedDead, CopiedGroup, CopiedHole, CopiedPending, CopiedPlace, CopiedTopic, CopiedUnique, CopiedUntold,
+    Freeze, UniquePage,
 };
 
 /// Messages that are taken over in one step at most.
@@ -37,6 +38,13 @@ pub(super) fn follow_each_other(after: MessageId, messages: &[StoredMessage]) ->
 /// Topics that are copied.
 #[async_trait]
 pub trait CopyStore: fmt::Debug + Send + Sync {
+    /// Returns what tells the servers of this storage from all others, or that of a topic, which need not be there: a text for
+    /// each, the same for whoever asks, until the server starts anew. There is none of a server that does not say who it is.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`.
+    async fn identity(&self, topic: Option<&TopicName>) -> Result<Vec<String>, StorageError>;
+
     /// Returns a topic without its messages. Where it is frozen, `last` is the last that it has given.
     ///
     /// # Errors
@@ -117,17 +125,90 @@ pub trait CopyStore: fmt::Debug + Send + Sync {
         messages: &[MessageId],
     ) -> Result<(), StorageError>;
 
-    /// Returns a group of a topic, with what it knows of messages that are not done.
+    /// Returns a group of a topic, without what it knows of messages.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`, `NoGroup`.
     async fn copied_group(&self, topic: &TopicName, group: &GroupName) -> Result<CopiedGroup, StorageError>;
 
-    /// Gives a topic that is being taken over a group, in place of what there is of that; its messages have come before.
+    /// Returns messages behind one, in their order, that a group has given out and that are not done: up to so many.
+    ///
+    /// # Errors
+    /// As for the group.
+    async fn copied_pending(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Vec<CopiedPending>, StorageError>;
+
+    /// Returns dead letters of a group whose messages are behind one, in the order of these, up to so many.
+    ///
+    /// # Errors
+    /// As for the group.
+    async fn copied_dead(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Vec<CopiedDead>, StorageError>;
+
+    /// Returns keys of which one message at a time may be in a group, from the `next` of the page before on: up to about so
+    /// many. A key that is there as long as it is asked for is told at least once.
+    ///
+    /// # Errors
+    /// As for the group.
+    async fn copied_unique(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<UniquePage, StorageError>;
+
+    /// Gives a topic that is being taken over a group, in place of one of that name and of all that this knows; its messages
+    /// have come before.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`; `TopicExists` where the topic is not being taken over.
     async fn import_group(&self, topic: &TopicName, group: &CopiedGroup) -> Result<(), StorageError>;
+
+    /// Gives a group of a topic that is being taken over messages that are not done. Those that hold their order keys come
+    /// before those that stand behind. What it knows already stays as it is, and what is gone from the topic counts as gone.
+    ///
+    /// # Errors
+    /// As [`import_group`](Self::import_group); `NoGroup`.
+    async fn import_pending(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        pending: &[CopiedPending],
+    ) -> Result<(), StorageError>;
+
+    /// Gives a group of a topic that is being taken over dead letters.
+    ///
+    /// # Errors
+    /// As for messages.
+    async fn import_dead(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        dead: &[CopiedDead],
+    ) -> Result<(), StorageError>;
+
+    /// Gives a group of a topic that is being taken over keys of which one message at a time may be there. Their messages have
+    /// come before, also to the group.
+    ///
+    /// # Errors
+    /// As for messages.
+    async fn import_unique(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        unique: &[CopiedUnique],
+    ) -> Result<(), StorageError>;
 
     /// Gives a topic that is being taken over what is to wait in it for later: all of it, where `first` says so, or more.
     /// What waits keeps its id where that is one that this backend gives.

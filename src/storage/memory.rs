@@ -54,6 +54,7 @@ use super::{
     StorageLimits, StoredMessage, Swept, Tail, TicketClaim, TopicChange, TopicList, TopicState, TopicStore,
     Trim, Unfit, Upkeep,
 };
+use crate::chance::random;
 use crate::clock::Clock;
 
 mod access;
@@ -113,6 +114,8 @@ pub struct MemoryOptions {
 
 /// The memory backend.
 pub struct Memory {
+    /// Tells it from all others.
+    identity: String,
     clock: Clock,
     bytes_max: u64,
     topics: RwLock<Topics>,
@@ -133,6 +136,7 @@ impl Memory {
     #[must_use]
     pub fn new(options: MemoryOptions) -> Self {
         Self {
+            identity: format!("memory/{:016x}{:016x}", random(), random()),
             clock: options.clock.clone(),
             bytes_max: options.bytes_max,
             topics: RwLock::new(Topics::new(options)),

@@ -403,7 +403,7 @@ impl Backend for Valkey {
                 None => unfit,
             };
             warnings.extend(said.map_err(of_it)?.into_iter().map(|warning| (name.clone(), warning)));
-            if let (Some(name), Some(identity)) = (name, shard.identity().await)
+            if let (Some(name), Ok(Some(identity))) = (name, shard.identity().await)
                 && let Some(other) = known.insert(identity, name.clone())
             {
                 let same = "are one server and database under two names: VALKEY_PLACEMENT is for several";

@@ -6,8 +6,8 @@ use super::topic::digits;
 use crate::work::{GroupName, GroupSettings};
 use crate::{MessageId, Timestamp};
 
-/// A group, with what it knows of messages that are not done. What consumers have is told as waiting until their time is
-/// over: no consumer takes its messages along. Results, and what happened in which minute, are not copied.
+/// A group, without what it knows of messages, which is told in parts. Results, and what happened in which minute, are not
+/// copied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -31,16 +31,25 @@ pub struct CopiedGroup {
     pub passed: Option<u64>,
     /// Messages that were done, failed, were given out again, and were gone, ever.
     pub counts: [u64; 4],
-    /// Messages that were given out and are not done, in their order.
-    pub pending: Vec<CopiedPending>,
-    /// Its dead letters, in the order of their messages.
-    pub dead: Vec<CopiedDead>,
-    /// The keys of which one message at a time may be there, each with that and its time, in the order of the messages.
-    #[cfg_attr(feature = "openapi", schema(value_type = Vec<Vec<String>>))]
-    pub unique: Vec<(Box<str>, MessageId, Timestamp)>,
 }
 
-/// A message that was given out and is not done.
+/// A key of which one message at a time may be there, with that and its time.
+pub type CopiedUnique = (Box<str>, MessageId, Timestamp);
+
+/// A page of such keys, in no order; one may be told twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct UniquePage {
+    /// The keys.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<Vec<String>>))]
+    pub unique: Vec<CopiedUnique>,
+    /// From where the next page is asked for; null where this one is the last.
+    pub next: Option<String>,
+}
+
+/// A message that was given out and is not done. One that a consumer has is told as waiting until its time is over: no
+/// consumer takes its messages along.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

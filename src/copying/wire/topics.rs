@@ -3,7 +3,7 @@
 use tidemill_proto::Problem;
 use tidemill_proto::copy::{CopiedGroup, CopiedPending, CopiedTopic};
 use tidemill_proto::limits::{
-    CANCEL_REASON_BYTES_MAX, COMPACT_BY_BYTES_MAX, DESCRIPTION_BYTES_MAX, IDLE_SECONDS_MAX, KEPT_BYTES_MAX,
+    CANCEL_REASON_BYTES_MAX, COMPACT_BY_BYTES_MAX, COPY_ITEMS_MAX, DESCRIPTION_BYTES_MAX, IDLE_SECONDS_MAX, KEPT_BYTES_MAX,
     KEPT_MESSAGES_MAX, LOST_MARKS_MAX, NAME_BYTES_MAX, RETENTION_SECONDS_MAX,
 };
 use tidemill_proto::topics::RunState;
@@ -59,7 +59,7 @@ pub(super) fn check_topic(field: &str, copied: &CopiedTopic) -> Checked<()> {
 pub(super) fn check_group(field: &str, group: &CopiedGroup) -> Checked<()> {
     let fault =
         |name: &str, rule: &str| Err(Box::new(Problem::field(format!("{field}.{name}").as_str(), rule)));
-    let CopiedGroup { settings, counts, passed, pending, dead, .. } = group;
+    let CopiedGroup { settings, counts, passed, .. } = group;
     if settings.max_deliveries == 0 {
         return fault("settings.max_deliveries", "must be at least 1");
     }
@@ -72,17 +72,16 @@ pub(super) fn check_group(field: &str, group: &CopiedGroup) -> Checked<()> {
     if counts.iter().chain(passed).any(|count| *count > COUNT_MAX) {
         return fault("counts", "are more than can be");
     }
+    Ok(())
+}
+
+pub(super) fn check_pending(field: &str, pending: &[CopiedPending]) -> Checked<()> {
+    check_count(field, pending.len(), COPY_ITEMS_MAX)?;
     let is_over = |one: &CopiedPending| {
         one.deliveries > COUNT_MAX || one.failures > u32::MAX / 2 || one.crashes > u32::MAX / 2
     };
     if pending.iter().any(is_over) {
-        return fault("pending", "has counts that are more than can be");
-    }
-    if !pending.is_sorted_by(|one, next| one.id < next.id) {
-        return fault("pending", "must be in the order of the ids, each once");
-    }
-    if !dead.is_sorted_by(|one, next| one.id < next.id) {
-        return fault("dead", "must be in the order of the ids, each once");
+        return Err(Box::new(Problem::field(field, "has counts that are more than can be")));
     }
     Ok(())
 }

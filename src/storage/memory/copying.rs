@@ -5,12 +5,31 @@ use tidemill_proto::work::GroupName;
 use tidemill_proto::{MessageId, TopicName};
 
 use super::Memory;
+use super::group::Group;
 use crate::storage::{
-    CopiedGroup, CopiedTopic, CopyStore, Epoch, StorageError, StoredMessage, StoredRecurring, WaitingMessage,
+    CopiedDead, CopiedGroup, CopiedPending, CopiedTopic, CopiedUnique, CopyStore, Epoch, StorageError,
+    StoredMessage, StoredRecurring, UniquePage, WaitingMessage,
 };
+
+impl Memory {
+    fn with_group<T>(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        tell: impl FnOnce(&Group) -> T,
+    ) -> Result<T, StorageError> {
+        let topics = self.topics.read();
+        let (groups, _) = topics.groups(topic)?;
+        groups.and_then(|groups| groups.get(group)).map(tell).ok_or(StorageError::NoGroup)
+    }
+}
 
 #[async_trait]
 impl CopyStore for Memory {
+    async fn identity(&self, _topic: Option<&TopicName>) -> Result<Vec<String>, StorageError> {
+        Ok(vec![self.identity.clone()])
+    }
+
     async fn copied(&self, topic: &TopicName) -> Result<CopiedTopic, StorageError> {
         self.topics.read().copied(topic)
     }
@@ -70,14 +89,70 @@ impl CopyStore for Memory {
     }
 
     async fn copied_group(&self, topic: &TopicName, group: &GroupName) -> Result<CopiedGroup, StorageError> {
-        let topics = self.topics.read();
-        let (groups, _) = topics.groups(topic)?;
-        let found = groups.and_then(|groups| groups.get(group)).ok_or(StorageError::NoGroup)?;
-        Ok(found.copied(group))
+        self.with_group(topic, group, |found| found.copied(group))
+    }
+
+    async fn copied_pending(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Vec<CopiedPending>, StorageError> {
+        self.with_group(topic, group, |found| found.copied_pending(after, limit))
+    }
+
+    async fn copied_dead(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Vec<CopiedDead>, StorageError> {
+        self.with_group(topic, group, |found| found.copied_dead(after, limit))
+    }
+
+    async fn copied_unique(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<UniquePage, StorageError> {
+        // Behind all, where it is none of its own.
+        let after = after.map(|after| MessageId::parse(after).unwrap_or(MessageId::MAX));
+        self.with_group(topic, group, |found| found.copied_unique(after, limit))
     }
 
     async fn import_group(&self, topic: &TopicName, group: &CopiedGroup) -> Result<(), StorageError> {
         self.topics.write().import_group(topic, group, self.clock.now())
+    }
+
+    async fn import_pending(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        pending: &[CopiedPending],
+    ) -> Result<(), StorageError> {
+        self.topics.write().import_pending((topic, group), pending, self.clock.now())
+    }
+
+    async fn import_dead(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        dead: &[CopiedDead],
+    ) -> Result<(), StorageError> {
+        self.topics.write().import_dead((topic, group), dead, self.clock.now())
+    }
+
+    async fn import_unique(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        unique: &[CopiedUnique],
+    ) -> Result<(), StorageError> {
+        self.topics.write().import_unique((topic, group), unique, self.clock.now())
     }
 
     async fn import_waiting(

@@ -3,28 +3,29 @@
 //! What is taken over comes in scripts, many messages in each, over the connection of groups: it is in the way of no append.
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use futures_util::future::try_join_all;
 use tidemill_proto::page::Order;
-use tidemill_proto::topics::TopicUpdate;
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::calls::Call;
-use super::description::{OWNER, describe, parts_of};
 use super::entry::{self, read_id};
 use super::failure::{Effect, unexpected};
-use super::keys::{self, sortable};
-use super::marker::{End, Marker, new_epoch};
+use super::keys::sortable;
+use super::marker::new_epoch;
 use super::reads::{Ask, CHUNK_MAX};
 use super::resp::{Arguments, Parts, Reply};
 use super::scripts::{self, Script};
-use super::{Shard, Valkey, at, recurring, runs, waiting_body};
+use super::{Shard, Valkey, at, recurring, waiting_body};
 use crate::storage::copying::follow_each_other;
-use crate::storage::history::Hole;
 use crate::storage::{
-    CopiedGroup, CopiedHole, CopiedTopic, CopyStore, Epoch, StorageError, StoredMessage, StoredRecurring,
-    WaitingMessage,
+    CopiedDead, CopiedGroup, CopiedPending, CopiedTopic, CopiedUnique, CopyStore, Epoch, StorageError,
+    StoredMessage, StoredRecurring, UniquePage, WaitingMessage,
 };
+use form::{described, read_copied, unsorted};
+pub(super) use form::{digits, lost};
+
+mod form;
 
 /// Deletions that are taken over in one step.
 const DELETIONS_STEP: usize = 1_000;
@@ -284,108 +285,22 @@ impl Shard {
     }
 }
 
-/// Returns the digits of an epoch, none where there is none.
-pub(super) fn digits(epoch: Epoch) -> String {
-    match epoch {
-        Epoch::Marked(epoch) => format!("{epoch:016x}"),
-        Epoch::Unmarked => String::new(),
-    }
-}
-
-/// Returns where messages were lost, as scripts take it.
-pub(super) fn lost(holes: &[CopiedHole]) -> String {
-    let holes: Vec<String> = holes.iter().map(|hole| format!("{}:{}", hole.from, hole.to)).collect();
-    holes.join(" ")
-}
-
-/// Reads a sorted id.
-fn unsorted(text: &str) -> Option<MessageId> {
-    let (ms, seq) = text.split_once('-')?;
-    Some(MessageId::new(ms.parse().ok()?, seq.parse().ok()?))
-}
-
-fn read_copied(topic: &TopicName, parts: &mut Parts<'_>) -> Option<CopiedTopic> {
-    let marker = Marker::read(parts.next()?.bytes()?);
-    let end = End::read(parts.next()?.bytes()?);
-    let first = read_id(parts.next()?.bytes()?);
-    let last = read_id(parts.next()?.bytes()?)?;
-    let length = u64::try_from(parts.next()?.integer()?).ok()?;
-    let given = u64::try_from(parts.next()?.integer()?).ok();
-    let taken_out = read_id(parts.next()?.bytes()?).filter(|id| *id != MessageId::MIN);
-    let Reply::Array(names) = parts.next()? else { return None };
-    let mut holes: Vec<Hole> = names.filter_map(|name| Hole::read(name.bytes()?)).collect();
-    holes.sort_unstable_by_key(|hole| hole.to);
-    let mut pairs = Vec::new();
-    while let Some(field) = parts.next() {
-        let value = parts.next()?;
-        pairs.push((Bytes::copy_from_slice(field.bytes()?), Bytes::copy_from_slice(value.bytes()?)));
-    }
-    let field = |name: &str| {
-        let (_, value) = pairs.iter().find(|(field, _)| field == name.as_bytes())?;
-        std::str::from_utf8(value).ok()
-    };
-    let late = field(keys::LATE).and_then(|text| {
-        let (epoch, ms) = text.split_once(' ')?;
-        let is_of_this = u64::from_str_radix(epoch, 16).ok()? == marker?.epoch;
-        if is_of_this { ms.parse().ok().map(Timestamp::from_millis) } else { None }
-    });
-    let ended = end.and_then(|end| runs::ended(end.state, field(keys::REASON).map(str::as_bytes)));
-    Some(CopiedTopic {
-        epoch: marker.map_or(Epoch::Unmarked, |marker| Epoch::Marked(marker.epoch)),
-        born: marker.and_then(|marker| marker.born),
-        late,
-        length,
-        first,
-        // A new stream has a last id in front of its first.
-        last: if given == Some(0) { MessageId::MIN } else { last },
-        given,
-        taken_out,
-        taken_out_by_others: None,
-        untold: None,
-        holes: holes.into_iter().map(|Hole { from, to }| CopiedHole { from, to }).collect(),
-        ended,
-        freeze: end.and_then(|end| end.freeze),
-        topic: describe(topic, &pairs),
-    })
-}
-
-/// Returns field and value pairs of the description of a topic.
-fn described(other: &CopiedTopic) -> Vec<String> {
-    let topic = &other.topic;
-    let update = TopicUpdate {
-        description: topic.description.clone(),
-        retention_seconds: topic.retention_seconds,
-        max_messages: topic.max_messages,
-        max_bytes: topic.max_bytes,
-        when_full: Some(topic.when_full),
-        keep_until_acked: Some(topic.keep_until_acked),
-        idle_seconds: topic.idle_seconds,
-        compact_by: topic.compact_by.clone(),
-    };
-    let mut pairs = vec!["imported".to_owned(), "1".to_owned()];
-    let mut add = |field: &str, value: String| pairs.extend([field.to_owned(), value]);
-    if let Some(created_at) = topic.created_at {
-        add("created_at", created_at.to_string());
-    }
-    if let Some(owner) = &topic.owner_id {
-        add(OWNER, owner.clone());
-    }
-    for (field, value) in parts_of(&update.into()) {
-        if let Some(value) = value {
-            add(field, value);
-        }
-    }
-    if let Some(reason) = other.ended.as_ref().and_then(|ended| ended.reason.as_ref()) {
-        add(keys::REASON, reason.to_string());
-    }
-    if let (Some(late), Epoch::Marked(epoch)) = (other.late, other.epoch) {
-        add(keys::LATE, format!("{epoch:016x} {}", late.as_millis()));
-    }
-    pairs
-}
-
 #[async_trait]
 impl CopyStore for Valkey {
+    async fn identity(&self, topic: Option<&TopicName>) -> Result<Vec<String>, StorageError> {
+        let identity = match topic {
+            Some(topic) => at!(self, topic, shard => shard.identity().await)?,
+            None => {
+                // Which servers there are is known once one can be asked.
+                at!(self, shard => shard.identity().await)?;
+                let shards = self.shards();
+                let all = try_join_all(shards.iter().map(|shard| shard.identity())).await?;
+                return Ok(all.into_iter().flatten().collect());
+            }
+        };
+        Ok(identity.into_iter().collect())
+    }
+
     async fn copied(&self, topic: &TopicName) -> Result<CopiedTopic, StorageError> {
         at!(self, topic, shard => shard.copied(topic).await)
     }
@@ -448,11 +363,68 @@ impl CopyStore for Valkey {
     }
 
     async fn copied_group(&self, topic: &TopicName, group: &GroupName) -> Result<CopiedGroup, StorageError> {
-        at!(self, topic, shard => shard.copied_group(topic, group).await)
+        at!(self, topic, shard => shard.copied_group((topic, group)).await)
+    }
+
+    async fn copied_pending(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Vec<CopiedPending>, StorageError> {
+        at!(self, topic, shard => shard.copied_pending((topic, group), after, limit).await)
+    }
+
+    async fn copied_dead(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Vec<CopiedDead>, StorageError> {
+        at!(self, topic, shard => shard.copied_dead((topic, group), after, limit).await)
+    }
+
+    async fn copied_unique(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<UniquePage, StorageError> {
+        at!(self, topic, shard => shard.copied_unique((topic, group), after, limit).await)
     }
 
     async fn import_group(&self, topic: &TopicName, group: &CopiedGroup) -> Result<(), StorageError> {
         at!(self, topic, shard => shard.import_group(topic, group).await)
+    }
+
+    async fn import_pending(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        pending: &[CopiedPending],
+    ) -> Result<(), StorageError> {
+        at!(self, topic, shard => shard.import_pending((topic, group), pending).await)
+    }
+
+    async fn import_dead(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        dead: &[CopiedDead],
+    ) -> Result<(), StorageError> {
+        at!(self, topic, shard => shard.import_dead((topic, group), dead).await)
+    }
+
+    async fn import_unique(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        unique: &[CopiedUnique],
+    ) -> Result<(), StorageError> {
+        at!(self, topic, shard => shard.import_unique((topic, group), unique).await)
     }
 
     async fn import_waiting(

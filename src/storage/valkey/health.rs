@@ -12,7 +12,8 @@ use tokio::time::{Instant, timeout};
 use super::Shard;
 use super::cluster::places::Places;
 use super::control::bytes_of;
-use super::failure::{Effect, causes_of};
+use super::failure::{Effect, causes_of, lacks_right};
+use super::options::KeyForm;
 use super::replica::Replica;
 use super::resolver::Address;
 use super::{rights, warned};
@@ -316,10 +317,18 @@ impl Shard {
         Ok(warnings)
     }
 
-    /// Returns what tells its server and database from all others, where the server says it.
-    pub(super) async fn identity(&self) -> Option<(String, u32)> {
-        let run = self.server_info().await.ok()?.get("run_id")?.to_owned();
-        Some((run, self.target.database))
+    /// Returns what tells its server, its database and the form of its keys from all others, where the server says who it is.
+    pub(super) async fn identity(&self) -> Result<Option<String>, StorageError> {
+        let info = match self.server_info().await {
+            Ok(info) => info,
+            Err(error) if lacks_right(&causes_of(&error)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let form = match self.options.key_form {
+            KeyForm::Plain => "plain",
+            KeyForm::Braces => "braces",
+        };
+        Ok(info.get("run_id").map(|run| format!("{run}/{}/{form}", self.target.database)))
     }
 
     /// Asks the server for its facts.

@@ -1,17 +1,44 @@
 //! A group that is told to another storage, or taken over from one.
 
+use std::ops::Bound;
+
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{MessageId, Timestamp};
 
 use super::pending::{Dead, Pending, Place, Why};
 use super::{Beginning, Counts, Group, Messages};
-use crate::storage::{Appended, CopiedDead, CopiedGroup, CopiedPending, CopiedPlace};
+use crate::storage::{
+    Appended, CopiedDead, CopiedGroup, CopiedPending, CopiedPlace, CopiedUnique, UniquePage,
+};
+
+/// Returns the range of what is behind an id.
+fn behind(after: Option<MessageId>) -> (Bound<MessageId>, Bound<MessageId>) {
+    (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
+}
 
 impl Group {
-    /// Returns the group with what it knows of messages that are not done.
+    /// Returns the group without what it knows of messages.
     pub(in crate::storage::memory) fn copied(&self, group: &GroupName) -> CopiedGroup {
         let Counts { done, failed, redelivered, gone } = self.counts;
-        let pending = self.pending.iter().map(|(id, pending)| CopiedPending {
+        CopiedGroup {
+            group: group.clone(),
+            settings: self.settings.clone(),
+            epoch: self.epoch,
+            created_at: Some(self.created_at),
+            start: self.start,
+            last_delivered: self.last_delivered,
+            passed: Some(self.passed),
+            counts: [done, failed, redelivered, gone],
+        }
+    }
+
+    /// Returns messages that are not done behind an id, up to so many.
+    pub(in crate::storage::memory) fn copied_pending(
+        &self,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Vec<CopiedPending> {
+        let copied = |(id, pending): (&MessageId, &Pending)| CopiedPending {
             id: *id,
             deliveries: pending.deliveries,
             failures: pending.failures,
@@ -23,29 +50,38 @@ impl Group {
                 Place::Behind => CopiedPlace::Behind,
                 Place::Dying { reason } => CopiedPlace::Dying(reason.clone()),
             },
-        });
-        let dead = self.dead.iter().map(|(id, dead)| CopiedDead {
+        };
+        self.pending.range(behind(after)).take(limit).map(copied).collect()
+    }
+
+    /// Returns dead letters of messages behind an id, up to so many.
+    pub(in crate::storage::memory) fn copied_dead(
+        &self,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Vec<CopiedDead> {
+        let copied = |(id, dead): (&MessageId, &Dead)| CopiedDead {
             id: *id,
             letter: dead.letter,
             deliveries: dead.deliveries,
             reason: dead.reason.clone(),
-        });
-        CopiedGroup {
-            group: group.clone(),
-            settings: self.settings.clone(),
-            epoch: self.epoch,
-            created_at: Some(self.created_at),
-            start: self.start,
-            last_delivered: self.last_delivered,
-            passed: Some(self.passed),
-            counts: [done, failed, redelivered, gone],
-            pending: pending.collect(),
-            dead: dead.collect(),
-            unique: self.unique.iter().flat_map(|unique| unique.all()).collect(),
-        }
+        };
+        self.dead.range(behind(after)).take(limit).map(copied).collect()
     }
 
-    /// Returns a group that is taken over. What it knows of messages that are gone counts as gone.
+    /// Returns unique keys whose messages are behind an id, up to so many.
+    pub(in crate::storage::memory) fn copied_unique(
+        &self,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> UniquePage {
+        let all = self.unique.iter().flat_map(|unique| unique.behind(behind(after)));
+        let unique: Vec<CopiedUnique> = all.take(limit).collect();
+        let next = unique.last().filter(|_| unique.len() == limit).map(|(_, id, _)| id.to_string());
+        UniquePage { unique, next }
+    }
+
+    /// Returns a group that is taken over, without what it knows of messages.
     pub(in crate::storage::memory) fn taken_over(
         copied: &CopiedGroup,
         messages: &impl Messages,
@@ -59,25 +95,19 @@ impl Group {
         group.last_delivered = copied.last_delivered;
         let behind = messages.kept_behind(copied.last_delivered);
         group.passed = copied.passed.unwrap_or_else(|| messages.given().saturating_sub(behind));
-        let is_behind = |pending: &CopiedPending| pending.place == CopiedPlace::Behind;
-        // Those that hold their keys come before those that stand behind.
-        for pending in copied.pending.iter().filter(|pending| !is_behind(pending)) {
-            group.take_over(pending, messages, now);
-        }
-        for pending in copied.pending.iter().filter(|pending| is_behind(pending)) {
-            group.take_over(pending, messages, now);
-        }
-        for dead in &copied.dead {
-            let CopiedDead { id, letter, deliveries, reason } = dead.clone();
-            group.dead.insert(id, Dead { letter, deliveries, reason });
-        }
-        for (key, id, timestamp) in &copied.unique {
-            group.note_unique(key, Appended { id: *id, timestamp: *timestamp, replayed: false }, messages);
-        }
         group
     }
 
-    fn take_over(&mut self, copied: &CopiedPending, messages: &impl Messages, now: Timestamp) {
+    /// Takes over a message that is not done. One that it has stays as it is, and one that is gone counts as gone.
+    pub(in crate::storage::memory) fn take_over(
+        &mut self,
+        copied: &CopiedPending,
+        messages: &impl Messages,
+        now: Timestamp,
+    ) {
+        if self.pending.contains_key(&copied.id) {
+            return;
+        }
         let CopiedPending { id, deliveries, failures, crashes, error, place } = copied.clone();
         let Some(message) = messages.message(id) else {
             self.counts.gone += 1;
@@ -93,6 +123,21 @@ impl Group {
             CopiedPlace::Behind => self.waits(id, now, failures),
         };
         self.pending.insert(id, Pending { deliveries, failures, crashes, error, place });
+    }
+
+    /// Takes over a dead letter.
+    pub(in crate::storage::memory) fn take_over_dead(&mut self, copied: &CopiedDead) {
+        let CopiedDead { id, letter, deliveries, reason } = copied.clone();
+        self.dead.insert(id, Dead { letter, deliveries, reason });
+    }
+
+    /// Takes over a unique key.
+    pub(in crate::storage::memory) fn take_over_unique(
+        &mut self,
+        (key, id, timestamp): &CopiedUnique,
+        messages: &impl Messages,
+    ) {
+        self.note_unique(key, Appended { id: *id, timestamp: *timestamp, replayed: false }, messages);
     }
 
     fn waits(&mut self, id: MessageId, due: Timestamp, failures: u32) -> Place {

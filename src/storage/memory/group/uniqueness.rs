@@ -3,11 +3,12 @@
 //! It must not know which messages do: it is told.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeBounds;
 use std::sync::Arc;
 
-use tidemill_proto::{MessageId, Timestamp};
+use tidemill_proto::MessageId;
 
-use crate::storage::Appended;
+use crate::storage::{Appended, CopiedUnique};
 
 /// Bytes of a key beside its text, about: in two tables that are half full at worst.
 pub(in crate::storage::memory) const UNIQUE_BYTES: usize =
@@ -40,9 +41,9 @@ impl UniqueKeys {
         self.keys.get(key).copied()
     }
 
-    /// Returns all keys with their messages, in the order of these.
-    pub(super) fn all(&self) -> impl Iterator<Item = (Box<str>, MessageId, Timestamp)> {
-        let found = self.messages.values().filter_map(|key| Some((key, self.keys.get(key)?)));
+    /// Returns the keys of a range of messages, in the order of these.
+    pub(super) fn behind(&self, range: impl RangeBounds<MessageId>) -> impl Iterator<Item = CopiedUnique> {
+        let found = self.messages.range(range).filter_map(|(_, key)| Some((key, self.keys.get(key)?)));
         found.map(|(key, appended)| (Box::from(&**key), appended.id, appended.timestamp))
     }
 

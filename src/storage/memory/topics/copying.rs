@@ -2,7 +2,7 @@
 
 use tidemill_proto::page::Order;
 use tidemill_proto::topics::TopicUpdate;
-use tidemill_proto::work::Ordering;
+use tidemill_proto::work::GroupName;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::super::group::{Group, KEYED_BYTES, PENDING_BYTES, UNIQUE_BYTES};
@@ -15,12 +15,15 @@ use super::{Shortage, StoredTopic, Topics, bytes_of_empty};
 use crate::storage::copying::follow_each_other;
 use crate::storage::history::Untold;
 use crate::storage::{
-    Body, CopiedGroup, CopiedTopic, CopiedUntold, Epoch, Freeze, GapCheck, Range, StorageError,
-    StoredMessage, StoredRecurring, TopicPolicy, WaitingMessage,
+    Body, CopiedDead, CopiedGroup, CopiedPending, CopiedTopic, CopiedUnique, CopiedUntold, Epoch, Freeze,
+    GapCheck, Range, StorageError, StoredMessage, StoredRecurring, TopicPolicy, WaitingMessage,
 };
 
 /// What is kept of a topic that is taken over: all, until that is done.
 const ALL: TopicPolicy = TopicPolicy::newest(u64::MAX);
+
+/// A group of a topic.
+type Of<'a> = (&'a TopicName, &'a GroupName);
 
 impl Topics {
     pub(in crate::storage::memory) fn copied(&self, name: &TopicName) -> Result<CopiedTopic, StorageError> {
@@ -188,17 +191,62 @@ impl Topics {
         now: Timestamp,
     ) -> Result<(), StorageError> {
         self.importing(name, Epoch::Unmarked)?;
-        let each = if copied.settings.ordering == Ordering::ByKey {
-            PENDING_BYTES + KEYED_BYTES
-        } else {
-            PENDING_BYTES
-        };
-        let unique: usize = copied.unique.iter().map(|(key, ..)| UNIQUE_BYTES + key.len()).sum();
-        let needed = (copied.pending.len() + copied.dead.len()) * each + unique;
-        self.with_groups(name, needed, |groups, log, _| {
+        self.with_groups(name, 0, |groups, log, _| {
             let group = Group::taken_over(copied, &Kept { topic: name, log, now }, now);
             groups.insert(copied.group.clone(), group);
         })
+    }
+
+    pub(in crate::storage::memory) fn import_pending(
+        &mut self,
+        of: Of<'_>,
+        pending: &[CopiedPending],
+        now: Timestamp,
+    ) -> Result<(), StorageError> {
+        self.with_imported(of, pending.len() * (PENDING_BYTES + KEYED_BYTES), now, |group, kept| {
+            for one in pending {
+                group.take_over(one, kept, now);
+            }
+        })
+    }
+
+    pub(in crate::storage::memory) fn import_dead(
+        &mut self,
+        of: Of<'_>,
+        dead: &[CopiedDead],
+        now: Timestamp,
+    ) -> Result<(), StorageError> {
+        self.with_imported(of, dead.len() * PENDING_BYTES, now, |group, _| {
+            dead.iter().for_each(|one| group.take_over_dead(one));
+        })
+    }
+
+    pub(in crate::storage::memory) fn import_unique(
+        &mut self,
+        of: Of<'_>,
+        unique: &[CopiedUnique],
+        now: Timestamp,
+    ) -> Result<(), StorageError> {
+        let needed = unique.iter().map(|(key, ..)| UNIQUE_BYTES + key.len()).sum();
+        self.with_imported(of, needed, now, |group, kept| {
+            unique.iter().for_each(|one| group.take_over_unique(one, kept));
+        })
+    }
+
+    /// Gives a group that is being taken over what takes so many bytes.
+    fn with_imported(
+        &mut self,
+        (name, group): Of<'_>,
+        needed: usize,
+        now: Timestamp,
+        work: impl FnOnce(&mut Group, &Kept<'_>),
+    ) -> Result<(), StorageError> {
+        self.importing(name, Epoch::Unmarked)?;
+        self.with_groups(name, needed, |groups, log, _| {
+            let found = groups.get_mut(group).ok_or(StorageError::NoGroup)?;
+            work(found, &Kept { topic: name, log, now });
+            Ok(())
+        })?
     }
 
     pub(in crate::storage::memory) fn import_waiting(

@@ -13,87 +13,101 @@ use crate::storage::valkey::failure::Effect;
 use crate::storage::valkey::keys::sortable;
 use crate::storage::valkey::resp::Parts;
 use crate::storage::valkey::scripts::{self, Script};
-use crate::storage::{CopiedDead, CopiedGroup, CopiedPending, CopiedPlace, StorageError, group_defaults};
+use crate::storage::{
+    CopiedDead, CopiedGroup, CopiedPending, CopiedPlace, CopiedUnique, StorageError, UniquePage,
+    group_defaults,
+};
 
 /// Messages that are told of, or taken over, in one step.
 const STEP: usize = 200;
 /// The answer where the topic is not being taken over.
 const NOT_IMPORTING: i64 = 3;
 
-/// A key of which one message at a time may be there, with that and its time.
-type UniqueKey = (Box<str>, MessageId, Timestamp);
-
 /// A group of a topic.
 type Of<'a> = (&'a TopicName, &'a GroupName);
 
 impl Shard {
-    /// Returns a group with what it knows of messages that are not done.
-    pub(in crate::storage::valkey) async fn copied_group(
-        &self,
-        topic: &TopicName,
-        group: &GroupName,
-    ) -> Result<CopiedGroup, StorageError> {
-        let call = self
-            .of_group((topic, group), &scripts::COPIED_GROUP, Effect::Read, &[], &[])
-            .replied(DETAIL_BYTES, DETAIL_BYTES);
-        let of = (topic.clone(), group.clone());
-        let mut copied = self.ask(call, move |parts| read_group(of, parts)).await?;
-        copied.pending = self.copied_pending((topic, group)).await?;
-        copied.dead = self.copied_dead((topic, group)).await?;
-        copied.unique = self.copied_unique((topic, group)).await?;
-        Ok(copied)
+    /// Returns a group without what it knows of messages.
+    pub(in crate::storage::valkey) async fn copied_group(&self, of: Of<'_>) -> Result<CopiedGroup, StorageError> {
+        let call =
+            self.of_group(of, &scripts::COPIED_GROUP, Effect::Read, &[], &[]).replied(DETAIL_BYTES, DETAIL_BYTES);
+        let (topic, group) = (of.0.clone(), of.1.clone());
+        self.ask(call, move |parts| read_group((topic, group), parts)).await
     }
 
-    async fn copied_pending(&self, of: Of<'_>) -> Result<Vec<CopiedPending>, StorageError> {
-        let (mut all, count) = (Vec::<CopiedPending>::new(), STEP.to_string());
+    /// Returns messages that are not done behind an id, up to so many.
+    pub(in crate::storage::valkey) async fn copied_pending(
+        &self,
+        of: Of<'_>,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Vec<CopiedPending>, StorageError> {
+        let (mut all, mut after) = (Vec::<CopiedPending>::new(), after);
         loop {
-            let from = all.last().map_or_else(|| "-".to_owned(), |last| format!("({}", last.id));
+            let count = STEP.min(limit - all.len());
+            let (from, asked) = (after.map_or_else(|| "-".to_owned(), |id| format!("({id}")), count.to_string());
             let call = self
-                .of_group(of, &scripts::COPIED_PENDING, Effect::Read, &[], &[&from, &count])
+                .of_group(of, &scripts::COPIED_PENDING, Effect::Read, &[], &[&from, &asked])
                 .replied(STEP * 256, STEP * DEAD_BYTES);
             let some = self.ask(call, read_pending).await?;
-            let is_last = some.len() < STEP;
+            let is_last = some.len() < count;
             all.extend(some);
-            if is_last {
+            if is_last || all.len() == limit {
                 return Ok(all);
             }
+            after = all.last().map(|last| last.id);
         }
     }
 
-    async fn copied_dead(&self, of: Of<'_>) -> Result<Vec<CopiedDead>, StorageError> {
-        let (mut all, count) = (Vec::<CopiedDead>::new(), STEP.to_string());
+    /// Returns dead letters of messages behind an id, up to so many.
+    pub(in crate::storage::valkey) async fn copied_dead(
+        &self,
+        of: Of<'_>,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Vec<CopiedDead>, StorageError> {
+        let (mut all, mut after) = (Vec::<CopiedDead>::new(), after);
         loop {
-            let from = all.last().map_or_else(|| "-".to_owned(), |last| format!("({}~", sortable(last.id)));
+            let count = STEP.min(limit - all.len());
+            let from = after.map_or_else(|| "-".to_owned(), |id| format!("({}~", sortable(id)));
+            let asked = count.to_string();
             let call = self
-                .of_group(of, &scripts::DEAD, Effect::Read, &[], &[&from, &count])
+                .of_group(of, &scripts::DEAD, Effect::Read, &[], &[&from, &asked])
                 .replied(STEP * 256, STEP * DEAD_BYTES);
             let some: Vec<CopiedDead> =
                 self.ask(call, |parts| parts.map(|reply| read_dead(text(&reply)?)).collect()).await?;
-            let is_last = some.len() < STEP;
+            let is_last = some.len() < count;
             all.extend(some);
-            if is_last {
+            if is_last || all.len() == limit {
                 return Ok(all);
             }
+            after = all.last().map(|last| last.id);
         }
     }
 
-    async fn copied_unique(&self, of: Of<'_>) -> Result<Vec<UniqueKey>, StorageError> {
-        let (mut all, mut cursor) = (HashMap::new(), "0".to_owned());
+    /// Returns unique keys from a cursor of the server on, up to about so many.
+    pub(in crate::storage::valkey) async fn copied_unique(
+        &self,
+        of: Of<'_>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<UniquePage, StorageError> {
+        let (mut unique, mut cursor) = (Vec::new(), after.unwrap_or("0").to_owned());
         loop {
             let call = self
                 .of_group(of, &scripts::COPIED_UNIQUE, Effect::Read, &[], &[&cursor])
                 // A small hash comes whole, whatever was asked for.
                 .replied(STEP * 256, 4 * STEP * DEAD_BYTES);
             let (next, some) = self.ask(call, read_unique).await?;
-            all.extend(some.into_iter().map(|(key, id, timestamp)| (key, (id, timestamp))));
+            unique.extend(some);
             if next == "0" {
-                break;
+                return Ok(UniquePage { unique, next: None });
+            }
+            if unique.len() + STEP > limit {
+                return Ok(UniquePage { unique, next: Some(next) });
             }
             cursor = next;
         }
-        let mut all: Vec<_> = all.into_iter().map(|(key, (id, timestamp))| (key, id, timestamp)).collect();
-        all.sort_unstable_by_key(|(_, id, _)| *id);
-        Ok(all)
     }
 
     /// Takes over a group, in place of what there is of it.
@@ -102,7 +116,6 @@ impl Shard {
         topic: &TopicName,
         copied: &CopiedGroup,
     ) -> Result<(), StorageError> {
-        let of = (topic, &copied.group);
         let mut arguments = vec![copied.last_delivered.to_string()];
         let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
         for (name, value) in fields(&copied.settings).into_iter().filter(|(_, value)| !value.is_empty()) {
@@ -121,24 +134,46 @@ impl Shard {
             add("passed", passed.to_string());
         }
         let groups = [self.keys.groups(topic)];
-        self.take_over(of, &scripts::IMPORT_GROUP, &groups, &arguments).await?;
-        let is_behind = |pending: &CopiedPending| pending.place == CopiedPlace::Behind;
-        let holding = copied.pending.iter().filter(|pending| !is_behind(pending));
-        let ordered = holding.chain(copied.pending.iter().filter(|pending| is_behind(pending)));
+        self.take_over((topic, &copied.group), &scripts::IMPORT_GROUP, &groups, &arguments).await
+    }
+
+    /// Takes over messages that are not done.
+    pub(in crate::storage::valkey) async fn import_pending(
+        &self,
+        of: Of<'_>,
+        pending: &[CopiedPending],
+    ) -> Result<(), StorageError> {
         let now = self.now();
-        let pending: Vec<String> = ordered.flat_map(|pending| pending_arguments(pending, now)).collect();
-        for some in pending.chunks(STEP * 5) {
-            self.take_over(of, &scripts::IMPORT_PENDING, &[], some).await?;
+        for some in pending.chunks(STEP) {
+            let arguments: Vec<String> = some.iter().flat_map(|one| pending_arguments(one, now)).collect();
+            self.take_over(of, &scripts::IMPORT_PENDING, &[], &arguments).await?;
         }
-        let dead: Vec<String> = copied.dead.iter().map(write_dead).collect();
+        Ok(())
+    }
+
+    /// Takes over dead letters.
+    pub(in crate::storage::valkey) async fn import_dead(
+        &self,
+        of: Of<'_>,
+        dead: &[CopiedDead],
+    ) -> Result<(), StorageError> {
         for some in dead.chunks(STEP) {
-            self.take_over(of, &scripts::IMPORT_DEAD, &[], some).await?;
+            let arguments: Vec<String> = some.iter().map(write_dead).collect();
+            self.take_over(of, &scripts::IMPORT_DEAD, &[], &arguments).await?;
         }
-        let unique = copied.unique.iter();
-        let unique = unique.flat_map(|(key, id, at)| [key.to_string(), id.to_string(), at.to_string()]);
-        let unique: Vec<String> = unique.collect();
-        for some in unique.chunks(STEP * 3) {
-            self.take_over(of, &scripts::IMPORT_UNIQUE, &[], some).await?;
+        Ok(())
+    }
+
+    /// Takes over unique keys.
+    pub(in crate::storage::valkey) async fn import_unique(
+        &self,
+        of: Of<'_>,
+        unique: &[CopiedUnique],
+    ) -> Result<(), StorageError> {
+        for some in unique.chunks(STEP) {
+            let of_key = |(key, id, at): &CopiedUnique| [key.to_string(), id.to_string(), at.to_string()];
+            let arguments: Vec<String> = some.iter().flat_map(of_key).collect();
+            self.take_over(of, &scripts::IMPORT_UNIQUE, &[], &arguments).await?;
         }
         Ok(())
     }
@@ -176,9 +211,6 @@ fn read_group((topic, group): (TopicName, GroupName), parts: &mut Parts<'_>) -> 
         last_delivered,
         passed: of("passed").filter(|_| is_at_last),
         counts: ["done", "failed", "redelivered", "gone"].map(count),
-        pending: Vec::new(),
-        dead: Vec::new(),
-        unique: Vec::new(),
     })
 }
 
@@ -233,7 +265,7 @@ fn write_dead(dead: &CopiedDead) -> String {
     format!("{} {known}", sortable(dead.id))
 }
 
-fn read_unique(parts: &mut Parts<'_>) -> Option<(String, Vec<UniqueKey>)> {
+fn read_unique(parts: &mut Parts<'_>) -> Option<(String, Vec<CopiedUnique>)> {
     let next = text(&parts.next()?)?.to_owned();
     let mut all = Vec::new();
     while let Some(key) = parts.next() {

@@ -4,8 +4,9 @@ use async_trait::async_trait;
 use tidemill::proto::work::GroupName;
 use tidemill::proto::{BucketName, KeyName, MessageId, Timestamp, TopicName};
 use tidemill::storage::{
-    BucketCopyStore, CopiedBucket, CopiedGroup, CopiedKey, CopiedKeys, CopiedTopic, CopyStore, Epoch,
-    KeysPart, StorageError, StoredMessage, StoredRecurring, WaitingMessage,
+    BucketCopyStore, CopiedBucket, CopiedDead, CopiedGroup, CopiedKey, CopiedKeys, CopiedPending,
+    CopiedTopic, CopiedUnique, CopyStore, Epoch, KeysPart, StorageError, StoredMessage, StoredRecurring,
+    UniquePage, WaitingMessage,
 };
 
 use super::Faulty;
@@ -14,6 +15,10 @@ use super::Faulty;
 #[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
 #[async_trait]
 impl CopyStore for Faulty {
+    async fn identity(&self, topic: Option<&TopicName>) -> Result<Vec<String>, StorageError> {
+        self.inner.copies.identity(topic).await
+    }
+
     async fn copied(&self, topic: &TopicName) -> Result<CopiedTopic, StorageError> {
         self.inner.copies.copied(topic).await
     }
@@ -71,8 +76,65 @@ impl CopyStore for Faulty {
         self.inner.copies.copied_group(topic, group).await
     }
 
+    async fn copied_pending(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Vec<CopiedPending>, StorageError> {
+        self.inner.copies.copied_pending(topic, group, after, limit).await
+    }
+
+    async fn copied_dead(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Vec<CopiedDead>, StorageError> {
+        self.inner.copies.copied_dead(topic, group, after, limit).await
+    }
+
+    async fn copied_unique(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<UniquePage, StorageError> {
+        self.inner.copies.copied_unique(topic, group, after, limit).await
+    }
+
     async fn import_group(&self, topic: &TopicName, group: &CopiedGroup) -> Result<(), StorageError> {
         self.inner.copies.import_group(topic, group).await
+    }
+
+    async fn import_pending(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        pending: &[CopiedPending],
+    ) -> Result<(), StorageError> {
+        self.inner.copies.import_pending(topic, group, pending).await
+    }
+
+    async fn import_dead(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        dead: &[CopiedDead],
+    ) -> Result<(), StorageError> {
+        self.inner.copies.import_dead(topic, group, dead).await
+    }
+
+    async fn import_unique(
+        &self,
+        topic: &TopicName,
+        group: &GroupName,
+        unique: &[CopiedUnique],
+    ) -> Result<(), StorageError> {
+        self.inner.copies.import_unique(topic, group, unique).await
     }
 
     async fn import_waiting(

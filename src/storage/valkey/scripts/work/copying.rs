@@ -83,7 +83,8 @@ return {0}
 "
 ));
 
-/// Takes over messages that are not done: those that hold their order keys before those that stand behind.
+/// Takes over messages that are not done: those that hold their order keys before those that stand behind. Those that the
+/// group has stay as they are.
 ///
 /// ARGV: the group, and for each its id, which delivery was the last, `waits`, `behind` or `dying`, since or until when
 /// (ms), and its facts or nothing.
@@ -96,16 +97,18 @@ pub(in crate::storage::valkey) static IMPORT_PENDING: Script = Script::new(conca
     r"
 for at = 2, #ARGV, 5 do
   local id, place, known = ARGV[at], ARGV[at + 2], ARGV[at + 4]
-  local taken = redis.call('XCLAIM', stream, group, waiting, 0, id, 'RETRYCOUNT', ARGV[at + 1], 'FORCE', 'JUSTID')
-  local entry = redis.call('XRANGE', stream, id, id)[1]
-  if #taken == 0 or not entry then
-    redis.call('XACK', stream, group, id)
-    count('gone', 1)
-  else
-    if known ~= '' then redis.call('HSET', KEYS[5], id, known) end
-    local key = place ~= 'dying' and key_of(entry[2])
-    if place == 'dying' then redis.call('ZADD', KEYS[6], ARGV[at + 3], id)
-    elseif not key or takes(id, key) then redis.call('ZADD', KEYS[3], ARGV[at + 3], id) end
+  if not pending(id) then
+    local taken = redis.call('XCLAIM', stream, group, waiting, 0, id, 'RETRYCOUNT', ARGV[at + 1], 'FORCE', 'JUSTID')
+    local entry = redis.call('XRANGE', stream, id, id)[1]
+    if #taken == 0 or not entry then
+      redis.call('XACK', stream, group, id)
+      count('gone', 1)
+    else
+      if known ~= '' then redis.call('HSET', KEYS[5], id, known) end
+      local key = place ~= 'dying' and key_of(entry[2])
+      if place == 'dying' then redis.call('ZADD', KEYS[6], ARGV[at + 3], id)
+      elseif not key or takes(id, key) then redis.call('ZADD', KEYS[3], ARGV[at + 3], id) end
+    end
   end
 end
 return {0}
