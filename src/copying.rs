@@ -15,13 +15,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
 use tidemill_proto::copy::{CopyRead, DueAfter};
-use tidemill_proto::work::GroupName;
 use tidemill_proto::{BucketName, MessageId, TopicName, TopicSelector};
 use tokio::time::{Instant, sleep};
 
@@ -30,15 +29,17 @@ use crate::storage::{CopiedTopic, Epoch, Freeze, IMPORTED_MAX, StoredRecurring, 
 mod buckets;
 mod error;
 mod freezing;
+mod groups;
 mod messages;
+mod planning;
 mod progress;
 mod side;
 mod storage;
 mod wire;
 
-pub use buckets::PlannedBucket;
 pub use error::{CopyError, Side};
-pub use freezing::{Frozen, NEW_TOPICS_SETTLE, freeze};
+pub use freezing::{Frozen, FrozenState, NEW_TOPICS_SETTLE, freeze, frozen};
+pub use planning::{Action, Outline, Planned, PlannedBucket};
 pub use progress::{Progress, Reached};
 pub use side::{CopySide, SideError, Told, Write};
 pub use storage::{read, write};
@@ -70,32 +71,6 @@ pub struct Plan {
     pub patience: Duration,
 }
 
-/// What a copy would do with a topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Planned {
-    /// The topic.
-    pub topic: TopicName,
-    /// What would be done.
-    pub action: Action,
-    /// Messages that the source keeps, and how many of them would be copied at the most.
-    pub messages: u64,
-    /// Groups of consumers.
-    pub groups: usize,
-}
-
-/// What is done with a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// It is made.
-    Make,
-    /// A copy of it that is not whole is gone on with.
-    GoOn,
-    /// It is there already, as whole as it was to be.
-    Keep,
-    /// What is there is something else, and is replaced where that was said.
-    Overwrite,
-}
-
 /// How far a topic is after a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum After {
@@ -117,6 +92,8 @@ pub struct Copy {
     /// Topics of the target that this copy has made, and the logs of such buckets.
     made: Mutex<BTreeSet<TopicName>>,
     finished: Mutex<BTreeSet<TopicName>>,
+    /// Whether the sides have a server in common, on which a topic may be the same one for both.
+    shares_server: AtomicBool,
     /// Since when either side fails.
     fails_since: Mutex<Option<Instant>>,
 }
@@ -132,6 +109,7 @@ impl Copy {
             progress: Arc::default(),
             made: Mutex::default(),
             finished: Mutex::default(),
+            shares_server: AtomicBool::new(false),
             fails_since: Mutex::default(),
         }
     }
@@ -142,22 +120,8 @@ impl Copy {
         self.progress.clone()
     }
 
-    /// Returns what would be done, and does nothing.
-    ///
-    /// # Errors
-    /// A side failed, or there is no such topic.
-    pub async fn plan(&self) -> Result<Vec<Planned>, CopyError> {
-        let topics = self.patiently(|| self.topics()).await?;
-        let plan = async |topic: TopicName| {
-            let planned = self.patiently(|| self.plan_one(&topic)).await;
-            unless_gone(planned, None)
-        };
-        let planned = stream::iter(topics).map(plan).buffered(AT_ONCE);
-        let planned: Vec<Option<Planned>> = planned.try_collect().await?;
-        Ok(planned.into_iter().flatten().collect())
-    }
-
-    /// Copies. It changes nothing where a topic of the target is something else, and that is not to be overwritten.
+    /// Copies. It changes nothing where something stands in the way, as a topic of the target that is something else, and is
+    /// not to be overwritten.
     ///
     /// # Errors
     /// It cannot be done, or a side failed for longer than it may.
@@ -165,17 +129,8 @@ impl Copy {
     /// # Cancel safety
     /// When the future is dropped, what was copied stays, and the next copy goes on from there.
     pub async fn run(&self) -> Result<(), CopyError> {
-        let planned = self.plan().await?;
-        if let Some(taken) = planned.iter().find(|one| one.action == Action::Overwrite)
-            && !self.plan.overwrite
-        {
-            return Err(CopyError::Taken(taken.topic.clone()));
-        }
-        let planned = self.plan_buckets().await?;
-        if let Some(taken) = planned.iter().find(|one| one.action == Action::Overwrite)
-            && !self.plan.overwrite
-        {
-            return Err(CopyError::Taken(TopicName::log_of(&taken.bucket)));
+        if let Some(obstacle) = self.plan().await?.obstacles(&self.plan).into_iter().next() {
+            return Err(obstacle);
         }
         let mut switched_at = None;
         loop {
@@ -307,32 +262,9 @@ impl Copy {
             return Err(not("the server of the source lets no relay mark it"));
         }
         if found.freeze == Some(Freeze::Importing) {
-            return Err(not("it is being copied to the source itself, and is not whole"));
+            return Err(not(planning::NOT_WHOLE));
         }
         Ok(Some(found))
-    }
-
-    async fn plan_one(&self, topic: &TopicName) -> Result<Option<Planned>, CopyError> {
-        let Some(source) = self.source(topic).await? else {
-            let is_named = self
-                .plan
-                .topics
-                .iter()
-                .any(|selector| matches!(selector, TopicSelector::Topic(named) if named == topic));
-            return if is_named { Err(CopyError::Missing(topic.clone())) } else { Ok(None) };
-        };
-        let groups: Vec<GroupName> =
-            self.ask_source(topic, CopyRead::Groups { topic: topic.clone() }).await?;
-        let action = match self.look(Side::Target, topic).await? {
-            None => Action::Make,
-            Some(target) if target.epoch != source.epoch => Action::Overwrite,
-            Some(target) if target.freeze == Some(Freeze::Importing) => Action::GoOn,
-            Some(target) if target.last >= source.last => Action::Keep,
-            // It was whole, and took messages of its own since, or might have.
-            Some(_) => Action::Overwrite,
-        };
-        let (topic, messages, groups) = (topic.clone(), source.length, groups.len());
-        Ok(Some(Planned { topic, action, messages, groups }))
     }
 
     /// Has a topic of the target be where it can get messages; returns its last, or that it is whole.
@@ -386,6 +318,7 @@ impl Copy {
         let Some(after) = self.target(&source).await? else {
             // What comes to the source has no place at a target that is whole, and may take messages of its own: it is told
             // then.
+            self.check_apart(topic).await?;
             if self.plan.follow && source.freeze.is_none() && source.ended.is_none() {
                 return Ok(After::Waiting);
             }
@@ -407,20 +340,6 @@ impl Copy {
         self.import(topic, Write::Finish { topic: Box::new(whole), deletions }).await?;
         self.finish(topic);
         Ok(After::Finished)
-    }
-
-    /// Copies the groups of a topic.
-    async fn copy_groups(&self, topic: &TopicName) -> Result<(), CopyError> {
-        let groups: Vec<GroupName> =
-            self.ask_source(topic, CopyRead::Groups { topic: topic.clone() }).await?;
-        for group in groups {
-            let copied = find(&*self.from, CopyRead::Group { topic: topic.clone(), group }).await;
-            // Where there is none, it was deleted at this moment.
-            if let Some(group) = copied.map_err(Side::Source.failed(topic))? {
-                self.import(topic, Write::Group { topic: topic.clone(), group }).await?;
-            }
-        }
-        Ok(())
     }
 
     /// Copies what waits in a topic for later.

@@ -1,5 +1,6 @@
 //! `tidemill copy`: copies topics from one storage or relay to another.
 
+use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
@@ -11,11 +12,14 @@ use tokio::time::{Instant, interval};
 
 use super::CliError;
 use super::credentials::{self, Token};
-use super::output::{self, Output};
+use super::output::{self, Output, counted};
 use super::sides::{Keys, Named, Opened};
 use super::signals;
 use crate::config::Environment;
-use crate::copying::{Action, Copy as Copying, CopyError, Plan, Planned, PlannedBucket, Progress, Reached};
+use crate::copying::{
+    Action, Copy as Copying, CopyError, Outline, Plan, Planned, PlannedBucket, Progress, Reached, Side,
+    SideError,
+};
 
 const EXAMPLES: &str = "\
 Ids, times, payloads, metadata, and what topics keep and say of themselves are the same at the
@@ -37,9 +41,16 @@ With --follow it copies what comes, too, until `tidemill freeze --storage OLD` m
 read-only, or does that itself with --switch once it has all that there was; then it gets the rest,
 and ends.
 
-Exit status: 0 all is copied, 1 not all, 2 not understood.";
+--dry-run says what would be done, and ends with 3 where something stands in the way: a topic or
+bucket at the target that is something else, or a target that is read-only.
+
+Exit status: 0 all is copied, or can be; 1 not all; 2 not understood, or both sides are one storage;
+3 --dry-run has found something in the way.";
 
 const FROM_TOKEN_HELP: &str = "The token that says to the relay that is copied from who calls. With `@PATH` it is read from a file [env: TIDEMILL_TOKEN, TIDEMILL_TOKEN_FILE]";
+
+/// The exit status of a dry run that has found something in the way.
+const IN_THE_WAY: u8 = 3;
 
 /// How often it is said how far it is: to a terminal or a program, and else.
 const TOLD_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
@@ -146,45 +157,56 @@ struct Far {
 
 impl From<CopyError> for CliError {
     fn from(error: CopyError) -> Self {
-        let advice = match &error {
-            CopyError::Taken(_) => "not all is copied; to replace what is there, add --overwrite",
-            CopyError::NotCopied { .. }
-            | CopyError::Missing(_)
-            | CopyError::Changed(_)
-            | CopyError::Passed(_)
-            | CopyError::Failed { .. } => "not all is copied; the same command goes on from here",
-        };
-        Self::Failed(advice, error.into())
+        Self::Failed(advice(&error), error.into())
+    }
+}
+
+/// What to do about what stands in the way of a copy, or has ended it.
+fn advice(error: &CopyError) -> &'static str {
+    match error {
+        CopyError::Taken(_) => "not all is copied; to replace what is there, add --overwrite",
+        CopyError::Same(None) => "nothing is copied; name two storages",
+        CopyError::Same(Some(_)) => "nothing is copied; leave that one out",
+        CopyError::Shared => "nothing is copied; name the topics that are to be moved",
+        CopyError::TargetReadOnly => {
+            "nothing is copied; `tidemill freeze --undo` has the target take changes again"
+        }
+        CopyError::Missing(_) => "not all is copied; leave it out, or correct its name",
+        CopyError::Changed(_) | CopyError::Passed(_) => {
+            "not all is copied; let one copy to a target run at a time, then the same command goes on from here"
+        }
+        CopyError::NotCopied { .. } => "not all is copied; once that is mended, the same command goes on from here",
+        CopyError::Failed { side, error, .. } => match (error, side) {
+            (SideError::Denied(_), Side::Source) => {
+                "not all is copied; name a token of who may administer the relay with --from-token, and the same command goes on from here"
+            }
+            (SideError::Denied(_), Side::Target) => {
+                "not all is copied; name a token of who may administer the relay with --to-token, and the same command goes on from here"
+            }
+            (SideError::ReadOnly, _) => {
+                "not all is copied; `tidemill freeze --undo` has that side take changes again, then the same command goes on from here"
+            }
+            (SideError::Passing(_), _) => {
+                "not all is copied; once that side is there again, the same command goes on from here"
+            }
+            (SideError::Missing | SideError::Exists | SideError::NotLast | SideError::Refused(_), _) => {
+                "not all is copied; once that is mended, the same command goes on from here"
+            }
+        },
     }
 }
 
 impl Copy {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let stopped = signals::stopped()?;
-        let from = Opened::open(Named {
-            flag: "from",
-            url: &self.from,
-            keys: self.from_keys,
-            ca_cert: self.ca_cert.as_ref(),
-            token: self.from_token.as_ref(),
-            environment,
-        })
-        .await?;
-        let to = Named {
-            flag: "to",
-            url: &self.to,
-            keys: self.to_keys,
-            ca_cert: self.ca_cert.as_ref(),
-            token: self.to_token.as_ref(),
-            environment,
+        let side = |flag, url, keys, token| {
+            Opened::open(Named { flag, url, keys, ca_cert: self.ca_cert.as_ref(), token, environment })
         };
-        let to = match Opened::open(to).await {
-            Ok(to) => to,
-            Err(error) => {
-                from.close().await;
-                return Err(error);
-            }
-        };
+        let from = side("from", &self.from, self.from_keys, self.from_token.as_ref())?;
+        let to = side("to", &self.to, self.to_keys, self.to_token.as_ref())?;
+        if from.name == to.name && self.from_keys == self.to_keys {
+            return Err(CliError::Usage("--from and --to name the same side".to_owned()));
+        }
         let plan = Plan {
             topics: self.topics.clone(),
             follow: self.follow,
@@ -192,49 +214,78 @@ impl Copy {
             overwrite: self.overwrite,
             patience: Duration::from_secs(self.patience),
         };
-        let copy = Copying::new(from.side.clone(), to.side.clone(), plan);
-        let done = if from.name == to.name && self.from_keys == self.to_keys {
-            Err(CliError::Usage("--from and --to name the same side".to_owned()))
-        } else if self.dry_run {
-            let planned = async { Ok((copy.plan().await?, copy.plan_buckets().await?)) };
-            match planned.await {
-                Ok((topics, buckets)) => self.tell_plan(&topics, &buckets),
-                Err(error) => Err(CopyError::into(error)),
-            }
-        } else {
-            tokio::select! {
-                done = self.copy(&copy) => done,
-                () = stopped => Err(CliError::Interrupted),
-            }
+        let copy = Copying::new(from.side.clone(), to.side.clone(), plan.clone());
+        let act = async {
+            from.ready(plan.patience).await?;
+            to.ready(plan.patience).await?;
+            if self.dry_run { self.plan(&copy, &plan).await } else { self.copy(&copy).await }
+        };
+        let done = tokio::select! {
+            done = act => done,
+            () = stopped => Err(CliError::Interrupted),
         };
         from.close().await;
         to.close().await;
-        done
+        match done {
+            Err(CliError::Failed(_, cause)) if is_same(&*cause) => Err(CliError::Usage(cause.to_string())),
+            done => done,
+        }
     }
 
-    /// Prints what would be done.
-    fn tell_plan(&self, planned: &[Planned], buckets: &[PlannedBucket]) -> Result<(), CliError> {
+    /// Prints what would be done, and what stands in the way.
+    async fn plan(&self, copy: &Copying, plan: &Plan) -> Result<(), CliError> {
+        let progress = copy.progress();
+        let mut told = interval(TOLD_EVERY[1]);
+        told.tick().await;
+        let mut planning = std::pin::pin!(copy.plan());
+        let outline = loop {
+            tokio::select! {
+                outline = &mut planning => break outline?,
+                _ = told.tick() => {
+                    if let Some(failing) = progress.reached().failing {
+                        eprintln!("trying again: {}", output::printable(&failing));
+                    }
+                }
+            }
+        };
+        self.tell_plan(&outline)?;
+        let obstacles = outline.obstacles(plan);
+        let Some(first) = obstacles.first() else { return Ok(()) };
+        let more = match obstacles.len() - 1 {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        eprintln!("in the way: {first}{more}; {}", advice(first));
+        Err(CliError::Status(IN_THE_WAY))
+    }
+
+    fn tell_plan(&self, outline: &Outline) -> Result<(), CliError> {
         let action = |action: Action| match action {
             Action::Make => "copied",
             Action::GoOn => "gone on with",
             Action::Keep => "there already",
             Action::Overwrite if self.overwrite => "overwritten",
             Action::Overwrite => "in the way: needs --overwrite",
+            Action::Refuse => "not copied: it is not whole at the source",
         };
-        for Planned { topic, action: what, messages, groups } in planned {
+        for Planned { topic, action: what, messages, groups } in &outline.topics {
             let (action, messages, groups) = (action(*what), *messages, *groups);
             match self.output {
                 Output::Json => output::json(&Told { topic, action, messages, groups })?,
                 Output::Text => {
-                    output::line(&format!("{topic}: {messages} messages, {groups} groups; {action}"))?;
+                    let messages = counted(messages, "message");
+                    let groups = counted(groups as u64, "group");
+                    output::line(&format!("{topic}: {messages}, {groups}; {action}"))?;
                 }
             }
         }
-        for PlannedBucket { bucket, action: what, keys } in buckets {
+        for PlannedBucket { bucket, action: what, keys } in &outline.buckets {
             let (action, keys) = (action(*what), *keys);
             match self.output {
                 Output::Json => output::json(&ToldBucket { bucket, action, keys })?,
-                Output::Text => output::line(&format!("bucket {bucket}: {keys} keys; {action}"))?,
+                Output::Text => {
+                    output::line(&format!("bucket {bucket}: {}; {action}", counted(keys, "key")))?;
+                }
             }
         }
         Ok(())
@@ -267,14 +318,13 @@ impl Copy {
         }
         let Far { topics, finished, messages, messages_expected, messages_per_second, .. } = far;
         let mut line = format!(
-            "{messages} of {messages_expected} messages ({messages_per_second}/s), {finished} of {topics} topics done"
+            "{messages} of {} ({messages_per_second}/s), {finished} of {} done",
+            counted(*messages_expected, "message"),
+            counted(*topics, "topic")
         );
         if far.buckets > 0 {
-            let _ = write!(
-                line,
-                ", {} of {} buckets done ({} keys)",
-                far.buckets_finished, far.buckets, far.keys
-            );
+            let (buckets, keys) = (counted(far.buckets, "bucket"), counted(far.keys, "key"));
+            let _ = write!(line, ", {} of {buckets} done ({keys})", far.buckets_finished);
         }
         if let Some(seconds) = far.seconds_left {
             let _ = write!(line, ", about {seconds} s left");
@@ -291,6 +341,11 @@ impl Copy {
         eprintln!("{line}");
         Ok(())
     }
+}
+
+/// Whether it has ended as both sides are one.
+fn is_same(error: &(dyn Error + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(CopyError::Same(_) | CopyError::Shared))
 }
 
 /// How fast it is.

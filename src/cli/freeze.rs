@@ -1,16 +1,16 @@
-//! `tidemill freeze`: makes a storage read-only, or ends that.
+//! `tidemill freeze`: makes a storage read-only, ends that, or says whether it is.
 
 use std::path::PathBuf;
 
 use serde::Serialize;
-use tidemill_proto::TopicSelector;
+use tidemill_proto::{TopicName, TopicSelector};
 
 use super::CliError;
 use super::credentials::TokenFlag;
-use super::output::{self, Output};
-use super::sides::{Keys, Named, Opened};
+use super::output::{self, Output, counted};
+use super::sides::{Keys, Named, Opened, READY_MAX};
 use crate::config::Environment;
-use crate::copying::{Frozen, freeze};
+use crate::copying::{CopySide, Frozen, FrozenState, SideError, freeze, frozen};
 
 const EXAMPLES: &str = "\
 A publish to a topic that is read-only is refused with the problem `read_only`, by every relay on
@@ -21,6 +21,10 @@ Examples:
   tidemill freeze --storage valkey://old:6379           so that `tidemill copy --follow` can end
   tidemill freeze --storage valkey://old:6379 --undo    publishing goes on there
   tidemill freeze --storage http://old:8080             a relay, with all that share its storage
+  tidemill freeze --storage valkey://old:6379 --status  whether it is read-only; nothing is changed
+
+/health and `tidemill check` say of a storage that it is read-only as a whole, and the metric
+tidemill_backend_read_only is 1 then.
 
 Exit status: 0 done, 1 failed, 2 not understood.";
 
@@ -43,6 +47,10 @@ pub struct Freeze {
     /// Have the topics take messages again
     #[arg(long)]
     undo: bool,
+
+    /// Say what is read-only, and change nothing
+    #[arg(long, conflicts_with = "undo")]
+    status: bool,
 
     /// Certificates (PEM) to trust in place of the system's, for TLS
     #[arg(long, value_name = "PATH")]
@@ -74,27 +82,99 @@ impl Freeze {
             ca_cert: self.ca_cert.as_ref(),
             token: self.token.given(),
             environment,
-        })
-        .await?;
-        let done = freeze(&*opened.side, &self.topics, !self.undo).await;
-        opened.close().await;
-        let Frozen { topics, buckets, missing } =
-            done.map_err(|cause| CliError::Failed("the storage did not do it", cause.into()))?;
-        let done = Done { read_only: !self.undo, topics, buckets };
-        let told = match self.output {
-            Output::Json => output::json(&done),
-            Output::Text if self.undo => {
-                output::line(&format!("{topics} topics take messages again, {buckets} buckets changes"))
-            }
-            Output::Text => output::line(&format!("{topics} topics and {buckets} buckets are read-only")),
+        })?;
+        let done = async {
+            opened.ready(READY_MAX).await?;
+            if self.status { self.tell(&*opened.side).await } else { self.freeze(&*opened.side).await }
         };
-        if missing.is_empty() {
-            return told;
+        let missing = done.await;
+        opened.close().await;
+        let names: Vec<String> = missing?.iter().map(|topic| format!("`{topic}`")).collect();
+        if names.is_empty() {
+            return Ok(());
         }
-        let names: Vec<String> = missing.iter().map(|topic| format!("`{topic}`")).collect();
         Err(CliError::Failed(
             "not all that was named is there",
             format!("no topic {}", names.join(", ")).into(),
         ))
     }
+
+    /// Makes topics read-only, or ends that; returns those that were named and are not there.
+    async fn freeze(&self, side: &dyn CopySide) -> Result<Vec<TopicName>, CliError> {
+        let Frozen { topics, buckets, missing } =
+            freeze(side, &self.topics, !self.undo).await.map_err(failed)?;
+        match self.output {
+            Output::Json => output::json(&Done { read_only: !self.undo, topics, buckets })?,
+            Output::Text => {
+                let (topics, buckets) = (counted(topics as u64, "topic"), counted(buckets as u64, "bucket"));
+                let now = if self.undo { "taking changes again" } else { "read-only now" };
+                output::line(&format!("{now}: {topics}, {buckets}"))?;
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Tells what is read-only; returns those that were named and are not there.
+    async fn tell(&self, side: &dyn CopySide) -> Result<Vec<TopicName>, CliError> {
+        let state = frozen(side, &self.topics).await.map_err(failed)?;
+        let FrozenState { refuses_new, topics: [topics, topics_open], buckets: [buckets, buckets_open], .. } =
+            state;
+        let is_open = topics_open + buckets_open > 0 || (self.topics.is_empty() && !refuses_new);
+        let status = Status {
+            read_only: !is_open,
+            refuses_new,
+            topics,
+            topics_open,
+            buckets,
+            buckets_open,
+            taken_over: state.taken_over,
+        };
+        match self.output {
+            Output::Json => output::json(&status)?,
+            Output::Text => output::line(&status.told())?,
+        }
+        Ok(state.missing)
+    }
+}
+
+/// What is printed of how much is read-only.
+#[derive(Debug, Serialize)]
+struct Status {
+    /// All that was asked about.
+    read_only: bool,
+    refuses_new: bool,
+    topics: usize,
+    topics_open: usize,
+    buckets: usize,
+    buckets_open: usize,
+    taken_over: usize,
+}
+
+impl Status {
+    fn told(&self) -> String {
+        let both = |topics: usize, buckets: usize| {
+            format!("{}, {}", counted(topics as u64, "topic"), counted(buckets as u64, "bucket"))
+        };
+        let mut text = format!("read-only: {}", both(self.topics, self.buckets));
+        if !self.read_only {
+            text = format!("{text}; taking changes: {}", both(self.topics_open, self.buckets_open));
+        }
+        if self.taken_over > 0 {
+            text = format!("{text}; being copied from elsewhere: {}", self.taken_over);
+        }
+        if self.refuses_new {
+            text.push_str("; no more are made");
+        }
+        text
+    }
+}
+
+fn failed(error: SideError) -> CliError {
+    let advice = match error {
+        SideError::Denied(_) => {
+            "the storage did not do it; name a token of who may administer the relay with --token"
+        }
+        _ => "the storage did not do it",
+    };
+    CliError::Failed(advice, error.into())
 }

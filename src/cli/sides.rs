@@ -12,18 +12,23 @@ use secrecy::SecretString;
 use tidemill_client::{Client, ClientError, ClientOptions, CopyClient};
 use tidemill_proto::copy::CopyRead;
 use tidemill_proto::{Code, NodeId};
+use tokio::time::Instant;
 
 use super::credentials::{self, Token};
-use super::{CliError, logs};
+use super::{CliError, logs, output};
 use crate::chance::random;
 use crate::clock::Clock;
 use crate::config::Environment;
 use crate::copying::{CopySide, SideError, Told, Write, told_from, write_to};
 use crate::storage::valkey::{KeyForm, Target, Valkey, ValkeyOptions};
-use crate::storage::{Backend as _, Storage, StorageLimits};
+use crate::storage::{Backend as _, Storage, StorageLimits, Upkeep as _};
 
-/// How long a server may take until it can be used.
-const READY_MAX: Duration = Duration::from_secs(10);
+/// How long a server may take until it can be used, for who does not wait longer.
+pub(super) const READY_MAX: Duration = Duration::from_secs(10);
+/// How long connecting may take, also where nobody is waited for.
+const READY_MIN: Duration = Duration::from_secs(2);
+/// How often it is said why a server cannot be used yet.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 /// Longest file with a URL that is read.
 const URL_BYTES_MAX: usize = 4_096;
 
@@ -63,8 +68,8 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Opens the side that a flag names, and waits for it.
-    pub(super) async fn open(named: Named<'_>) -> Result<Self, CliError> {
+    /// Opens the side that a flag names. A storage is connected to meanwhile.
+    pub(super) fn open(named: Named<'_>) -> Result<Self, CliError> {
         let Named { flag, url, keys, ca_cert, token, environment } = named;
         let wrong = |rule: String| CliError::Usage(format!("--{flag}: {rule}"));
         let url = match url.strip_prefix('@') {
@@ -88,7 +93,24 @@ impl Opened {
             return Self::relay(&url, credentials::token(token, environment)?, ca_pem);
         }
         let target = Target::parse(&url).map_err(|error| wrong(error.to_string()))?;
-        Self::storage(target, keys, ca_pem).await
+        Ok(Self::storage(target, keys, ca_pem))
+    }
+
+    /// Waits until it can be used, and says now and then why it cannot. A relay is not asked.
+    pub(super) async fn ready(&self, patience: Duration) -> Result<(), CliError> {
+        let Some(backend) = &self.backend else { return Ok(()) };
+        let (name, until) = (&self.name, Instant::now() + patience.max(READY_MIN));
+        loop {
+            if backend.ready(TOLD_EVERY.min(until - Instant::now())).await {
+                return Ok(());
+            }
+            let why = backend.health().await.backend.warnings.into_iter().next().unwrap_or_default();
+            if until <= Instant::now() {
+                let why = format!("{name}: {why}; `tidemill check` tells more");
+                return Err(CliError::Failed("a storage cannot be used", why.into()));
+            }
+            eprintln!("waiting for {name}: {}", output::printable(&why));
+        }
     }
 
     fn relay(url: &str, token: Option<SecretString>, roots_pem: Option<Vec<u8>>) -> Result<Self, CliError> {
@@ -99,7 +121,7 @@ impl Opened {
         Ok(Self { side, name, backend: None })
     }
 
-    async fn storage(target: Target, keys: Keys, ca_pem: Option<Vec<u8>>) -> Result<Self, CliError> {
+    fn storage(target: Target, keys: Keys, ca_pem: Option<Vec<u8>>) -> Self {
         let name = target.to_string();
         let options = ValkeyOptions {
             ca_pem,
@@ -120,14 +142,7 @@ impl Opened {
         };
         logs::start_silent();
         let backend = Valkey::connect(NodeId::new(random()), options, limits, Clock::system());
-        let side = Arc::new(Storage::new(backend.clone()));
-        if backend.ready(READY_MAX).await {
-            return Ok(Self { side, name, backend: Some(backend) });
-        }
-        let seconds = READY_MAX.as_secs();
-        let why = format!("{name}: it cannot be used within {seconds} s; `tidemill check` says why");
-        backend.close().await;
-        Err(CliError::Failed("a storage cannot be used", why.into()))
+        Self { side: Arc::new(Storage::new(backend.clone())), name, backend: Some(backend) }
     }
 
     /// Lets go of it.
@@ -174,6 +189,7 @@ fn of_relay(error: ClientError) -> SideError {
         Code::TopicExists | Code::BucketExists => SideError::Exists,
         Code::LastMismatch => SideError::NotLast,
         Code::ReadOnly => SideError::ReadOnly,
+        Code::Unauthenticated | Code::Forbidden => SideError::Denied(error.into()),
         Code::OutcomeUnknown => SideError::Passing(error.into()),
         // As of a storage: nobody is waited for to make room.
         Code::StorageFull => SideError::Refused(error.into()),

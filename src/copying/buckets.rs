@@ -6,28 +6,17 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tidemill_proto::copy::CopyRead;
 use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp, TopicName};
 
 use super::freezing::all_buckets;
+use super::planning::NOT_WHOLE;
 use super::side::{SideError, find};
-use super::{AT_ONCE, Action, After, Copy, CopyError, Side, Write};
+use super::{After, Copy, CopyError, Side, Write};
 use crate::storage::{CopiedBucket, CopiedKey, CopiedKeys, Freeze, KeysPart, Logged, StoredMessage};
 
 /// How often it is looked at what has changed meanwhile, where the bucket is copied once and is not read-only.
 const ROUNDS_MAX: usize = 200;
-
-/// What a copy would do with a bucket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlannedBucket {
-    /// The bucket.
-    pub bucket: BucketName,
-    /// What would be done.
-    pub action: Action,
-    /// Keys that it has.
-    pub keys: u64,
-}
 
 /// Whether the log of a bucket tells of all changes behind one.
 fn tells_behind(source: &CopiedBucket, known: MessageId) -> bool {
@@ -43,31 +32,7 @@ impl Copy {
         all_buckets(&*self.from).await.map_err(Side::Source.failed_at_all())
     }
 
-    /// Returns what would be done with buckets, and does nothing.
-    ///
-    /// # Errors
-    /// A side failed.
-    pub async fn plan_buckets(&self) -> Result<Vec<PlannedBucket>, CopyError> {
-        let buckets = self.patiently(|| self.buckets()).await?;
-        let plan = async |bucket: BucketName| self.patiently(|| self.plan_bucket(&bucket)).await;
-        let planned = stream::iter(buckets).map(plan).buffered(AT_ONCE);
-        let planned: Vec<Option<PlannedBucket>> = planned.try_collect().await?;
-        Ok(planned.into_iter().flatten().collect())
-    }
-
-    async fn plan_bucket(&self, bucket: &BucketName) -> Result<Option<PlannedBucket>, CopyError> {
-        let Some(source) = self.source_bucket(bucket).await? else { return Ok(None) };
-        let action = match self.look_at_bucket(Side::Target, bucket).await? {
-            None => Action::Make,
-            Some(target) if target.epoch != source.epoch => Action::Overwrite,
-            Some(target) if target.freeze == Some(Freeze::Importing) => Action::GoOn,
-            Some(target) if target.last >= source.last => Action::Keep,
-            Some(_) => Action::Overwrite,
-        };
-        Ok(Some(PlannedBucket { bucket: bucket.clone(), action, keys: source.state.keys }))
-    }
-
-    async fn look_at_bucket(
+    pub(super) async fn look_at_bucket(
         &self,
         side: Side,
         bucket: &BucketName,
@@ -80,9 +45,7 @@ impl Copy {
     async fn source_bucket(&self, bucket: &BucketName) -> Result<Option<CopiedBucket>, CopyError> {
         let found = self.look_at_bucket(Side::Source, bucket).await?;
         if found.as_ref().is_some_and(|found| found.freeze == Some(Freeze::Importing)) {
-            let (topic, why) =
-                (TopicName::log_of(bucket), "it is being copied to the source itself, and is not whole");
-            return Err(CopyError::NotCopied { topic, why });
+            return Err(CopyError::NotCopied { topic: TopicName::log_of(bucket), why: NOT_WHOLE });
         }
         Ok(found)
     }

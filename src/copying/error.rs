@@ -13,6 +13,18 @@ pub enum CopyError {
         named(.0)
     )]
     Taken(TopicName),
+    /// Source and target are one storage under two names, or a topic is the same one for both.
+    #[error(
+        "{} at the source and at the target; nothing was changed",
+        .0.as_ref().map_or_else(|| "it is one storage".to_owned(), |topic| format!("{} is the same one", named(topic)))
+    )]
+    Same(Option<TopicName>),
+    /// Source and target have a server in common, and no topic was named.
+    #[error("the source and the target have a server in common, and what lives there is the same for both; nothing was changed")]
+    Shared,
+    /// The target makes no topics.
+    #[error("the target is read-only, and takes nothing over; nothing was changed")]
+    TargetReadOnly,
     /// A topic has what is not copied.
     #[error("{} cannot be copied: {why}", named(.topic))]
     NotCopied {
@@ -24,12 +36,16 @@ pub enum CopyError {
     /// The source has no such topic.
     #[error("the source has no topic `{0}`")]
     Missing(TopicName),
-    /// A topic of the target was changed by somebody else while it was copied.
-    #[error("{} was changed at the target by somebody else while it was copied", named(.0))]
+    /// A topic of the target was made, finished or deleted by somebody else while it was copied: by another copy to that
+    /// target, mostly.
+    #[error(
+        "{} was made, finished or deleted at the target by somebody else while it was copied, as another copy to this target does it",
+        named(.0)
+    )]
     Changed(TopicName),
     /// The target has got other messages of the topic meanwhile: of a call of which nobody knew whether it had done that, or
     /// of another copy.
-    #[error("{} is copied by another at the same time", named(.0))]
+    #[error("{} is copied to the target by another copy at the same time", named(.0))]
     Passed(TopicName),
     /// One of the sides failed.
     #[error("{side} failed{}", .topic.as_ref().map_or_else(String::new, |topic| format!(" at {}", named(topic))))]

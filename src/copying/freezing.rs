@@ -6,7 +6,8 @@ use std::time::Duration;
 use tidemill_proto::copy::CopyRead;
 use tidemill_proto::{BucketName, TopicName, TopicSelector};
 
-use super::side::{CopySide, SideError, Write, ask};
+use super::side::{CopySide, SideError, Write, ask, find};
+use crate::storage::{CopiedBucket, CopiedTopic, Freeze};
 
 /// How long after no more topics are to be made one may come that a node was about to make: longer than a call may take.
 pub const NEW_TOPICS_SETTLE: Duration = Duration::from_secs(6);
@@ -20,6 +21,63 @@ pub struct Frozen {
     pub buckets: usize,
     /// Topics that were named, and are not there.
     pub missing: Vec<TopicName>,
+}
+
+/// How much is read-only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FrozenState {
+    /// Whether no more topics are made; false where only some topics were asked about.
+    pub refuses_new: bool,
+    /// Topics that are read-only, and those that take messages.
+    pub topics: [usize; 2],
+    /// Buckets that are read-only, and those that take changes.
+    pub buckets: [usize; 2],
+    /// Topics and buckets that are taken over from another side, and take nothing else until they are whole.
+    pub taken_over: usize,
+    /// Topics that were named, and are not there.
+    pub missing: Vec<TopicName>,
+}
+
+impl FrozenState {
+    fn count(&mut self, is_bucket: bool, freeze: Option<Freeze>) {
+        let [frozen, open] = if is_bucket { &mut self.buckets } else { &mut self.topics };
+        *match freeze {
+            Some(Freeze::ReadOnly) => frozen,
+            Some(Freeze::Importing) => &mut self.taken_over,
+            None => open,
+        } += 1;
+    }
+}
+
+/// Returns how much is read-only of topics; of all, and of all buckets, where none is named. Topics that have ended are not
+/// counted: they take no messages.
+///
+/// # Errors
+/// The side failed.
+pub async fn frozen(side: &dyn CopySide, topics: &[TopicSelector]) -> Result<FrozenState, SideError> {
+    let mut state = FrozenState::default();
+    if topics.is_empty() {
+        state.refuses_new = ask(side, CopyRead::RefusesNew).await?;
+        for bucket in all_buckets(side).await? {
+            let found: Option<Box<CopiedBucket>> = find(side, CopyRead::Bucket { bucket }).await?;
+            found.into_iter().for_each(|found| state.count(true, found.freeze));
+        }
+    }
+    for topic in selected(side, topics).await? {
+        let found: Option<Box<CopiedTopic>> = find(side, CopyRead::Topic { topic: topic.clone() }).await?;
+        match found {
+            Some(found) if found.ended.is_some() => {}
+            Some(found) => state.count(false, found.freeze),
+            None if is_named(topics, &topic) => state.missing.push(topic),
+            None => {}
+        }
+    }
+    Ok(state)
+}
+
+/// Whether a topic is named, and not only matched by a pattern.
+fn is_named(topics: &[TopicSelector], topic: &TopicName) -> bool {
+    topics.iter().any(|selector| matches!(selector, TopicSelector::Topic(named) if named == topic))
 }
 
 /// Makes topics read-only, or has them take messages again, and returns how many there are. Where none is named that goes
@@ -47,9 +105,7 @@ pub async fn freeze(
     }
     for topic in selected(side, topics).await? {
         let result = side.write(Write::Freeze { topic: topic.clone(), frozen }).await;
-        let is_named =
-            |selector: &TopicSelector| matches!(selector, TopicSelector::Topic(named) if *named == topic);
-        if matches!(result, Err(SideError::Missing)) && topics.iter().any(is_named) {
+        if matches!(result, Err(SideError::Missing)) && is_named(topics, &topic) {
             count.missing.push(topic);
         } else {
             count.topics += done(result)?;

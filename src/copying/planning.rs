@@ -1,0 +1,192 @@
+//! What a copy would do, and what stands in its way. It changes nothing.
+
+use std::sync::atomic::Ordering;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tidemill_proto::copy::CopyRead;
+use tidemill_proto::work::GroupName;
+use tidemill_proto::{BucketName, TopicName, TopicSelector};
+
+use super::error::unless_gone;
+use super::side::ask;
+use super::{AT_ONCE, Copy, CopyError, Plan, Side};
+use crate::storage::Freeze;
+
+/// Why what the source has is not copied.
+pub(super) const NOT_WHOLE: &str = "it is being copied to the source itself, and is not whole";
+
+/// What a copy would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outline {
+    /// With the topics, in their order.
+    pub topics: Vec<Planned>,
+    /// With the buckets, in their order.
+    pub buckets: Vec<PlannedBucket>,
+    /// Whether the target makes no topics, as it is read-only.
+    pub target_refuses: bool,
+}
+
+/// What a copy would do with a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// The topic.
+    pub topic: TopicName,
+    /// What would be done.
+    pub action: Action,
+    /// Messages that the source keeps, and how many of them would be copied at the most.
+    pub messages: u64,
+    /// Groups of consumers.
+    pub groups: usize,
+}
+
+/// What a copy would do with a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedBucket {
+    /// The bucket.
+    pub bucket: BucketName,
+    /// What would be done.
+    pub action: Action,
+    /// Keys that it has.
+    pub keys: u64,
+}
+
+/// What is done with a topic or a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It is made.
+    Make,
+    /// A copy of it that is not whole is gone on with.
+    GoOn,
+    /// It is there already, as whole as it was to be.
+    Keep,
+    /// What is there is something else, and is replaced where that was said.
+    Overwrite,
+    /// It cannot be copied as it is at the source: it is not whole there.
+    Refuse,
+}
+
+impl Outline {
+    /// Returns what stands in the way of a plan.
+    #[must_use]
+    pub fn obstacles(&self, plan: &Plan) -> Vec<CopyError> {
+        let topics = self.topics.iter().map(|one| (one.topic.clone(), one.action));
+        let buckets = self.buckets.iter().map(|one| (TopicName::log_of(&one.bucket), one.action));
+        let all = || topics.clone().chain(buckets.clone());
+        let in_the_way = all().filter_map(|(topic, action)| match action {
+            Action::Overwrite if !plan.overwrite => Some(CopyError::Taken(topic)),
+            Action::Refuse => Some(CopyError::NotCopied { topic, why: NOT_WHOLE }),
+            Action::Make | Action::GoOn | Action::Keep | Action::Overwrite => None,
+        });
+        let is_made = |action| matches!(action, Action::Make | Action::Overwrite);
+        let refused = self.target_refuses && all().any(|(_, action)| is_made(action));
+        refused.then_some(CopyError::TargetReadOnly).into_iter().chain(in_the_way).collect()
+    }
+}
+
+impl Copy {
+    /// Returns what would be done, and does nothing.
+    ///
+    /// # Errors
+    /// A side failed, there is no such topic, or the sides are the same.
+    pub async fn plan(&self) -> Result<Outline, CopyError> {
+        self.patiently(|| self.check_sides()).await?;
+        let topics = self.patiently(|| self.topics()).await?;
+        let plan = async |topic: TopicName| {
+            let planned = self.patiently(|| self.plan_one(&topic)).await;
+            unless_gone(planned, None)
+        };
+        let planned = stream::iter(topics).map(plan).buffered(AT_ONCE);
+        let topics: Vec<Option<Planned>> = planned.try_collect().await?;
+        let buckets = self.patiently(|| self.buckets()).await?;
+        let plan = async |bucket: BucketName| {
+            let planned = self.patiently(|| self.plan_bucket(&bucket)).await;
+            unless_gone(planned, None)
+        };
+        let planned = stream::iter(buckets).map(plan).buffered(AT_ONCE);
+        let buckets: Vec<Option<PlannedBucket>> = planned.try_collect().await?;
+        let refuses = async || {
+            let refuses = ask(self.side(Side::Target), CopyRead::RefusesNew).await;
+            refuses.map_err(Side::Target.failed_at_all())
+        };
+        let target_refuses = self.patiently(refuses).await?;
+        Ok(Outline {
+            topics: topics.into_iter().flatten().collect(),
+            buckets: buckets.into_iter().flatten().collect(),
+            target_refuses,
+        })
+    }
+
+    async fn identity(&self, side: Side, topic: Option<&TopicName>) -> Result<Vec<String>, CopyError> {
+        let told = ask(self.side(side), CopyRead::Identity { topic: topic.cloned() }).await;
+        told.map_err(side.failed_at_all())
+    }
+
+    /// Checks that the sides are not one storage under two names, as far as their servers say who they are. They may have a
+    /// server in common where topics are named: each is then looked at by itself.
+    async fn check_sides(&self) -> Result<(), CopyError> {
+        let (from, to) =
+            tokio::try_join!(self.identity(Side::Source, None), self.identity(Side::Target, None))?;
+        if !from.iter().any(|server| to.contains(server)) {
+            return Ok(());
+        }
+        if from.len() == to.len() && from.iter().all(|server| to.contains(server)) {
+            return Err(CopyError::Same(None));
+        }
+        if self.plan.topics.is_empty() {
+            return Err(CopyError::Shared);
+        }
+        self.shares_server.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Checks that a topic does not live on the same server for both sides.
+    pub(super) async fn check_apart(&self, topic: &TopicName) -> Result<(), CopyError> {
+        if !self.shares_server.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let of = |side| self.identity(side, Some(topic));
+        let (from, to) = tokio::try_join!(of(Side::Source), of(Side::Target))?;
+        if from.iter().any(|server| to.contains(server)) {
+            return Err(CopyError::Same(Some(topic.clone())));
+        }
+        Ok(())
+    }
+
+    async fn plan_one(&self, topic: &TopicName) -> Result<Option<Planned>, CopyError> {
+        let Some(source) = self.look(Side::Source, topic).await? else {
+            let is_named = self
+                .plan
+                .topics
+                .iter()
+                .any(|selector| matches!(selector, TopicSelector::Topic(named) if named == topic));
+            return if is_named { Err(CopyError::Missing(topic.clone())) } else { Ok(None) };
+        };
+        self.check_apart(topic).await?;
+        let groups: Vec<GroupName> =
+            self.ask_source(topic, CopyRead::Groups { topic: topic.clone() }).await?;
+        let action = match self.look(Side::Target, topic).await? {
+            _ if source.freeze == Some(Freeze::Importing) => Action::Refuse,
+            None => Action::Make,
+            Some(target) if target.epoch != source.epoch => Action::Overwrite,
+            Some(target) if target.freeze == Some(Freeze::Importing) => Action::GoOn,
+            Some(target) if target.last >= source.last => Action::Keep,
+            // It was whole, and took messages of its own since, or might have.
+            Some(_) => Action::Overwrite,
+        };
+        let (topic, messages, groups) = (topic.clone(), source.length, groups.len());
+        Ok(Some(Planned { topic, action, messages, groups }))
+    }
+
+    async fn plan_bucket(&self, bucket: &BucketName) -> Result<Option<PlannedBucket>, CopyError> {
+        let Some(source) = self.look_at_bucket(Side::Source, bucket).await? else { return Ok(None) };
+        let action = match self.look_at_bucket(Side::Target, bucket).await? {
+            _ if source.freeze == Some(Freeze::Importing) => Action::Refuse,
+            None => Action::Make,
+            Some(target) if target.epoch != source.epoch => Action::Overwrite,
+            Some(target) if target.freeze == Some(Freeze::Importing) => Action::GoOn,
+            Some(target) if target.last >= source.last => Action::Keep,
+            Some(_) => Action::Overwrite,
+        };
+        Ok(Some(PlannedBucket { bucket: bucket.clone(), action, keys: source.state.keys }))
+    }
+}
