@@ -89,6 +89,9 @@ pub struct BackendHealth {
     pub connected: bool,
     /// Whether it takes messages now. A server that does not can still be read.
     pub accepts_writes: bool,
+    /// Whether it was made read-only as a whole, by `tidemill freeze`: it takes no messages then.
+    #[serde(default)]
+    pub read_only: bool,
     /// The server's host name.
     pub host: Option<String>,
     /// The server's port.

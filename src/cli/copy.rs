@@ -227,7 +227,9 @@ impl Copy {
         from.close().await;
         to.close().await;
         match done {
-            Err(CliError::Failed(_, cause)) if is_same(&*cause) => Err(CliError::Usage(cause.to_string())),
+            Err(CliError::Failed(advice, cause)) if is_same(&*cause) => {
+                Err(CliError::Usage(format!("{cause}: {advice}")))
+            }
             done => done,
         }
     }

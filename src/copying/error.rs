@@ -14,16 +14,13 @@ pub enum CopyError {
     )]
     Taken(TopicName),
     /// Source and target are one storage under two names, or a topic is the same one for both.
-    #[error(
-        "{} at the source and at the target; nothing was changed",
-        .0.as_ref().map_or_else(|| "it is one storage".to_owned(), |topic| format!("{} is the same one", named(topic)))
-    )]
+    #[error("{}", same(.0.as_ref()))]
     Same(Option<TopicName>),
     /// Source and target have a server in common, and no topic was named.
-    #[error("the source and the target have a server in common, and what lives there is the same for both; nothing was changed")]
+    #[error("the source and the target have a server in common, and what lives there is the same for both")]
     Shared,
     /// The target makes no topics.
-    #[error("the target is read-only, and takes nothing over; nothing was changed")]
+    #[error("the target is read-only, and takes nothing over")]
     TargetReadOnly,
     /// A topic has what is not copied.
     #[error("{} cannot be copied: {why}", named(.topic))]
@@ -63,6 +60,13 @@ pub enum CopyError {
 /// Returns a topic by its name, or the bucket whose log it is.
 fn named(topic: &TopicName) -> String {
     topic.bucket().map_or_else(|| format!("topic `{topic}`"), |bucket| format!("bucket `{bucket}`"))
+}
+
+fn same(topic: Option<&TopicName>) -> String {
+    topic.map_or_else(
+        || "the source and the target are one storage".to_owned(),
+        |topic| format!("{} is the same one at the source and at the target", named(topic)),
+    )
 }
 
 /// Source or target.

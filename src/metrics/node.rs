@@ -42,6 +42,7 @@ pub struct Node {
     ready: Gauge,
     up: Gauge,
     accepts_writes: Gauge,
+    read_only: Gauge,
     live_topics: Gauge,
     live_patterns: Gauge,
     waiting: Gauge,
@@ -82,6 +83,10 @@ impl Node {
             ready: gauge("tidemill_ready", "1 where `/ready` answers 200, else 0"),
             up: gauge("tidemill_backend_up", "1 where the backend can be reached, else 0"),
             accepts_writes: gauge("tidemill_backend_accepts_writes", "1 where the backend takes messages"),
+            read_only: gauge(
+                "tidemill_backend_read_only",
+                "1 where the backend was made read-only as a whole, by `tidemill freeze`",
+            ),
             live_topics: gauge("tidemill_live_topics", "Topics that are read live on this node"),
             live_patterns: gauge("tidemill_live_patterns", "Patterns that are read live on this node"),
             waiting: gauge("tidemill_work_waiting", "Messages that groups have not given out yet"),
@@ -112,6 +117,7 @@ impl Node {
         self.ready.set(flag(ready));
         self.up.set(flag(backend.connected));
         self.accepts_writes.set(flag(backend.accepts_writes));
+        self.read_only.set(flag(backend.read_only));
         self.live_topics.set(u32::try_from(live_topics).unwrap_or(u32::MAX));
         self.live_patterns.set(u32::try_from(live_patterns).unwrap_or(u32::MAX));
         self.replicas.set(u32::try_from(backend.replicas.len()).unwrap_or(u32::MAX));

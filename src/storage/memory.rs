@@ -50,7 +50,7 @@ use super::listing::Listing;
 use super::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Backend, Batch, Changes, Condition, Draw, Drawn,
     Followed, HintListener, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Places,
-    Range, RecordChanges, RecordEdit, RecordStore, RunEnd, RunEnding, RunStore, Selection, StorageError,
+    READ_ONLY, Range, RecordChanges, RecordEdit, RecordStore, RunEnd, RunEnding, RunStore, Selection, StorageError,
     StorageLimits, StoredMessage, Swept, Tail, TicketClaim, TopicChange, TopicList, TopicState, TopicStore,
     Trim, Unfit, Upkeep,
 };
@@ -398,15 +398,19 @@ impl RecordStore for Memory {
 #[async_trait]
 impl Upkeep for Memory {
     async fn health(&self) -> Condition {
+        let read_only = self.topics.read().refuses_new();
         let backend = BackendHealth {
             kind: "memory".to_owned(),
             connected: true,
-            accepts_writes: true,
+            accepts_writes: !read_only,
+            read_only,
+            warnings: read_only.then(|| READ_ONLY.to_owned()).into_iter().collect(),
             memory_used_bytes: Some(self.bytes()),
             memory_limit_bytes: Some(self.bytes_max),
             ..BackendHealth::default()
         };
-        Condition { status: HealthStatus::Healthy, backend }
+        let status = if read_only { HealthStatus::Degraded } else { HealthStatus::Healthy };
+        Condition { status, backend }
     }
 
     fn is_ready(&self) -> bool {

@@ -88,6 +88,9 @@ impl Swept {
     pub const DYING_MAX: usize = 100;
 }
 
+/// What is told of a storage that was made read-only as a whole.
+pub const READ_ONLY: &str = "the storage is read-only, by `tidemill freeze`: no message is taken and no key changed, while reading and working go on";
+
 /// How a backend is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {

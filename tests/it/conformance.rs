@@ -128,7 +128,8 @@ conformance! {
             an_empty_topic_and_an_emptied_one_are_copied,
             no_topics_are_made_while_that_is_refused,
             what_the_other_one_has_lost_is_told_by_the_copy,
-            nothing_is_taken_over_where_no_topics_are_made;
+            nothing_is_taken_over_where_no_topics_are_made,
+            a_storage_says_who_it_is_whoever_asks;
         copied_buckets:
             a_bucket_is_copied_with_its_revisions_and_its_log,
             keys_that_are_over_expire_at_the_copy,
@@ -139,6 +140,8 @@ conformance! {
             a_group_is_copied_with_all_that_is_not_done,
             the_order_of_keys_is_that_of_the_group_that_was_copied,
             unique_keys_are_copied_while_their_messages_are_not_done,
+            what_a_group_knows_is_told_page_by_page,
+            what_a_group_has_taken_over_is_not_taken_over_again,
             a_group_that_begins_at_a_frozen_topic_gets_what_comes_later,
             what_waits_for_later_is_copied_and_comes_once;
         records:

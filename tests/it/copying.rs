@@ -24,6 +24,7 @@ use crate::support::ground::{
 };
 use crate::support::server::{Kind, Server};
 
+mod sides;
 mod wire;
 
 const PLAN: Plan =
@@ -47,7 +48,7 @@ async fn kept(storage: &Storage, topic: &TopicName) -> Vec<MessageId> {
 }
 
 async fn actions(copy: &Copy) -> Vec<(String, Action, u64)> {
-    let planned = copy.plan().await.unwrap();
+    let planned = copy.plan().await.unwrap().topics;
     planned.into_iter().map(|one| (one.topic.to_string(), one.action, one.messages)).collect()
 }
 

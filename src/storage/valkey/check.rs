@@ -22,7 +22,7 @@ use super::index::key_of;
 use super::keys::{IndexName, Keys};
 use super::resp::{Replies, Reply, Request, RespConnection};
 use super::{ValkeyOptions, entry, keys, marker, scripts};
-use crate::storage::{Body, Idempotency, NewMessage, TopicPolicy};
+use crate::storage::{Body, Idempotency, NewMessage, READ_ONLY, TopicPolicy};
 use connecting::advice_for_connecting;
 use report::advice_about_rights;
 use servers::Server;
@@ -148,6 +148,10 @@ impl Probe {
         }
         let advice = "the server must be Valkey, or Redis 6.2 and later";
         report.add_result("keys", self.keys().await, advice);
+        if self.is_read_only(server).await == Ok(true) {
+            let advice = "`tidemill freeze --undo` ends that, unless it was moved elsewhere";
+            report.add("read-only", Outcome::Warn, READ_ONLY, Some(advice));
+        }
         report.add_result("streams", self.streams().await, advice);
         report.add_result(
             "scripts",
@@ -230,6 +234,16 @@ impl Probe {
         } else {
             Err("a key was set, but something else was read back".to_owned())
         }
+    }
+
+    /// Whether no more topics are to be made of those that the server has.
+    async fn is_read_only(&self, server: &Server) -> Result<bool, String> {
+        let mut pipeline = glide::pipe();
+        let keys = (0..self.keys.parts()).map(|part| self.keys.closed(part));
+        for key in keys.filter(|key| server.has(key.as_str())) {
+            pipeline.cmd("EXISTS").arg(key);
+        }
+        Ok(self.run(&pipeline).await?.iter().any(|reply| matches!(reply, ValkeyValue::Int(1))))
     }
 
     fn message(&self) -> NewMessage {

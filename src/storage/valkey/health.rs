@@ -17,7 +17,7 @@ use super::options::KeyForm;
 use super::replica::Replica;
 use super::resolver::Address;
 use super::{rights, warned};
-use crate::storage::{Condition, StorageError, Unfit};
+use crate::storage::{Condition, READ_ONLY, StorageError, Unfit};
 
 /// How long a health page may wait for the server.
 const ANSWER_WITHIN: Duration = Duration::from_millis(900);
@@ -167,6 +167,7 @@ pub(super) async fn of_all(places: &Places) -> Condition {
         }
         backend.connected &= one.backend.connected;
         backend.accepts_writes &= one.backend.accepts_writes;
+        backend.read_only |= one.backend.read_only;
         backend.reconnects = if at == 0 { 0 } else { backend.reconnects } + one.backend.reconnects;
         let sum = |all: Option<u64>, one: Option<u64>| Some(all?.saturating_add(one?));
         backend.memory_used_bytes = sum(backend.memory_used_bytes, one.backend.memory_used_bytes);
@@ -249,9 +250,15 @@ impl Shard {
                 health.append_only = info.append_only();
                 health.warnings = info.warnings();
                 let refusal = self.publish.refusal();
-                health.accepts_writes = refusal.is_none();
+                let left = ANSWER_WITHIN.saturating_sub(begin.elapsed());
+                let is_closed = timeout(left, self.indexes.topics.is_closed()).await;
+                health.read_only = matches!(is_closed, Ok(Ok(true)));
+                health.accepts_writes = refusal.is_none() && !health.read_only;
                 if let Some(refusal) = refusal {
                     health.warnings.insert(0, format!("the server refuses writes: {refusal}"));
+                }
+                if health.read_only {
+                    health.warnings.insert(0, READ_ONLY.to_owned());
                 }
             }
             Ok(Err(error)) => health.warnings.push(causes_of(&error)),

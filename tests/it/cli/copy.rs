@@ -94,6 +94,98 @@ async fn an_operator_moves_from_one_server_to_another_while_publishing_goes_on()
     walk.await.expect("the walk is gone");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_and_its_server_are_one_storage() {
+    let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
+    let url = url(&server);
+    let walk = tokio::task::spawn_blocking(move || {
+        let relay = relay_on(&url, "plain");
+        relay.run(&["publish", "orders", "1"], "").lines();
+        let other = url.replace("127.0.0.1", "localhost");
+        for (from, to) in [(&relay.url, &url), (&url, &relay.url), (&url, &other), (&relay.url, &relay.url)] {
+            let copy = ["copy", "--from", from, "--to", to, "--follow", "--switch"];
+            let ended = run(&[], &copy, "");
+            let error = ended.error(2);
+            assert!(error.contains("are one storage") || error.contains("name the same side"), "{ended:?}");
+        }
+        relay.run(&["publish", "orders", "2", "--no-retry"], "").lines();
+    });
+    walk.await.expect("the walk is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_ends_with_3_where_something_is_in_the_way() {
+    let Some(old) = Server::start(Kind::Valkey, &[]).await else { return };
+    let new = Server::start(Kind::Valkey, &[]).await.expect("the first one started");
+    let (old, new) = (url(&old), url(&new));
+    let walk = tokio::task::spawn_blocking(move || {
+        let (before, after) = (relay_on(&old, "plain"), relay_on(&new, "plain"));
+        before.run(&["publish", "orders", "1"], "").lines();
+        let would = |more: &[&str]| {
+            let copy = ["copy", "--from", &old, "--to", &new, "--dry-run"];
+            run(&[], &[&copy[..], more].concat(), "")
+        };
+        assert_eq!(would(&[]).lines(), ["orders: 1 message, 0 groups; copied"]);
+        run(&[], &["freeze", "--storage", &new], "").lines();
+        let refused = would(&[]);
+        assert_eq!(refused.code, Some(3), "{refused:?}");
+        assert!(refused.stderr.starts_with("in the way: the target is read-only"), "{refused:?}");
+        let status = |more: &[&str]| {
+            let status = ["freeze", "--storage", &new, "--status"];
+            let told = run(&[], &[&status[..], more].concat(), "");
+            told.lines().first().expect("a line").to_string()
+        };
+        assert_eq!(status(&[]), "read-only: 0 topics, 0 buckets; no more are made");
+        assert_eq!(json(&status(&["-o", "json"]))["read_only"], true);
+        let health = after.run(&["health", "-o", "json"], "");
+        let health = json(health.lines()[0]);
+        assert_eq!((&health["backend"]["read_only"], &health["status"]), (&true.into(), &"degraded".into()));
+        let ready = after.run(&["health", "--ready"], "");
+        assert_eq!(ready.code, Some(0), "what can be done there goes on: {ready:?}");
+        let variables = [("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", new.as_str())];
+        let check = run(&variables, &["check"], "");
+        assert!(check.stdout.contains("! read-only: the storage is read-only"), "{check:?}");
+        run(&[], &["freeze", "--storage", &new, "--undo"], "").lines();
+        let check = run(&variables, &["check"], "");
+        assert!(!check.stdout.contains("read-only"), "{check:?}");
+
+        after.run(&["publish", "orders", "1"], "").lines();
+        assert_eq!(status(&[]), "read-only: 0 topics, 0 buckets; taking changes: 1 topic, 0 buckets");
+        let taken = would(&["-o", "json"]);
+        assert_eq!(taken.code, Some(3), "{taken:?}");
+        assert!(taken.stderr.contains("`orders` is at the target already"), "{taken:?}");
+        assert!(taken.stderr.contains("add --overwrite"), "{taken:?}");
+        assert_eq!(would(&["--overwrite"]).code, Some(0));
+    });
+    walk.await.expect("the walk is gone");
+}
+
+#[test]
+fn a_side_that_is_away_at_the_start_is_waited_for_as_long_as_is_said() {
+    let began = std::time::Instant::now();
+    let away = ["copy", "--from", "valkey://127.0.0.1:1", "--to", "valkey://127.0.0.1:2", "--patience", "1"];
+    let ended = run(&[], &away, "");
+    let error = ended.error(1);
+    assert!(error.contains("valkey://127.0.0.1:1/0: no connection to the server: "), "{ended:?}");
+    assert!(began.elapsed() < std::time::Duration::from_secs(8), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_side_that_comes_later_than_at_the_start_is_copied() {
+    let Some(mut old) = Server::start(Kind::Valkey, &["--appendonly", "yes"]).await else { return };
+    let new = Server::start(Kind::Valkey, &[]).await.expect("the first one started");
+    let (from, to) = (url(&old), url(&new));
+    old.command(&["PING"]).await;
+    old.kill9();
+    let copy = Running::start(&[], &["copy", "--from", &from, "--to", &to, "-o", "json"]);
+    // Longer than what was waited once.
+    tokio::time::sleep(std::time::Duration::from_secs(11)).await;
+    old.restart().await;
+    let ended = tokio::task::spawn_blocking(move || copy.end()).await.expect("no panic");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.starts_with(&format!("waiting for {from}/0: no connection")), "{ended:?}");
+}
+
 #[test]
 fn what_cannot_be_copied_from_or_to_is_said() {
     let same = ["copy", "--from", "valkey://127.0.0.1:1", "--to", "valkey://127.0.0.1:1"];

@@ -143,7 +143,14 @@ async fn all_of(node: SocketAddr) -> Vec<Value> {
         let waiting = told(node, json!({"waiting": {"topic": topic, "after": null}})).await;
         all.push(waiting["waiting"]["messages"].clone());
         if topic == "orders" {
-            all.push(told(node, json!({"group": {"topic": topic, "group": "billing"}})).await);
+            for asked in ["group", "pending", "dead"] {
+                let of = json!({"topic": topic, "group": "billing", "after": null});
+                let mut of = json!({ asked: of });
+                if asked == "group" {
+                    of["group"].as_object_mut().expect("an object").remove("after");
+                }
+                all.push(told(node, of).await);
+            }
         }
     }
     let of = |what: &str| json!({ what: {"bucket": "flows", "after": null} });
@@ -286,13 +293,17 @@ async fn who_may_not_and_what_is_wrong_is_told_and_changes_nothing() {
     let open = on(None).await;
     let variables = [("TIDEMILL_ACCESS", "closed"), ("TIDEMILL_ADMIN_PASSWORD", "a long enough one")];
     let closed = Relay::ready_at("127.0.0.1:0", &variables, &["--max-body-bytes=65536"]).await;
-    let refused = with_copy(open.url.clone(), closed.url.clone(), &[]).await;
-    assert_eq!(refused.code, Some(0), "there is nothing to be copied: {refused:?}");
     asked(open.address(), "POST", "/api/v1/messages", r#"{"topic":"orders","payload":1}"#).await;
-    let refused = with_copy(open.url.clone(), closed.url.clone(), &[]).await;
-    assert!(refused.error(1).contains("code unauthenticated"), "{refused:?}");
-    let refused = with_copy(closed.url.clone(), open.url.clone(), &[]).await;
-    assert!(refused.error(1).contains("code unauthenticated"), "{refused:?}");
+    for (from, to, flag) in [(&open, &closed, "--to-token"), (&closed, &open, "--from-token")] {
+        let refused = with_copy(from.url.clone(), to.url.clone(), &[]).await;
+        let error = refused.error(1);
+        let advice = format!("name a token of who may administer the relay with {flag}, and the same command");
+        assert!(error.contains("code unauthenticated") && error.contains(&advice), "{refused:?}");
+    }
+    let url = closed.url.clone();
+    let frozen = tokio::task::spawn_blocking(move || run(&[], &["freeze", "--storage", &url], ""));
+    let frozen = frozen.await.expect("no panic");
+    assert!(frozen.error(1).contains("may administer the relay with --token"), "{frozen:?}");
 
     let send = async |path: &str, body: String| {
         let headers = [("content-type", "application/json")];
@@ -358,4 +369,43 @@ async fn who_may_not_and_what_is_wrong_is_told_and_changes_nothing() {
     let told = refused.error(1);
     assert!(told.contains("code too_large") && told.contains("MAX_BODY_BYTES"), "{refused:?}");
     tokio::task::spawn_blocking(move || drop((open, closed, small))).await.expect("no panic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_with_more_undone_messages_than_fit_in_a_body_is_copied() {
+    const COUNT: usize = 3_000;
+    let small = ["--max-body-bytes=200KiB", "--payload-bytes-max=16KiB"];
+    let (from, to) = (on(None).await, Relay::ready_at("127.0.0.1:0", &[], &small).await);
+    let url = from.url.clone();
+    let filled = move || {
+        let url = [("TIDEMILL_URL", url.as_str())];
+        run(&url, &["publish", "jobs"], &number_lines(COUNT)).lines();
+        let many = ["--max-in-flight", "5000", "--ack-wait", "1h"];
+        run(&url, &[&["groups", "create", "jobs", "workers"][..], &many].concat(), "").lines();
+    };
+    tokio::task::spawn_blocking(filled).await.expect("no panic");
+    let mut claimed = 0;
+    while claimed < COUNT {
+        let answer = r#"{"consumer":"me","max":100}"#;
+        let answer = asked(from.address(), "POST", "/api/v1/topics/jobs/groups/workers/claim", answer).await;
+        let count = answer["messages"].as_array().expect("messages").len();
+        assert!(count > 0, "{answer}");
+        claimed += count;
+    }
+    let done = with_copy(from.url.clone(), to.url.clone(), &[]).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let group = asked(to.address(), "GET", "/api/v1/topics/jobs/groups/workers", "").await;
+    assert_eq!((&group["waiting"], &group["done"]), (&json!(0), &json!(0)), "{group}");
+    let mut pending: Vec<Value> = Vec::new();
+    loop {
+        let after = pending.last().map(|last| last["id"].clone());
+        let asked = json!({"pending": {"topic": "jobs", "group": "workers", "after": after}});
+        let page = told(to.address(), asked).await["pending"].as_array().expect("messages").clone();
+        if page.is_empty() {
+            break;
+        }
+        pending.extend(page);
+    }
+    assert_eq!(pending.len(), COUNT);
+    tokio::task::spawn_blocking(move || drop((from, to))).await.expect("no panic");
 }

@@ -8,7 +8,8 @@ use tidemill::copying::{Copy, Plan};
 use tidemill::proto::work::{MessageStateName, Ordering};
 use tidemill::proto::{Delivery, MessageId, OrderKey, RecurringName, TopicName, TopicSelector};
 use tidemill::storage::{
-    Body, CopiedGroup, CopiedPlace, NewMessage, NewRecurring, RecurringRule, StorageError, Unique, Verdict,
+    Body, CopiedDead, CopiedGroup, CopiedPending, CopiedPlace, NewMessage, NewRecurring, RecurringRule,
+    StorageError, Unique, Verdict,
 };
 use tokio::time::{Instant, sleep};
 
@@ -34,6 +35,33 @@ async fn there_and_back(ground: &Ground, topic: &TopicName) {
 
 async fn copied(of: &Of<'_>) -> CopiedGroup {
     of.ground.storage.copies.copied_group(&of.topic, &of.group).await.unwrap()
+}
+
+/// Returns all that a group is not done with, asked for in pages of so many.
+async fn pending(of: &Of<'_>, limit: usize) -> Vec<CopiedPending> {
+    let mut all: Vec<CopiedPending> = Vec::new();
+    loop {
+        let after = all.last().map(|one| one.id);
+        let page = of.ground.storage.copies.copied_pending(&of.topic, &of.group, after, limit).await.unwrap();
+        assert!(page.len() <= limit);
+        if page.is_empty() {
+            return all;
+        }
+        all.extend(page);
+    }
+}
+
+async fn dead(of: &Of<'_>, limit: usize) -> Vec<CopiedDead> {
+    let mut all: Vec<CopiedDead> = Vec::new();
+    loop {
+        let after = all.last().map(|one| one.id);
+        let page = of.ground.storage.copies.copied_dead(&of.topic, &of.group, after, limit).await.unwrap();
+        assert!(page.len() <= limit);
+        if page.is_empty() {
+            return all;
+        }
+        all.extend(page);
+    }
 }
 
 /// Claims until all of so many have come, and acknowledges each.
@@ -70,26 +98,26 @@ pub(super) async fn a_group_is_copied_with_all_that_is_not_done(ground: &Ground)
     of.settle(&held[7], Verdict::Reject("worse".into())).await;
     // The others are with the consumer; one is gone from the topic before the group has got it.
     assert!(ground.storage.messages.remove(&of.topic, all[20]).await.unwrap());
-    let before = copied(&of).await;
+    let before = (copied(&of).await, pending(&of, 1_000).await, dead(&of, 1_000).await);
     let detail = ground.storage.work.group(&of.topic, &of.group).await.unwrap();
-    assert_eq!((before.pending.len(), before.dead.len()), (8, 1));
+    assert_eq!((before.1.len(), before.2.len()), (8, 1));
 
     there_and_back(ground, &of.topic).await;
-    let after = copied(&of).await;
-    let places = |group: &CopiedGroup| {
+    let after = (copied(&of).await, pending(&of, 1_000).await, dead(&of, 1_000).await);
+    let places = |pending: &[CopiedPending]| {
         let place = |place: &CopiedPlace| match place {
             CopiedPlace::Waits(_) => "waits".to_owned(),
             CopiedPlace::Behind => "behind".to_owned(),
             CopiedPlace::Dying(reason) => format!("dies: {reason}"),
         };
-        let pending = group.pending.iter();
-        let told = |one: &tidemill::storage::CopiedPending| {
+        let told = |one: &CopiedPending| {
             (one.id, one.deliveries, one.failures, one.crashes, one.error.clone(), place(&one.place))
         };
-        pending.map(told).collect::<Vec<_>>()
+        pending.iter().map(told).collect::<Vec<_>>()
     };
-    assert_eq!(places(&after), places(&before));
-    assert_eq!((&after.dead, after.epoch, &after.settings), (&before.dead, before.epoch, &before.settings));
+    assert_eq!((places(&after.1), &after.2), (places(&before.1), &before.2));
+    let (after, before) = (after.0, before.0);
+    assert_eq!((after.epoch, &after.settings), (before.epoch, &before.settings));
     assert_eq!((after.start, after.last_delivered), (before.start, before.last_delivered));
     assert_eq!((after.counts, after.created_at), (before.counts, before.created_at));
     let again = ground.storage.work.group(&of.topic, &of.group).await.unwrap();
@@ -155,6 +183,80 @@ pub(super) async fn unique_keys_are_copied_while_their_messages_are_not_done(gro
     let again = append(&ground.storage, under("a b")).await.unwrap();
     assert_eq!((again.id, again.timestamp, again.replayed), (first.id, first.timestamp, true));
     assert!(!append(&ground.storage, under("done")).await.unwrap().replayed);
+}
+
+pub(super) async fn what_a_group_knows_is_told_page_by_page(ground: &Ground) {
+    let of = Of::latest(ground, short).await;
+    let under = |number: usize| {
+        let unique = Some(Unique { group: of.group.clone(), key: format!("key {number}").into() });
+        NewMessage { unique, ..message(&of.topic, json("1")) }
+    };
+    let mut keys = BTreeSet::new();
+    for number in 0..450 {
+        append(&ground.storage, under(number)).await.unwrap();
+        keys.insert(format!("key {number}"));
+    }
+    let held = of.claim("w", 7).await;
+    for one in &held[..3] {
+        of.settle(one, Verdict::Reject("no good".into())).await;
+    }
+    assert_eq!(of.bury().await.len(), 3);
+    let (all, letters) = (pending(&of, 1_000).await, dead(&of, 1_000).await);
+    let expected = ids(&held);
+    assert_eq!(all.iter().map(|one| one.id).collect::<Vec<_>>(), expected[3..]);
+    assert_eq!(letters.iter().map(|one| one.id).collect::<Vec<_>>(), expected[..3]);
+    assert_eq!((pending(&of, 2).await, dead(&of, 2).await), (all, letters));
+    let (mut found, mut after) = (BTreeSet::new(), None);
+    loop {
+        let copies = &ground.storage.copies;
+        let page = copies.copied_unique(&of.topic, &of.group, after.as_deref(), 100).await.unwrap();
+        found.extend(page.unique.into_iter().map(|(key, ..)| key.into_string()));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    for number in 0..3 {
+        keys.remove(&format!("key {number}"));
+        found.remove(&format!("key {number}"));
+    }
+    assert_eq!(found, keys);
+    let none = super::work::name("none");
+    let copies = &ground.storage.copies;
+    assert!(matches!(copies.copied_pending(&of.topic, &none, None, 9).await, Err(StorageError::NoGroup)));
+    assert!(matches!(copies.copied_dead(&of.topic, &none, None, 9).await, Err(StorageError::NoGroup)));
+    assert!(matches!(copies.copied_unique(&of.topic, &none, None, 9).await, Err(StorageError::NoGroup)));
+}
+
+pub(super) async fn what_a_group_has_taken_over_is_not_taken_over_again(ground: &Ground) {
+    let of = Of::latest(ground, |settings| {
+        short(settings);
+        settings.ordering = Ordering::ByKey;
+    })
+    .await;
+    let body = || Body { order_key: OrderKey::parse("a").ok(), ..json("1") };
+    let all = append_all(&ground.storage, vec![message(&of.topic, body()), message(&of.topic, body())]).await;
+    let held = of.claim("w", 10).await;
+    assert_eq!(ids(&held), [all[0]]);
+    let (group, known) = (copied(&of).await, pending(&of, 10).await);
+    let (storage, copies) = (&ground.storage, &ground.storage.copies);
+    storage.upkeep.sweep_one(&of.topic).await.unwrap();
+    let source = copies.copied(&of.topic).await.unwrap();
+    let messages = copies.copied_messages(&of.topic, MessageId::MIN, 10, 1 << 20).await.unwrap();
+    storage.topics.delete(&of.topic).await.unwrap();
+    copies.begin_import(&source).await.unwrap();
+    copies.import_messages(&of.topic, source.epoch, MessageId::MIN, &messages).await.unwrap();
+    let early = copies.import_pending(&of.topic, &of.group, &known).await;
+    assert!(matches!(early, Err(StorageError::NoGroup)), "{early:?}");
+    copies.import_group(&of.topic, &group).await.unwrap();
+    for _ in 0..2 {
+        copies.import_pending(&of.topic, &of.group, &known).await.unwrap();
+    }
+    copies.finish_import(&source, &[]).await.unwrap();
+    let done = work_off(&of, 2).await;
+    assert_eq!(ids(&done), all);
+    let late = copies.import_pending(&of.topic, &of.group, &known).await;
+    assert!(matches!(late, Err(StorageError::TopicExists)), "{late:?}");
 }
 
 pub(super) async fn a_group_that_begins_at_a_frozen_topic_gets_what_comes_later(ground: &Ground) {

@@ -341,3 +341,25 @@ pub(super) async fn nothing_is_taken_over_where_no_topics_are_made(ground: &Grou
     storage.copies.refuse_new_topics(false).await.unwrap();
     storage.copies.begin_import(&source).await.unwrap();
 }
+
+pub(super) async fn a_storage_says_who_it_is_whoever_asks(ground: &Ground) {
+    let identity = async |storage: &Storage, topic: Option<&TopicName>| {
+        storage.copies.identity(topic).await.unwrap()
+    };
+    let all = identity(&ground.storage, None).await;
+    assert!(!all.is_empty());
+    assert_eq!(identity(&ground.storage, None).await, all);
+    let topic = ground.topic();
+    for _ in 0..2 {
+        let one = identity(&ground.storage, Some(&topic)).await;
+        assert!(one.len() == 1 && all.contains(&one[0]), "{one:?} {all:?}");
+        append_numbers(&ground.storage, &topic, 1).await;
+    }
+    let other = identity(&elsewhere().await.storage, None).await;
+    assert!(!other.is_empty() && !all.iter().any(|one| other.contains(one)), "{other:?}");
+    if ground.has_server() {
+        let node = ground.under(LIMITS).await;
+        assert_eq!(identity(&node, None).await, all);
+        assert_eq!(identity(&node, Some(&topic)).await, identity(&ground.storage, Some(&topic)).await);
+    }
+}
