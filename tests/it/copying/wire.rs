@@ -8,8 +8,9 @@ use tidemill::copying::{Told, told_from, told_to, write_from};
 use tidemill::proto::copy::CopyWrite;
 use tidemill::proto::{BucketName, KeyName, MessageId, OrderKey, ScheduleId, Timestamp};
 use tidemill::storage::{
-    AdaptiveTtl, Body, BucketSettings, BucketState, CopiedBucket, CopiedHole, CopiedKey, CopiedKeys,
-    DuePlace, Epoch, Freeze, KeyDigest, KeyEntry, KeyValue, StoredMessage, WaitingMessage, WaitingPage,
+    AdaptiveTtl, Body, BucketSettings, BucketState, CopiedBucket, CopiedDead, CopiedHole, CopiedKey,
+    CopiedKeys, CopiedPending, CopiedPlace, DuePlace, Epoch, Freeze, KeyDigest, KeyEntry, KeyValue,
+    StoredMessage, UniquePage, WaitingMessage, WaitingPage,
 };
 
 fn at(ms: u64) -> Timestamp {
@@ -90,6 +91,16 @@ fn what_is_told_comes_as_it_was() {
     let next = Some(DuePlace { due: waiting.due, id: waiting.id.clone() });
     let past =
         KeyEntry { expires_at: None, fresh_until: None, is_counted: false, digest: None, ..entry.clone() };
+    let places = [CopiedPlace::Waits(at(8)), CopiedPlace::Behind, CopiedPlace::Dying("worse".into())];
+    let pending = (1..).zip(places).map(|(ms, place)| CopiedPending {
+        id: MessageId::new(ms, 0),
+        deliveries: 2,
+        failures: 1,
+        crashes: 0,
+        error: Some("late".into()),
+        place,
+    });
+    let pending: Vec<CopiedPending> = pending.collect();
     let copied = CopiedKey { past: vec![past], entry: entry.clone() };
     for told in [
         Told::Messages(messages),
@@ -98,6 +109,18 @@ fn what_is_told_comes_as_it_was() {
         Told::Keys(CopiedKeys { keys: vec![copied.clone()], next: Some(entry.key.clone()) }),
         Told::SomeKeys(vec![None, Some(copied)]),
         Told::Ends(vec![(entry.key, None)]),
+        Told::Identity(vec!["a/0/plain".to_owned()]),
+        Told::Pending(pending),
+        Told::Dead(vec![CopiedDead {
+            id: MessageId::new(1, 0),
+            letter: None,
+            deliveries: 3,
+            reason: "\"no\"".into(),
+        }]),
+        Told::Unique(UniquePage {
+            unique: vec![("a \u{e9}".into(), MessageId::new(1, 0), at(5))],
+            next: Some("7".to_owned()),
+        }),
     ] {
         assert_eq!(over(&told), told);
     }
@@ -111,6 +134,12 @@ fn what_is_wrong_is_named() {
             {"message_id": "2-0", "timestamp": "2026-01-01T00:00:00Z", "body": body},
         ]}})
     };
+    let pending = |count: usize, deliveries: u64| {
+        let one = json!({
+            "id": "1-0", "deliveries": deliveries, "failures": 0, "crashes": 0, "error": null, "place": "behind",
+        });
+        json!({"pending": {"topic": "t", "group": "g", "pending": vec![one; count]}})
+    };
     let second = "write.messages.messages[1].body";
     for (write, field) in [
         (message(json!({})), second.to_owned()),
@@ -122,6 +151,12 @@ fn what_is_wrong_is_named() {
         (
             json!({"forget": {"topic": "t", "epoch": null, "ids": vec!["1-0"; 1_001]}}),
             "write.forget.ids".to_owned(),
+        ),
+        (pending(1_001, 1), "write.pending.pending".to_owned()),
+        (pending(1, 1 << 54), "write.pending.pending".to_owned()),
+        (
+            json!({"unique": {"topic": "t", "group": "g", "unique": vec![json!(["k", "1-0", "2026-01-01T00:00:00Z"]); 1_001]}}),
+            "write.unique.unique".to_owned(),
         ),
     ] {
         let write: CopyWrite = serde_json::from_str(&write.to_string()).expect("it has the form of one");
