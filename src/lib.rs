@@ -48,7 +48,8 @@
 //!
 //! Of copies: **frozen** (of a topic: it takes no message, and of a bucket: nothing is changed in it, as it is being taken
 //! over from another storage, or was made read-only), **side** (what is copied from or to: a storage, or a relay), **source**, **target**, **pass** (once through all topics), **step** (one
-//! question of a copy to a side, or one thing that it has done there).
+//! question of a copy to a side, or one thing that it has done there), **identity** (what tells the servers of a side from all
+//! others).
 //!
 //! Of live reading: **feed** (the one live reader of a topic on a node), **ring** (a feed's newest messages),
 //! **reader** (what one connection reads: cursors), **subscription** (one topic of a reader: its cursor),

@@ -175,7 +175,9 @@ fn advice(error: &CopyError) -> &'static str {
         CopyError::Changed(_) | CopyError::Passed(_) => {
             "not all is copied; let one copy to a target run at a time, then the same command goes on from here"
         }
-        CopyError::NotCopied { .. } => "not all is copied; once that is mended, the same command goes on from here",
+        CopyError::NotCopied { .. } => {
+            "not all is copied; once that is mended, the same command goes on from here"
+        }
         CopyError::Failed { side, error, .. } => match (error, side) {
             (SideError::Denied(_), Side::Source) => {
                 "not all is copied; name a token of who may administer the relay with --from-token, and the same command goes on from here"

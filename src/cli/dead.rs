@@ -131,7 +131,11 @@ impl Dead {
                 let client = chosen.relay.client(environment)?;
                 let question = async {
                     let would = chosen.send(&client, "purge", true, None).await?;
-                    Ok(format!("Delete {} of {}?", output::counted(would.messages, "dead letter"), chosen.group))
+                    Ok(format!(
+                        "Delete {} of {}?",
+                        output::counted(would.messages, "dead letter"),
+                        chosen.group
+                    ))
                 };
                 let deletes = "purging deletes messages that were not worked on";
                 if !(yes || chosen.dry_run || confirm(deletes, question).await?) {

@@ -117,8 +117,9 @@ impl Freeze {
     /// Tells what is read-only; returns those that were named and are not there.
     async fn tell(&self, side: &dyn CopySide) -> Result<Vec<TopicName>, CliError> {
         let state = frozen(side, &self.topics).await.map_err(failed)?;
-        let FrozenState { refuses_new, topics: [topics, topics_open], buckets: [buckets, buckets_open], .. } =
-            state;
+        let FrozenState {
+            refuses_new, topics: [topics, topics_open], buckets: [buckets, buckets_open], ..
+        } = state;
         let is_open = topics_open + buckets_open > 0 || (self.topics.is_empty() && !refuses_new);
         let status = Status {
             read_only: !is_open,

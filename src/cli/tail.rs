@@ -344,6 +344,7 @@ fn missing(absent: &[TopicName], unmatched: &[&TopicPattern]) -> CliError {
     let code = Code::TopicNotFound;
     let retryable = code.retryable();
     ClientError::Refused(Refusal {
+        message_id: None,
         code,
         message,
         field: None,

@@ -54,7 +54,9 @@ impl Settings {
             let mut selectors: Vec<TopicSelector> = Vec::new();
             for (place, text) in (1_usize..).zip(topics.split(',')) {
                 let selector = TopicSelector::parse(text.trim()).map_err(|error| {
-                    wrong(format!("has in front of its `=`, at place {place}, a name or pattern that {error}"))
+                    wrong(format!(
+                        "has in front of its `=`, at place {place}, a name or pattern that {error}"
+                    ))
                 })?;
                 let earlier = all.iter().flat_map(|placed| &placed.topics).chain(&selectors);
                 if earlier.into_iter().any(|earlier| *earlier == selector) {

@@ -50,9 +50,9 @@ use super::listing::Listing;
 use super::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Backend, Batch, Changes, Condition, Draw, Drawn,
     Followed, HintListener, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Places,
-    READ_ONLY, Range, RecordChanges, RecordEdit, RecordStore, RunEnd, RunEnding, RunStore, Selection, StorageError,
-    StorageLimits, StoredMessage, Swept, Tail, TicketClaim, TopicChange, TopicList, TopicState, TopicStore,
-    Trim, Unfit, Upkeep,
+    READ_ONLY, Range, RecordChanges, RecordEdit, RecordStore, RunEnd, RunEnding, RunStore, Selection,
+    StorageError, StorageLimits, StoredMessage, Swept, Tail, TicketClaim, TopicChange, TopicList, TopicState,
+    TopicStore, Trim, Unfit, Upkeep,
 };
 use crate::chance::random;
 use crate::clock::Clock;

@@ -7,9 +7,9 @@ use tidemill_proto::{Code, IDEMPOTENCY_KEY_FIELD};
 use tokio::time::Instant;
 
 use super::CliError;
-use super::client::{Answer, Client, Refusal};
 use super::keys::{KEYS_LEFT_OUT, Keys};
 use super::output;
+use crate::cli::client::{Answer, Client, Refusal};
 
 /// Most times that a request is sent.
 const ATTEMPTS_MAX: u32 = 6;

@@ -12,7 +12,7 @@ use crate::storage::{
 };
 
 impl Memory {
-    fn with_group<T>(
+    fn look_at_group<T>(
         &self,
         topic: &TopicName,
         group: &GroupName,
@@ -89,7 +89,7 @@ impl CopyStore for Memory {
     }
 
     async fn copied_group(&self, topic: &TopicName, group: &GroupName) -> Result<CopiedGroup, StorageError> {
-        self.with_group(topic, group, |found| found.copied(group))
+        self.look_at_group(topic, group, |found| found.copied(group))
     }
 
     async fn copied_pending(
@@ -99,7 +99,7 @@ impl CopyStore for Memory {
         after: Option<MessageId>,
         limit: usize,
     ) -> Result<Vec<CopiedPending>, StorageError> {
-        self.with_group(topic, group, |found| found.copied_pending(after, limit))
+        self.look_at_group(topic, group, |found| found.copied_pending(after, limit))
     }
 
     async fn copied_dead(
@@ -109,7 +109,7 @@ impl CopyStore for Memory {
         after: Option<MessageId>,
         limit: usize,
     ) -> Result<Vec<CopiedDead>, StorageError> {
-        self.with_group(topic, group, |found| found.copied_dead(after, limit))
+        self.look_at_group(topic, group, |found| found.copied_dead(after, limit))
     }
 
     async fn copied_unique(
@@ -121,7 +121,7 @@ impl CopyStore for Memory {
     ) -> Result<UniquePage, StorageError> {
         // Behind all, where it is none of its own.
         let after = after.map(|after| MessageId::parse(after).unwrap_or(MessageId::MAX));
-        self.with_group(topic, group, |found| found.copied_unique(after, limit))
+        self.look_at_group(topic, group, |found| found.copied_unique(after, limit))
     }
 
     async fn import_group(&self, topic: &TopicName, group: &CopiedGroup) -> Result<(), StorageError> {

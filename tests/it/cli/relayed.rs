@@ -297,7 +297,8 @@ async fn who_may_not_and_what_is_wrong_is_told_and_changes_nothing() {
     for (from, to, flag) in [(&open, &closed, "--to-token"), (&closed, &open, "--from-token")] {
         let refused = with_copy(from.url.clone(), to.url.clone(), &[]).await;
         let error = refused.error(1);
-        let advice = format!("name a token of who may administer the relay with {flag}, and the same command");
+        let advice =
+            format!("name a token of who may administer the relay with {flag}, and the same command");
         assert!(error.contains("code unauthenticated") && error.contains(&advice), "{refused:?}");
     }
     let url = closed.url.clone();

@@ -142,7 +142,9 @@ async fn who_runs_again_what_may_be_kept_is_told_the_key() {
     let advice = |ended: &Ended, key: &str| {
         let error = ended.stderr.lines().last().expect("an error").to_owned();
         assert_eq!(ended.code, Some(1), "{ended:?}");
-        assert!(error.contains(&format!("; to run it again, add --key {key}, under which nothing is kept twice")));
+        assert!(
+            error.contains(&format!("; to run it again, add --key {key}, under which nothing is kept twice"))
+        );
     };
     let codes = ["durability_not_reached", "outcome_unknown"];
     for code in codes {

@@ -64,7 +64,10 @@ fn what_is_wrong_with_a_placement_is_said_and_no_url_repeated() {
         ("eu.*", "part 1 that has no `=`"),
         ("eu.*=valkey://a; valkey://:h3cret@b", "part 2 that has no `=`"),
         ("=valkey://h3cret", "a name or pattern that is empty"),
-        ("eu.*,=valkey://h3cret", "part 1 that has in front of its `=`, at place 2, a name or pattern that is empty"),
+        (
+            "eu.*,=valkey://h3cret",
+            "part 1 that has in front of its `=`, at place 2, a name or pattern that is empty",
+        ),
         ("eu.*=valkey://a,us.*=valkey://:h3cret@b", "between servers stands `;`"),
         ("eu..*/x=valkey://h3cret", "the character '/'"),
         (".eu=valkey://h3cret", "starts or ends"),

@@ -343,9 +343,8 @@ pub(super) async fn nothing_is_taken_over_where_no_topics_are_made(ground: &Grou
 }
 
 pub(super) async fn a_storage_says_who_it_is_whoever_asks(ground: &Ground) {
-    let identity = async |storage: &Storage, topic: Option<&TopicName>| {
-        storage.copies.identity(topic).await.unwrap()
-    };
+    let identity =
+        async |storage: &Storage, topic: Option<&TopicName>| storage.copies.identity(topic).await.unwrap();
     let all = identity(&ground.storage, None).await;
     assert!(!all.is_empty());
     assert_eq!(identity(&ground.storage, None).await, all);

@@ -13,9 +13,8 @@ use crate::support::server::{Kind, Server};
 
 /// Opens a storage at an address, with a server beside it that has the topics `eu.*`, if one is given.
 async fn open(host: &str, port: u16, beside: Option<u16>) -> Storage {
-    let target = |host: &str, port: u16| {
-        Target::parse(&format!("valkey://{host}:{port}")).expect("the URL is right")
-    };
+    let target =
+        |host: &str, port: u16| Target::parse(&format!("valkey://{host}:{port}")).expect("the URL is right");
     let mut options = ValkeyOptions::new(target(host, port));
     options.placed = beside
         .map(|port| Placed {

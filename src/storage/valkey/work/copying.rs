@@ -28,9 +28,13 @@ type Of<'a> = (&'a TopicName, &'a GroupName);
 
 impl Shard {
     /// Returns a group without what it knows of messages.
-    pub(in crate::storage::valkey) async fn copied_group(&self, of: Of<'_>) -> Result<CopiedGroup, StorageError> {
-        let call =
-            self.of_group(of, &scripts::COPIED_GROUP, Effect::Read, &[], &[]).replied(DETAIL_BYTES, DETAIL_BYTES);
+    pub(in crate::storage::valkey) async fn copied_group(
+        &self,
+        of: Of<'_>,
+    ) -> Result<CopiedGroup, StorageError> {
+        let call = self
+            .of_group(of, &scripts::COPIED_GROUP, Effect::Read, &[], &[])
+            .replied(DETAIL_BYTES, DETAIL_BYTES);
         let (topic, group) = (of.0.clone(), of.1.clone());
         self.ask(call, move |parts| read_group((topic, group), parts)).await
     }
@@ -45,7 +49,8 @@ impl Shard {
         let (mut all, mut after) = (Vec::<CopiedPending>::new(), after);
         loop {
             let count = STEP.min(limit - all.len());
-            let (from, asked) = (after.map_or_else(|| "-".to_owned(), |id| format!("({id}")), count.to_string());
+            let (from, asked) =
+                (after.map_or_else(|| "-".to_owned(), |id| format!("({id}")), count.to_string());
             let call = self
                 .of_group(of, &scripts::COPIED_PENDING, Effect::Read, &[], &[&from, &asked])
                 .replied(STEP * 256, STEP * DEAD_BYTES);
