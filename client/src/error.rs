@@ -63,7 +63,7 @@ pub struct Refusal {
     /// What is wrong, and what to do.
     pub message: String,
     /// The field that is meant, where there is one.
-    pub field: Option<String>,
+    pub field: Option<Box<str>>,
     /// Whether the same, sent again later, can succeed and does no harm.
     pub retryable: bool,
     /// Seconds to wait before that, where the relay says so.
@@ -112,7 +112,7 @@ impl From<Problem> for Refusal {
             ..
         } = problem;
         let (revision, message_id) = (revision.map(Box::new), message_id.map(Box::new));
-        let reason = reason.map(Into::into);
+        let (field, reason) = (field.map(Into::into), reason.map(Into::into));
         Self {
             code,
             message: detail,
@@ -142,8 +142,8 @@ impl From<ErrorFrame<'_>> for Refusal {
             durability,
             ..
         } = frame;
-        let (message, field) = (message.into_owned(), field.map(Cow::into_owned));
-        let reason = reason.map(|text| text.into_owned().into());
+        let boxed = |text: Cow<'_, str>| Box::from(&*text);
+        let (message, field, reason) = (message.into_owned(), field.map(boxed), reason.map(boxed));
         Self {
             code,
             message,

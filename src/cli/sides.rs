@@ -43,7 +43,7 @@ pub(super) enum Keys {
 }
 
 /// How a side is reached.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Named<'a> {
     /// The flag that names it.
     pub(super) flag: &'static str,

@@ -60,7 +60,9 @@ pub async fn frozen(side: &dyn CopySide, topics: &[TopicSelector]) -> Result<Fro
         state.refuses_new = ask(side, CopyRead::RefusesNew).await?;
         for bucket in all_buckets(side).await? {
             let found: Option<Box<CopiedBucket>> = find(side, CopyRead::Bucket { bucket }).await?;
-            found.into_iter().for_each(|found| state.count(true, found.freeze));
+            if let Some(found) = found {
+                state.count(true, found.freeze);
+            }
         }
     }
     for topic in selected(side, topics).await? {

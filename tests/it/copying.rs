@@ -421,7 +421,7 @@ async fn keys_that_are_changed_meanwhile_are_at_the_target_as_they_were_in_the_e
     put(&to.storage, &busy, "new", None).await.unwrap();
     let again = copy(&from, &to, PLAN);
     let actions: Vec<Action> =
-        again.plan_buckets().await.unwrap().into_iter().map(|one| one.action).collect();
+        again.plan().await.unwrap().buckets.into_iter().map(|one| one.action).collect();
     assert_eq!(actions, [Action::Keep; 2]);
 }
 

@@ -83,7 +83,7 @@ pub(super) async fn send(
             if !is_optional {
                 return Err(failed(refusal.error));
             }
-            eprintln!("{}", KEYS_LEFT_OUT);
+            eprintln!("{KEYS_LEFT_OUT}");
             key = None;
             continue;
         }

@@ -288,17 +288,15 @@ impl Shard {
 #[async_trait]
 impl CopyStore for Valkey {
     async fn identity(&self, topic: Option<&TopicName>) -> Result<Vec<String>, StorageError> {
-        let identity = match topic {
-            Some(topic) => at!(self, topic, shard => shard.identity().await)?,
-            None => {
-                // Which servers there are is known once one can be asked.
-                at!(self, shard => shard.identity().await)?;
-                let shards = self.shards();
-                let all = try_join_all(shards.iter().map(|shard| shard.identity())).await?;
-                return Ok(all.into_iter().flatten().collect());
-            }
-        };
-        Ok(identity.into_iter().collect())
+        if let Some(topic) = topic {
+            let identity = at!(self, topic, shard => shard.identity().await)?;
+            return Ok(identity.into_iter().collect());
+        }
+        // Which servers there are is known once one can be asked.
+        at!(self, shard => shard.identity().await)?;
+        let shards = self.shards();
+        let all = try_join_all(shards.iter().map(|shard| shard.identity())).await?;
+        Ok(all.into_iter().flatten().collect())
     }
 
     async fn copied(&self, topic: &TopicName) -> Result<CopiedTopic, StorageError> {

@@ -217,7 +217,9 @@ impl Topics {
         now: Timestamp,
     ) -> Result<(), StorageError> {
         self.with_imported(of, dead.len() * PENDING_BYTES, now, |group, _| {
-            dead.iter().for_each(|one| group.take_over_dead(one));
+            for one in dead {
+                group.take_over_dead(one);
+            }
         })
     }
 
@@ -229,7 +231,9 @@ impl Topics {
     ) -> Result<(), StorageError> {
         let needed = unique.iter().map(|(key, ..)| UNIQUE_BYTES + key.len()).sum();
         self.with_imported(of, needed, now, |group, kept| {
-            unique.iter().for_each(|one| group.take_over_unique(one, kept));
+            for one in unique {
+                group.take_over_unique(one, kept);
+            }
         })
     }
 
