@@ -89,9 +89,11 @@ pub struct Copy {
     to: Arc<dyn CopySide>,
     plan: Plan,
     progress: Arc<Progress>,
-    /// Topics of the target that this copy has made, and the logs of such buckets.
+    /// Topics of the target that this copy has made or goes on with, and the logs of such buckets.
     made: Mutex<BTreeSet<TopicName>>,
     finished: Mutex<BTreeSet<TopicName>>,
+    /// Topics for which the target may do yet what it was asked to, as there was no answer.
+    unanswered: Mutex<BTreeSet<TopicName>>,
     /// Whether the sides have a server in common, on which a topic may be the same one for both.
     shares_server: AtomicBool,
     /// Since when either side fails.
@@ -109,6 +111,7 @@ impl Copy {
             progress: Arc::default(),
             made: Mutex::default(),
             finished: Mutex::default(),
+            unanswered: Mutex::default(),
             shares_server: AtomicBool::new(false),
             fails_since: Mutex::default(),
         }
@@ -243,9 +246,24 @@ impl Copy {
         ask(&*self.from, asked).await.map_err(Side::Source.failed(topic))
     }
 
+    /// Notes that a topic of the target is gone on with. Who has begun it may have been broken off just now.
+    fn go_on_with(&self, topic: &TopicName) {
+        if self.made.lock().insert(topic.clone()) {
+            self.unanswered.lock().insert(topic.clone());
+        }
+    }
+
     /// Has the target take something over of a topic, or of the log of a bucket.
     async fn import(&self, topic: &TopicName, write: Write) -> Result<(), CopyError> {
-        self.to.write(write).await.map_err(|error| not_imported(topic, error))
+        let Err(error) = self.to.write(write).await else { return Ok(()) };
+        match error {
+            SideError::Passing(_) => _ = self.unanswered.lock().insert(topic.clone()),
+            SideError::NotLast if self.unanswered.lock().remove(topic) => {
+                return Err(CopyError::Passed(topic.clone()));
+            }
+            _ => {}
+        }
+        Err(not_imported(topic, error))
     }
 
     /// Returns a topic of the source, with an epoch.
@@ -274,7 +292,7 @@ impl Copy {
             let is_importing = target.freeze == Some(Freeze::Importing);
             if target.epoch == source.epoch {
                 if is_importing {
-                    self.made.lock().insert(topic.clone());
+                    self.go_on_with(topic);
                     // By another field others are the latest, of those that were taken over already.
                     if target.topic.compact_by == source.topic.compact_by {
                         return Ok(Some(target.last));

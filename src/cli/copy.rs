@@ -172,9 +172,10 @@ fn advice(error: &CopyError) -> &'static str {
             "nothing is copied; `tidemill freeze --undo` has the target take changes again"
         }
         CopyError::Missing(_) => "not all is copied; leave it out, or correct its name",
-        CopyError::Changed(_) | CopyError::Passed(_) => {
+        CopyError::Changed(_) => {
             "not all is copied; let one copy to a target run at a time, then the same command goes on from here"
         }
+        CopyError::Passed(_) => "not all is copied; the same command goes on from here",
         CopyError::NotCopied { .. } => {
             "not all is copied; once that is mended, the same command goes on from here"
         }

@@ -58,7 +58,7 @@ impl Copy {
             let is_importing = target.freeze == Some(Freeze::Importing);
             if target.epoch == source.epoch {
                 if is_importing {
-                    self.made.lock().insert(log);
+                    self.go_on_with(&log);
                     return Ok(Some(target));
                 }
                 if target.last >= source.last {

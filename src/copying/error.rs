@@ -33,16 +33,15 @@ pub enum CopyError {
     /// The source has no such topic.
     #[error("the source has no topic `{0}`")]
     Missing(TopicName),
-    /// A topic of the target was made, finished or deleted by somebody else while it was copied: by another copy to that
+    /// A topic of the target was written to, finished or deleted by somebody else while it was copied: by another copy to that
     /// target, mostly.
     #[error(
-        "{} was made, finished or deleted at the target by somebody else while it was copied, as another copy to this target does it",
+        "{} was written to, finished or deleted at the target by somebody else while it was copied, as another copy to this target does it",
         named(.0)
     )]
     Changed(TopicName),
-    /// The target has got other messages of the topic meanwhile: of a call of which nobody knew whether it had done that, or
-    /// of another copy.
-    #[error("{} is copied to the target by another copy at the same time", named(.0))]
+    /// The target has got messages of the topic meanwhile, by a call of this copy of which nobody knew whether it had done that.
+    #[error("{} has got more at the target by a call that had no answer", named(.0))]
     Passed(TopicName),
     /// One of the sides failed.
     #[error("{side} failed{}", .topic.as_ref().map_or_else(String::new, |topic| format!(" at {}", named(topic))))]
@@ -129,8 +128,7 @@ pub(super) fn unless_gone<T>(result: Result<T, CopyError>, gone: T) -> Result<T,
 /// Returns the error of what the target did not take over.
 pub(super) fn not_imported(topic: &TopicName, error: SideError) -> CopyError {
     match error {
-        SideError::NotLast => CopyError::Passed(topic.clone()),
-        SideError::Exists | SideError::Missing => CopyError::Changed(topic.clone()),
+        SideError::NotLast | SideError::Exists | SideError::Missing => CopyError::Changed(topic.clone()),
         error => Side::Target.failed(topic)(error),
     }
 }

@@ -124,8 +124,8 @@ impl Copy {
     /// Checks that the sides are not one storage under two names, as far as their servers say who they are. They may have a
     /// server in common where topics are named: each is then looked at by itself.
     async fn check_sides(&self) -> Result<(), CopyError> {
-        let (from, to) =
-            tokio::try_join!(self.identity(Side::Source, None), self.identity(Side::Target, None))?;
+        let from = self.identity(Side::Source, None).await?;
+        let to = self.identity(Side::Target, None).await?;
         if !from.iter().any(|server| to.contains(server)) {
             return Ok(());
         }
@@ -144,8 +144,8 @@ impl Copy {
         if !self.shares_server.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let of = |side| self.identity(side, Some(topic));
-        let (from, to) = tokio::try_join!(of(Side::Source), of(Side::Target))?;
+        let from = self.identity(Side::Source, Some(topic)).await?;
+        let to = self.identity(Side::Target, Some(topic)).await?;
         if from.iter().any(|server| to.contains(server)) {
             return Err(CopyError::Same(Some(topic.clone())));
         }

@@ -395,9 +395,9 @@ fn topics_are_listed_shown_made_trimmed_and_deleted() {
     let first =
         json(relay.run(&["topics", "show", "orders", "-o", "json"], "").lines()[0])["first_id"].clone();
     let first = first.as_str().expect("an id");
-    assert_eq!(relay.run(&["trim", "orders", "--message", first], "").lines(), ["removed 1 messages"]);
+    assert_eq!(relay.run(&["trim", "orders", "--message", first], "").lines(), ["removed 1 message"]);
     assert!(relay.run(&["trim", "orders", "--message", first], "").error(1).contains("message_not_found"));
-    assert_eq!(relay.run(&["trim", "orders", "--keep", "1"], "").lines(), ["removed 1 messages"]);
+    assert_eq!(relay.run(&["trim", "orders", "--keep", "1"], "").lines(), ["removed 1 message"]);
     let trimmed = relay.run(&["trim", "orders", "--before=-0s", "-o", "json"], "");
     assert!(json(trimmed.lines()[0])["removed"].as_u64() <= Some(1));
     assert_eq!(relay.run(&["topics", "delete", "orders", "--yes"], "").lines(), ["deleted orders"]);

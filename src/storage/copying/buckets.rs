@@ -192,6 +192,7 @@ pub trait BucketCopyStore: fmt::Debug + Send + Sync {
     /// One of that epoch that is not being taken over any more stays as it is.
     ///
     /// # Errors
-    /// As [`import_keys`](Self::import_keys); `NotLast` where a change was taken over that the other one has not made.
+    /// As [`import_keys`](Self::import_keys); `NotLast` where a change was taken over that the other one has not made, or not
+    /// all keys have come.
     async fn finish_bucket(&self, other: &CopiedBucket) -> Result<(), StorageError>;
 }

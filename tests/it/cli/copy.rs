@@ -162,7 +162,7 @@ async fn a_dry_run_ends_with_3_where_something_is_in_the_way() {
 
 #[test]
 fn a_side_that_is_away_at_the_start_is_waited_for_as_long_as_is_said() {
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let away = ["copy", "--from", "valkey://127.0.0.1:1", "--to", "valkey://127.0.0.1:2", "--patience", "1"];
     let ended = run(&[], &away, "");
     let error = ended.error(1);

@@ -84,8 +84,7 @@ fn what_a_topic_keeps_is_set_changed_and_shown() {
         relay.run(&[&create[..], &["--idle-seconds", "600", "--max-bytes", "1000000"]].concat(), "");
     assert_eq!(created.lines(), ["created q"]);
     let shown = relay.run(&["topics", "show", "q"], "").stdout;
-    for told in
-        ["1 messages, 1000000 bytes, refuses more, until they are acknowledged", "removed after 600 s"]
+    for told in ["1 message, 1000000 bytes, refuses more, until they are acknowledged", "removed after 600 s"]
     {
         assert!(shown.contains(told), "{shown}");
     }

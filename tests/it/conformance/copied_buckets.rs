@@ -226,6 +226,12 @@ pub(super) async fn a_bucket_that_is_taken_over_is_gone_on_with(ground: &Ground)
     // One of them is gone since, and one is over then.
     let changed = vec![(key("k1"), None), (key("k2"), Some(keys[2].clone()))];
     copies.import_keys(&bucket, source.epoch, KeysPart::Changed(changed)).await.unwrap();
+    // Who has them come once more has begun to, and not ended.
+    copies.import_keys(&bucket, source.epoch, KeysPart::First(Vec::new())).await.unwrap();
+    let early = copies.finish_bucket(&source).await;
+    assert!(matches!(early, Err(StorageError::NotLast(_))), "{early:?}");
+    let again: Vec<CopiedKey> = keys.iter().filter(|copied| copied.entry.key != key("k1")).cloned().collect();
+    copies.import_keys(&bucket, source.epoch, KeysPart::Last(again)).await.unwrap();
     let end = storage.upkeep.now().saturating_add(LONG);
     let ends = [(key("k0"), Some(end)), (key("none"), Some(end)), (key("k2"), None)];
     copies.import_ends(&bucket, source.epoch, &ends).await.unwrap();

@@ -162,3 +162,19 @@ async fn it_can_be_asked_what_is_read_only() {
     assert!(!storage.upkeep.health().await.backend.read_only);
     append(storage, message(&topic("a"), json("1"))).await.unwrap();
 }
+
+#[tokio::test]
+async fn of_two_copies_to_one_target_at_one_time_one_ends_and_says_why() {
+    let Some((from, to)) = sides().await else { return };
+    let one = topic("one");
+    let sent = append_numbers(&from.storage, &one, 60_000).await;
+    let copies = [copy(&from, &to, PLAN), copy(&from, &to, PLAN)];
+    let (first, second) = tokio::join!(copies[0].run(), copies[1].run());
+    assert!(first.is_ok() || second.is_ok(), "{first:?} {second:?}");
+    for ended in [first, second].into_iter().filter_map(Result::err) {
+        assert!(matches!(&ended, CopyError::Changed(topic) if *topic == one), "{ended:?}");
+        assert!(ended.to_string().contains("as another copy to this target does it"), "{ended}");
+    }
+    assert_eq!(kept(&to.storage, &one).await, sent);
+    copy(&from, &to, PLAN).run().await.unwrap();
+}

@@ -108,6 +108,11 @@ impl Bucket {
         page
     }
 
+    /// Returns whether all keys were taken over once.
+    pub(in crate::storage::memory) const fn has_keys(&self) -> bool {
+        self.has_keys
+    }
+
     pub(in crate::storage::memory) fn copied_ends(
         &self,
         after: Option<&KeyName>,

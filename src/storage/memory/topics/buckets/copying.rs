@@ -114,8 +114,9 @@ impl Topics {
             return Ok(());
         }
         check_goes_on(other.last)?;
-        let last = self.importing_bucket(name, other.epoch)?.log().last_given();
-        if last > other.last {
+        let importing = self.importing_bucket(name, other.epoch)?;
+        let last = importing.log().last_given();
+        if last > other.last || !importing.has_keys() {
             return Err(StorageError::NotLast(last));
         }
         self.with_bucket(name, |bucket| bucket.finish_import(other));

@@ -204,7 +204,7 @@ local due = redis.call('ZRANGE', KEYS[5], 0, 0, 'WITHSCORES')[2] or ''
 if facts[2] ~= 'importing' then return {0, due} end
 local state, last = state_of(KEYS[1])
 if state ~= 'importing' then return {3} end
-if sortable(last) > sortable(ARGV[2]) then return {4, last} end
+if sortable(last) > sortable(ARGV[2]) or not redis.call('HGET', KEYS[2], 'keys') then return {4, last} end
 if ARGV[4] == '' then redis.call('XTRIM', KEYS[1], 'MAXLEN', '0')
 else redis.call('XTRIM', KEYS[1], 'MINID', ARGV[4]) end
 local info = info_of(KEYS[1])
