@@ -162,7 +162,7 @@ async fn primaries_that_are_killed_in_turn_are_replaced_and_nothing_is_missing_s
 
 #[tokio::test(flavor = "multi_thread")]
 async fn primaries_of_redis_that_are_killed_in_turn_are_replaced_and_nothing_is_missing_silently() {
-    primaries_are_killed_in_turn(Kind::Redis, Durability::ACCEPTED, length::pick(2, 20)).await;
+    primaries_are_killed_in_turn(Kind::Redis, Durability::ACCEPTED, length::pick(3, 20)).await;
 }
 
 /// Each has one replica, which has what was acknowledged then.

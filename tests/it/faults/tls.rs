@@ -144,11 +144,10 @@ async fn a_primary_that_sentinels_watch_is_found_and_followed_over_tls() {
     let papers = Papers::make();
     let (certificate, key, authority) =
         (papers.text("server.crt"), papers.text("server.key"), papers.text("authority.crt"));
-    let tls =
-        ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &authority];
+    let tls = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &authority];
     let Some(mut sentinels) = Sentinels::start_with_tls(Kind::Redis, 1, &tls).await else { return };
     let url = sentinels.url().replace("valkey+sentinel", "rediss+sentinel");
-    let start = |authority: &str| {
+    let start = async |authority: &str| {
         Node::start_with(1, |options, _| {
             options.target = Target::parse(&url).expect("the URL is right");
             options.sentinel_tls = true;
@@ -158,6 +157,7 @@ async fn a_primary_that_sentinels_watch_is_found_and_followed_over_tls() {
                 key_pem: papers.bytes("client.key"),
             });
         })
+        .await
     };
     let node = start("authority.crt").await;
     node.is_ready_within(SOON).await;
