@@ -1,7 +1,5 @@
 //! Why a call of the client failed, told by what the caller may do next.
 
-use std::borrow::Cow;
-
 use tidemill_proto::frame::ErrorFrame;
 use tidemill_proto::{Code, DurabilityTold, MessageId, Problem};
 
@@ -74,7 +72,9 @@ pub struct Refusal {
     pub revision: Option<Box<MessageId>>,
     /// Why the topic was cancelled, where it was.
     pub reason: Option<Box<str>>,
-    /// How durable the message is that is kept, where it is not as durable as was asked.
+    /// The id of the message, where it is kept and not as durable as was asked.
+    pub message_id: Option<Box<MessageId>>,
+    /// How durable it is then.
     pub durability: Option<DurabilityTold>,
 }
 
@@ -94,60 +94,33 @@ impl ClientError {
     }
 }
 
+impl Refusal {
+    /// Returns one that says nothing beside its code and what is wrong.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Problem::new(code, message).into()
+    }
+}
+
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        let Problem {
-            code,
-            detail,
-            field,
-            retryable,
-            retry_after_seconds,
-            last_id,
-            revision,
-            reason,
-            durability,
-            ..
-        } = problem;
-        let (revision, reason) = (revision.map(Box::new), reason.map(Into::into));
         Self {
-            code,
-            message: detail,
-            field,
-            retryable,
-            retry_after_seconds,
-            last_id,
-            revision,
-            reason,
-            durability,
+            code: problem.code,
+            message: problem.detail,
+            field: problem.field,
+            retryable: problem.retryable,
+            retry_after_seconds: problem.retry_after_seconds,
+            last_id: problem.last_id,
+            revision: problem.revision.map(Box::new),
+            reason: problem.reason.map(Into::into),
+            message_id: problem.message_id.map(Box::new),
+            durability: problem.durability,
         }
     }
 }
 
 impl From<ErrorFrame<'_>> for Refusal {
     fn from(frame: ErrorFrame<'_>) -> Self {
-        let ErrorFrame {
-            code,
-            message,
-            field,
-            retryable,
-            retry_after_seconds,
-            last_id,
-            reason,
-            durability,
-            ..
-        } = frame;
-        let (message, field) = (message.into_owned(), field.map(Cow::into_owned));
-        let reason = reason.map(|text| text.into_owned().into());
-        Self {
-            code,
-            message,
-            field,
-            retryable,
-            retry_after_seconds,
-            last_id,
-            revision: None,
-            reason,
-            durability,
-        }
+        Problem::from(frame).into()
     }
 }

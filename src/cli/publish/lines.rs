@@ -416,6 +416,7 @@ impl Run<'_> {
             error: None,
             code: None,
             retryable: None,
+            field: None,
             last_id: None,
             reason: None,
             timestamp: None,
@@ -439,10 +440,12 @@ impl Run<'_> {
                 result.durability = published.durability;
             }
             Err(ClientError::Refused(refusal)) => {
+                result.message_id = refusal.message_id.map(|id| *id);
                 result.durability = refusal.durability;
                 result.error = Some(refusal.message);
                 result.code = Some(refusal.code);
                 result.retryable = Some(refusal.retryable);
+                result.field = refusal.field;
                 result.last_id = refusal.last_id;
                 result.reason = refusal.reason.map(Into::into);
             }
