@@ -124,3 +124,44 @@ impl From<ErrorFrame<'_>> for Refusal {
         Problem::from(frame).into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidemill_proto::Durability;
+    use tidemill_proto::frame::ErrorClass;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_and_not_as_durable_is_told_with_its_id_over_either_transport() {
+        let told = DurabilityTold {
+            asked: Durability { fsync: false, replicas: 1 },
+            reached: Durability::ACCEPTED,
+        };
+        let id = MessageId::new(7, 1);
+        let problem = Problem {
+            message_id: Some(id),
+            durability: Some(told),
+            retryable: true,
+            ..Problem::new(Code::DurabilityNotReached, "not yet")
+        };
+        let frame = ErrorFrame {
+            reference: None,
+            class: ErrorClass::Publish,
+            code: problem.code,
+            message: "not yet".into(),
+            field: None,
+            retryable: true,
+            retry_after_seconds: None,
+            last_id: None,
+            reason: None,
+            message_id: Some(id),
+            durability: Some(told),
+        };
+        let refusal = Refusal::from(problem);
+        assert_eq!(refusal.message_id.as_deref(), Some(&id));
+        assert_eq!(refusal.durability, Some(told));
+        assert_eq!(refusal, Refusal::from(frame));
+        assert!(!Refusal::new(Code::TooLarge, "too large").retryable);
+    }
+}

@@ -448,6 +448,8 @@ impl fmt::Display for Chain<'_> {
 
 #[cfg(test)]
 mod tests {
+    use tidemill_proto::Durability;
+
     use super::*;
 
     #[test]
@@ -464,6 +466,17 @@ mod tests {
             assert_eq!(failure.chain().to_string(), "outcome of the storage call is unknown: no answer");
             assert!(!failure.problem().detail.contains("no answer"), "causes stay in the log");
         }
+    }
+
+    #[test]
+    fn the_log_is_told_of_what_has_no_cause_by_its_own_sentence() {
+        let told = DurabilityTold {
+            asked: Durability { fsync: true, replicas: 0 },
+            reached: Durability::ACCEPTED,
+        };
+        let failure = Failure::not_reached(MessageId::new(1, 0), told, true);
+        assert!(!failure.has_cause());
+        assert_eq!(failure.chain().to_string(), failure.problem().detail);
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl Shard {
             },
             checked => checked?,
         }
-        Ok(self.waits.history())
+        self.waits.history(asked).await
     }
 
     /// Whether an idempotency key was used in a topic.

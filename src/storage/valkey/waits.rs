@@ -101,30 +101,30 @@ impl Waits {
         }
     }
 
-    /// Returns once what is asked for can be waited for.
+    /// Returns whether what is asked for can be had of the server.
     ///
     /// # Errors
-    /// It cannot be had of the server, now or as it is set; or the server is away.
+    /// It cannot be, now or as the server is set; or the server is away.
     pub(super) async fn check(&self, asked: Durability) -> Result<(), StorageError> {
         // Nothing is known of a server that is away.
         self.publish.current()?;
         let abilities = self.abilities().await?;
-        if let Some(refusal) = abilities.refusal(asked, self.publish.replication().as_deref()) {
-            return Err(refusal);
-        }
+        abilities.refusal(asked, self.publish.replication().as_deref()).map_or(Ok(()), Err)
+    }
+
+    /// Returns the history in which a wait for what is written from now on has to end, once that can be waited for. Where
+    /// it is not known it has no name, and nothing is reached.
+    ///
+    /// # Errors
+    /// The server is away.
+    pub(super) async fn history(&self, asked: Durability) -> Result<Arc<str>, StorageError> {
         let Line { connection, .. } = self.line(asked);
         let mut up = connection.status();
         let is_up = timeout(DURABILITY_WAIT.min(self.options.timeout), up.wait_for(|up| *up)).await;
-        match is_up {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(StorageError::Unavailable(connection.down().into())),
+        if !matches!(is_up, Ok(Ok(_))) {
+            return Err(StorageError::Unavailable(connection.down().into()));
         }
-    }
-
-    /// Returns the history in which a wait for what is written from now on has to end. Where it is not known it has no name,
-    /// and nothing is reached.
-    pub(super) fn history(&self) -> Arc<str> {
-        self.publish.replication().and_then(|told| told.history.clone()).unwrap_or_default()
+        Ok(self.publish.replication().and_then(|told| told.history.clone()).unwrap_or_default())
     }
 
     /// Waits for what was written since it was in a history. Returns how durable it is.

@@ -1,15 +1,16 @@
 //! Several servers that topics are placed on by their names: each has what the settings say, and one that is away or hangs
 //! takes nothing else along.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tidemill::clock::Clock;
 use tidemill::proto::health::HealthStatus;
 use tidemill::proto::topics::TopicUpdate;
-use tidemill::proto::{Delivery, TopicName, TopicSelector};
+use tidemill::proto::{Delivery, Durability, TopicName, TopicSelector};
 use tidemill::storage::valkey::check::{self, Outcome};
-use tidemill::storage::valkey::{Placed, Target, Valkey, ValkeyOptions};
+use tidemill::storage::valkey::{DurabilityRule, Placed, Target, Valkey, ValkeyOptions};
 use tidemill::storage::{Backend as _, Selection};
 use tokio::time::Instant;
 
@@ -223,6 +224,11 @@ async fn a_server_that_is_away_is_named_and_the_others_serve() {
     assert_eq!((health.status, health.backend.connected), (HealthStatus::Degraded, false));
     let warnings = &health.backend.warnings;
     assert!(warnings.iter().any(|warning| warning.starts_with(&format!("{second}: no connection"))));
+    assert_eq!((health.backend.host, health.backend.port), (None, None), "there are several");
+    assert_eq!(health.backend.server.as_deref(), Some("valkey"));
+    let listed = node.storage.topics.list(Selection::default(), None, 10).await.expect_err("it is of all");
+    let cause = std::error::Error::source(&listed).expect("there is a cause").to_string();
+    assert!(cause.contains(&second), "{cause}");
     let metrics = node.relay.get("/metrics").await;
     let up = |server: &str, is: u8| format!("tidemill_server_up{{server=\"{server}\"}} {is}");
     for line in [up(&first, 1), up(&second, 0)] {
@@ -240,6 +246,7 @@ async fn a_server_that_is_away_is_named_and_the_others_serve() {
     let page = node.relay.get("/api/v1/topics?match=eu.*").await;
     assert_eq!((page.status, page.json().as_array().map(Vec::len)), (200, Some(2)), "{}", page.text());
     assert_eq!(node.relay.get("/api/v1/topics").await.status, 503);
+    assert_eq!(node.storage.upkeep.health().await.backend.server.as_deref(), Some("valkey"));
     two.second.command(&["ZADD", "tidemill:topics", "0", "eu.ghost"]).await;
     let is_mended = async || {
         assert!(node.storage.upkeep.sweep().await.is_err(), "one cannot be swept");
@@ -306,6 +313,36 @@ async fn a_server_under_two_names_is_refused() {
             unfit.as_ref().is_some_and(|unfit| unfit.contains("one server and database under two names"));
         assert_eq!(told, is_refused, "{unfit:?}");
         valkey.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_held_against_the_durability_of_what_lives_there() {
+    let Some(two) = Two::start().await else { return };
+    let rule = |topics: &str| DurabilityRule {
+        topics: Some(TopicSelector::parse(topics).expect(topics)),
+        durability: Durability { fsync: true, replicas: 0 },
+    };
+    let [first, second] = [two.first.port(), two.second.port()].map(|port| format!("127.0.0.1:{port}: "));
+    let url = format!("valkey://127.0.0.1:{}", two.first.port());
+    for (topics, servers) in
+        [("eu.a", vec![&second]), ("us.a", vec![&first]), ("eu.b*", vec![&second]), ("us.*", vec![&first])]
+    {
+        let mut options = ValkeyOptions::new(Target::parse(&url).expect("the URL is right"));
+        two.change(&mut options);
+        options.durabilities = Arc::new([rule(topics)]);
+        let report = Box::pin(check::run(&options)).await;
+        let checked = report.lines.into_iter().filter(|line| line.name == "durability");
+        let checked: Vec<String> = checked.map(|line| line.detail).collect();
+        let valkey = Valkey::connect(node(), options, LIMITS, Clock::system());
+        assert!(valkey.ready(SOON).await);
+        let warnings = valkey.examine(false).await.expect("they can be used");
+        let warned: Vec<String> = warnings.into_iter().filter(|told| told.contains("DURABILITY")).collect();
+        valkey.close().await;
+        for told in [checked, warned] {
+            assert_eq!(told.len(), servers.len(), "{topics}: {told:?}");
+            assert!(told.iter().zip(&servers).all(|(told, server)| told.starts_with(*server)), "{told:?}");
+        }
     }
 }
 
