@@ -78,12 +78,13 @@ async fn check(server: &Server) -> CheckReport {
     let begin = Instant::now();
     let connected = match connect(options, "check").await {
         // Second, because the library tells more of what is wrong.
-        Ok((client, _)) => {
-            RespConnection::connect(options, "check").await.map(|(resp, driving, _)| (client, resp, driving))
+        Ok((client, carrier, _)) => {
+            let connected = RespConnection::connect(options, "check").await;
+            connected.map(|(resp, driving, _)| (client, carrier, resp, driving))
         }
         Err(error) => Err(error),
     };
-    let (client, resp, driving) = match connected {
+    let (client, _carrier, resp, driving) = match connected {
         Ok(connected) => connected,
         Err(error) => {
             let advice = advice_for_connecting(&error.to_string(), options);

@@ -36,9 +36,13 @@ impl Connection for GlideClient {
         options: &ValkeyOptions,
         name: &'static str,
     ) -> Result<(Self, Driving, Address), ConnectError> {
-        let (client, address) = connect(options, name).await?;
-        // The library carries its connections itself, and tells nobody when one breaks.
-        let driving = beside(options.clone(), address.clone(), client.clone());
+        let (client, carrier, address) = connect(options, name).await?;
+        // The library tells nobody when its connection breaks.
+        let beside = beside(options.clone(), address.clone(), client.clone());
+        let driving = async move {
+            let _carrier = carrier;
+            beside.await
+        };
         Ok((client, Box::pin(driving), address))
     }
 
@@ -57,7 +61,7 @@ impl Connection for GlideClient {
         look.await
     }
 
-    /// A client that is dropped ends by itself.
+    /// It ends with what carries it.
     fn close(&self, _: &str) {}
 }
 
