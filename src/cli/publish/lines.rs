@@ -393,7 +393,10 @@ impl Run<'_> {
         }
         let result = self.result(answer);
         let id = result.schedule_id.as_ref().map(ToString::to_string);
-        match (self.prints, id.or_else(|| result.message_id.map(|id| id.to_string()))) {
+        // What is kept and not as durable as was asked has an id, too, and is none of those that were accepted.
+        let is_accepted = result.status != PublishStatus::Rejected;
+        let id = id.or_else(|| result.message_id.map(|id| id.to_string())).filter(|_| is_accepted);
+        match (self.prints, id) {
             (Prints::Results, _) => {
                 let encode = |cause: serde_json::Error| CliError::Failed("cannot encode", cause.into());
                 serde_json::to_writer(&mut self.out, &result).map_err(encode)?;

@@ -6,6 +6,7 @@
 //! thrown away with whatever is left on it. Before that, the port is tried with a plain TCP connect, which is what a
 //! server that is down costs.
 
+use std::convert::Infallible;
 use std::thread;
 use std::time::Duration;
 
@@ -49,12 +50,8 @@ pub(super) enum ConnectError {
 #[derive(Debug)]
 pub(super) struct Carrier {
     /// Dropped, it ends the runtime.
-    _end: oneshot::Sender<Never>,
+    _end: oneshot::Sender<Infallible>,
 }
-
-/// What is never sent.
-#[derive(Debug)]
-enum Never {}
 
 /// Connects to the server under a name that `CLIENT LIST` shows, and tells where it is.
 pub(super) async fn connect(
@@ -133,7 +130,7 @@ async fn connect_at(
 fn carry(
     configuration: GlideClientConfiguration,
     tell: oneshot::Sender<Result<GlideClient, ConnectError>>,
-    mut ended: oneshot::Receiver<Never>,
+    mut ended: oneshot::Receiver<Infallible>,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -60,7 +60,7 @@ impl Replicas {
 impl Resolver for Replicas {
     async fn primary_of(&self, _: &Target) -> Result<Address, String> {
         let told = self.primary.replication();
-        let told = told.as_deref().map_or(&[][..], |told| &told.replicas);
+        let told = told.as_deref().map_or(&[][..], |told| &told.replicas[..]);
         let turn = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(told.len());
         let next = turn.and_then(|turn| told.get(turn)).cloned();
         self.found.lock().clone_from(&next);
