@@ -134,10 +134,8 @@ mod tests {
 
     #[test]
     fn what_is_kept_and_not_as_durable_is_told_with_its_id_over_either_transport() {
-        let told = DurabilityTold {
-            asked: Durability { fsync: false, replicas: 1 },
-            reached: Durability::ACCEPTED,
-        };
+        let told =
+            DurabilityTold { asked: Durability { fsync: false, replicas: 1 }, reached: Durability::ACCEPTED };
         let id = MessageId::new(7, 1);
         let problem = Problem {
             message_id: Some(id),

@@ -470,10 +470,8 @@ mod tests {
 
     #[test]
     fn the_log_is_told_of_what_has_no_cause_by_its_own_sentence() {
-        let told = DurabilityTold {
-            asked: Durability { fsync: true, replicas: 0 },
-            reached: Durability::ACCEPTED,
-        };
+        let told =
+            DurabilityTold { asked: Durability { fsync: true, replicas: 0 }, reached: Durability::ACCEPTED };
         let failure = Failure::not_reached(MessageId::new(1, 0), told, true);
         assert!(!failure.has_cause());
         assert_eq!(failure.chain().to_string(), failure.problem().detail);

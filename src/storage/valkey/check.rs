@@ -175,7 +175,8 @@ impl Probe {
     /// Looks whether messages can be as durable as is set, where that is more than accepted.
     async fn durability(&self, report: &mut CheckReport, server: &Server) {
         let rules = server.options.durabilities.iter();
-        let is_there = |rule: &&DurabilityRule| rule.topics.as_ref().is_none_or(|topics| server.may_have(topics));
+        let is_there =
+            |rule: &&DurabilityRule| rule.topics.as_ref().is_none_or(|topics| server.may_have(topics));
         let rules: Vec<_> = rules.filter(is_there).collect();
         if rules.is_empty() {
             return;

@@ -52,7 +52,8 @@ impl Replication {
 fn following(line: &str) -> Option<Address> {
     let (name, told) = line.split_once(':')?;
     name.strip_prefix("slave")?.parse::<u32>().ok()?;
-    let field = |wanted: &str| told.split(',').find_map(|field| field.strip_prefix(wanted)?.strip_prefix('='));
+    let field =
+        |wanted: &str| told.split(',').find_map(|field| field.strip_prefix(wanted)?.strip_prefix('='));
     let is_following = field("state") == Some("online");
     let address = Address { host: field("ip")?.to_owned(), port: field("port")?.parse().ok()? };
     is_following.then_some(address)

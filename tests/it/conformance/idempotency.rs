@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tidemill::proto::{Durability, Timestamp};
 use tidemill::proto::page::Order;
+use tidemill::proto::{Durability, Timestamp};
 use tidemill::storage::{Idempotency, NewMessage, StorageError, StorageLimits, Trim};
 use tokio::task::JoinSet;
 

@@ -241,7 +241,8 @@ async fn what_is_set_and_cannot_be_had_is_told_with_what_to_set() {
         lines.map(|line| (line.outcome, line.detail)).collect::<Vec<_>>()
     };
     // The replica counts until the server has seen that it is gone.
-    eventually(SOON, async || told(&health().await.1, of_node, "0 replicas follow the server; give it 1")).await;
+    eventually(SOON, async || told(&health().await.1, of_node, "0 replicas follow the server; give it 1"))
+        .await;
     let (status, warnings) = health().await;
     assert_eq!(status, HealthStatus::Degraded);
     for warnings in [warnings, node.valkey.examine(true).await.expect("it starts all the same")] {

@@ -161,10 +161,15 @@ mod tests {
         let of_node = DurabilityRule { topics: None, durability: asked(false, 1) };
         let warning = able.warning(&of_node, Some(&none)).expect("there is no replica");
         assert!(warning.contains("TIDEMILL_DURABILITY)") && warning.contains("give it 1"), "{warning}");
-        let of_topics =
-            DurabilityRule { topics: Some("orders.*".parse().expect("a pattern")), durability: asked(true, 0) };
+        let of_topics = DurabilityRule {
+            topics: Some("orders.*".parse().expect("a pattern")),
+            durability: asked(true, 0),
+        };
         let warning = unable.warning(&of_topics, Some(&none)).expect("it has no file");
-        assert!(warning.contains("`orders.*`") && warning.contains("TIDEMILL_DURABILITY_TOPICS"), "{warning}");
+        assert!(
+            warning.contains("`orders.*`") && warning.contains("TIDEMILL_DURABILITY_TOPICS"),
+            "{warning}"
+        );
         assert_eq!(able.warning(&of_topics, Some(&none)), None);
     }
 }
