@@ -61,7 +61,7 @@ pub struct Refusal {
     /// What is wrong, and what to do.
     pub message: String,
     /// The field that is meant, where there is one.
-    pub field: Option<String>,
+    pub field: Option<Box<str>>,
     /// Whether the same, sent again later, can succeed and does no harm.
     pub retryable: bool,
     /// Seconds to wait before that, where the relay says so.
@@ -107,7 +107,7 @@ impl From<Problem> for Refusal {
         Self {
             code: problem.code,
             message: problem.detail,
-            field: problem.field,
+            field: problem.field.map(Into::into),
             retryable: problem.retryable,
             retry_after_seconds: problem.retry_after_seconds,
             last_id: problem.last_id,

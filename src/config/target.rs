@@ -9,7 +9,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::placement::PlacedAt;
-use super::{ConfigError, Settings, Source};
+use super::{ConfigError, DurabilityRules, Settings, Source};
 use crate::config;
 use crate::storage::valkey::target::{Target, parse_host};
 use crate::storage::valkey::{
@@ -130,7 +130,7 @@ impl Settings {
     /// Returns how durable messages are to be, where that is more than accepted.
     fn durabilities(&self) -> Arc<[DurabilityRule]> {
         let settings = &self.durability;
-        let of_topics = settings.durability_topics.iter().flat_map(|rules| rules.as_slice());
+        let of_topics = settings.durability_topics.iter().flat_map(DurabilityRules::as_slice);
         let of_topics = of_topics.map(|(topics, durability)| DurabilityRule {
             topics: Some(topics.clone()),
             durability: *durability,

@@ -448,7 +448,7 @@ impl Run<'_> {
                 result.error = Some(refusal.message);
                 result.code = Some(refusal.code);
                 result.retryable = Some(refusal.retryable);
-                result.field = refusal.field;
+                result.field = refusal.field.map(Into::into);
                 result.last_id = refusal.last_id;
                 result.reason = refusal.reason.map(Into::into);
             }

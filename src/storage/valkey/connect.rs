@@ -117,8 +117,8 @@ async fn connect_at(
     let (tell, told) = oneshot::channel();
     let carrier = Carrier { _end: end };
     let thread = thread::Builder::new().name(format!("tidemill-{name}"));
-    let carried = thread.spawn(move || carry(configuration, tell, ended));
-    carried.map_err(|error| ConnectError::Attempt(error.to_string()))?;
+    let begun = thread.spawn(move || carry(configuration, tell, ended));
+    begun.map_err(|error| ConnectError::Attempt(error.to_string()))?;
     // Bounded by the library's connection timeout, and by ours in case that does not cover a step.
     let told = timeout(options.connect_timeout * 2, told).await;
     let told = told.map_err(|_| ConnectError::TimedOut(options.connect_timeout * 2))?;

@@ -93,7 +93,7 @@ fn connections_to(port: u16) -> usize {
 #[tokio::test]
 async fn a_primary_that_hangs_is_left_and_the_log_names_it() {
     let fast = ["--repl-diskless-sync-delay", "0"];
-    let (Some(mut first), Some(second)) =
+    let (Some(first), Some(second)) =
         (Server::start(Kind::Valkey, &fast).await, Server::start(Kind::Valkey, &fast).await)
     else {
         return;
