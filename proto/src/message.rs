@@ -224,6 +224,30 @@ pub struct PublishResult {
     pub replayed: bool,
 }
 
+impl PublishResult {
+    /// Returns one that says nothing beside its topic and its status.
+    #[must_use]
+    pub const fn new(topic: Option<String>, status: PublishStatus) -> Self {
+        Self {
+            message_id: None,
+            topic,
+            index: None,
+            status,
+            error: None,
+            code: None,
+            retryable: None,
+            field: None,
+            last_id: None,
+            reason: None,
+            timestamp: None,
+            durability: None,
+            schedule_id: None,
+            deliver_at: None,
+            replayed: false,
+        }
+    }
+}
+
 /// A message as a client reads it.
 ///
 /// Exactly one of `payload`, `payload_text` and `payload_base64` is present on the wire.

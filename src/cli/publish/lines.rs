@@ -411,23 +411,7 @@ impl Run<'_> {
 
     /// Returns a result in the form in which the relay answers a bulk publish.
     fn result(&self, answer: Result<Taken, ClientError>) -> PublishResult {
-        let mut result = PublishResult {
-            message_id: None,
-            topic: Some(self.options.topic.to_string()),
-            index: None,
-            status: PublishStatus::Rejected,
-            error: None,
-            code: None,
-            retryable: None,
-            field: None,
-            last_id: None,
-            reason: None,
-            timestamp: None,
-            durability: None,
-            schedule_id: None,
-            deliver_at: None,
-            replayed: false,
-        };
+        let mut result = PublishResult::new(Some(self.options.topic.to_string()), PublishStatus::Rejected);
         match answer {
             Ok(Taken::Scheduled(scheduled)) => {
                 result.status = PublishStatus::Scheduled;
