@@ -53,6 +53,7 @@ const PAGES: &[&str] = &[
     "docs/faults.md",
     "docs/problems.md",
     "docs/performance.md",
+    "docs/scaling.md",
     "docs/from-pulsar-relay.md",
 ];
 

@@ -471,3 +471,9 @@ fn redis_behaves_like_the_model() {
 fn a_cluster_behaves_like_the_model() {
     server_behaves_like_the_model(Ground::in_cluster());
 }
+
+#[cfg(feature = "valkey")]
+#[test]
+fn servers_by_pattern_behave_like_the_model() {
+    server_behaves_like_the_model(Ground::placed());
+}

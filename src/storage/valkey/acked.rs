@@ -54,8 +54,15 @@ impl Acked {
 }
 
 impl Generations {
+    /// Notes the last message of a row, where there was one.
+    pub(super) fn note_of(&mut self, topic: Option<&TopicName>, last: Option<MessageId>) {
+        if let (Some(topic), Some(last)) = (topic, last) {
+            self.note(topic, last);
+        }
+    }
+
     /// Notes that a message is kept.
-    pub(super) fn note(&mut self, topic: &TopicName, id: MessageId) {
+    fn note(&mut self, topic: &TopicName, id: MessageId) {
         if let Some(last) = self.young.get_mut(topic) {
             *last = id.max(*last);
             return;

@@ -214,6 +214,8 @@ impl Sender {
     ) -> Vec<(usize, TopicName)> {
         let mut without_ids = Vec::new();
         let mut notes = self.acked.notes();
+        // Of a row of one topic, the last: its topic is then the last that was appended to.
+        let mut last = None;
         for (place, message) in open {
             if asked == Asked::Asking {
                 replies.next();
@@ -222,15 +224,16 @@ impl Sender {
                 AppendReply::Done(Err(StorageError::IdsUsedUp)) => without_ids.push((place, message.topic)),
                 AppendReply::Done(outcome) => {
                     if let Ok(appended) = &outcome {
-                        notes.note(&message.topic, appended.id);
                         let is_late = |(_, earlier): &mut (usize, NewMessage)| earlier.topic == message.topic;
                         for (place, _) in result.elsewhere.extract_if(.., is_late) {
                             result.outcomes[place] =
                                 Some(Err(StorageError::Unavailable(Failure::Overtaken.into())));
                         }
                         if result.appended.last() != Some(&message.topic) {
+                            notes.note_of(result.appended.last(), last.take());
                             result.appended.push(message.topic);
                         }
+                        last = last.max(Some(appended.id));
                     }
                     result.outcomes[place] = Some(outcome);
                 }
@@ -249,6 +252,7 @@ impl Sender {
                 AppendReply::NoTopic => result.outcomes[place] = Some(Err(StorageError::NoTopic)),
             }
         }
+        notes.note_of(result.appended.last(), last);
         without_ids
     }
 

@@ -157,19 +157,24 @@ async fn topics_of(cluster: &Cluster) -> Vec<TopicName> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn primaries_that_are_killed_in_turn_are_replaced_and_nothing_is_missing_silently() {
-    primaries_are_killed_in_turn(Durability::ACCEPTED).await;
+    primaries_are_killed_in_turn(Kind::Valkey, Durability::ACCEPTED, length::pick(3, 50)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn primaries_of_redis_that_are_killed_in_turn_are_replaced_and_nothing_is_missing_silently() {
+    primaries_are_killed_in_turn(Kind::Redis, Durability::ACCEPTED, length::pick(3, 20)).await;
 }
 
 /// Each has one replica, which has what was acknowledged then.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_what_a_replica_has_received_nothing_is_lost_with_primaries_that_are_killed_in_turn() {
-    primaries_are_killed_in_turn(Durability { fsync: false, replicas: 1 }).await;
+    let durability = Durability { fsync: false, replicas: 1 };
+    primaries_are_killed_in_turn(Kind::Valkey, durability, length::pick(3, 50)).await;
 }
 
-async fn primaries_are_killed_in_turn(durability: Durability) {
-    let Some(mut cluster) = Cluster::start(Kind::Valkey, 3, 1).await else { return };
+async fn primaries_are_killed_in_turn(kind: Kind, durability: Durability, rounds: usize) {
+    let Some(mut cluster) = Cluster::start(kind, 3, 1).await else { return };
     let load = Load::begin(&cluster, durability).await;
-    let rounds = length::pick(3, 50);
     for round in 0..rounds {
         let at = round % load.topics.len();
         load.goes_on(at).await;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidemill::storage::valkey::{PasswordFile, Target};
-use tokio::task::spawn_blocking;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::Instant;
 
 use super::Node;
@@ -77,6 +78,62 @@ async fn the_one_that_is_the_primary_of_valkey_is_used() {
 #[tokio::test]
 async fn the_one_that_is_the_primary_of_redis_is_used() {
     the_one_that_is_the_primary_is_used(Kind::Redis).await;
+}
+
+/// A name that hosted servers have for the primary, whichever that is: it moves while the relay runs, first with the
+/// server of before as a replica that lets its connections live, then with one that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_moves_is_looked_up_again() {
+    let fast = ["--repl-diskless-sync-delay", "0"];
+    let (Some(first), Some(second)) =
+        (Server::start(Kind::Valkey, &fast).await, Server::start(Kind::Valkey, &fast).await)
+    else {
+        return;
+    };
+    // Both have one port, at addresses of their own.
+    let port = first.port();
+    let beside = TcpListener::bind(("127.0.0.2", port)).await.expect("the address is ours");
+    let to = second.port();
+    let passing = tokio::spawn(async move {
+        let mut under_way = JoinSet::new();
+        while let Ok((mut client, _)) = beside.accept().await {
+            under_way.spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", to)).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    let hosts = tempfile::NamedTempFile::new().unwrap();
+    let is_at = |address: &str| {
+        std::fs::write(hosts.path(), format!("127.0.0.1 localhost\n{address} primary.test\n")).unwrap();
+    };
+    is_at("127.0.0.1");
+    let url = format!("valkey://primary.test:{port}");
+    let variables = [("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", &url)];
+    let Some(relay) = Relay::start_with_hosts(hosts.path(), &variables) else { return };
+    let publishes = async |payload: &str| {
+        let json = [("content-type", "application/json")];
+        let path = "/api/v1/topics/t/messages";
+        let answer = try_send(relay.address(), "POST", path, &json, payload.as_bytes()).await;
+        answer.is_some_and(|answer| answer.status == 201)
+    };
+    eventually(SOON, async || publishes("1").await).await;
+    let first_port = port.to_string();
+    assert_eq!(second.command(&["REPLICAOF", "127.0.0.1", &first_port]).await.text(), "OK");
+    eventually(SOON, async || second.command(&["XLEN", "stream:topic:t"]).await.integer() == 1).await;
+
+    assert_eq!(second.command(&["REPLICAOF", "NO", "ONE"]).await.text(), "OK");
+    assert_eq!(first.command(&["REPLICAOF", "127.0.0.1", &to.to_string()]).await.text(), "OK");
+    is_at("127.0.0.2");
+    eventually(BACK_WITHIN, async || publishes("2").await).await;
+    assert_eq!(second.command(&["XLEN", "stream:topic:t"]).await.integer(), 2);
+
+    eventually(SOON, async || first.command(&["XLEN", "stream:topic:t"]).await.integer() == 2).await;
+    assert_eq!(first.command(&["REPLICAOF", "NO", "ONE"]).await.text(), "OK");
+    passing.abort();
+    is_at("127.0.0.1");
+    eventually(BACK_WITHIN, async || publishes("3").await).await;
+    assert_eq!(first.command(&["XLEN", "stream:topic:t"]).await.integer(), 3);
 }
 
 /// Returns how many connections of this machine to a port are open.

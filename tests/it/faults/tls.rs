@@ -12,6 +12,7 @@ use super::Node;
 use crate::support::eventually;
 use crate::support::ground::{SOON, length, topic};
 use crate::support::process::{Ended, run};
+use crate::support::sentinel::Sentinels;
 use crate::support::server::{Kind, Server};
 
 const PASSWORD: &str = "s3cret/of@the:relay";
@@ -134,6 +135,46 @@ async fn a_primary_among_others_is_found_over_tls() {
     .await;
     node.is_ready_within(SOON).await;
     assert_eq!(node.publish("tls", "1", None).await.status, 201);
+    node.stop().await;
+}
+
+/// The sentinels, what they watch, and what is told between them.
+#[tokio::test]
+async fn a_primary_that_sentinels_watch_is_found_and_followed_over_tls() {
+    let papers = Papers::make();
+    let (certificate, key, authority) =
+        (papers.text("server.crt"), papers.text("server.key"), papers.text("authority.crt"));
+    let tls = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &authority];
+    let Some(mut sentinels) = Sentinels::start_with_tls(Kind::Redis, 1, &tls).await else { return };
+    let url = sentinels.url().replace("valkey+sentinel", "rediss+sentinel");
+    let start = async |authority: &str| {
+        Node::start_with(1, |options, _| {
+            options.target = Target::parse(&url).expect("the URL is right");
+            options.sentinel_tls = true;
+            options.ca_pem = Some(papers.bytes(authority));
+            options.client_identity = Some(ClientIdentity {
+                certificate_pem: papers.bytes("client.crt"),
+                key_pem: papers.bytes("client.key"),
+            });
+        })
+        .await
+    };
+    let node = start("authority.crt").await;
+    node.is_ready_within(SOON).await;
+    assert_eq!(node.publish("tls", "1", None).await.status, 201);
+    assert_eq!(sentinels.server(0).command(&["XLEN", "stream:topic:tls"]).await.integer(), 1);
+
+    sentinels.server_mut(0).kill9();
+    let now = sentinels.promoted(0).await;
+    eventually(SOON, async || node.publish("tls", "2", None).await.status == 201).await;
+    assert_eq!(sentinels.server(now).command(&["XLEN", "stream:topic:tls"]).await.integer(), 2);
+    node.stop().await;
+
+    // Who has a certificate from elsewhere is no sentinel.
+    let node = start("stranger.crt").await;
+    let told = async || node.relay.get("/health").await.text().to_lowercase().contains("certificate");
+    eventually(SOON, told).await;
+    assert_eq!(node.relay.get("/ready").await.status, 503);
     node.stop().await;
 }
 

@@ -230,10 +230,35 @@ impl Relay {
         Self::start_at("127.0.0.1:0", variables, arguments)
     }
 
+    /// Starts a relay on a free port that takes a file for the hosts of this machine, so that a name can move. Returns
+    /// `None` (with a line on standard error) where nothing may be mounted.
+    pub(crate) fn start_with_hosts(hosts: &Path, variables: &[(&str, &str)]) -> Option<Self> {
+        const SCRIPT: &str = r#"mount --bind "$1" /etc/hosts; shift; exec "$@""#;
+        let in_its_own = || {
+            let mut command = Command::new("unshare");
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            command.args(["--map-root-user", "--mount", "/bin/sh", "-euc", SCRIPT, "sh"]).arg(hosts);
+            command.env_clear().env("PATH", path).envs(variables.iter().copied());
+            command
+        };
+        let may = in_its_own().arg("true").output().is_ok_and(|output| output.status.success());
+        if !may {
+            eprintln!("skipped: this process may not mount a file for itself");
+            return None;
+        }
+        let mut command = in_its_own();
+        command.arg(path());
+        Some(Self::serve(command, "127.0.0.1:0", &[]))
+    }
+
     /// Starts a relay at an address.
     pub(crate) fn start_at(listen: &str, variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+        Self::serve(binary(variables), listen, arguments)
+    }
+
+    fn serve(mut command: Command, listen: &str, arguments: &[&str]) -> Self {
         let serve = ["serve", "--listen", listen];
-        let mut child = spawn(binary(variables).args(serve).args(arguments), Stdio::null());
+        let mut child = spawn(command.args(serve).args(arguments), Stdio::null());
         let mut stderr = BufReader::new(child.stderr.take().expect("it was asked for"));
         let (told, listens) = std::sync::mpsc::channel();
         let log = std::thread::spawn(move || {

@@ -52,11 +52,25 @@ impl Sentinels {
         let arguments = [&["--repl-diskless-sync-delay", "0"], server].concat();
         let servers = join_all((0..=replicas).map(|_| Server::start(kind, &arguments))).await;
         let sentinels = join_all((0..SENTINELS).map(|_| Server::start_sentinel(kind, sentinel))).await;
+        Self::watching(servers, sentinels).await
+    }
+
+    /// The same with TLS between all of them and for who asks them; `tls` names certificates and keys.
+    pub(crate) async fn start_with_tls(kind: Kind, replicas: usize, tls: &[&str]) -> Option<Self> {
+        let arguments = [&["--repl-diskless-sync-delay", "0"], tls].concat();
+        let server = |_| Server::start_with_tls_beside(kind, &arguments);
+        let servers = join_all((0..=replicas).map(server)).await;
+        let sentinel = |_| Server::start_sentinel_with_tls_beside(kind, tls);
+        let sentinels = join_all((0..SENTINELS).map(sentinel)).await;
+        Self::watching(servers, sentinels).await
+    }
+
+    async fn watching(servers: Vec<Option<Server>>, sentinels: Vec<Option<Server>>) -> Option<Self> {
         let started = Self {
             servers: servers.into_iter().collect::<Option<_>>()?,
             sentinels: sentinels.into_iter().collect::<Option<_>>()?,
         };
-        let port = started.servers[0].port().to_string();
+        let port = started.servers[0].told_port().to_string();
         for replica in &started.servers[1..] {
             orders(replica, &["REPLICAOF", "127.0.0.1", &port]).await;
         }
@@ -92,7 +106,7 @@ impl Sentinels {
 
     /// Returns the addresses of the sentinels, as they stand in a URL.
     pub(crate) fn addresses(&self) -> String {
-        let addresses = self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port()));
+        let addresses = self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.told_port()));
         addresses.collect::<Vec<_>>().join(",")
     }
 
@@ -126,7 +140,7 @@ impl Sentinels {
     /// Returns the server that most of the sentinels take for the primary, if it is one.
     pub(crate) async fn primary(&self) -> Option<usize> {
         let told = join_all((0..SENTINELS).map(|sentinel| self.told_by(sentinel))).await;
-        let votes = |server: &Server| told.iter().filter(|port| **port == Some(server.port())).count();
+        let votes = |server: &Server| told.iter().filter(|port| **port == Some(server.told_port())).count();
         let index = self.servers.iter().position(|server| votes(server) * 2 > SENTINELS)?;
         let role = self.servers[index].try_command(&["ROLE"], TELLS_WITHIN).await?;
         (role.array()[0].text() == "master").then_some(index)

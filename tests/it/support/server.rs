@@ -68,13 +68,24 @@ enum Role {
     Sentinel,
 }
 
+/// Whether a server speaks TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tls {
+    No,
+    Only,
+    /// On a port of its own.
+    Beside {
+        port: u16,
+    },
+}
+
 /// A running server with a folder of its own. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Server {
     /// The program, and its first arguments.
     launch: Vec<OsString>,
     port: u16,
-    tls: bool,
+    tls: Tls,
     role: Role,
     arguments: Vec<String>,
     folder: tempfile::TempDir,
@@ -85,46 +96,61 @@ impl Server {
     /// Starts a server that keeps nothing on disk, unless `arguments` (later ones win) say otherwise.
     /// Returns `None` where there is no such server on this machine.
     pub(crate) async fn start(kind: Kind, arguments: &[&str]) -> Option<Self> {
-        Self::start_with(kind, false, arguments).await
+        Self::start_with(kind, Tls::No, arguments).await
     }
 
     /// Starts a server that speaks TLS only; `arguments` name its certificate and key.
     /// [`command`](Self::command) does not work on it.
     pub(crate) async fn start_tls(kind: Kind, arguments: &[&str]) -> Option<Self> {
-        Self::start_with(kind, true, arguments).await
+        Self::start_with(kind, Tls::Only, arguments).await
+    }
+
+    /// Starts a server that speaks TLS on a port of its own, with other servers as well; `arguments` name its
+    /// certificate and key. [`port`](Self::port) is the one without, for who tests.
+    pub(crate) async fn start_with_tls_beside(kind: Kind, arguments: &[&str]) -> Option<Self> {
+        Self::start_with(kind, Tls::Beside { port: 0 }, arguments).await
     }
 
     /// Starts a server with a configuration file, which then says what is kept on disk.
     pub(crate) async fn start_with_file(kind: Kind, file: &Path, arguments: &[&str]) -> Option<Self> {
         let launch = vec![kind.find()?.into(), file.into()];
-        Some(Self::launch(launch, (false, Role::Alone), arguments).await)
+        Some(Self::launch(launch, (Tls::No, Role::Alone), arguments).await)
     }
 
     /// Starts a server with a shell script, which gets the arguments and says what is kept on disk.
     pub(crate) async fn start_with_script(script: &str) -> Self {
         let launch = ["/bin/sh", "-euc", script, "sh"].map(OsString::from).to_vec();
-        Self::launch(launch, (false, Role::Alone), &[]).await
+        Self::launch(launch, (Tls::No, Role::Alone), &[]).await
     }
 
     /// Starts a node that belongs to no cluster yet and keeps nothing on disk but what it knows of others.
     pub(crate) async fn start_node(kind: Kind, arguments: &[&str]) -> Option<Self> {
         let launch = vec![kind.find()?.into()];
         let arguments = [&KEEPS_NOTHING, arguments].concat();
-        Some(Self::launch(launch, (false, Role::Node { bus: 0 }), &arguments).await)
+        Some(Self::launch(launch, (Tls::No, Role::Node { bus: 0 }), &arguments).await)
     }
 
     /// Starts a sentinel that watches nothing yet.
     pub(crate) async fn start_sentinel(kind: Kind, arguments: &[&str]) -> Option<Self> {
-        let launch = vec![kind.find()?.into(), SENTINEL_FILE.into(), "--sentinel".into()];
-        Some(Self::launch(launch, (false, Role::Sentinel), arguments).await)
+        Self::start_sentinel_with(kind, Tls::No, arguments).await
     }
 
-    async fn start_with(kind: Kind, tls: bool, arguments: &[&str]) -> Option<Self> {
+    /// The same, as [`start_with_tls_beside`](Self::start_with_tls_beside).
+    pub(crate) async fn start_sentinel_with_tls_beside(kind: Kind, arguments: &[&str]) -> Option<Self> {
+        Self::start_sentinel_with(kind, Tls::Beside { port: 0 }, arguments).await
+    }
+
+    async fn start_sentinel_with(kind: Kind, tls: Tls, arguments: &[&str]) -> Option<Self> {
+        let launch = vec![kind.find()?.into(), SENTINEL_FILE.into(), "--sentinel".into()];
+        Some(Self::launch(launch, (tls, Role::Sentinel), arguments).await)
+    }
+
+    async fn start_with(kind: Kind, tls: Tls, arguments: &[&str]) -> Option<Self> {
         let launch = vec![kind.find()?.into()];
         Some(Self::launch(launch, (tls, Role::Alone), &[&KEEPS_NOTHING, arguments].concat()).await)
     }
 
-    async fn launch(launch: Vec<OsString>, (tls, role): (bool, Role), arguments: &[&str]) -> Self {
+    async fn launch(launch: Vec<OsString>, (tls, role): (Tls, Role), arguments: &[&str]) -> Self {
         let mut server = Self {
             launch,
             port: 0,
@@ -140,6 +166,9 @@ impl Server {
             if let Role::Node { bus } = &mut server.role {
                 *bus = free_port();
             }
+            if let Tls::Beside { port } = &mut server.tls {
+                *port = free_port();
+            }
             if server.spawn().await {
                 return server;
             }
@@ -149,6 +178,14 @@ impl Server {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Returns the port on which it speaks TLS, where that is one of its own, else its only port.
+    pub(crate) fn told_port(&self) -> u16 {
+        match self.tls {
+            Tls::Beside { port } => port,
+            Tls::No | Tls::Only => self.port,
+        }
     }
 
     /// Returns the port on which it speaks with other nodes of its cluster.
@@ -180,13 +217,19 @@ impl Server {
 
     /// Starts the process and waits until it answers. Returns whether it does.
     async fn spawn(&mut self) -> bool {
-        let port = self.port.to_string();
-        let ports = if self.tls { ["0", &port] } else { [&port, "0"] };
+        let (plain, tls) = match self.tls {
+            Tls::No => (self.port, None),
+            Tls::Only => (0, Some(self.port)),
+            Tls::Beside { port } => (self.port, Some(port)),
+        };
         let (program, first) = self.launch.split_first().expect("there is a program");
         let mut command = Command::new(program);
-        command.args(first).args(["--port", ports[0]]);
-        if self.tls {
-            command.args(["--tls-port", ports[1]]);
+        command.args(first).args(["--port", &plain.to_string()]);
+        if let Some(port) = tls {
+            command.args(["--tls-port", &port.to_string()]);
+        }
+        if let Tls::Beside { .. } = self.tls {
+            command.args(["--tls-replication", "yes"]);
         }
         let folder = OsString::from(self.folder());
         command.args(["--bind", "127.0.0.1", "--daemonize", "no"]);
@@ -224,7 +267,7 @@ impl Server {
         if !self.log().contains(says) {
             return false;
         }
-        if self.tls {
+        if self.tls == Tls::Only {
             return TcpStream::connect(("127.0.0.1", self.port)).await.is_ok();
         }
         let ping = async { Connection::open(self.port).await.ok()?.command(&["PING"]).await.ok() };
