@@ -94,7 +94,8 @@ async fn a_name_that_moves_is_looked_up_again() {
     let port = first.port();
     let beside = TcpListener::bind(("127.0.0.2", port)).await.expect("the address is ours");
     let to = second.port();
-    let passing = tokio::spawn(async move {
+    let mut passing = JoinSet::new();
+    passing.spawn(async move {
         let mut under_way = JoinSet::new();
         while let Ok((mut client, _)) = beside.accept().await {
             under_way.spawn(async move {
@@ -130,7 +131,7 @@ async fn a_name_that_moves_is_looked_up_again() {
 
     eventually(SOON, async || first.command(&["XLEN", "stream:topic:t"]).await.integer() == 2).await;
     assert_eq!(first.command(&["REPLICAOF", "NO", "ONE"]).await.text(), "OK");
-    passing.abort();
+    passing.abort_all();
     is_at("127.0.0.1");
     eventually(BACK_WITHIN, async || publishes("3").await).await;
     assert_eq!(first.command(&["XLEN", "stream:topic:t"]).await.integer(), 3);
