@@ -41,7 +41,8 @@
 //! backend tells of a topic that may have changed), **watch** (to want hints of what others do in a topic, or
 //! of what relays do in all), **shard** (what a node has for one Valkey server), **home** (what tells which shard has
 //! something), **placed** (of what has a name: on the server that the settings say), **supervised** (of a
-//! connection to it: replaced when it is lost), **lane** (the queue in which publishes of a topic wait for the
+//! connection to it: replaced when it is lost), **ability** (of a server: to be waited for until it has on its disk, or its
+//! replicas have received, what was written), **lane** (the queue in which publishes of a topic wait for the
 //! next pipeline), **doorbell** (the channel on which nodes tell each other that topics have changed),
 //! **notice** (one message on it), **index** (what names topics, buckets or series, in order or by when something is due;
 //! in **parts**, each in a slot of its own).

@@ -332,18 +332,7 @@ impl Engine {
                     return ClientError::Stopped { code: TOO_LARGE, reason };
                 };
                 let message = format!("the message is larger than the relay takes: {reason}");
-                let refusal = Refusal {
-                    code: Code::TooLarge,
-                    message,
-                    field: None,
-                    retryable: false,
-                    retry_after_seconds: None,
-                    last_id: None,
-                    message_id: None,
-                    durability: None,
-                    revision: None,
-                    reason: None,
-                };
+                let refusal = Refusal::new(Code::TooLarge, message);
                 self.answer(largest, Err(ClientError::Refused(refusal)));
                 let url = self.connector.name().to_owned();
                 ClientError::Away { url, why: format!("closed with code {TOO_LARGE}: {reason}") }

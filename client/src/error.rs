@@ -1,7 +1,5 @@
 //! Why a call of the client failed, told by what the caller may do next.
 
-use std::borrow::Cow;
-
 use tidemill_proto::frame::ErrorFrame;
 use tidemill_proto::{Code, DurabilityTold, MessageId, Problem};
 
@@ -96,65 +94,72 @@ impl ClientError {
     }
 }
 
+impl Refusal {
+    /// Returns one that says nothing beside its code and what is wrong.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Problem::new(code, message).into()
+    }
+}
+
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        let Problem {
-            code,
-            detail,
-            field,
-            retryable,
-            retry_after_seconds,
-            last_id,
-            revision,
-            reason,
-            message_id,
-            durability,
-            ..
-        } = problem;
-        let (revision, message_id) = (revision.map(Box::new), message_id.map(Box::new));
-        let (field, reason) = (field.map(Into::into), reason.map(Into::into));
         Self {
-            code,
-            message: detail,
-            field,
-            retryable,
-            retry_after_seconds,
-            last_id,
-            revision,
-            reason,
-            message_id,
-            durability,
+            code: problem.code,
+            message: problem.detail,
+            field: problem.field.map(Into::into),
+            retryable: problem.retryable,
+            retry_after_seconds: problem.retry_after_seconds,
+            last_id: problem.last_id,
+            revision: problem.revision.map(Box::new),
+            reason: problem.reason.map(Into::into),
+            message_id: problem.message_id.map(Box::new),
+            durability: problem.durability,
         }
     }
 }
 
 impl From<ErrorFrame<'_>> for Refusal {
     fn from(frame: ErrorFrame<'_>) -> Self {
-        let ErrorFrame {
-            code,
-            message,
-            field,
-            retryable,
-            retry_after_seconds,
-            last_id,
-            reason,
-            message_id,
-            durability,
-            ..
-        } = frame;
-        let boxed = |text: Cow<'_, str>| Box::from(&*text);
-        let (message, field, reason) = (message.into_owned(), field.map(boxed), reason.map(boxed));
-        Self {
-            code,
-            message,
-            field,
-            retryable,
-            retry_after_seconds,
-            last_id,
-            revision: None,
-            reason,
-            message_id: message_id.map(Box::new),
-            durability,
-        }
+        Problem::from(frame).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_proto::Durability;
+    use tidemill_proto::frame::ErrorClass;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_and_not_as_durable_is_told_with_its_id_over_either_transport() {
+        let told =
+            DurabilityTold { asked: Durability { fsync: false, replicas: 1 }, reached: Durability::ACCEPTED };
+        let id = MessageId::new(7, 1);
+        let problem = Problem {
+            message_id: Some(id),
+            durability: Some(told),
+            retryable: true,
+            ..Problem::new(Code::DurabilityNotReached, "not yet")
+        };
+        let frame = ErrorFrame {
+            reference: None,
+            class: ErrorClass::Publish,
+            code: problem.code,
+            message: "not yet".into(),
+            field: None,
+            retryable: true,
+            retry_after_seconds: None,
+            last_id: None,
+            reason: None,
+            message_id: Some(id),
+            durability: Some(told),
+        };
+        let refusal = Refusal::from(problem);
+        assert_eq!(refusal.message_id.as_deref(), Some(&id));
+        assert_eq!(refusal.durability, Some(told));
+        assert_eq!(refusal, Refusal::from(frame));
+        assert!(!Refusal::new(Code::TooLarge, "too large").retryable);
     }
 }

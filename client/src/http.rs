@@ -184,20 +184,7 @@ impl Http {
     fn foreign(&self, status: u16, body: &[u8], retry_after_seconds: Option<u64>) -> ClientError {
         let passing = |code| {
             let message = format!("status {status} from {}", self.name);
-            let (field, last_id, revision, reason) = (None, None, None, None);
-            let retryable = true;
-            ClientError::Refused(Refusal {
-                code,
-                message,
-                field,
-                retryable,
-                retry_after_seconds,
-                last_id,
-                message_id: None,
-                durability: None,
-                revision,
-                reason,
-            })
+            ClientError::Refused(Refusal { retry_after_seconds, ..Refusal::new(code, message) })
         };
         match status {
             429 => passing(Code::RateLimited),

@@ -245,18 +245,7 @@ mod tests {
     fn a_relay_that_says_when_is_not_asked_before() {
         let mut backoff = Backoff::new(&ClientOptions::default());
         let refused = |code: Code, seconds| {
-            ClientError::Refused(Refusal {
-                message_id: None,
-                durability: None,
-                code,
-                message: String::new(),
-                field: None,
-                retryable: code.retryable(),
-                retry_after_seconds: seconds,
-                last_id: None,
-                revision: None,
-                reason: None,
-            })
+            ClientError::Refused(Refusal { retry_after_seconds: seconds, ..Refusal::new(code, "") })
         };
         assert!(next_try(&refused(Code::Overloaded, Some(3)), &mut backoff) >= Duration::from_secs(3));
         assert!(next_try(&refused(Code::Overloaded, Some(86_400)), &mut backoff) < Duration::from_secs(75));

@@ -10,8 +10,8 @@ use crate::gap::Gap;
 use crate::topics::Closed;
 use crate::work::Settled;
 use crate::{
-    Code, Delivery, DurabilityTold, MessageId, MessageRef, OrderKey, PatternCursor, PayloadRef, ScheduleId,
-    Timestamp, TopicName, TopicPattern,
+    Code, Delivery, DurabilityTold, MessageId, MessageRef, OrderKey, PatternCursor, PayloadRef, Problem,
+    ScheduleId, Timestamp, TopicName, TopicPattern,
 };
 
 pub mod binary;
@@ -277,6 +277,21 @@ pub struct ErrorFrame<'a> {
     pub message_id: Option<MessageId>,
     /// How durable it is then.
     pub durability: Option<DurabilityTold>,
+}
+
+impl From<ErrorFrame<'_>> for Problem {
+    fn from(frame: ErrorFrame<'_>) -> Self {
+        Self {
+            retryable: frame.retryable,
+            retry_after_seconds: frame.retry_after_seconds,
+            field: frame.field.map(Cow::into_owned),
+            last_id: frame.last_id,
+            reason: frame.reason.map(Cow::into_owned),
+            message_id: frame.message_id,
+            durability: frame.durability,
+            ..Self::new(frame.code, frame.message)
+        }
+    }
 }
 
 /// What kind of frame was refused.

@@ -11,7 +11,8 @@ use crate::{NodeId, Timestamp, TopicSelector};
 pub enum HealthStatus {
     /// Everything works.
     Healthy,
-    /// The process lives, but the backend cannot be reached or cannot be trusted with messages.
+    /// The process lives, but the backend cannot be reached, cannot be trusted with messages, or refuses those that are to
+    /// be more durable than it can make them.
     Degraded,
 }
 
@@ -92,7 +93,7 @@ pub struct BackendHealth {
     /// Whether it was made read-only as a whole, by `tidemill freeze`: it takes no messages then.
     #[serde(default)]
     pub read_only: bool,
-    /// The server's host name.
+    /// The server's host name; null where there are several, which `servers` has.
     pub host: Option<String>,
     /// The server's port.
     pub port: Option<u16>,

@@ -190,6 +190,10 @@ pub struct PublishResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub retryable: Option<bool>,
+    /// The field of the message that is meant, where rejected and there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub field: Option<String>,
     /// The id of the last message of the topic, `0-0` for none, where the message was to follow another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
@@ -218,6 +222,30 @@ pub struct PublishResult {
     /// waits or is worked on and this is its answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replayed: bool,
+}
+
+impl PublishResult {
+    /// Returns one that says nothing beside its topic and its status.
+    #[must_use]
+    pub const fn new(topic: Option<String>, status: PublishStatus) -> Self {
+        Self {
+            message_id: None,
+            topic,
+            index: None,
+            status,
+            error: None,
+            code: None,
+            retryable: None,
+            field: None,
+            last_id: None,
+            reason: None,
+            timestamp: None,
+            durability: None,
+            schedule_id: None,
+            deliver_at: None,
+            replayed: false,
+        }
+    }
 }
 
 /// A message as a client reads it.

@@ -66,7 +66,7 @@ codes! {
     InvalidJson = "invalid_json", 400, false, "The body is not JSON";
     /// A field or parameter breaks a rule. `field` names it, the detail names the rule. Nothing was changed.
     InvalidField = "invalid_field", 400, false, "A field is not valid";
-    /// The storage cannot make messages as durable as was asked, or as is set for the topic or the node. Nothing was kept. The detail says what to set, and where.
+    /// The storage cannot make messages as durable as was asked, or as is set for the topic or the node. Nothing was kept; a message that was kept under the same `Idempotency-Key` is found all the same. The detail says what to set, and where.
     DurabilityUnsupported = "durability_unsupported", 400, false, "The storage cannot do that durability";
     /// The HTTP request itself is broken, for example because its body ended early; or a frame on a WebSocket is, for example because it is text where the connection speaks binary.
     InvalidRequest = "invalid_request", 400, false, "The request is not valid";

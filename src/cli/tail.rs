@@ -341,21 +341,7 @@ fn missing(absent: &[TopicName], unmatched: &[&TopicPattern]) -> CliError {
     let absent = absent.iter().map(|topic| format!("topic `{topic}` does not exist"));
     let unmatched = unmatched.iter().map(|pattern| format!("no topic matches `{pattern}`"));
     let message = absent.chain(unmatched).collect::<Vec<_>>().join(", ");
-    let code = Code::TopicNotFound;
-    let retryable = code.retryable();
-    ClientError::Refused(Refusal {
-        message_id: None,
-        code,
-        message,
-        field: None,
-        retryable,
-        retry_after_seconds: None,
-        last_id: None,
-        revision: None,
-        reason: None,
-        durability: None,
-    })
-    .into()
+    ClientError::Refused(Refusal::new(Code::TopicNotFound, message)).into()
 }
 
 fn ended(error: ClientError) -> CliError {

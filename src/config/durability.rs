@@ -2,7 +2,7 @@
 
 use tidemill_proto::{Durability, TopicSelector};
 
-use super::STORAGE;
+use super::{Backend, ConfigError, STORAGE, Settings};
 
 /// How durable messages are to be.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,6 +39,34 @@ const DURABILITY_RULES_MAX: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct DurabilityRulesError(String);
+
+impl Settings {
+    /// Refuses a durability that memory never has.
+    ///
+    /// # Errors
+    /// More than accepted is asked for, of the node or of topics, and messages are kept in memory.
+    pub(super) fn check_durability(&self) -> Result<(), ConfigError> {
+        let DurabilitySettings { durability, durability_topics } = &self.durability;
+        let of_topics = durability_topics.iter().flat_map(DurabilityRules::as_slice);
+        let wanted = [
+            ("durability", (!durability.is_accepted()).then_some(*durability)),
+            (
+                "durability_topics",
+                of_topics.map(|(_, durability)| *durability).find(|durability| !durability.is_accepted()),
+            ),
+        ];
+        for (setting, durability) in wanted {
+            if let Some(durability) = durability.filter(|_| self.storage_backend == Backend::Memory) {
+                return Err(ConfigError::relation(
+                    (format!("{setting} with `{durability}`"), self.source(setting)),
+                    "needs a server that keeps messages (STORAGE_BACKEND=valkey), and contradicts",
+                    ("storage_backend = memory".to_owned(), self.source("storage_backend")),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
 
 /// Parses durabilities of topics: parts with semicolons between them, or as a JSON list. In front of the `=` of each stand
 /// names or patterns, with commas between them.

@@ -213,6 +213,7 @@ impl Settings {
             let rule = "is more than 512MiB, the largest value that a Valkey server takes";
             self.rule(setting, bytes <= super::PAYLOAD_BYTES_MAX, rule)?;
         }
+        self.check_durability()?;
         let headers = self.headers_bytes_max;
         self.rule(
             "headers_bytes_max",

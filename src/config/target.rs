@@ -9,11 +9,11 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::placement::PlacedAt;
-use super::{ConfigError, Settings, Source};
+use super::{ConfigError, DurabilityRules, Settings, Source};
 use crate::config;
 use crate::storage::valkey::target::{Target, parse_host};
 use crate::storage::valkey::{
-    ClientIdentity, KeyForm, Login, PasswordFile, Placed, TargetError, ValkeyOptions,
+    ClientIdentity, DurabilityRule, KeyForm, Login, PasswordFile, Placed, TargetError, ValkeyOptions,
 };
 
 impl Settings {
@@ -72,6 +72,7 @@ impl Settings {
             queue_messages_max: self.publish_queue_messages_max,
             queue_bytes_max: self.publish_queue_bytes_max,
             sweep_interval: Duration::from_millis(self.sweep_interval_ms),
+            durabilities: self.durabilities(),
             placed,
             ..ValkeyOptions::new(target)
         })
@@ -124,6 +125,18 @@ impl Settings {
             ));
         }
         Ok(target)
+    }
+
+    /// Returns how durable messages are to be, where that is more than accepted.
+    fn durabilities(&self) -> Arc<[DurabilityRule]> {
+        let settings = &self.durability;
+        let of_topics = settings.durability_topics.iter().flat_map(DurabilityRules::as_slice);
+        let of_topics = of_topics.map(|(topics, durability)| DurabilityRule {
+            topics: Some(topics.clone()),
+            durability: *durability,
+        });
+        let of_node = DurabilityRule { topics: None, durability: settings.durability };
+        of_topics.chain([of_node]).filter(|rule| !rule.durability.is_accepted()).collect()
     }
 
     /// Returns whether there is a server to be looked at: messages are kept in it, or it is named, and nothing says

@@ -280,6 +280,8 @@ struct ResultRef<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     retryable: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     last_id: Option<MessageId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -327,6 +329,7 @@ impl Results {
                     error: None,
                     code: None,
                     retryable: None,
+                    field: None,
                     last_id: None,
                     reason: None,
                     timestamp: None,
@@ -365,6 +368,7 @@ impl Results {
                     error: Some(&error),
                     code: Some(problem.code),
                     retryable: Some(problem.retryable),
+                    field: problem.field.as_deref(),
                     last_id: problem.last_id,
                     reason: problem.reason.as_deref(),
                     timestamp: None,

@@ -81,7 +81,7 @@ impl Failure {
         self.0.cause.is_some()
     }
 
-    /// Returns the cause with everything that lies under it, for the log.
+    /// Returns the cause with everything that lies under it, for the log, or the failure's own sentence where there is none.
     #[must_use]
     pub fn chain(&self) -> Chain<'_> {
         Chain(self)
@@ -330,12 +330,15 @@ impl Failure {
                     ),
                 )
             },
-            StorageError::TooFewReplicas { asked, connected } => Problem::new(
-                Code::TooFewReplicas,
-                format!(
-                    "the message is to reach as many replicas as {asked}, and the server of topic `{name}` has {connected} that follow it; nothing was kept now, try again, or ask for less"
-                ),
-            ),
+            StorageError::TooFewReplicas { asked, connected } => Problem {
+                field: Some("durability".to_owned()),
+                ..Problem::new(
+                    Code::TooFewReplicas,
+                    format!(
+                        "the message is to reach as many replicas as {asked}, and the server of topic `{name}` has {connected} that follow it; nothing was kept now, try again, or ask for less"
+                    ),
+                )
+            },
             StorageError::KeyReused => Problem::new(
                 Code::KeyReused,
                 "the idempotency key was used for another message of this topic; use a new key for a new message",
@@ -423,13 +426,16 @@ impl std::error::Error for Failure {
     }
 }
 
-/// A cause with everything that lies under it, joined by colons.
+/// A cause with everything that lies under it, joined by colons; of a failure without one, its own sentence.
 #[derive(Clone, Copy, Debug)]
 pub struct Chain<'a>(&'a Failure);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut next = std::error::Error::source(self.0);
+        if next.is_none() {
+            return f.write_str(&self.0.problem().detail);
+        }
         let mut separator = "";
         while let Some(error) = next {
             write!(f, "{separator}{error}")?;
@@ -442,6 +448,8 @@ impl fmt::Display for Chain<'_> {
 
 #[cfg(test)]
 mod tests {
+    use tidemill_proto::Durability;
+
     use super::*;
 
     #[test]
@@ -458,6 +466,15 @@ mod tests {
             assert_eq!(failure.chain().to_string(), "outcome of the storage call is unknown: no answer");
             assert!(!failure.problem().detail.contains("no answer"), "causes stay in the log");
         }
+    }
+
+    #[test]
+    fn the_log_is_told_of_what_has_no_cause_by_its_own_sentence() {
+        let told =
+            DurabilityTold { asked: Durability { fsync: true, replicas: 0 }, reached: Durability::ACCEPTED };
+        let failure = Failure::not_reached(MessageId::new(1, 0), told, true);
+        assert!(!failure.has_cause());
+        assert_eq!(failure.chain().to_string(), failure.problem().detail);
     }
 
     #[test]

@@ -50,7 +50,13 @@ impl FailureLog {
             return;
         }
         let cause = failure.chain();
-        if let Some(left_out) = self.0.admit(format_args!("{code} {cause}")) {
+        let left_out = if failure.has_cause() {
+            self.0.admit(format_args!("{code} {cause}"))
+        } else {
+            // Its own sentence may have an id, so that each would be a kind of its own.
+            self.0.admit(format_args!("{code}"))
+        };
+        if let Some(left_out) = left_out {
             tracing::warn!(request_id, session, method, path, code, count, left_out, %cause, "request failed");
         } else {
             tracing::debug!(request_id, session, method, path, code, count, %cause, "request failed");

@@ -303,7 +303,8 @@ impl Gate {
     /// message can be.
     ///
     /// # Errors
-    /// The storage cannot make the message as durable as was asked: `durability_unsupported`, or now: `too_few_replicas`;
+    /// The storage cannot make the message as durable as was asked: `durability_unsupported`, or now: `too_few_replicas`
+    /// (but where a message was kept under its key, which is found again then);
     /// the caller has published too much, or made too many topics: `rate_limited`; or its topic keeps as many bytes as it
     /// may, with others: `storage_full`.
     pub async fn admit(&self, message: Checked) -> Result<Admitted, Failure> {
@@ -315,9 +316,9 @@ impl Gate {
         let pledge = if message.durability.is_accepted() {
             None
         } else {
-            let (topic, keyed) = (message.topic(), message.message.idempotency.is_some());
-            let pledge = self.relay().storage.durable.pledge(topic, message.durability).await;
-            Some(pledge.map_err(|error| Failure::publish(error, keyed, topic))?)
+            let (topic, key) = (message.topic(), message.message.idempotency.as_ref());
+            let pledge = self.relay().storage.durable.pledge(topic, message.durability, key).await;
+            Some(pledge.map_err(|error| Failure::publish(error, key.is_some(), topic))?)
         };
         Ok(Admitted(message, pledge))
     }

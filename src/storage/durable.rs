@@ -9,6 +9,7 @@ use tidemill_proto::limits::DURABILITY_WAIT_MS;
 use tidemill_proto::{Durability, TopicName};
 
 use super::error::StorageError;
+use super::message::Idempotency;
 
 /// Longest wait for what is asked for to be reached.
 pub const DURABILITY_WAIT: Duration = Duration::from_millis(DURABILITY_WAIT_MS);
@@ -28,13 +29,18 @@ pub struct Pledge {
 /// Durability beyond what the backend confirms.
 #[async_trait]
 pub trait DurableStore: fmt::Debug + Send + Sync {
-    /// Returns what [`reach`](Self::reach) needs to know of messages of a topic that are appended, or kept for later, from
-    /// now on.
+    /// Returns what [`reach`](Self::reach) needs to know of messages of a topic that are appended from now on. Where a
+    /// message was kept under `key`, that is given whatever can be reached now: it is found again.
     ///
     /// # Errors
     /// `Undurable`: as the backend is set, it will not be reached. `TooFewReplicas`: not with those that there are now.
     /// `Unavailable`.
-    async fn pledge(&self, topic: &TopicName, asked: Durability) -> Result<Pledge, StorageError>;
+    async fn pledge(
+        &self,
+        topic: &TopicName,
+        asked: Durability,
+        key: Option<&Idempotency>,
+    ) -> Result<Pledge, StorageError>;
 
     /// Waits until what was done since each pledge, and was confirmed, is as durable as was asked, for
     /// [`DURABILITY_WAIT`] at the most; returns for each how durable it is. What cannot be known counts as not reached.

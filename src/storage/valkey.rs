@@ -15,10 +15,10 @@
 //! | `lanes` | appends: queueing, and when a pipeline is sent |
 //! | `pipeline` | what lanes ask of whoever sends, and what comes back |
 //! | `sending` | appends as requests, replies as outcomes |
-//! | `waits` | waiting until what was written is on the disk, or with replicas |
+//! | `durable`, `waits` | what messages can be beyond confirmed; waiting until they are on the disk, or with replicas |
 //! | `messages`, `entry` | pages of messages; the form of an entry |
 //! | `reads`, `facts` | asking for entries, and for what the server knows beside them |
-//! | `info` | what the server tells of itself, as text |
+//! | `info`, `replication` | what the server tells of itself, as text; what of its replication |
 //! | `replica` | pages of history from a replica |
 //! | `live` | tails and changes, for live readers |
 //! | `doorbell`, `notice` | hints between nodes; one of them as text |
@@ -91,6 +91,7 @@ mod control;
 mod copying;
 mod description;
 mod doorbell;
+mod durable;
 mod ending;
 mod entry;
 mod facts;
@@ -122,6 +123,7 @@ mod records;
 mod recurring;
 mod refusing;
 mod replica;
+mod replication;
 pub mod resolver;
 mod resp;
 mod rights;
@@ -148,7 +150,7 @@ mod warned;
 mod work;
 
 pub use login::{Login, PasswordFile};
-pub use options::{KeyForm, Placed, ValkeyOptions};
+pub use options::{DurabilityRule, KeyForm, Placed, ValkeyOptions};
 pub use resolver::{Address, Resolver};
 pub use target::{Target, TargetError};
 pub use tidemill_tls::ClientIdentity;

@@ -3,6 +3,8 @@
 use clap::{Args as _, Command, FromArgMatches as _};
 use tidemill::config::{Backend, ConfigError, Environment, Flags, Settings, known, sample, show};
 
+#[cfg(feature = "valkey")]
+mod durability;
 mod names;
 #[cfg(feature = "valkey")]
 mod placement;
@@ -148,7 +150,7 @@ fn example(id: &str, default: Option<&str>) -> String {
         ("worker_threads", _) => "2".to_owned(),
         ("public_url", _) => "https://relay.example".to_owned(),
         ("allowed_origins", _) => "https://app.example".to_owned(),
-        ("durability_topics", _) => "orders.*=fsync, replicas=1".to_owned(),
+        ("durability_topics", _) => "orders.*=accepted".to_owned(),
         ("limit_kept_bytes", _) => "acme.*=10GiB".to_owned(),
         ("trusted_proxies", _) => "10.0.0.0/8".to_owned(),
         ("trusted_hosts", _) => "relay.example".to_owned(),

@@ -311,6 +311,7 @@ conformance! {
             a_repeat_within_a_batch_returns_the_first_answer,
             overlapping_repeats_leave_one_copy,
             a_key_with_another_message_is_refused,
+            a_key_that_was_used_is_known_whatever_can_be_reached_now,
             a_key_belongs_to_its_topic,
             a_key_is_forgotten_after_the_window,
             a_key_outlives_its_message,

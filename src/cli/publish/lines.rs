@@ -374,7 +374,10 @@ impl Run<'_> {
         }
         let result = self.result(answer);
         let id = result.schedule_id.as_ref().map(ToString::to_string);
-        match (self.prints, id.or_else(|| result.message_id.map(|id| id.to_string()))) {
+        // What is kept and not as durable as was asked has an id, too, and is none of those that were accepted.
+        let is_accepted = result.status != PublishStatus::Rejected;
+        let id = id.or_else(|| result.message_id.map(|id| id.to_string())).filter(|_| is_accepted);
+        match (self.prints, id) {
             (Prints::Results, _) => {
                 let encode = |cause: serde_json::Error| CliError::Failed("cannot encode", cause.into());
                 serde_json::to_writer(&mut self.out, &result).map_err(encode)?;
@@ -392,22 +395,7 @@ impl Run<'_> {
 
     /// Returns a result in the form in which the relay answers a bulk publish.
     fn result(&self, answer: Result<Taken, ClientError>) -> PublishResult {
-        let mut result = PublishResult {
-            message_id: None,
-            topic: Some(self.options.topic.to_string()),
-            index: None,
-            status: PublishStatus::Rejected,
-            error: None,
-            code: None,
-            retryable: None,
-            last_id: None,
-            reason: None,
-            timestamp: None,
-            durability: None,
-            schedule_id: None,
-            deliver_at: None,
-            replayed: false,
-        };
+        let mut result = PublishResult::new(Some(self.options.topic.to_string()), PublishStatus::Rejected);
         match answer {
             Ok(Taken::Scheduled(scheduled)) => {
                 result.status = PublishStatus::Scheduled;
@@ -428,6 +416,7 @@ impl Run<'_> {
                 result.error = Some(refusal.message);
                 result.code = Some(refusal.code);
                 result.retryable = Some(refusal.retryable);
+                result.field = refusal.field.map(Into::into);
                 result.last_id = refusal.last_id;
                 result.reason = refusal.reason.map(Into::into);
             }

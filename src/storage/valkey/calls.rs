@@ -280,7 +280,7 @@ impl Calls {
             let _ = tx.send(outcome);
         });
         if !self.connection.is_up() {
-            return Err(StorageError::Unavailable(Failure::Down(self.connection.last_error()).into()));
+            return Err(StorageError::Unavailable(self.connection.down().into()));
         }
         let waiting = Waiting { call, since: Instant::now(), taker };
         self.waiting.try_send(waiting).map_err(|error| match error {
@@ -295,7 +295,7 @@ impl Calls {
 }
 
 fn stopping() -> StorageError {
-    StorageError::Unavailable(Failure::Down("the relay is stopping".to_owned()).into())
+    StorageError::Unavailable(Failure::Stopping.into())
 }
 
 /// Sends one request after the other.

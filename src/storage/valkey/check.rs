@@ -20,8 +20,10 @@ use super::control::{bytes_of, read_id};
 use super::health::ServerInfo;
 use super::index::key_of;
 use super::keys::{IndexName, Keys};
+use super::replication::Replication;
 use super::resp::{Replies, Reply, Request, RespConnection};
-use super::{ValkeyOptions, entry, keys, marker, scripts};
+use super::waits::Abilities;
+use super::{DurabilityRule, ValkeyOptions, entry, keys, marker, scripts};
 use crate::storage::{Body, Idempotency, NewMessage, READ_ONLY, TopicPolicy};
 use connecting::advice_for_connecting;
 use report::advice_about_rights;
@@ -76,12 +78,13 @@ async fn check(server: &Server) -> CheckReport {
     let begin = Instant::now();
     let connected = match connect(options, "check").await {
         // Second, because the library tells more of what is wrong.
-        Ok((client, _)) => {
-            RespConnection::connect(options, "check").await.map(|(resp, driving)| (client, resp, driving))
+        Ok((client, carrier, _)) => {
+            let connected = RespConnection::connect(options, "check").await;
+            connected.map(|(resp, driving, _)| (client, carrier, resp, driving))
         }
         Err(error) => Err(error),
     };
-    let (client, resp, driving) = match connected {
+    let (client, _carrier, resp, driving) = match connected {
         Ok(connected) => connected,
         Err(error) => {
             let advice = advice_for_connecting(&error.to_string(), options);
@@ -167,8 +170,41 @@ impl Probe {
             })
             .await;
         match info {
-            Ok(reply) => info::examine(report, &ServerInfo::read(reply), server.is_placed),
+            Ok(reply) => info::examine(report, &ServerInfo::read(reply), server.is_placed()),
             Err(error) => report.add_result("server", Err(error), "the server must answer INFO"),
+        }
+        self.durability(report, server).await;
+    }
+
+    /// Looks whether messages can be as durable as is set, where that is more than accepted.
+    async fn durability(&self, report: &mut CheckReport, server: &Server) {
+        let rules = server.options.durabilities.iter();
+        let is_there =
+            |rule: &&DurabilityRule| rule.topics.as_ref().is_none_or(|topics| server.may_have(topics));
+        let rules: Vec<_> = rules.filter(is_there).collect();
+        if rules.is_empty() {
+            return;
+        }
+        let mut request = Request::default();
+        request.add(&[b"INFO", b"replication"]);
+        Abilities::ask(&mut request);
+        let replies = match self.resp.exchange(&request, self.timeout).await {
+            Ok(replies) => replies,
+            Err(error) => {
+                report.add("durability", Outcome::Fail, error.to_string(), None);
+                return;
+            }
+        };
+        let mut answers = replies.iter();
+        let told = answers.next().and_then(|told| Some(Replication::read(told.bytes()?)));
+        let abilities = Abilities::read(answers);
+        let warnings = rules.into_iter().filter_map(|rule| abilities.warning(rule, told.as_ref()));
+        let warnings: Vec<String> = warnings.collect();
+        if warnings.is_empty() {
+            report.add("durability", Outcome::Pass, "messages can be as durable as is set", None);
+        }
+        for warning in warnings {
+            report.add("durability", Outcome::Warn, warning, None);
         }
     }
 
@@ -416,7 +452,7 @@ impl Probe {
             notices.cmd(publish).arg(channel).arg(&notice);
         }
         let opened = RespConnection::open(options, "tidemill-check").await;
-        let (resp, driver) = opened.map_err(|error| error.to_string())?;
+        let (resp, driver, _) = opened.map_err(|error| error.to_string())?;
         let (tell, mut told) = tokio::sync::mpsc::channel(2);
         let listening = driver.listen(|message| {
             if message.last().and_then(|text| text.bytes().map(|text| text == notice.as_bytes()))

@@ -1,11 +1,13 @@
-//! Connecting: one client of the library, made so that a failed attempt leaves nothing behind.
+//! Connecting: one client of the library, made so that it leaves nothing behind when it fails, or is let go.
 //!
-//! A failed connect of the library leaves a reconnect loop behind that lives on the runtime it was
-//! started on, without end where the server refuses the password. So an attempt is first made on a
-//! runtime of its own that is thrown away with whatever is left on it, and only what succeeded there
-//! is repeated on the relay's. Before that, the port is tried with a plain TCP connect, which is
-//! what a server that is down costs.
+//! A failed connect of the library leaves a reconnect loop behind that lives on the runtime it was started on, without
+//! end where the server refuses the password. And a client that is dropped keeps its connection until the server has
+//! answered what was asked, which one that hangs does not. So each client has a runtime of its own, in a thread, which is
+//! thrown away with whatever is left on it. Before that, the port is tried with a plain TCP connect, which is what a
+//! server that is down costs.
 
+use std::convert::Infallible;
+use std::thread;
 use std::time::Duration;
 
 use glide::{
@@ -14,6 +16,7 @@ use glide::{
 };
 use secrecy::ExposeSecret as _;
 use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::options::ValkeyOptions;
@@ -43,13 +46,25 @@ pub(super) enum ConnectError {
     Attempt(String),
 }
 
-/// Connects to the server under a name that `CLIENT LIST` shows, and tells where it is. The library's connecting is a
-/// large future, so it is boxed here.
+/// Carries the connections of one client for as long as it is kept.
+#[derive(Debug)]
+pub(super) struct Carrier {
+    /// Dropped, it ends the runtime.
+    _end: oneshot::Sender<Infallible>,
+}
+
+/// Connects to the server under a name that `CLIENT LIST` shows, and tells where it is.
 pub(super) async fn connect(
     options: &ValkeyOptions,
     name: &'static str,
-) -> Result<(GlideClient, Address), ConnectError> {
-    Box::pin(connect_as(options, name)).await
+) -> Result<(GlideClient, Carrier, Address), ConnectError> {
+    let address = primary(options).await?;
+    let (client, carrier) = tokio::select! {
+        biased;
+        connected = connect_at(options, &address, name) => connected?,
+        () = options.resolver.left(&address) => return Err(ConnectError::Refused(left(&address))),
+    };
+    Ok((client, carrier, address))
 }
 
 /// Returns where the server to dial listens now.
@@ -91,42 +106,49 @@ pub(super) async fn reach(address: &Address, within: Duration) -> Result<TcpStre
     Err(failure.unwrap_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound).into()))
 }
 
-async fn connect_as(
-    options: &ValkeyOptions,
-    name: &'static str,
-) -> Result<(GlideClient, Address), ConnectError> {
-    let address = primary(options).await?;
-    let client = tokio::select! {
-        biased;
-        client = connect_at(options, &address, name) => client?,
-        () = options.resolver.left(&address) => return Err(ConnectError::Refused(left(&address))),
-    };
-    Ok((client, address))
-}
-
 async fn connect_at(
     options: &ValkeyOptions,
     address: &Address,
     name: &'static str,
-) -> Result<GlideClient, ConnectError> {
+) -> Result<(GlideClient, Carrier), ConnectError> {
     dial(options, address).await?;
     let configuration = configuration(options, address, name).await;
-    let rehearsal = configuration.clone();
-    tokio::task::spawn_blocking(move || rehearse(rehearsal))
-        .await
-        .map_err(|error| ConnectError::Attempt(error.to_string()))??;
+    let (end, ended) = oneshot::channel();
+    let (tell, told) = oneshot::channel();
+    let carrier = Carrier { _end: end };
+    let thread = thread::Builder::new().name(format!("tidemill-{name}"));
+    let begun = thread.spawn(move || carry(configuration, tell, ended));
+    begun.map_err(|error| ConnectError::Attempt(error.to_string()))?;
     // Bounded by the library's connection timeout, and by ours in case that does not cover a step.
-    timeout(options.connect_timeout * 2, GlideClient::connect(configuration))
-        .await
-        .map_err(|_| ConnectError::TimedOut(options.connect_timeout * 2))?
-        .map_err(refused)
+    let told = timeout(options.connect_timeout * 2, told).await;
+    let told = told.map_err(|_| ConnectError::TimedOut(options.connect_timeout * 2))?;
+    let client = told.map_err(|_| ConnectError::Attempt("the library has ended early".to_owned()))??;
+    Ok((client, carrier))
 }
 
-fn rehearse(configuration: GlideClientConfiguration) -> Result<(), ConnectError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(GlideClient::connect(configuration)).map(drop).map_err(refused);
+/// Connects on a runtime of its own, tells what came of that, and carries what the library does until the end.
+fn carry(
+    configuration: GlideClientConfiguration,
+    tell: oneshot::Sender<Result<GlideClient, ConnectError>>,
+    mut ended: oneshot::Receiver<Infallible>,
+) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return drop(tell.send(Err(error.into()))),
+    };
+    runtime.block_on(async {
+        let connected = tokio::select! {
+            biased;
+            _ = &mut ended => return,
+            // The library's connecting is a large future.
+            connected = Box::pin(GlideClient::connect(configuration)) => connected.map_err(refused),
+        };
+        let is_connected = connected.is_ok();
+        if tell.send(connected).is_ok() && is_connected {
+            let _ = ended.await;
+        }
+    });
     runtime.shutdown_background();
-    outcome
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]

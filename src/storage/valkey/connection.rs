@@ -10,6 +10,8 @@ use super::connect::ConnectError;
 use super::failure::Redirect;
 use super::keys;
 use super::options::ValkeyOptions;
+use super::replication::Replication;
+use super::resolver::Address;
 use super::resp::{Reply, Request, RespConnection};
 
 /// How long the key of a look is kept, should nobody look again.
@@ -30,11 +32,11 @@ pub(super) enum Work {
 
 /// A connection that can be supervised.
 pub(super) trait Connection: Sized + Send + Sync + 'static {
-    /// Connects to the server under a name that `CLIENT LIST` shows.
+    /// Connects to the server under a name that `CLIENT LIST` shows, and tells where it is.
     fn connect(
         options: &ValkeyOptions,
         name: &'static str,
-    ) -> impl Future<Output = Result<(Self, Driving), ConnectError>> + Send;
+    ) -> impl Future<Output = Result<(Self, Driving, Address), ConnectError>> + Send;
 
     /// Asks the server what it is, what time it has and, where that is its work, whether it takes writes.
     fn look(
@@ -49,10 +51,10 @@ pub(super) trait Connection: Sized + Send + Sync + 'static {
 }
 
 /// What a server says when it is looked at. An error reply, as for want of rights, shows that it is there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Look {
-    /// The part of `INFO` on replication.
-    pub(super) replication: Option<Result<Vec<u8>, String>>,
+    /// What it tells of its replication.
+    pub(super) replication: Option<Result<Replication, String>>,
     /// The server's clock.
     pub(super) time_ms: Option<u64>,
     /// Why it takes no writes, where that was asked.
@@ -60,9 +62,12 @@ pub(super) struct Look {
 }
 
 impl Connection for RespConnection {
-    async fn connect(options: &ValkeyOptions, name: &'static str) -> Result<(Self, Driving), ConnectError> {
-        let (connection, driver) = Self::open(options, &format!("tidemill-{name}")).await?;
-        Ok((connection, Box::pin(driver.drive())))
+    async fn connect(
+        options: &ValkeyOptions,
+        name: &'static str,
+    ) -> Result<(Self, Driving, Address), ConnectError> {
+        let (connection, driver, address) = Self::open(options, &format!("tidemill-{name}")).await?;
+        Ok((connection, Box::pin(driver.drive()), address))
     }
 
     async fn look(&self, options: &ValkeyOptions, work: Work, within: Duration) -> Result<Look, String> {
@@ -79,7 +84,7 @@ impl Connection for RespConnection {
         let mut replies = replies.iter();
         let replication = replies.next().map(|reply| match reply.error() {
             Some(text) => Err(text),
-            None => Ok(reply.bytes().unwrap_or_default().to_vec()),
+            None => Ok(Replication::read(reply.bytes().unwrap_or_default())),
         });
         let time_ms = match replies.next() {
             Some(Reply::Array(mut parts)) => {

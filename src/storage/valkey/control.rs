@@ -19,6 +19,7 @@ use super::entry;
 use super::failure::{Effect, Failure, of_reply, refuses_writes, unexpected};
 use super::login::keep_logged_in;
 use super::options::ValkeyOptions;
+use super::replication::Replication;
 use super::resolver::Address;
 use super::supervised::Supervised;
 use crate::storage::StorageError;
@@ -31,11 +32,18 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub(super) type Control = Supervised<GlideClient>;
 
 impl Connection for GlideClient {
-    async fn connect(options: &ValkeyOptions, name: &'static str) -> Result<(Self, Driving), ConnectError> {
-        let (client, address) = connect(options, name).await?;
-        // The library carries its connections itself, and tells nobody when one breaks.
-        let driving = beside(options.clone(), address, client.clone());
-        Ok((client, Box::pin(driving)))
+    async fn connect(
+        options: &ValkeyOptions,
+        name: &'static str,
+    ) -> Result<(Self, Driving, Address), ConnectError> {
+        let (client, carrier, address) = connect(options, name).await?;
+        // The library tells nobody when its connection breaks.
+        let beside = beside(options.clone(), address.clone(), client.clone());
+        let driving = async move {
+            let _carrier = carrier;
+            beside.await
+        };
+        Ok((client, Box::pin(driving), address))
     }
 
     async fn look(&self, options: &ValkeyOptions, _: Work, within: Duration) -> Result<Look, String> {
@@ -53,7 +61,7 @@ impl Connection for GlideClient {
         look.await
     }
 
-    /// A client that is dropped ends by itself.
+    /// It ends with what carries it.
     fn close(&self, _: &str) {}
 }
 
@@ -90,7 +98,7 @@ async fn look_with(client: &GlideClient, within: Duration) -> Result<Look, Strin
     };
     let replication = replies.next().map(|reply| match reply {
         ValkeyValue::ServerError(error) => Err(reply_text(&error)),
-        reply => Ok(bytes_of(reply).unwrap_or_default().to_vec()),
+        reply => Ok(Replication::read(&bytes_of(reply).unwrap_or_default())),
     });
     let time_ms = replies.next().and_then(read_time_ms);
     Ok(Look { replication, time_ms, refusal: None })
@@ -149,7 +157,7 @@ impl Control {
 
     /// Returns the error of a call whose connection is no longer of use.
     fn lost(&self, effect: Effect) -> StorageError {
-        let cause = Failure::Down(self.last_error()).into();
+        let cause = self.down().into();
         match effect {
             Effect::Read => StorageError::Unavailable(cause),
             Effect::Write => StorageError::Indeterminate(cause),

@@ -250,7 +250,7 @@ impl Shard {
             self.latest_untold(topic).await?;
         }
         let epoch = digits(other.epoch);
-        let keys = [self.keys.stream(topic), self.keys.deleted(topic), self.keys.description(topic)];
+        let keys = [self.keys.stream(topic), self.keys.description(topic), self.keys.deleted(topic)];
         let others = other.taken_out_by_others.map(|id| (format!("~{}", sortable(id)), String::new()));
         let all = deletions.iter().map(|id| (sortable(*id), id.to_string())).chain(others);
         let all: Vec<(String, String)> = all.collect();

@@ -208,7 +208,7 @@ impl Doorbell {
     async fn keep_listening(&self, options: &ValkeyOptions) {
         loop {
             match RespConnection::open(options, "tidemill-doorbell").await {
-                Ok((connection, driver)) => {
+                Ok((connection, driver, _)) => {
                     let echo = Echo::default();
                     let listening = driver.listen(|message| self.heard(message, &echo));
                     let reason = tokio::select! {

@@ -240,7 +240,7 @@ fn timestamp(command: &mut Command<'_>, timestamp: Timestamp) {
     command.arg(timestamp.text().as_bytes());
 }
 
-fn digits(bytes: [u8; 16]) -> [u8; 32] {
+pub(super) fn digits(bytes: [u8; 16]) -> [u8; 32] {
     let mut digits = [0; 32];
     hex::encode_to_slice(bytes, &mut digits).expect("a byte has two digits");
     digits

@@ -11,7 +11,7 @@ use tidemill_proto::topics::RunState;
 use tidemill_proto::{MessageId, Timestamp};
 
 use super::entry::read_id;
-use super::failure::is_no_such_key;
+use super::failure::{Redirect, is_no_such_key};
 use super::keys::sortable;
 use super::marker::{self, End, Found, Marker};
 use super::resp::{Reply, Request};
@@ -110,8 +110,12 @@ impl Asking {
 
     /// Returns the way to ask after this error, if it is one of the way and not of the stream.
     pub(super) fn next(way: Way, error: &str) -> Option<Way> {
+        // What is on its way to another server says nothing of scripts: they need all of its keys in one place.
         let is_of_stream = is_no_such_key(error)
-            || ["WRONGTYPE", "LOADING", "BUSY", "MASTERDOWN"].iter().any(|code| error.contains(code));
+            || Redirect::read(error).is_some()
+            || ["WRONGTYPE", "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN"]
+                .iter()
+                .any(|code| error.contains(code));
         match way {
             _ if is_of_stream => None,
             Way::Digest if error.starts_with("NOSCRIPT") => Some(Way::Text),
@@ -362,4 +366,27 @@ fn state_of(end: Option<End>) -> RunState {
 /// Returns a number that is one: the script says -1 for what the server does not know.
 fn number(reply: &Reply<'_>) -> Option<u64> {
     u64::try_from(reply.integer()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refused_script_has_the_server_asked_without_one() {
+        let next = |error| Asking::next(Way::Digest, error);
+        assert_eq!(next("NOSCRIPT No matching script."), Some(Way::Text));
+        assert_eq!(next("NOPERM User may not run 'evalsha'"), Some(Way::Info));
+        assert_eq!(next("ERR unknown command 'EVALSHA'"), Some(Way::Info));
+        for error in [
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            "MOVED 3999 127.0.0.1:6381",
+            "ASK 3999 127.0.0.1:6381",
+            "CLUSTERDOWN Hash slot not served",
+            "LOADING Valkey is loading the dataset in memory",
+            "ERR no such key",
+        ] {
+            assert_eq!(next(error), None, "{error}");
+        }
+    }
 }

@@ -19,8 +19,16 @@ pub(super) enum Effect {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     /// There is no connection at the moment.
-    #[error("no connection to the server: {0}")]
-    Down(String),
+    #[error("no connection to the server {server}: {why}")]
+    Down {
+        /// Where it is, or is looked for.
+        server: String,
+        /// Why not.
+        why: String,
+    },
+    /// Nothing is asked of a server any more.
+    #[error("the relay is stopping")]
+    Stopping,
     /// The connection was lost, or the relay stopped, before the answer came.
     #[error("the connection was lost before the answer came")]
     Lost,
@@ -52,8 +60,13 @@ pub(super) enum Failure {
     #[error(transparent)]
     Library(Box<dyn std::error::Error + Send + Sync>),
     /// The connection's error.
-    #[error(transparent)]
-    Resp(#[from] RespError),
+    #[error("{server}: {error}")]
+    Resp {
+        /// Where it goes.
+        server: String,
+        /// What went wrong.
+        error: RespError,
+    },
     /// The server's error reply.
     #[error("{0}")]
     Server(String),
@@ -69,13 +82,13 @@ impl Failure {
 /// What scripts answer as an error where a topic has no room. They spell it, too.
 const TOPIC_FULL: &str = "TOPICFULL";
 
-/// Returns the contract's error for a request that has no replies.
-pub(super) fn of_exchange(error: RespError, effect: Effect) -> StorageError {
+/// Returns the contract's error for a request to a server that has no replies.
+pub(super) fn of_exchange(server: String, error: RespError, effect: Effect) -> StorageError {
     let unsent = match &error {
         RespError::Unsent(_) => true,
         RespError::Unanswered(_) | RespError::TooLarge { .. } => effect == Effect::Read,
     };
-    let cause = Failure::Resp(error).into();
+    let cause = Failure::Resp { server, error }.into();
     if unsent { StorageError::Unavailable(cause) } else { StorageError::Indeterminate(cause) }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use glide::ValkeyValue;
 use tidemill_proto::Timestamp;
 use tidemill_proto::health::{BackendHealth, HealthStatus, ServerHealth};
@@ -156,12 +156,19 @@ pub(super) async fn of_all(places: &Places) -> Condition {
         return condition;
     }
     let backend = &mut condition.backend;
+    // Each has its own, which `servers` tells.
+    (backend.host, backend.port) = (None, None);
     (backend.memory_used_bytes, backend.memory_limit_bytes) = (Some(0), Some(0));
     backend.warnings.clear();
     let mut warnings = Vec::new();
     backend.replicas = all.iter().flat_map(|one| one.backend.replicas.iter().cloned()).collect();
     backend.replica_pages = all.iter().map(|one| one.backend.replica_pages).sum();
     for ((one, server), at) in all.iter().zip(&servers).zip(0_u64..) {
+        let told = &one.backend;
+        backend.server = backend.server.take().or_else(|| told.server.clone());
+        backend.server_version = backend.server_version.take().or_else(|| told.server_version.clone());
+        backend.eviction_policy = backend.eviction_policy.take().or_else(|| told.eviction_policy.clone());
+        backend.append_only = backend.append_only.or(told.append_only);
         if one.status != HealthStatus::Healthy {
             condition.status = one.status;
         }
@@ -207,8 +214,7 @@ impl Shard {
         {
             return condition.clone();
         }
-        let backend = self.ask_health().await;
-        let condition = Condition { status: status(&backend), backend };
+        let condition = self.ask_health().await;
         *kept = Some((Instant::now(), condition.clone()));
         condition
     }
@@ -218,7 +224,7 @@ impl Shard {
         self.read.connection().server_time(&self.clock)
     }
 
-    async fn ask_health(&self) -> BackendHealth {
+    async fn ask_health(&self) -> Condition {
         let target = &self.target;
         // Of several, none is the server before one is found.
         let is_alone = target.watched.is_none() && target.others.is_empty();
@@ -235,13 +241,15 @@ impl Shard {
         };
         if let Some(reason) = self.why_down() {
             health.warnings.push(format!("no connection to the server: {reason}"));
-            return health;
+            return Condition { status: HealthStatus::Degraded, backend: health };
         }
+        let mut undurable = Vec::new();
         let begin = Instant::now();
-        match timeout(ANSWER_WITHIN, self.server_info()).await {
-            Ok(Ok(info)) => {
+        let ask_info = async { (self.server_info().await, begin.elapsed()) };
+        match timeout(ANSWER_WITHIN, join(ask_info, self.undurable())).await {
+            Ok(((Ok(info), took), refused)) => {
                 health.connected = true;
-                health.ping_ms = Some((begin.elapsed().as_secs_f64() * 1e6).round() / 1e3);
+                health.ping_ms = Some((took.as_secs_f64() * 1e6).round() / 1e3);
                 health.server = info.server().map(str::to_owned);
                 health.server_version = info.version().map(str::to_owned);
                 health.memory_used_bytes = info.memory_used_bytes();
@@ -260,15 +268,19 @@ impl Shard {
                 if health.read_only {
                     health.warnings.insert(0, READ_ONLY.to_owned());
                 }
+                // One that says nothing of it is away by now, which is told with the next question.
+                undurable = refused.unwrap_or_default();
             }
-            Ok(Err(error)) => health.warnings.push(causes_of(&error)),
+            Ok(((Err(error), _), _)) => health.warnings.push(causes_of(&error)),
             Err(_) => {
                 health
                     .warnings
                     .push(format!("the server did not answer within {} ms", ANSWER_WITHIN.as_millis()));
             }
         }
-        health
+        let status = if undurable.is_empty() { status(&health) } else { HealthStatus::Degraded };
+        health.warnings.extend(undurable);
+        Condition { status, backend: health }
     }
 
     /// Returns what the log should say about the server, or why it must not be used.
@@ -316,6 +328,13 @@ impl Shard {
             Err(error) => {
                 warnings.push(format!("the server's topics could not be looked at: {}", causes_of(&error)));
             }
+        }
+        match self.undurable().await {
+            Ok(undurable) => warnings.extend(undurable),
+            Err(error) => warnings.push(format!(
+                "whether messages can be as durable as is set is not known: {}",
+                causes_of(&error)
+            )),
         }
         match rights::lacking(&self.options, self.keys).await {
             Ok(lacking) => warnings.extend(lacking.into_iter().map(str::to_owned)),

@@ -219,7 +219,7 @@ impl Lanes {
             Ok(()) => Ok(receiver),
             Err(mpsc::error::TrySendError::Full(_)) => Err(StorageError::Overloaded),
             Err(mpsc::error::TrySendError::Closed(_)) => {
-                Err(StorageError::Unavailable(Failure::Down("the relay is stopping".to_owned()).into()))
+                Err(StorageError::Unavailable(Failure::Stopping.into()))
             }
         }
     }
@@ -334,12 +334,11 @@ impl<P: Pipeline> Lane<P> {
     }
 
     fn refuse_waiting(&mut self) {
-        let reason = self.pipeline.last_error();
         while let Ok(item) = self.rx.try_recv() {
             // What a mark stands for is true of one that is dropped.
             if let Item::Job(job) = item {
                 self.queued.take(&job);
-                job.refuse(|| Failure::Down(reason.clone()));
+                job.refuse(|| self.pipeline.down());
             }
         }
     }

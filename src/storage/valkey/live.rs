@@ -8,7 +8,7 @@ use tidemill_proto::{MessageId, TopicName};
 use super::Shard;
 use super::entry::read_id;
 use super::facts::Of;
-use super::failure::{Effect, Redirect, is_no_such_key, of_exchange, of_reply, unexpected};
+use super::failure::{Effect, Redirect, is_no_such_key, of_reply, unexpected};
 use super::marker::{self, Found};
 use super::resp::{Bounds, Reply, Request, RespError};
 use crate::chance::random;
@@ -88,7 +88,7 @@ impl Shard {
                 changes.changed.extend(places);
                 return Ok(());
             }
-            Err(error) => return Err(of_exchange(error, Effect::Read)),
+            Err(error) => return Err(self.read.connection().failed(error, Effect::Read)),
         };
         let mut replies = replies.iter();
         let mut named = HashSet::new();

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_proto::TopicSelector;
+use tidemill_proto::{Durability, TopicSelector};
 use tidemill_tls::ClientIdentity;
 
 use super::login::{Login, PasswordFile};
@@ -45,8 +45,20 @@ pub struct ValkeyOptions {
     pub key_form: KeyForm,
     /// How often nodes sweep. Of nodes with the same interval one does the work.
     pub sweep_interval: Duration,
+    /// How durable messages are to be whose publishers say nothing of it, where that is more than accepted: what the
+    /// server cannot do of it is told.
+    pub durabilities: Arc<[DurabilityRule]>,
     /// Servers beside this one, with what lives there; up to [`PLACED_MAX`]. What none of them is said to have is here.
     pub placed: Vec<Placed>,
+}
+
+/// How durable messages of some topics are to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DurabilityRule {
+    /// The topics; `None`: all others.
+    pub topics: Option<TopicSelector>,
+    /// How durable.
+    pub durability: Durability,
 }
 
 /// A server that has the topics of some names, and whatever else has such a name.
@@ -88,6 +100,7 @@ impl ValkeyOptions {
             reads_replicas: false,
             key_form: KeyForm::Plain,
             sweep_interval: Duration::from_mins(1),
+            durabilities: Arc::default(),
             placed: Vec::new(),
         }
     }

@@ -6,6 +6,7 @@ use std::fmt;
 
 use tidemill_proto::TopicName;
 
+use super::failure::Failure;
 use crate::storage::{Appended, NewMessage, StorageError};
 
 /// The result of one append.
@@ -44,8 +45,8 @@ pub(super) trait Pipeline: fmt::Debug + Send + Sync + 'static {
     /// Returns whether anything can be sent now. What is under way ends when this becomes false.
     fn is_up(&self) -> bool;
 
-    /// Returns why nothing can be sent.
-    fn last_error(&self) -> String;
+    /// Returns the failure of what cannot be sent while it is down.
+    fn down(&self) -> Failure;
 
     /// Sends messages once.
     ///

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use super::entry;
 use super::facts::{Asking, Beside, Numbers, Of, Proof, Way};
-use super::failure::{Effect, is_no_such_key, of_exchange, of_key, of_reply, unexpected};
+use super::failure::{Effect, is_no_such_key, of_key, of_reply, unexpected};
 use super::keys::{self, sortable};
 use super::resp::{Bounds, Parts, REQUESTS_MAX, Replies, Reply, Request, RespConnection, RespError};
 use super::supervised::Supervised;
@@ -355,7 +355,7 @@ impl Reads {
 
     /// Asks what has a short answer.
     pub(super) async fn ask(&self, request: &Request) -> Result<Replies, StorageError> {
-        self.try_ask(request).await?.map_err(|error| of_exchange(error, Effect::Read))
+        self.try_ask(request).await?.map_err(|error| self.connection.failed(error, Effect::Read))
     }
 
     /// As [`ask`](Self::ask), with the connection's own error, for who can do without the answer.
@@ -386,7 +386,7 @@ impl Reads {
                     self.weights.note(ask.stream, bounds.bytes / fitting.max(1));
                     count = fitting.saturating_sub(ask.in_front).clamp(1, count / 2);
                 }
-                Err(error) => return Err(of_exchange(error, Effect::Read)),
+                Err(error) => return Err(self.connection.failed(error, Effect::Read)),
             }
         }
     }

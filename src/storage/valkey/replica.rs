@@ -18,7 +18,6 @@ use tidemill_proto::page::Order;
 use tokio::time::timeout;
 
 use super::Shard;
-use super::info;
 use super::reads::Reads;
 use super::resolver::{Address, Resolver};
 use super::resp::RespConnection;
@@ -60,9 +59,10 @@ impl Replicas {
 #[async_trait]
 impl Resolver for Replicas {
     async fn primary_of(&self, _: &Target) -> Result<Address, String> {
-        let told = self.primary.replication().map(|(text, _)| replicas_in(&text)).unwrap_or_default();
+        let told = self.primary.replication();
+        let told = told.as_deref().map_or(&[][..], |told| &told.replicas[..]);
         let turn = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(told.len());
-        let next = turn.and_then(|turn| told.into_iter().nth(turn));
+        let next = turn.and_then(|turn| told.get(turn)).cloned();
         self.found.lock().clone_from(&next);
         next.ok_or_else(|| "the primary names no replica that follows it".to_owned())
     }
@@ -91,9 +91,9 @@ impl Replica {
     /// Returns by how much it may be behind its primary, where it can be read from.
     fn age(&self) -> Option<Duration> {
         let connection = self.reads.connection();
-        let (text, since) = connection.replication().filter(|_| connection.is_up())?;
-        let since = Some(since.elapsed()).filter(|since| *since <= LOOKED_WITHIN)?;
-        age_in(&text).map(|age| age + since).filter(|age| *age <= AGE_MAX)
+        let told = connection.replication().filter(|_| connection.is_up())?;
+        let since = Some(told.at.elapsed()).filter(|since| *since <= LOOKED_WITHIN)?;
+        told.heard.map(|heard| heard + since).filter(|age| *age <= AGE_MAX)
     }
 }
 
@@ -115,59 +115,5 @@ impl Shard {
         }
         replica.pages.fetch_add(1, Ordering::Relaxed);
         Some(Batch { age: Some(age), ..batch })
-    }
-}
-
-/// Reads which replicas a primary has that follow it, as `INFO` tells it.
-fn replicas_in(info: &[u8]) -> Vec<Address> {
-    let info = String::from_utf8_lossy(info);
-    let of_line = |line: &str| {
-        let (name, told) = line.split_once(':')?;
-        name.strip_prefix("slave")?.parse::<u32>().ok()?;
-        let field =
-            |wanted: &str| told.split(',').find_map(|field| field.strip_prefix(wanted)?.strip_prefix('='));
-        let port = field("port")?.parse().ok()?;
-        (field("state") == Some("online")).then(|| Some(Address { host: field("ip")?.to_owned(), port }))?
-    };
-    info.lines().filter_map(|line| of_line(line.trim())).collect()
-}
-
-/// Reads by how much a replica may be behind, as `INFO` tells it; nothing where it does not follow.
-fn age_in(info: &[u8]) -> Option<Duration> {
-    let text = String::from_utf8_lossy(info);
-    let field = |name| info::field(&text, name);
-    let is_following = field("role") == Some("slave") && field("master_link_status") == Some("up");
-    let seconds: u64 = field("master_last_io_seconds_ago").filter(|_| is_following)?.parse().ok()?;
-    // What is told is whole seconds, rounded down.
-    Some(Duration::from_secs(seconds.saturating_add(1)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_primary_tells_its_replicas() {
-        let info = "role:master\r\nconnected_slaves:3\r\n\
-            slave0:ip=127.0.0.1,port=7001,state=online,offset=14,lag=0\r\n\
-            slave1:ip=::1,port=7002,state=online,offset=14,lag=1,type=replica\r\n\
-            slave2:ip=10.0.0.3,port=7003,state=wait_bgsave,offset=0,lag=0\r\nslave_repl_offset:9\r\n";
-        let told: Vec<String> = replicas_in(info.as_bytes()).iter().map(ToString::to_string).collect();
-        assert_eq!(told, ["127.0.0.1:7001", "[::1]:7002"]);
-        assert!(replicas_in(b"role:slave\r\nslave_read_only:1\r\n").is_empty());
-    }
-
-    #[test]
-    fn a_replica_tells_when_it_heard_of_its_primary() {
-        let of = |link: &str, ago: &str| {
-            age_in(
-                format!("role:slave\r\nmaster_link_status:{link}\r\nmaster_last_io_seconds_ago:{ago}\r\n")
-                    .as_bytes(),
-            )
-        };
-        assert_eq!(of("up", "3"), Some(Duration::from_secs(4)));
-        assert_eq!(of("down", "3"), None);
-        assert_eq!(of("up", "-1"), None);
-        assert_eq!(age_in(b"role:master\r\n"), None);
     }
 }

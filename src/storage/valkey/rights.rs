@@ -17,7 +17,7 @@ const NO_WEIGHTS: &str = "the server's user may not ask what keys weigh (give it
 /// Returns what the user lacks, in sentences.
 pub(super) async fn lacking(options: &ValkeyOptions, keys: Keys) -> Result<Vec<&'static str>, String> {
     let opened = RespConnection::open(options, "tidemill-check").await;
-    let (connection, driver) = opened.map_err(|error| error.to_string())?;
+    let (connection, driver, _) = opened.map_err(|error| error.to_string())?;
     tokio::select! {
         biased;
         lacking = ask(&connection, options, keys) => lacking,

@@ -17,10 +17,10 @@ use super::{Shard, Valkey, at, health, keys};
 use crate::storage::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Claim, Claimed, Condition,
     DeadLetter, Draw, Drawn, DurableStore, Dying, Existing, Fate, Followed, GroupChange, GroupStart,
-    HintListener, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Outcome, Places,
-    Pledge, Range, RecordChanges, RecordEdit, RecordStore, Revived, RunEnd, RunEnding, RunStore, Selection,
-    Settlement, StorageError, StoredMessage, Swept, Tail, Tended, TicketClaim, TopicChange, TopicList,
-    TopicState, TopicStore, Trim, Upkeep, WorkStore,
+    HintListener, Idempotency, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket,
+    Outcome, Places, Pledge, Range, RecordChanges, RecordEdit, RecordStore, Revived, RunEnd, RunEnding,
+    RunStore, Selection, Settlement, StorageError, StoredMessage, Swept, Tail, Tended, TicketClaim,
+    TopicChange, TopicList, TopicState, TopicStore, Trim, Upkeep, WorkStore,
 };
 
 /// Returns results, or their error where all of them say that what they are about lives elsewhere.
@@ -75,8 +75,13 @@ impl MessageStore for Valkey {
 
 #[async_trait]
 impl DurableStore for Valkey {
-    async fn pledge(&self, topic: &TopicName, asked: Durability) -> Result<Pledge, StorageError> {
-        let history = self.places.owner_of(self.places.home_of(topic))?.waits.pledge(asked).await?;
+    async fn pledge(
+        &self,
+        topic: &TopicName,
+        asked: Durability,
+        key: Option<&Idempotency>,
+    ) -> Result<Pledge, StorageError> {
+        let history = at!(self, topic, shard => shard.pledge(topic, asked, key).await)?;
         Ok(Pledge { topic: topic.clone(), asked, history })
     }
 

@@ -461,8 +461,8 @@ impl Pipeline for Sender {
         self.connection.is_up()
     }
 
-    fn last_error(&self) -> String {
-        self.connection.last_error()
+    fn down(&self) -> Failure {
+        self.connection.down()
     }
 
     async fn send(&self, messages: Vec<NewMessage>) -> PipelineResult {

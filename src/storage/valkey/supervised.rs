@@ -19,14 +19,15 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tidemill_proto::Timestamp;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::connect::ConnectError;
 use super::connection::{Connection, Driving, Work};
 use super::failure::{Effect, Failure, is_loading, of_exchange};
-use super::info;
 use super::options::ValkeyOptions;
+use super::replication::Replication;
+use super::resolver::Address;
 use super::resp::{Replies, Request, RespConnection, RespError};
 use crate::chance::jittered;
 use crate::clock::Clock;
@@ -53,8 +54,10 @@ pub(super) struct Supervised<C> {
     refusal: Mutex<Option<String>>,
     /// By how many milliseconds the server's clock is ahead of this machine's.
     ahead_ms: AtomicI64,
-    /// What the server told last of its replication, and when.
-    replication: Mutex<Option<(Arc<[u8]>, Instant)>>,
+    /// What the server told last of its replication.
+    replication: Mutex<Option<Arc<Replication>>>,
+    /// Where the connection goes that there is.
+    at: Mutex<Option<Address>>,
     /// How often the connection was lost.
     losses: AtomicU64,
     options: ValkeyOptions,
@@ -82,6 +85,7 @@ impl<C: Connection> Supervised<C> {
             refusal: Mutex::new(None),
             ahead_ms: AtomicI64::new(0),
             replication: Mutex::new(None),
+            at: Mutex::new(None),
             losses: AtomicU64::new(0),
             options: options.clone(),
         }
@@ -111,8 +115,8 @@ impl<C: Connection> Supervised<C> {
         self.refusal.lock().clone()
     }
 
-    /// Returns what the server told last of its replication, and when.
-    pub(super) fn replication(&self) -> Option<(Arc<[u8]>, Instant)> {
+    /// Returns what the server told last of its replication.
+    pub(super) fn replication(&self) -> Option<Arc<Replication>> {
         self.replication.lock().clone()
     }
 
@@ -134,9 +138,18 @@ impl<C: Connection> Supervised<C> {
 
     /// Returns the connection that there is now.
     pub(super) fn current(&self) -> Result<Arc<C>, StorageError> {
-        self.current
-            .load_full()
-            .ok_or_else(|| StorageError::Unavailable(Failure::Down(self.last_error()).into()))
+        self.current.load_full().ok_or_else(|| StorageError::Unavailable(self.down().into()))
+    }
+
+    /// Returns the failure of what needs it while it is down.
+    pub(super) fn down(&self) -> Failure {
+        Failure::Down { server: self.server(), why: self.last_error() }
+    }
+
+    /// Returns where it goes, or would.
+    fn server(&self) -> String {
+        let at = self.at.lock().as_ref().map(ToString::to_string);
+        at.unwrap_or_else(|| self.options.place())
     }
 
     /// Keeps it connected until the token is cancelled.
@@ -152,11 +165,14 @@ impl<C: Connection> Supervised<C> {
         loop {
             let moves = options.resolver.moves();
             match self.attempt().await {
-                Ok((connection, mut driving)) => {
+                Ok((connection, mut driving, address)) => {
                     wait = RETRY_FIRST;
+                    // What the resolver finds may be another one by the time that this is lost.
+                    let server = address.to_string();
+                    *self.at.lock() = Some(address);
                     self.current.store(Some(connection.clone()));
                     self.up.send_replace(true);
-                    tracing::info!(connection = self.name, server = options.server(), "connected");
+                    tracing::info!(connection = self.name, server, "connected");
                     let reason = tokio::select! {
                         biased;
                         reason = &mut driving => reason,
@@ -164,12 +180,7 @@ impl<C: Connection> Supervised<C> {
                     };
                     self.losses.fetch_add(1, Ordering::Relaxed);
                     self.set_down(&reason);
-                    tracing::warn!(
-                        connection = self.name,
-                        server = options.server(),
-                        reason,
-                        "connection lost"
-                    );
+                    tracing::warn!(connection = self.name, server, reason, "connection lost");
                 }
                 Err(error) => self.note_failure(&error),
             }
@@ -185,13 +196,13 @@ impl<C: Connection> Supervised<C> {
     }
 
     /// Connects, and looks whether the server is of use.
-    async fn attempt(&self) -> Result<(Arc<C>, Driving), ConnectError> {
-        let (connection, mut driving) = C::connect(&self.options, self.name).await?;
+    async fn attempt(&self) -> Result<(Arc<C>, Driving, Address), ConnectError> {
+        let (connection, mut driving, address) = C::connect(&self.options, self.name).await?;
         let reason = tokio::select! {
             biased;
             reason = &mut driving => reason,
             looked = self.look(&connection) => match looked {
-                Ok(()) => return Ok((Arc::new(connection), driving)),
+                Ok(()) => return Ok((Arc::new(connection), driving, address)),
                 Err(reason) => reason,
             },
         };
@@ -205,6 +216,7 @@ impl<C: Connection> Supervised<C> {
         if let Some(connection) = self.current.swap(None) {
             connection.close(reason);
         }
+        *self.at.lock() = None;
         *self.refusal.lock() = None;
     }
 
@@ -251,13 +263,13 @@ impl<C: Connection> Supervised<C> {
             Some(Err(error)) if is_loading(&error) => {
                 return Err("the server is loading its data".to_owned());
             }
-            Some(Ok(text)) if is_replica(&text) != (self.work == Work::Replica) => {
+            Some(Ok(told)) if told.is_replica != (self.work == Work::Replica) => {
                 return Err(match self.work {
                     Work::Replica => "the server is no replica any more".to_owned(),
                     Work::Writes | Work::Other => "the server is a replica and takes no writes".to_owned(),
                 });
             }
-            Some(Ok(text)) => *self.replication.lock() = Some((text.into(), Instant::now())),
+            Some(Ok(told)) => *self.replication.lock() = Some(Arc::new(told)),
             // Any other error reply, as for want of rights, shows that the server is there; what it told before may be no
             // longer so.
             Some(_) => *self.replication.lock() = None,
@@ -291,7 +303,12 @@ impl Supervised<RespConnection> {
     /// # Cancel safety
     /// Not cancel-safe: when the future is dropped, the commands may run.
     pub(super) async fn exchange(&self, request: &Request, effect: Effect) -> Result<Replies, StorageError> {
-        self.try_exchange(request).await?.map_err(|error| of_exchange(error, effect))
+        self.try_exchange(request).await?.map_err(|error| self.failed(error, effect))
+    }
+
+    /// Returns the contract's error for a request that has no replies.
+    pub(super) fn failed(&self, error: RespError, effect: Effect) -> StorageError {
+        of_exchange(self.server(), error, effect)
     }
 
     /// As [`exchange`](Self::exchange), with the connection's own error, for who can ask for less.
@@ -314,8 +331,4 @@ pub(super) async fn goes_down(mut up: watch::Receiver<bool>) {
         // The connection is gone with the backend, which ends the lanes.
         std::future::pending::<()>().await;
     }
-}
-
-fn is_replica(info: &[u8]) -> bool {
-    info::field(&String::from_utf8_lossy(info), "role") == Some("slave")
 }

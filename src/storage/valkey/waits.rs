@@ -13,8 +13,7 @@
 //! has an id (`master_replid` of `INFO`), and another one from when a replica is promoted. So that id is noted before a
 //! message is sent, and a wait says something of the message only where it ends in the same history.
 //!
-//! Under `appendfsync everysec` `WAITAOF` answers at once, without waiting for the disk, at least up to Valkey 9.1. So
-//! only `always` counts, which is asked for together with each wait.
+//! What the server can be waited for is asked together with each wait, as it may change (see `abilities`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,13 +30,18 @@ use super::connection::Work;
 use super::failure::{Effect, Failure, causes_of};
 use super::info;
 use super::keys;
-use super::options::ValkeyOptions;
+use super::options::{DurabilityRule, ValkeyOptions};
 use super::resp::{Reply, Request, RespConnection};
 use super::supervised::Supervised;
 use crate::storage::{DURABILITY_WAIT, StorageError};
+use abilities::{add_settings, settings_of};
 
-/// How long what the server says of its file counts. Each wait asks again.
-const FACTS_KEPT: Duration = Duration::from_secs(1);
+mod abilities;
+
+pub(super) use abilities::Abilities;
+
+/// How long what the server says of what can be waited for counts. Each wait asks again.
+const ABILITIES_KEPT: Duration = Duration::from_secs(1);
 /// How long the server is asked to wait: who waits gets to know what was reached by then.
 const WAIT: Duration = DURABILITY_WAIT.saturating_sub(Duration::from_millis(100));
 /// Who waits in a line for one durability, before others wait for a place in it.
@@ -56,14 +60,7 @@ pub(super) struct Waits {
     /// The line of each durability that was asked for. There are few that can be.
     lines: Mutex<HashMap<Durability, Line>>,
     /// What the server said last of what can be waited for, and when that was asked.
-    facts: tokio::sync::Mutex<Option<(Instant, Facts)>>,
-}
-
-/// Why a server's file, or its replicas, cannot be waited for, if so.
-#[derive(Clone, Debug, Default)]
-struct Facts {
-    unsynced: Option<Box<str>>,
-    unreceived: Option<Box<str>>,
+    abilities: tokio::sync::Mutex<Option<(Instant, Abilities)>>,
 }
 
 /// The way to who waits for one durability.
@@ -100,33 +97,34 @@ impl Waits {
             tracker: tracker.clone(),
             token: token.clone(),
             lines: Mutex::default(),
-            facts: tokio::sync::Mutex::default(),
+            abilities: tokio::sync::Mutex::default(),
         }
     }
 
-    /// Returns the history in which a wait for what is written from now on has to end.
-    pub(super) async fn pledge(&self, asked: Durability) -> Result<Arc<str>, StorageError> {
+    /// Returns whether what is asked for can be had of the server.
+    ///
+    /// # Errors
+    /// It cannot be, now or as the server is set; or the server is away.
+    pub(super) async fn check(&self, asked: Durability) -> Result<(), StorageError> {
         // Nothing is known of a server that is away.
         self.publish.current()?;
-        let (text, _) = self.publish.replication().ok_or_else(untold)?;
-        let text = String::from_utf8_lossy(&text);
-        let history = info::field(&text, "master_replid").ok_or_else(untold)?.into();
-        let replicas = replicas_in(&text);
-        if replicas < u32::from(asked.replicas) {
-            return Err(StorageError::TooFewReplicas { asked: asked.replicas, connected: replicas });
-        }
-        let Facts { unsynced, unreceived } = self.facts().await?;
-        let why = unsynced.filter(|_| asked.fsync).or(unreceived.filter(|_| asked.replicas > 0));
-        if let Some(why) = why {
-            return Err(StorageError::Undurable(why));
-        }
+        let abilities = self.abilities().await?;
+        abilities.refusal(asked, self.publish.replication().as_deref()).map_or(Ok(()), Err)
+    }
+
+    /// Returns the history in which a wait for what is written from now on has to end, once that can be waited for. Where
+    /// it is not known it has no name, and nothing is reached.
+    ///
+    /// # Errors
+    /// The server is away.
+    pub(super) async fn history(&self, asked: Durability) -> Result<Arc<str>, StorageError> {
         let Line { connection, .. } = self.line(asked);
         let mut up = connection.status();
         let is_up = timeout(DURABILITY_WAIT.min(self.options.timeout), up.wait_for(|up| *up)).await;
         if !matches!(is_up, Ok(Ok(_))) {
-            return Err(StorageError::Unavailable(Failure::Down(connection.last_error()).into()));
+            return Err(StorageError::Unavailable(connection.down().into()));
         }
-        Ok(history)
+        Ok(self.publish.replication().and_then(|told| told.history.clone()).unwrap_or_default())
     }
 
     /// Waits for what was written since it was in a history. Returns how durable it is.
@@ -139,6 +137,18 @@ impl Waits {
             reached.await.unwrap_or_default()
         };
         timeout(DURABILITY_WAIT, wait).await.unwrap_or_default()
+    }
+
+    /// Returns a sentence for each of these rules by which messages are refused now.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub(super) async fn warnings(&self, rules: &[&DurabilityRule]) -> Result<Vec<String>, StorageError> {
+        if rules.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (abilities, told) = (self.abilities().await?, self.publish.replication());
+        Ok(rules.iter().filter_map(|rule| abilities.warning(rule, told.as_deref())).collect())
     }
 
     /// Returns the line of a durability, which begins with who asks first.
@@ -157,100 +167,19 @@ impl Waits {
     }
 
     /// Asks the server what can be waited for.
-    async fn facts(&self) -> Result<Facts, StorageError> {
-        let mut kept = self.facts.lock().await;
-        if let Some((asked_at, facts)) = &*kept
-            && asked_at.elapsed() < FACTS_KEPT
+    async fn abilities(&self) -> Result<Abilities, StorageError> {
+        let mut kept = self.abilities.lock().await;
+        if let Some((asked_at, abilities)) = &*kept
+            && asked_at.elapsed() < ABILITIES_KEPT
         {
-            return Ok(facts.clone());
+            return Ok(abilities.clone());
         }
         let mut request = Request::default();
-        add_settings(&mut request);
-        // These wait for nothing.
-        request.add(&[b"WAITAOF", b"0", b"0", b"1"]).add(&[b"WAIT", b"0", b"1"]);
-        let replies = self.publish.exchange(&request, Effect::Read).await?;
-        let mut replies = replies.iter();
-        let settings = replies.next().map_or_else(|| Ok(Settings::default()), settings_of);
-        let mut refusal = || replies.next().and_then(|reply| reply.error());
-        let (of_file, of_replicas) = (refusal(), refusal());
-        let unsynced = match (settings, of_file) {
-            (_, Some(refusal)) => Some(format!(
-                "its server does not do `WAITAOF`, as Valkey does, and Redis from 7.2 on, unless the user may not: {refusal}"
-            )),
-            (Ok(settings), None) => settings.why_unsynced(),
-            (Err(refusal), None) => Some(format!(
-                "its server does not tell whether it keeps what is written on its disk; its user needs the command `CONFIG GET`: {refusal}"
-            )),
-        };
-        let unreceived =
-            of_replicas.map(|refusal| format!("its server does not wait for replicas (`WAIT`): {refusal}"));
-        let facts = Facts { unsynced: unsynced.map(Into::into), unreceived: unreceived.map(Into::into) };
-        *kept = Some((Instant::now(), facts.clone()));
-        Ok(facts)
+        Abilities::ask(&mut request);
+        let abilities = Abilities::read(self.publish.exchange(&request, Effect::Read).await?.iter());
+        *kept = Some((Instant::now(), abilities.clone()));
+        Ok(abilities)
     }
-}
-
-/// Returns how many replicas a server has that follow it: one that is still given what there is does not yet.
-fn replicas_in(info: &str) -> u32 {
-    let is_one = |line: &&str| {
-        let number = line.strip_prefix("slave").and_then(|rest| rest.split_once(':'));
-        number.is_some_and(|(number, told)| {
-            number.parse::<u32>().is_ok() && told.split(',').any(|part| part == "state=online")
-        })
-    };
-    u32::try_from(info.lines().filter(is_one).count()).unwrap_or(u32::MAX)
-}
-
-/// The error where the server does not tell of its replication.
-fn untold() -> StorageError {
-    let why = "its server does not tell its `master_replid`; its user needs the command `INFO`";
-    StorageError::Undurable(why.into())
-}
-
-/// How a server keeps its file.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Settings {
-    appendonly: String,
-    appendfsync: String,
-}
-
-impl Settings {
-    fn why_unsynced(&self) -> Option<String> {
-        if self.appendonly != "yes" {
-            return Some(
-                "its server keeps no append-only file; set `appendonly yes` and `appendfsync always` there"
-                    .to_owned(),
-            );
-        }
-        (self.appendfsync != "always").then(|| {
-            format!(
-                "its server is set to `appendfsync {}`, and confirms there what is not on its disk yet; set `appendfsync always` there",
-                self.appendfsync
-            )
-        })
-    }
-}
-
-fn add_settings(request: &mut Request) {
-    request.add(&[b"CONFIG", b"GET", b"append*"]);
-}
-
-/// Reads what the server says of how it keeps its file.
-fn settings_of(reply: Reply<'_>) -> Result<Settings, String> {
-    if let Some(refusal) = reply.error() {
-        return Err(refusal);
-    }
-    let mut read = Settings::default();
-    let Reply::Array(mut parts) = reply else { return Ok(read) };
-    while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
-        let value = || String::from_utf8_lossy(value.bytes().unwrap_or_default()).into_owned();
-        match name.bytes() {
-            Some(b"appendonly") => read.appendonly = value(),
-            Some(b"appendfsync") => read.appendfsync = value(),
-            _ => {}
-        }
-    }
-    Ok(read)
 }
 
 impl Waiting {
@@ -271,7 +200,7 @@ impl Waiting {
     }
 
     /// Waits for all that is written by now. Returns how durable it is, and in which history; nothing where the server does
-    /// not say.
+    /// not say. What it refuses to wait for is not reached.
     async fn wait_once(&self) -> Result<Option<(String, Durability)>, StorageError> {
         let key = keys::of_server(keys::WAIT, self.options.resolver.own_slot());
         let (fsync, replicas) = (self.asked.fsync, self.asked.replicas.to_string());
@@ -280,11 +209,9 @@ impl Waiting {
         let within = WAIT.min(self.options.timeout * 3 / 4) / waits.max(1);
         let within = within.as_millis().to_string();
         let mut request = Request::default();
-        if fsync {
-            add_settings(&mut request);
-        }
         request.add(&[b"SET", key.as_bytes(), b"1", b"PX", WAIT_KEPT_MS.as_bytes()]);
         if fsync {
+            add_settings(&mut request);
             request.add(&[b"WAITAOF", b"1", b"0", within.as_bytes()]);
         }
         if self.asked.replicas > 0 {
@@ -292,23 +219,19 @@ impl Waiting {
         }
         request.add(&[b"INFO", b"replication"]);
         let replies = self.connection.exchange(&request, Effect::Write).await?;
-        let mut refusals = replies.iter().filter_map(|reply| reply.error());
-        if let Some(refusal) = refusals.next() {
+        let mut replies = replies.iter();
+        if let Some(refusal) = replies.next().and_then(|written| written.error()) {
             return Err(StorageError::Unavailable(Failure::Server(refusal).into()));
         }
-        let mut replies = replies.iter();
         let mut reached = Durability::ACCEPTED;
-        let is_synced_first = fsync
-            && replies
-                .next()
-                .is_some_and(|settings| settings_of(settings).is_ok_and(|it| it.why_unsynced().is_none()));
-        let _written = replies.next();
         if fsync {
+            let settings = replies.next().and_then(|settings| settings_of(settings).ok());
             let synced = match replies.next() {
                 Some(Reply::Array(mut parts)) => parts.next().and_then(|local| local.integer()),
                 _ => None,
             };
-            reached.fsync = is_synced_first && synced == Some(1);
+            let waits = settings.is_some_and(|settings| settings.why_unsynced().is_none());
+            reached.fsync = waits && synced == Some(1);
         }
         if self.asked.replicas > 0 {
             let received = replies.next().and_then(|reply| reply.integer()).unwrap_or_default();
@@ -318,21 +241,5 @@ impl Waiting {
             replies.next().and_then(|reply| Some(String::from_utf8_lossy(reply.bytes()?).into_owned()));
         let history = told.as_deref().and_then(|text| info::field(text, "master_replid"));
         Ok(history.map(|history| (history.to_owned(), reached)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::replicas_in;
-
-    #[test]
-    fn only_replicas_that_follow_count() {
-        let info = "# Replication\r\nrole:master\r\nconnected_slaves:3\r\n\
-            slave0:ip=127.0.0.1,port=1,state=online,offset=14,lag=0\r\n\
-            slave1:ip=127.0.0.1,port=2,state=wait_bgsave,offset=0,lag=0\r\n\
-            slave2:ip=127.0.0.1,port=3,state=online,offset=14,lag=1,type=replica\r\n\
-            slave_read_only:1\r\nmaster_replid:0af1\r\n";
-        assert_eq!(replicas_in(info), 2);
-        assert_eq!(replicas_in("role:master\r\nconnected_slaves:0\r\n"), 0);
     }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tidemill::proto::Timestamp;
 use tidemill::proto::page::Order;
-use tidemill::storage::{NewMessage, StorageError, StorageLimits, Trim};
+use tidemill::proto::{Durability, Timestamp};
+use tidemill::storage::{Idempotency, NewMessage, StorageError, StorageLimits, Trim};
 use tokio::task::JoinSet;
 
 use crate::support::eventually;
@@ -52,6 +52,33 @@ pub(super) async fn overlapping_repeats_leave_one_copy(ground: &Ground) {
         assert_eq!(results.iter().filter(|result| !result.replayed).count(), 1);
         assert_eq!(length(&ground.storage, &topic).await, u64::from(round) + 1);
     }
+}
+
+pub(super) async fn a_key_that_was_used_is_known_whatever_can_be_reached_now(ground: &Ground) {
+    let (topic, durable) = (ground.topic(), &ground.storage.durable);
+    // More than any server has here.
+    let asked = Durability { fsync: true, replicas: 5 };
+    let [used, other] = [(1, "key"), (2, "other")].map(|(number, key)| keyed(&topic, json("1"), key, number));
+    let key_of = |message: &NewMessage| message.idempotency.clone().expect("it has one");
+    let is_refused = async |key: Option<&Idempotency>| {
+        let refused = durable.pledge(&topic, asked, key).await;
+        matches!(refused, Err(StorageError::Undurable(_) | StorageError::TooFewReplicas { .. }))
+    };
+    assert!(is_refused(Some(&key_of(&used))).await, "there is no topic");
+    let first = append(&ground.storage, used.clone()).await.unwrap();
+    assert!(is_refused(None).await && is_refused(Some(&key_of(&other))).await);
+    let reused = Idempotency { fingerprint: [9; 16], ..key_of(&used) };
+    durable.pledge(&topic, asked, Some(&reused)).await.expect("the append says what is wrong with it");
+    let pledge = durable.pledge(&topic, asked, Some(&key_of(&used))).await.expect("it is known");
+    let again = append(&ground.storage, used.clone()).await.unwrap();
+    assert_eq!((again.id, again.replayed), (first.id, true));
+    let reached = durable.reach(&[pledge]).await;
+    assert!(!reached[0].covers(asked), "{reached:?}");
+
+    ground.storage.topics.delete(&topic).await.unwrap();
+    assert!(is_refused(Some(&key_of(&used))).await);
+    append(&ground.storage, other).await.unwrap();
+    assert!(is_refused(Some(&key_of(&used))).await, "it was of the topic before");
 }
 
 pub(super) async fn a_key_with_another_message_is_refused(ground: &Ground) {

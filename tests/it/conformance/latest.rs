@@ -277,6 +277,25 @@ pub(super) async fn what_has_expired_is_the_latest_and_is_not_returned(ground: &
     assert_eq!(ids(&latest_by(storage, &topic, 1).await), last);
 }
 
+/// Copies a topic to another storage, and back to where it is deleted meanwhile: the latest messages are the same in each.
+async fn copy_there_and_back(storage: &Storage, topic: &TopicName) {
+    let before = latest_by(storage, topic, 30).await;
+    let other = Ground::memory().await.expect("memory is always there");
+    let plan = Plan {
+        topics: vec![TopicSelector::Topic(topic.clone())],
+        follow: false,
+        switch: false,
+        overwrite: false,
+        patience: SOON,
+    };
+    let [here, there] = [storage, &other.storage].map(|storage| Arc::new(storage.clone()));
+    Copy::new(here.clone(), there.clone(), plan.clone()).run().await.unwrap();
+    assert_eq!(latest_by(&other.storage, topic, 30).await, before);
+    storage.topics.delete(topic).await.unwrap();
+    Copy::new(there, here, plan).run().await.unwrap();
+    assert_eq!(latest_by(storage, topic, 30).await, before);
+}
+
 pub(super) async fn a_copy_has_the_latest_that_the_log_has_no_more(ground: &Ground) {
     let storage = &ground.storage;
     let topic = compacted(ground, Some(KEPT)).await;
@@ -302,20 +321,7 @@ pub(super) async fn a_copy_has_the_latest_that_the_log_has_no_more(ground: &Grou
     };
     let gaps = told().await;
 
-    let other = Ground::memory().await.expect("memory is always there");
-    let plan = Plan {
-        topics: vec![TopicSelector::Topic(topic.clone())],
-        follow: false,
-        switch: false,
-        overwrite: false,
-        patience: SOON,
-    };
-    let [here, there] = [storage, &other.storage].map(|storage| Arc::new(storage.clone()));
-    Copy::new(here.clone(), there.clone(), plan.clone()).run().await.unwrap();
-    assert_eq!(latest_by(&other.storage, &topic, 30).await, before);
-    storage.topics.delete(&topic).await.unwrap();
-    Copy::new(there, here, plan).run().await.unwrap();
-    assert_eq!(latest_by(storage, &topic, 30).await, before);
+    copy_there_and_back(storage, &topic).await;
     assert_eq!((told().await, length(storage, &topic).await), (gaps, kept));
     // The table goes on.
     storage.upkeep.sweep().await.expect("a sweep");
@@ -325,7 +331,7 @@ pub(super) async fn a_copy_has_the_latest_that_the_log_has_no_more(ground: &Grou
 }
 
 pub(super) async fn a_key_of_which_there_is_nothing_has_nothing_at_the_copy(ground: &Ground) {
-    let (storage, other) = (&ground.storage, Ground::memory().await.expect("it is there"));
+    let storage = &ground.storage;
     let topic = compacted(ground, None).await;
     let given = [("a", "1"), ("b", "1"), ("a", "2"), ("c", "1"), ("b", "2"), ("c", "2"), ("d", "1")];
     let given = append_keys(storage, &topic, &given).await;
@@ -336,19 +342,7 @@ pub(super) async fn a_key_of_which_there_is_nothing_has_nothing_at_the_copy(grou
     }
     let before = latest_by(storage, &topic, 30).await;
     assert_eq!(ids(&before), [given[4]]);
-    let plan = Plan {
-        topics: vec![TopicSelector::Topic(topic.clone())],
-        follow: false,
-        switch: false,
-        overwrite: false,
-        patience: SOON,
-    };
-    let [here, there] = [storage, &other.storage].map(|storage| Arc::new(storage.clone()));
-    Copy::new(here.clone(), there.clone(), plan.clone()).run().await.unwrap();
-    assert_eq!(latest_by(&other.storage, &topic, 30).await, before);
-    storage.topics.delete(&topic).await.unwrap();
-    Copy::new(there, here, plan).run().await.unwrap();
-    assert_eq!(latest_by(storage, &topic, 30).await, before);
+    copy_there_and_back(storage, &topic).await;
     assert_eq!(length(storage, &topic).await, 4);
     let next = append_keys(storage, &topic, &[("a", "3")]).await;
     assert_eq!(ids(&latest_by(storage, &topic, 30).await), [given[4], next[0]]);

@@ -1,15 +1,18 @@
 //! Durability told per publish: what is told to be with a replica, or on the disk, is there; what is not in time is told
 //! so, and found again under its key; and a server that took the place of another vouches for nothing of before.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tidemill::proto::frame::ClientFrame;
+use tidemill::proto::health::HealthStatus;
 use tidemill::proto::page::Order;
 use tidemill::proto::{Code, Durability, MessageId};
-use tidemill::storage::StorageError;
-use tidemill::storage::valkey::Target;
+use tidemill::storage::valkey::check::{self, Outcome};
+use tidemill::storage::valkey::{DurabilityRule, Target, ValkeyOptions};
+use tidemill::storage::{Backend as _, StorageError};
 use tokio::time::{sleep, timeout};
 
 use super::Node;
@@ -108,6 +111,8 @@ async fn what_is_told_to_be_with_a_replica_is_there(kind: Kind) {
     assert!(results[1]["status"] == "accepted" && results[1]["durability"].is_null(), "{answer}");
     assert_eq!(results[2]["code"], "too_few_replicas", "{answer}");
     assert_eq!(results[3]["code"], "invalid_field", "{answer}");
+    assert!(results[2]["field"] == "durability" && results[3]["field"] == "durability", "{answer}");
+    assert!(results[0]["field"].is_null(), "{answer}");
     let metrics = node.relay.get("/metrics").await.text().to_owned();
     let durable = format!("tidemill_messages_durable_total {}", CROWD + 2);
     assert!(metrics.contains(&durable), "{durable}");
@@ -155,7 +160,13 @@ async fn what_is_not_with_a_replica_in_time_is_told_so_and_found_again_under_its
     let before = length().await;
     let refused = publish(&node, "replicas=1", "3", None).await;
     assert_eq!(refused.problem().code, Code::TooFewReplicas);
+    assert_eq!(refused.problem().field.as_deref(), Some("durability"));
     assert!(refused.header("retry-after").is_some());
+    // What is kept under its key is found.
+    let found = publish(&node, "replicas=1", "1", Some("k")).await.problem();
+    assert_eq!(found.code, Code::DurabilityNotReached);
+    assert_eq!(found.message_id.expect("it is kept").to_string(), id);
+    assert_eq!(found.durability.expect("it is told").reached, Durability::ACCEPTED);
     assert_eq!(length().await, before);
     node.stop().await;
 }
@@ -191,6 +202,65 @@ async fn a_server_that_cannot_wait_for_its_disk_is_told_so() {
     let refused = publish(&node, "fsync", "1", None).await;
     assert_eq!(refused.problem().code, Code::DurabilityUnsupported);
     assert!(refused.problem().detail.contains("`WAITAOF`"), "{refused:?}");
+    assert_eq!(publish(&node, "accepted", "1", Some("k")).await.status, 201);
+    let found = publish(&node, "fsync", "1", Some("k")).await;
+    assert_eq!(found.problem().code, Code::DurabilityNotReached, "{found:?}");
+    node.stop().await;
+}
+
+/// Sets a rule for all topics that nobody names, and one for some.
+fn rules() -> Arc<[DurabilityRule]> {
+    let of_some = Some("orders.*".parse().expect("a pattern"));
+    Arc::new([
+        DurabilityRule { topics: of_some, durability: Durability { fsync: true, replicas: 0 } },
+        DurabilityRule { topics: None, durability: Durability { fsync: false, replicas: 1 } },
+    ])
+}
+
+#[tokio::test]
+async fn what_is_set_and_cannot_be_had_is_told_with_what_to_set() {
+    let Some([primary, mut replica]) = pair(Kind::Valkey).await else { return };
+    replica.kill9();
+    let node = Node::start_with(primary.port(), |options, _| options.durabilities = rules()).await;
+    node.is_ready_within(SOON).await;
+    let url = format!("valkey://127.0.0.1:{}", primary.port());
+    let target = Target::parse(&url).expect("the URL is right");
+    let options = ValkeyOptions { durabilities: rules(), ..ValkeyOptions::new(target) };
+    let (of_some, of_node) = ("TIDEMILL_DURABILITY_TOPICS)", "TIDEMILL_DURABILITY)");
+    let told = |warnings: &[String], setting: &str, part: &str| {
+        warnings.iter().any(|warning| warning.contains(setting) && warning.contains(part))
+    };
+    let health = async || {
+        let health = node.storage.upkeep.health().await;
+        (health.status, health.backend.warnings)
+    };
+    let checked = async || {
+        let report = Box::pin(check::run(&options)).await;
+        assert!(report.passed(), "{report:?}");
+        let lines = report.lines.into_iter().filter(|line| line.name == "durability");
+        lines.map(|line| (line.outcome, line.detail)).collect::<Vec<_>>()
+    };
+    // The replica counts until the server has seen that it is gone.
+    eventually(SOON, async || told(&health().await.1, of_node, "0 replicas follow the server; give it 1"))
+        .await;
+    let (status, warnings) = health().await;
+    assert_eq!(status, HealthStatus::Degraded);
+    for warnings in [warnings, node.valkey.examine(true).await.expect("it starts all the same")] {
+        assert!(told(&warnings, of_node, "give it 1"), "{warnings:?}");
+        assert!(told(&warnings, of_some, "`orders.*`"), "{warnings:?}");
+        assert!(told(&warnings, of_some, "set `appendonly yes`"), "{warnings:?}");
+    }
+    let warned = checked().await;
+    assert!(warned.len() == 2 && warned.iter().all(|(outcome, _)| *outcome == Outcome::Warn), "{warned:?}");
+
+    for setting in [["appendonly", "yes"], ["appendfsync", "always"]] {
+        assert_eq!(primary.command(&["CONFIG", "SET", setting[0], setting[1]]).await.text(), "OK");
+    }
+    replica.restart().await;
+    follow(&replica, &primary).await;
+    eventually(SOON, async || health().await.0 == HealthStatus::Healthy).await;
+    assert!(!health().await.1.iter().any(|warning| warning.contains("DURABILITY")));
+    assert!(matches!(&checked().await[..], [(Outcome::Pass, _)]), "it can be had");
     node.stop().await;
 }
 
@@ -207,19 +277,19 @@ async fn a_server_that_took_over_vouches_for_nothing_of_before() {
     node.is_ready_within(SOON).await;
     publish_soon(&node, "replicas=1").await;
     let (name, asked) = (topic("t"), Durability { fsync: false, replicas: 1 });
-    let before = node.storage.durable.pledge(&name, asked).await.expect("there is a replica");
+    let before = node.storage.durable.pledge(&name, asked, None).await.expect("there is a replica");
     append(&node.storage, message(&name, body("1"))).await.expect("it is kept");
     assert_eq!(node.storage.durable.reach(std::slice::from_ref(&before)).await, [asked]);
 
     first.kill9();
     assert_eq!(second.command(&["REPLICAOF", "NO", "ONE"]).await.text(), "OK");
     follow(&third, &second).await;
-    let after = come(async || node.storage.durable.pledge(&name, asked).await.ok()).await;
+    let after = come(async || node.storage.durable.pledge(&name, asked, None).await.ok()).await;
     assert_ne!(before.history, after.history);
     append(&node.storage, message(&name, body("2"))).await.expect("it is kept");
     let reached = node.storage.durable.reach(&[before, after.clone(), after]).await;
     assert_eq!(reached, [Durability::ACCEPTED, asked, asked]);
-    let refused = node.storage.durable.pledge(&name, Durability { fsync: false, replicas: 2 }).await;
+    let refused = node.storage.durable.pledge(&name, Durability { fsync: false, replicas: 2 }, None).await;
     assert!(matches!(refused, Err(StorageError::TooFewReplicas { asked: 2, connected: 1 })), "{refused:?}");
     node.stop().await;
 }

@@ -16,11 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::Node;
 use crate::support::cluster::{Cluster, slot_of};
-use crate::support::ground::{append, is_strictly_increasing, json, message, read_all, topic};
+use crate::support::ground::{append, is_strictly_increasing, json, keyed, message, read_all, topic};
 use crate::support::server::Kind;
 
 /// Appends of one publisher that are under way, none of which waits for another.
 const UNDER_WAY: usize = 40;
+/// Publishers of messages under keys, and how far their numbers are apart.
+const PUBLISHERS: u64 = 8;
+const APART: u64 = 1_000_000;
 /// Moves in one test.
 const MOVES: usize = 6;
 /// Between two of them.
@@ -108,6 +111,80 @@ async fn move_around(cluster: &Cluster, slots: RangeInclusive<u16>, how: How, mo
         }
         tokio::time::sleep(REST).await;
     }
+}
+
+/// Publishes numbers from one on, each under a key of its own, until it is accepted, and then again through another node,
+/// until it is told to stop. Returns them with their ids.
+async fn publish_once(
+    nodes: [Storage; 2],
+    topic: TopicName,
+    from: u64,
+    stop: CancellationToken,
+) -> Vec<(u64, MessageId)> {
+    let accepted = async |storage: &Storage, number: u64| loop {
+        let text = number.to_string();
+        match append(storage, keyed(&topic, json(text.clone()), &text, 1)).await {
+            Ok(appended) => return appended,
+            Err(StorageError::Unavailable(_) | StorageError::Indeterminate(_)) => {}
+            Err(error) => panic!("{topic}: {number}: {error}"),
+        }
+    };
+    let mut all = Vec::new();
+    for number in from.. {
+        if stop.is_cancelled() {
+            break;
+        }
+        let first = accepted(&nodes[0], number).await;
+        let repeat = accepted(&nodes[1], number).await;
+        assert_eq!((repeat.id, repeat.replayed), (first.id, true), "{number}");
+        all.push((number, first.id));
+    }
+    all
+}
+
+async fn messages_under_keys_are_kept_once(kind: Kind, how: How) {
+    let Some(cluster) = Cluster::start(kind, 3, 0).await else { return };
+    let ports = cluster.ports();
+    let nodes = [Node::start(ports[0]).await, Node::start(ports[1]).await];
+    let moving = topic("orders");
+    let slot = slot_of(moving.as_str().as_bytes());
+    let stop = CancellationToken::new();
+    let mut publishers = JoinSet::new();
+    for publisher in 0..PUBLISHERS {
+        let storages = [&nodes[0], &nodes[1]].map(|node| node.storage.clone());
+        publishers.spawn(publish_once(storages, moving.clone(), publisher * APART, stop.clone()));
+    }
+    tokio::time::sleep(REST).await;
+    move_around(&cluster, slot..=slot, how, MOVES).await;
+    stop.cancel();
+    let mut accepted: Vec<_> = publishers.join_all().await.into_iter().flatten().collect();
+    accepted.sort_unstable();
+    eprintln!("{kind:?} {how:?}: {} accepted", accepted.len());
+    assert!(accepted.len() > 20 * MOVES, "it goes on meanwhile");
+    let kept = read_all(&nodes[1].storage, &moving, Order::Asc, 1_000).await;
+    let number = |payload: &[u8]| std::str::from_utf8(payload).expect("text").parse().expect("a number");
+    let mut kept: Vec<(u64, MessageId)> =
+        kept.iter().map(|message| (number(&message.body.payload), message.id)).collect();
+    kept.sort_unstable();
+    assert!(kept == accepted, "{} kept, {} accepted", kept.len(), accepted.len());
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_under_keys_are_kept_once_while_a_slot_moves_key_by_key_on_valkey() {
+    messages_under_keys_are_kept_once(Kind::Valkey, How::KeyByKey).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_under_keys_are_kept_once_while_a_slot_moves_key_by_key_on_redis() {
+    messages_under_keys_are_kept_once(Kind::Redis, How::KeyByKey).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_under_keys_are_kept_once_while_a_slot_moves_at_once_on_valkey() {
+    messages_under_keys_are_kept_once(Kind::Valkey, How::AtOnce).await;
 }
 
 async fn messages_keep_their_order(kind: Kind, how: How) {

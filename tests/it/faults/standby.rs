@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tidemill::storage::valkey::{PasswordFile, Target};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::Instant;
 
 use super::Node;
@@ -18,6 +18,8 @@ use crate::support::relay::try_send;
 use crate::support::resp::{Connection, Reply};
 use crate::support::server::{Kind, Server};
 
+/// In what time a server that hangs is left: it is looked at every second, and has four to answer.
+const LEFT_WITHIN: Duration = Duration::from_secs(20);
 /// In what time publishes work once there is a primary.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 
@@ -92,7 +94,8 @@ async fn a_name_that_moves_is_looked_up_again() {
     let port = first.port();
     let beside = TcpListener::bind(("127.0.0.2", port)).await.expect("the address is ours");
     let to = second.port();
-    let passing = tokio::spawn(async move {
+    let mut passing = JoinSet::new();
+    passing.spawn(async move {
         let mut under_way = JoinSet::new();
         while let Ok((mut client, _)) = beside.accept().await {
             under_way.spawn(async move {
@@ -128,10 +131,56 @@ async fn a_name_that_moves_is_looked_up_again() {
 
     eventually(SOON, async || first.command(&["XLEN", "stream:topic:t"]).await.integer() == 2).await;
     assert_eq!(first.command(&["REPLICAOF", "NO", "ONE"]).await.text(), "OK");
-    passing.abort();
+    passing.abort_all();
     is_at("127.0.0.1");
     eventually(BACK_WITHIN, async || publishes("3").await).await;
     assert_eq!(first.command(&["XLEN", "stream:topic:t"]).await.integer(), 3);
+}
+
+/// Returns how many connections of this machine to a port are open.
+fn connections_to(port: u16) -> usize {
+    let all = std::fs::read_to_string("/proc/net/tcp").expect("the system tells");
+    let is_open = |line: &&str| {
+        let mut words = line.split_ascii_whitespace().skip(2);
+        let remote = words.next().and_then(|remote| remote.split_once(':')).map(|(_, port)| port);
+        remote.and_then(|port| u16::from_str_radix(port, 16).ok()) == Some(port) && words.next() == Some("01")
+    };
+    all.lines().filter(is_open).count()
+}
+
+#[tokio::test]
+async fn a_primary_that_hangs_is_left_and_the_log_names_it() {
+    let fast = ["--repl-diskless-sync-delay", "0"];
+    let (Some(first), Some(second)) =
+        (Server::start(Kind::Valkey, &fast).await, Server::start(Kind::Valkey, &fast).await)
+    else {
+        return;
+    };
+    let ports = [first.port(), second.port()];
+    assert_eq!(second.command(&["REPLICAOF", "127.0.0.1", &ports[0].to_string()]).await.text(), "OK");
+    let url = format!("valkey://127.0.0.1:{},127.0.0.1:{}", ports[0], ports[1]);
+    let settings = [("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", &*url)];
+    let relay = Relay::ready_at("127.0.0.1:0", &settings, &["--log-format=json"]).await;
+    let publish = async || {
+        let headers = [("content-type", "application/json")];
+        let path = "/api/v1/topics/t/messages";
+        try_send(relay.address(), "POST", path, &headers, b"1").await.map(|answer| answer.status)
+    };
+    assert_eq!(publish().await, Some(201));
+    assert!(connections_to(ports[0]) >= 6);
+    first.sigstop();
+    assert_eq!(second.command(&["REPLICAOF", "NO", "ONE"]).await.text(), "OK");
+    eventually(LEFT_WITHIN, async || publish().await == Some(201)).await;
+    eventually(LEFT_WITHIN, async || connections_to(ports[0]) == 0).await;
+    let (_, log) = spawn_blocking(move || relay.stop()).await.expect("it stops");
+    let lost: Vec<&str> = log.lines().filter(|line| line.contains("connection lost")).collect();
+    let [at_first, at_second] = ports.map(|port| format!("127.0.0.1:{port}\""));
+    assert!(!lost.is_empty() && lost.iter().all(|line| line.contains(&at_first)), "{lost:?}");
+    let connected: Vec<&str> = log.lines().filter(|line| line.contains("\"connected\"")).collect();
+    for server in [at_first, at_second] {
+        assert!(connected.iter().any(|line| line.contains(&server)), "{server}: {connected:?}");
+    }
+    first.sigcont();
 }
 
 /// A connection of before there was a password: it was let in, so it stays.

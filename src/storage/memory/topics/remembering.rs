@@ -75,6 +75,12 @@ impl Topics {
         self.keys_bytes += keys.bytes() - before;
     }
 
+    /// Whether an idempotency key was used in a topic.
+    pub(in super::super) fn is_used(&self, topic: &TopicName, key: &Idempotency, now: Timestamp) -> bool {
+        let keys = self.topics.get(topic).and_then(|topic| topic.keys.as_ref());
+        keys.is_some_and(|keys| !matches!(keys.find(key, now), Ok(None)))
+    }
+
     /// Returns the answer to a publish under a unique key of which a message waits or is worked on, and makes room to
     /// remember another one.
     pub(super) fn find_unique(

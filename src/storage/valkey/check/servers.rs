@@ -2,14 +2,14 @@
 
 use std::ops::RangeInclusive;
 
-use tidemill_proto::{BucketName, TopicName};
+use tidemill_proto::{BucketName, TopicName, TopicSelector};
 
 use super::report::{CheckReport, Outcome};
 use crate::chance::random;
 use crate::storage::valkey::cluster::asking::{map_at, mode_of};
 use crate::storage::valkey::cluster::map::SlotMap;
 use crate::storage::valkey::cluster::seat::channels;
-use crate::storage::valkey::homes::Lives;
+use crate::storage::valkey::homes::{Home, Homes, Lives};
 use crate::storage::valkey::slots::SLOTS;
 use crate::storage::valkey::{ValkeyOptions, finding, keys};
 
@@ -26,8 +26,8 @@ pub(super) struct Server {
     pub(super) options: ValkeyOptions,
     /// In a cluster, what it has.
     slots: Option<Vec<RangeInclusive<u16>>>,
-    /// Whether topics are placed on it, or beside it.
-    pub(super) is_placed: bool,
+    /// Where topics are placed on it, or beside it: how that is told, and which it is.
+    placed: Option<(Homes, Home)>,
 }
 
 impl Server {
@@ -35,6 +35,21 @@ impl Server {
     pub(super) fn has(&self, what: &(impl Lives + ?Sized)) -> bool {
         let slot = || what.slot();
         self.slots.as_ref().is_none_or(|slots| slots.iter().any(|range| range.contains(&slot())))
+    }
+
+    /// Whether topics are placed on it, or beside it.
+    pub(super) fn is_placed(&self) -> bool {
+        self.placed.is_some()
+    }
+
+    /// Whether topics that are named so may live there.
+    pub(super) fn may_have(&self, topics: &TopicSelector) -> bool {
+        match (&self.placed, topics) {
+            (None, TopicSelector::Topic(topic)) => self.has(topic),
+            (None, TopicSelector::Pattern(_)) => true,
+            (Some((homes, home)), TopicSelector::Topic(topic)) => homes.of(topic) == *home,
+            (Some((homes, home)), TopicSelector::Pattern(_)) => homes.may_have(*home, topics.prefix()),
+        }
     }
 
     /// Returns the name of a topic that lives there and that nobody has.
@@ -70,15 +85,16 @@ impl Server {
 /// Returns the servers of these options, with what is to be said of them together.
 pub(super) async fn of(options: &ValkeyOptions) -> (CheckReport, Vec<Server>) {
     let mut report = CheckReport { lines: Vec::new() };
-    let one = |options: ValkeyOptions, is_placed| {
+    let one = |options: ValkeyOptions, placed| {
         let options = finding::found(options);
-        Server { name: options.place(), options, slots: None, is_placed }
+        Server { name: options.place(), options, slots: None, placed }
     };
-    let is_placed = !options.placed.is_empty();
-    let first = one(options.clone(), is_placed);
-    if is_placed {
-        let placed = options.placed.iter().map(|placed| one(options.of_placed(placed), true));
-        let servers: Vec<Server> = std::iter::once(first).chain(placed).collect();
+    if !options.placed.is_empty() {
+        let homes = Homes::ByName(options.placed.iter().map(|placed| placed.topics.clone()).collect());
+        let all = std::iter::once(options.clone())
+            .chain(options.placed.iter().map(|placed| options.of_placed(placed)));
+        let servers: Vec<Server> =
+            (0..).zip(all).map(|(home, options)| one(options, Some((homes.clone(), home)))).collect();
         let each = options.placed.iter().zip(&servers[1..]).map(|(placed, server)| {
             let topics: Vec<_> = placed.topics.iter().map(|topics| format!("`{topics}`")).collect();
             format!("{} at {}", topics.join(", "), server.name)
@@ -88,6 +104,7 @@ pub(super) async fn of(options: &ValkeyOptions) -> (CheckReport, Vec<Server>) {
         report.add("placement", Outcome::Pass, detail, None);
         return (report, servers);
     }
+    let first = one(options.clone(), None);
     if options.cluster == Some(false) {
         return (report, vec![first]);
     }
@@ -105,7 +122,7 @@ pub(super) async fn of(options: &ValkeyOptions) -> (CheckReport, Vec<Server>) {
             add_cluster(&mut report, &map);
             let primaries = map.primaries.into_iter().map(|primary| {
                 let options = options.of_primary(primary.address);
-                Server { name: options.place(), options, slots: Some(primary.slots), is_placed: false }
+                Server { name: options.place(), options, slots: Some(primary.slots), placed: None }
             });
             (report, primaries.collect())
         }

@@ -31,7 +31,7 @@ impl Resolver for Fixed {
 pub(in super::super) async fn mode_of(options: &ValkeyOptions) -> Result<(bool, Address), ConnectError> {
     let address = primary(options).await?;
     let at = ValkeyOptions { resolver: Arc::new(Fixed(address.clone())), ..options.clone() };
-    let (connection, driver) = RespConnection::open(&at, "tidemill-ask").await?;
+    let (connection, driver, _) = RespConnection::open(&at, "tidemill-ask").await?;
     let mut request = Request::default();
     request.add(&[b"HELLO"]);
     let asked = async {
@@ -74,7 +74,7 @@ pub(in super::super) async fn map_at(
 ) -> Result<SlotMap, String> {
     let at = ValkeyOptions { resolver: Arc::new(Fixed(address.clone())), ..options.clone() };
     let asked = async {
-        let (connection, driver) =
+        let (connection, driver, _) =
             RespConnection::open(&at, "tidemill-ask").await.map_err(|error| error.to_string())?;
         tokio::select! {
             biased;

@@ -60,6 +60,15 @@ impl Others {
         }
     }
 
+    /// Whether topics that are named so may live at the shard.
+    pub(in super::super) fn may_have(&self, topics: &TopicSelector) -> bool {
+        match (&self.own, topics) {
+            (_, TopicSelector::Topic(topic)) => self.is_own(topic),
+            (Own::Seat(_), TopicSelector::Pattern(_)) => true,
+            (Own::Server(number), TopicSelector::Pattern(_)) => self.homes.may_have(*number, topics.prefix()),
+        }
+    }
+
     /// Returns all shards.
     pub(in super::super) fn shards(&self) -> Vec<Arc<Shard>> {
         self.all.upgrade().map_or_else(Vec::new, |shards| shards.shards())

@@ -135,7 +135,8 @@ impl Places {
     }
 
     pub(super) fn nobody(&self) -> StorageError {
-        StorageError::Unavailable(Failure::Down(self.last_error()).into())
+        let (server, why) = (self.options.place(), self.last_error());
+        StorageError::Unavailable(Failure::Down { server, why }.into())
     }
 
     /// Returns the home of something.

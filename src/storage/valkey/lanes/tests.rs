@@ -36,8 +36,8 @@ impl Pipeline for Fake {
         self.is_up.load(Ordering::Relaxed)
     }
 
-    fn last_error(&self) -> String {
-        "it is down".to_owned()
+    fn down(&self) -> Failure {
+        Failure::Down { server: "a:1".to_owned(), why: "it is down".to_owned() }
     }
 
     async fn send(&self, messages: Vec<NewMessage>) -> PipelineResult {

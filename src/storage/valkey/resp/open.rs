@@ -35,12 +35,12 @@ impl<'a> Peer<'a> {
 }
 
 impl RespConnection {
-    /// Connects to the server under a name that `CLIENT LIST` shows, within the time for connecting. The
-    /// connection ends when another server is known to be the primary.
+    /// Connects to the server under a name that `CLIENT LIST` shows, within the time for connecting, and tells where it
+    /// is. The connection ends when another server is known to be the primary.
     pub(in crate::storage::valkey) async fn open(
         options: &ValkeyOptions,
         name: &str,
-    ) -> Result<(Self, Driver), ConnectError> {
+    ) -> Result<(Self, Driver, Address), ConnectError> {
         let address = primary(options).await?;
         let peer = Peer::at(&address, options);
         let (connection, mut driver) = tokio::select! {
@@ -49,8 +49,8 @@ impl RespConnection {
             () = options.resolver.left(&address) => return Err(ConnectError::Refused(left(&address))),
         };
         let sending = Arc::downgrade(&connection.sending);
-        driver.beside = Some(Box::pin(beside(options.clone(), address, sending)));
-        Ok((connection, driver))
+        driver.beside = Some(Box::pin(beside(options.clone(), address.clone(), sending)));
+        Ok((connection, driver, address))
     }
 
     /// Connects to whatever listens at an address.

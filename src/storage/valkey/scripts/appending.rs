@@ -34,6 +34,20 @@ return {0, id, ARGV[3]}
 "
 );
 
+/// Tells what an idempotency key stands for, and appends nothing.
+///
+/// KEYS: stream, remembered key. ARGV: fingerprint. Answers 0 where the key is new, else the first number of what
+/// [`APPEND_ONCE`] would answer.
+pub(in super::super) static KEY_ANSWER: Script = Script::new(concat!(
+    marker_of!(),
+    first_answer!(),
+    r"
+local first = first_answer(KEYS[2], ARGV[1])
+if first and first['err'] then return first end
+return first and first[1] or 0
+"
+));
+
 /// Appends a message if a certain one is the last that the topic was given, under an idempotency key where there is
 /// one. A key that was used wins.
 ///

@@ -177,33 +177,47 @@ return failed or {0}
 "
 ));
 
+/// What those begin with that change what a topic that is being taken over has of its latest messages, which were looked at
+/// before: they define `by`, the field by which it is compacted, if it is.
+///
+/// KEYS: stream, description, then those of their own. ARGV: the epoch, first.
+macro_rules! importing_latest {
+    () => {
+        concat!(
+            kind!(),
+            is_foreign!(),
+            marker_of!(),
+            sortable!(),
+            info_of!(),
+            end_of!(),
+            latest!(),
+            state_of!(),
+            importing!(),
+            r"
+if state ~= 'importing' or not is_it then return {3} end
+if is_foreign(KEYS[2], 'hash') then return {-2} end
+local by = redis.call('HGET', KEYS[2], 'compact_by')
+"
+        )
+    };
+}
+
 /// Takes over which messages were deleted by request, or were taken out by others.
 ///
-/// KEYS: stream, deleted ids, description. ARGV: epoch, then pairs of what is remembered and the id of the message, which is
-/// empty where that is for others to tell. The latest messages of a topic that is compacted were looked at before.
+/// KEYS: stream, description, deleted ids. ARGV: epoch, then pairs of what is remembered and the id of the message, which is
+/// empty where that is for others to tell.
 pub(in super::super) static IMPORT_DELETIONS: Script = Script::new(concat!(
-    kind!(),
-    is_foreign!(),
-    marker_of!(),
+    importing_latest!(),
     is_of_another!(),
-    sortable!(),
-    info_of!(),
-    end_of!(),
-    latest!(),
-    state_of!(),
-    importing!(),
     r"
-if state ~= 'importing' or not is_it then return {3} end
-if is_foreign(KEYS[3], 'hash') then return {-3} end
-if is_foreign(KEYS[2], 'zset') then return {-2} end
+if is_foreign(KEYS[3], 'zset') then return {-3} end
 local score = string.format('%.0f', score_of(marker))
-local by = redis.call('HGET', KEYS[3], 'compact_by')
 for at = 2, #ARGV, 2 do
   if ARGV[at + 1] ~= '' then
     redis.call('XDEL', KEYS[1], ARGV[at + 1])
     if by then latest_drop(latest_keys(KEYS[1]), ARGV[at], by) end
   end
-  redis.call('ZADD', KEYS[2], score, ARGV[at])
+  redis.call('ZADD', KEYS[3], score, ARGV[at])
 end
 return {0}
 "
@@ -211,21 +225,10 @@ return {0}
 
 /// Has messages be none of the latest of their keys.
 ///
-/// KEYS: stream, description. ARGV: epoch, then ids as they are sorted. The latest messages were looked at before.
+/// KEYS: stream, description. ARGV: epoch, then ids as they are sorted.
 pub(in super::super) static IMPORT_FORGOTTEN: Script = Script::new(concat!(
-    kind!(),
-    is_foreign!(),
-    marker_of!(),
-    sortable!(),
-    info_of!(),
-    end_of!(),
-    latest!(),
-    state_of!(),
-    importing!(),
+    importing_latest!(),
     r"
-if state ~= 'importing' or not is_it then return {3} end
-if is_foreign(KEYS[2], 'hash') then return {-2} end
-local by = redis.call('HGET', KEYS[2], 'compact_by')
 if by then
   for at = 2, #ARGV do latest_drop(latest_keys(KEYS[1]), ARGV[at], by) end
 end

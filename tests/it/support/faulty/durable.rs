@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use tidemill::proto::{Durability, TopicName};
-use tidemill::storage::{DurableStore, Pledge, StorageError};
+use tidemill::storage::{DurableStore, Idempotency, Pledge, StorageError};
 
 use super::Faulty;
 use super::fate::Call;
@@ -10,9 +10,14 @@ use super::fate::Call;
 #[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
 #[async_trait]
 impl DurableStore for Faulty {
-    async fn pledge(&self, topic: &TopicName, asked: Durability) -> Result<Pledge, StorageError> {
+    async fn pledge(
+        &self,
+        topic: &TopicName,
+        asked: Durability,
+        key: Option<&Idempotency>,
+    ) -> Result<Pledge, StorageError> {
         let fate = self.fate(Call::Pledge, &format!("{topic} {asked}"));
-        self.ask(fate, self.inner.durable.pledge(topic, asked)).await
+        self.ask(fate, self.inner.durable.pledge(topic, asked, key)).await
     }
 
     async fn reach(&self, pledges: &[Pledge]) -> Vec<Durability> {
