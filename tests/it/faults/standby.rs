@@ -9,6 +9,7 @@ use tidemill::storage::valkey::{PasswordFile, Target};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use super::Node;
 use crate::support::eventually;
@@ -92,7 +93,7 @@ async fn a_name_that_moves_is_looked_up_again() {
     let port = first.port();
     let beside = TcpListener::bind(("127.0.0.2", port)).await.expect("the address is ours");
     let to = second.port();
-    let passing = tokio::spawn(async move {
+    let passing = TaskTracker::new().spawn(async move {
         let mut under_way = JoinSet::new();
         while let Ok((mut client, _)) = beside.accept().await {
             under_way.spawn(async move {
