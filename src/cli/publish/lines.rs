@@ -383,10 +383,7 @@ impl Run<'_> {
                 serde_json::to_writer(&mut self.out, &result).map_err(encode)?;
                 self.out.push(b'\n');
             }
-            // What counts as published alone.
-            (Prints::Ids, Some(id)) if result.code.is_none() => {
-                self.out.extend_from_slice(format!("{id}\n").as_bytes());
-            }
+            (Prints::Ids, Some(id)) => self.out.extend_from_slice(format!("{id}\n").as_bytes()),
             (Prints::Nothing | Prints::Ids, _) => {}
         }
         self.bar.advance(bytes, self.tally.accepted);
