@@ -20,16 +20,15 @@ use super::control::{bytes_of, read_id};
 use super::health::ServerInfo;
 use super::index::key_of;
 use super::keys::{IndexName, Keys};
-use super::replication::Replication;
 use super::resp::{Replies, Reply, Request, RespConnection};
-use super::waits::Abilities;
-use super::{DurabilityRule, ValkeyOptions, entry, keys, marker, scripts};
+use super::{ValkeyOptions, entry, keys, marker, scripts};
 use crate::storage::{Body, Idempotency, NewMessage, READ_ONLY, TopicPolicy};
 use connecting::advice_for_connecting;
 use report::advice_about_rights;
 use servers::Server;
 
 mod connecting;
+mod durability;
 mod groups;
 mod info;
 mod report;
@@ -174,38 +173,6 @@ impl Probe {
             Err(error) => report.add_result("server", Err(error), "the server must answer INFO"),
         }
         self.durability(report, server).await;
-    }
-
-    /// Looks whether messages can be as durable as is set, where that is more than accepted.
-    async fn durability(&self, report: &mut CheckReport, server: &Server) {
-        let rules = server.options.durabilities.iter();
-        let is_there =
-            |rule: &&DurabilityRule| rule.topics.as_ref().is_none_or(|topics| server.may_have(topics));
-        let rules: Vec<_> = rules.filter(is_there).collect();
-        if rules.is_empty() {
-            return;
-        }
-        let mut request = Request::default();
-        request.add(&[b"INFO", b"replication"]);
-        Abilities::ask(&mut request);
-        let replies = match self.resp.exchange(&request, self.timeout).await {
-            Ok(replies) => replies,
-            Err(error) => {
-                report.add("durability", Outcome::Fail, error.to_string(), None);
-                return;
-            }
-        };
-        let mut answers = replies.iter();
-        let told = answers.next().and_then(|told| Some(Replication::read(told.bytes()?)));
-        let abilities = Abilities::read(answers);
-        let warnings = rules.into_iter().filter_map(|rule| abilities.warning(rule, told.as_ref()));
-        let warnings: Vec<String> = warnings.collect();
-        if warnings.is_empty() {
-            report.add("durability", Outcome::Pass, "messages can be as durable as is set", None);
-        }
-        for warning in warnings {
-            report.add("durability", Outcome::Warn, warning, None);
-        }
     }
 
     async fn run(&self, pipeline: &Pipeline) -> Result<Vec<ValkeyValue>, String> {
