@@ -63,6 +63,7 @@ pub use messages::Messages;
 pub use node::{Node, WorkSwept};
 pub use presence::Presence;
 pub use readers::{CountedReader, Readers, Transport};
+pub use registry::{Description, Kind};
 pub use requests::Requests;
 pub use schedules::Schedules;
 pub use series::Series;
@@ -76,6 +77,7 @@ pub struct Metrics(Arc<Inner>);
 
 struct Inner {
     recorder: Arc<PrometheusRecorder>,
+    registry: Registry,
     handle: PrometheusHandle,
     messages: Messages,
     schedules: Schedules,
@@ -107,24 +109,26 @@ impl Metrics {
             PrometheusBuilder::new().set_buckets(&DURATION_BUCKETS).expect("there is at least one bucket");
         let recorder = Arc::new(builder.build_recorder());
         let registry = Registry::new(recorder.clone());
+        // In the order of the document.
         Self(Arc::new(Inner {
-            messages: Messages::new(&registry),
-            schedules: Schedules::new(&registry),
-            keys: Keys::new(&registry),
-            sockets: Sockets::new(&registry),
-            work: Work::new(&registry),
-            locks: Locks::new(&registry),
-            presence: Presence::new(&registry),
-            leases: Leases::new(&registry),
-            devices: Devices::new(&registry),
-            readers: Readers::new(&registry),
-            node: Node::new(registry.clone()),
-            limits: Limits::new(registry.clone()),
-            takes: Takes::new(registry.clone()),
-            series: Series::new(&registry),
-            copies: Copies::new(&registry),
-            auth: Auth::new(registry.clone()),
-            requests: Requests::new(registry),
+            messages: Messages::new(&registry.about("Messages")),
+            readers: Readers::new(&registry.about("Live readers")),
+            sockets: Sockets::new(&registry.about("WebSockets")),
+            requests: Requests::new(registry.about("Requests and connections")),
+            node: Node::new(registry.about("The node, its backend and its topics")),
+            schedules: Schedules::new(&registry.about("Messages for later")),
+            work: Work::new(&registry.about("Work")),
+            keys: Keys::new(&registry.about("Keys")),
+            presence: Presence::new(&registry.about("Presence")),
+            leases: Leases::new(&registry.about("Leases")),
+            locks: Locks::new(&registry.about("Locks")),
+            takes: Takes::new(registry.about("Limits of applications")),
+            series: Series::new(&registry.about("Series")),
+            auth: Auth::new(registry.about("Who calls")),
+            devices: Devices::new(&registry.about("Devices")),
+            limits: Limits::new(registry.about("Limits of callers")),
+            copies: Copies::new(&registry.about("Copies")),
+            registry,
             handle: recorder.handle(),
             recorder,
         }))
@@ -139,6 +143,12 @@ impl Metrics {
     /// Folds samples into their histograms; without it they pile up until somebody reads them.
     pub fn upkeep(&self) {
         self.0.handle.run_upkeep();
+    }
+
+    /// Returns what each count is, in the order of their document.
+    #[must_use]
+    pub fn described(&self) -> Vec<Description> {
+        self.0.registry.described()
     }
 
     /// Returns the counts in the text format of Prometheus.

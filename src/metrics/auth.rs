@@ -20,9 +20,13 @@ pub struct Auth {
 
 impl Auth {
     pub(super) fn new(registry: Registry) -> Self {
-        registry.describe_counter(LOG_INS, None, "Log-ins with a password");
-        registry.describe_counter(COOKIES, None, "Log-ins that browsers keep in a cookie");
-        registry.describe_counter(REFUSED, None, "Requests and frames refused for who asked");
+        registry.describe_counter(LOG_INS, &["outcome"], "Log-ins with a password, `accepted` and `refused`");
+        registry.describe_counter(COOKIES, &[], "Log-ins that browsers keep in a cookie");
+        registry.describe_counter(
+            REFUSED,
+            &["code"],
+            "Requests and frames refused for who asked, by the code of the problem",
+        );
         Self {
             accepted: registry.counter(LOG_INS, &[("outcome", "accepted")]),
             refused: registry.counter(LOG_INS, &[("outcome", "refused")]),

@@ -13,7 +13,11 @@ pub struct Copies {
 
 impl Copies {
     pub(super) fn new(registry: &Registry) -> Self {
-        registry.describe_counter(STEPS, None, "Steps of copies, by kind and by whether they were done");
+        registry.describe_counter(
+            STEPS,
+            &["kind", "result"],
+            "Steps of copies of which the node is a side, `read` or `write`: `done`, or `refused`",
+        );
         Self { registry: registry.clone() }
     }
 

@@ -42,11 +42,7 @@ pub struct Devices([Counter; DeviceStep::ALL.len()]);
 
 impl Devices {
     pub(super) fn new(registry: &Registry) -> Self {
-        registry.describe_counter(
-            DEVICES,
-            None,
-            "Devices that want to be let in, by what has become of them",
-        );
+        registry.describe_counter(DEVICES, &["step"], "Devices that want to be let in: `started`, `not_started` (as where too many wait), `let_in` or `refused` by a user, `logged_in`");
         Self(DeviceStep::ALL.map(|step| registry.counter(DEVICES, &[("step", step.as_str())])))
     }
 

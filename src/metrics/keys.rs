@@ -32,24 +32,28 @@ pub struct Keys {
 
 impl Keys {
     pub(super) fn new(registry: &Registry) -> Self {
-        registry.describe_counter(CHANGES, None, "Changes of keys made, and repeats answered from their key");
+        registry.describe_counter(
+            CHANGES,
+            &["result"],
+            "Changes of keys, `accepted`, and `replayed` from their idempotency key",
+        );
         registry.describe_counter(
             REFUSED,
-            None,
+            &["code"],
             "Requests to change keys refused, by the code of the problem",
         );
         registry.describe_counter(
             READS,
-            None,
-            "Keys read one by one: that were there, that were there and stale, and that were not",
+            &["result"],
+            "Keys read one by one: `hit`, `stale` where the value was, and `miss` where there was none",
         );
         registry.describe_counter(
             FILLS,
-            None,
-            "Keys to be filled: tokens given out, keys put under one, and puts whose token counted no more",
+            &["result"],
+            "Fills of keys: tokens `granted`, keys `filled` under one, and puts whose token was `lost`",
         );
-        registry.describe_counter(EXPIRED, None, "Keys that this node has had expire");
-        registry.describe_counter(FAILED, None, "Looks at keys that are due that have failed");
+        registry.describe_counter(EXPIRED, &[], "Keys that this node has had expire");
+        registry.describe_counter(FAILED, &[], "Looks at keys that are due that have failed");
         let changes = |result| registry.counter(CHANGES, &[("result", result)]);
         let reads = |result| registry.counter(READS, &[("result", result)]);
         let fills = |result| registry.counter(FILLS, &[("result", result)]);

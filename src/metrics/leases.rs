@@ -19,16 +19,12 @@ pub struct Leases {
 
 impl Leases {
     pub(super) fn new(registry: &Registry) -> Self {
-        registry.describe_counter(
-            LEASES,
-            None,
-            "Leases that this node has created, renewed and ended; those that are not renewed in time are not counted",
-        );
+        registry.describe_counter(LEASES, &["what"], "Leases that this node has `created`, `renewed` and `ended`; those that are not renewed in time are not counted");
         let what = |what| registry.counter(LEASES, &[("what", what)]);
         let [created, renewed, ended] = ["created", "renewed", "ended"].map(what);
         registry.describe_counter(
             LOST,
-            None,
+            &[],
             "Locks, keys and members that renewals of leases have found to be kept no more",
         );
         Self { created, renewed, ended, lost: registry.counter(LOST, &[]) }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use metrics::{Counter, Gauge, Label, Unit};
+use metrics::{Counter, Gauge, Label};
 
 use super::registry::Registry;
 
@@ -22,24 +22,22 @@ pub struct Limits {
 
 impl Limits {
     pub(super) fn new(registry: Registry) -> Self {
-        registry.describe_counter(REFUSED, None, "Requests, messages and log-ins refused at a limit");
-        registry.describe_counter(DRAWS, None, "Allowances asked of the storage");
-        let bytes = Some(Unit::Bytes);
-        registry.describe_gauge(KEPT, bytes, "Bytes that the topics of a bound keep, about");
-        registry.describe_gauge(KEPT_MAX, bytes, "Bytes that the topics of a bound may keep");
+        registry.describe_counter(REFUSED, &["limit"], "What was refused at a limit: `log-ins`, `anonymous-requests`, `principal-requests`, `principal-messages`, `topics`, `connections`, `address-requests`, `address-messages`, `kept-bytes`");
+        registry.describe_counter(
+            DRAWS,
+            &["outcome"],
+            "Allowances asked of the storage: `told`, or `failed`",
+        );
+        registry.describe_gauge(KEPT, &["topics"], "Bytes that the topics of a bound keep, about");
+        registry.describe_gauge(KEPT_MAX, &["topics"], "Bytes that the topics of a bound may keep");
         Self {
             draws: registry.counter(DRAWS, &[("outcome", "told")]),
             failed: registry.counter(DRAWS, &[("outcome", "failed")]),
             alone: registry.gauge(
                 "tidemill_limits_alone",
-                None,
                 "1 where the storage does not tell what limits have left, else 0",
             ),
-            quotas: registry.gauge(
-                "tidemill_limits_quotas",
-                None,
-                "Callers and addresses whose allowances this node knows",
-            ),
+            quotas: registry.gauge("tidemill_limits_quotas", "Callers and addresses that this node counts"),
             registry,
         }
     }

@@ -26,21 +26,9 @@ pub struct Locks {
 
 impl Locks {
     pub(super) fn new(registry: &Registry) -> Self {
-        registry.describe_counter(
-            ACQUIRED,
-            None,
-            "Locks that this node has granted: free ones, those that were waited for and handed over, and those found again by their key",
-        );
-        registry.describe_counter(
-            REFUSED,
-            None,
-            "Locks that were not granted: another held them to the end of the wait, or it failed",
-        );
-        registry.describe_counter(
-            ENDED,
-            None,
-            "Locks that ended over this node: released, found to be lost at a renewal or release, or taken away",
-        );
+        registry.describe_counter(ACQUIRED, &["how"], "Locks that were granted: `free` ones, those that were waited for and `handed` over, and those found again by their key (`replayed`)");
+        registry.describe_counter(REFUSED, &["why"], "Locks that were not granted: another held them to the end of the wait (`locked`), or it `failed`");
+        registry.describe_counter(ENDED, &["how"], "Locks that ended over this node: `released`, found to be `lost` at a renewal or release, or `taken` away");
         let acquired = |how| registry.counter(ACQUIRED, &[("how", how)]);
         let refused = |why| registry.counter(REFUSED, &[("why", why)]);
         let ended = |how| registry.counter(ENDED, &[("how", how)]);
@@ -53,11 +41,7 @@ impl Locks {
             released: ended("released"),
             lost: ended("lost"),
             taken: ended("taken"),
-            waiting: registry.gauge(
-                "tidemill_locks_waiting",
-                None,
-                "Requests that wait for a lock on this node",
-            ),
+            waiting: registry.gauge("tidemill_locks_waiting", "Requests that wait for a lock on this node"),
         }
     }
 

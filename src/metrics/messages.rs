@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use metrics::{Counter, Unit};
+use metrics::Counter;
 use tidemill_proto::Code;
 
 use super::registry::Registry;
@@ -26,15 +26,15 @@ pub struct Messages {
 
 impl Messages {
     pub(super) fn new(registry: &Registry) -> Self {
-        registry.describe_counter(PUBLISHED, None, "Messages kept, and repeats answered from their key");
-        registry.describe_counter(PUBLISHED_BYTES, Some(Unit::Bytes), "Bytes of payload and metadata kept");
         registry.describe_counter(
-            DURABLE,
-            None,
-            "Messages that were as durable as was asked when they were answered, where that is more than accepted",
+            PUBLISHED,
+            &["result"],
+            "Messages `accepted`, and `replayed` from their key",
         );
-        registry.describe_counter(REJECTED, None, "Messages refused, by the code of the problem");
-        registry.describe_counter(SERVED, None, "Messages served over HTTP: in pages, one by one, and live");
+        registry.describe_counter(PUBLISHED_BYTES, &[], "Bytes of payload and metadata kept");
+        registry.describe_counter(DURABLE, &[], "Messages that were as durable as was asked when they were answered, where that is more than `accepted`");
+        registry.describe_counter(REJECTED, &["code"], "Messages refused, by the code of the problem");
+        registry.describe_counter(SERVED, &[], "Messages served over HTTP: in pages, one by one, and live");
         let published = |result| registry.counter(PUBLISHED, &[("result", result)]);
         let rejected = |code: &Code| (*code, registry.counter(REJECTED, &[("code", code.as_str())]));
         Self {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Label, Unit};
+use metrics::{Counter, Gauge, Label};
 use tidemill_proto::Timestamp;
 use tidemill_proto::health::BackendHealth;
 
@@ -57,52 +57,59 @@ pub struct Node {
 
 impl Node {
     pub(super) fn new(registry: Registry) -> Self {
-        registry.describe_counter(RECONNECTS, None, "Connections to the backend that were lost");
-        registry.describe_counter(REPLICA_PAGES, None, "Pages of history that were read from replicas");
-        registry.describe_gauge(PING, Some(Unit::Seconds), "What a ping of the backend took");
-        registry.describe_gauge(USED, Some(Unit::Bytes), "Memory that the backend uses");
+        registry.describe_counter(RECONNECTS, &[], "Connections to the backend that were lost");
+        registry.describe_counter(REPLICA_PAGES, &[], "Pages of history that were read from replicas");
+        registry.describe_gauge(PING, &[], "What the last ping of the backend took");
+        registry.describe_gauge(USED, &[], "Memory that the backend uses");
         registry.describe_gauge(
             SERVER_UP,
-            None,
-            "1 where this one of several servers can be reached, else 0",
+            &["server"],
+            "1 where this primary of a cluster, or this one of several servers, can be reached, else 0",
         );
-        registry.describe_gauge(SERVER_WRITES, None, "1 where this one of several servers takes messages");
-        registry.describe_gauge(SERVER_SLOTS, None, "Slots of the cluster that this server has");
+        registry.describe_gauge(SERVER_WRITES, &["server"], "1 where this one takes messages, else 0");
+        registry.describe_gauge(SERVER_SLOTS, &["server"], "Slots of the cluster that this primary has");
+        registry.describe_gauge(SERVER_USED, &["server"], "Memory that this one uses");
         registry.describe_gauge(
-            SERVER_USED,
-            Some(Unit::Bytes),
-            "Memory that this one of several servers uses",
+            LIMIT,
+            &[],
+            "Memory that the backend may use; absent where there is no limit",
         );
-        registry.describe_gauge(LIMIT, Some(Unit::Bytes), "Memory that the backend may use");
-        let text =
-            "When the certificate that clients are shown expires, in seconds since the beginning of 1970";
-        registry.describe_gauge(CERTIFICATE, Some(Unit::Seconds), text);
-        registry.describe_gauge(TOPICS, None, "Topics that the last sweep of this node has found");
-        let gauge = |name, text| registry.gauge(name, None, text);
+        registry.describe_gauge(CERTIFICATE, &[], "When the certificate that clients are shown expires, in seconds since the beginning of 1970; absent without TLS");
+        registry.describe_gauge(
+            TOPICS,
+            &[],
+            "Topics that the last sweep of this node has found; of several nodes, one sweeps",
+        );
+        let gauge = |name, text| registry.gauge(name, text);
         Self {
             ready: gauge("tidemill_ready", "1 where `/ready` answers 200, else 0"),
             up: gauge("tidemill_backend_up", "1 where the backend can be reached, else 0"),
-            accepts_writes: gauge("tidemill_backend_accepts_writes", "1 where the backend takes messages"),
+            accepts_writes: gauge(
+                "tidemill_backend_accepts_writes",
+                "1 where the backend takes messages, else 0",
+            ),
             read_only: gauge(
                 "tidemill_backend_read_only",
-                "1 where the backend was made read-only as a whole, by `tidemill freeze`",
+                "1 where the backend was made read-only as a whole by `tidemill freeze`, else 0",
             ),
             live_topics: gauge("tidemill_live_topics", "Topics that are read live on this node"),
             live_patterns: gauge("tidemill_live_patterns", "Patterns that are read live on this node"),
-            waiting: gauge("tidemill_work_waiting", "Messages that groups have not given out yet"),
+            waiting: gauge(
+                "tidemill_work_waiting",
+                "Messages that all groups together have not given out yet, by the last sweep of this node; 0 where another node swept last: take the largest of all nodes",
+            ),
             pending: gauge(
                 "tidemill_work_pending",
-                "Messages that groups have given out and are not done with",
+                "Messages that all groups together have given out and are not done with, likewise",
             ),
-            dead: gauge("tidemill_work_dead", "Dead letters of groups"),
+            dead: gauge("tidemill_work_dead", "Dead letters of all groups, likewise"),
             oldest: registry.gauge(
                 "tidemill_work_oldest_seconds",
-                Some(Unit::Seconds),
-                "Age of the oldest message that a group is not done with",
+                "Age of the oldest message that a group is not done with, likewise",
             ),
             unattended: gauge(
                 "tidemill_work_unattended_groups",
-                "Groups that are not done, and of which nobody has asked for messages for a minute",
+                "Groups that are not done, and of which nobody has asked for messages for a minute, likewise",
             ),
             replicas: gauge("tidemill_backend_replicas", "Replicas that pages of history are read from"),
             replica_pages: registry.counter(REPLICA_PAGES, &[]),

@@ -21,16 +21,16 @@ impl Presence {
     pub(super) fn new(registry: &Registry) -> Self {
         registry.describe_counter(
             JOINS,
-            None,
-            "Requests to be in a room: of who was not there, and of who was and stays",
+            &["result"],
+            "Requests to be in a room: `joined`, and `stayed` where the member was there",
         );
-        registry.describe_counter(LEAVES, None, "Members that a request has had leave");
-        let connections = "Connections of this node that are members of rooms";
+        registry.describe_counter(LEAVES, &[], "Members that a request has had leave");
         Self {
             joined: registry.counter(JOINS, &[("result", "joined")]),
             stayed: registry.counter(JOINS, &[("result", "stayed")]),
             left: registry.counter(LEAVES, &[]),
-            connections: registry.gauge("tidemill_presence_connections", None, connections),
+            connections: registry
+                .gauge("tidemill_presence_connections", "Connections of this node that are members of rooms"),
         }
     }
 

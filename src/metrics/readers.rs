@@ -51,7 +51,11 @@ pub struct CountedReader<'a>(&'a Readers, Transport);
 
 impl Readers {
     pub(super) fn new(registry: &Registry) -> Self {
-        registry.describe_gauge(READERS, None, "Live readers now, by what carries them");
+        registry.describe_gauge(
+            READERS,
+            &["transport"],
+            "Live readers now, by `websocket`, `events`, `lines` and `poll`",
+        );
         Self(Transport::ALL.map(|transport| Count {
             transport,
             now: AtomicU32::new(0),

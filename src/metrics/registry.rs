@@ -2,36 +2,100 @@
 
 use std::sync::Arc;
 
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _, SharedString, Unit};
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _, SharedString};
 use metrics_exporter_prometheus::PrometheusRecorder;
+use parking_lot::Mutex;
 
 const METADATA: Metadata<'static> = Metadata::new("tidemill", Level::INFO, None);
 
 /// A label: its name, and its value among few.
 pub(super) type LabelOf = (&'static str, &'static str);
 
-/// Where counts are registered.
+/// What is measured how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// What only grows while the process lives.
+    Counter,
+    /// What is so now.
+    Gauge,
+    /// How often something took how long, by upper ends of seconds.
+    Histogram,
+}
+
+/// What a metric is, as it is documented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// What it is about: a heading of the document.
+    pub about: &'static str,
+    /// Its name, which ends with its unit.
+    pub name: &'static str,
+    /// What is measured how.
+    pub kind: Kind,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it says, as a sentence without its point, in Markdown.
+    pub text: &'static str,
+}
+
+/// Where counts are registered, for one heading of the document.
 #[derive(Clone)]
-pub(super) struct Registry(Arc<PrometheusRecorder>);
+pub(super) struct Registry {
+    recorder: Arc<PrometheusRecorder>,
+    about: &'static str,
+    described: Arc<Mutex<Vec<Description>>>,
+}
 
 impl Registry {
-    pub(super) const fn new(recorder: Arc<PrometheusRecorder>) -> Self {
-        Self(recorder)
+    pub(super) fn new(recorder: Arc<PrometheusRecorder>) -> Self {
+        Self { recorder, about: "", described: Arc::default() }
+    }
+
+    /// Returns the same for counts that are about something else.
+    pub(super) fn about(&self, about: &'static str) -> Self {
+        Self { about, ..self.clone() }
+    }
+
+    /// Returns all that was described, in its order.
+    pub(super) fn described(&self) -> Vec<Description> {
+        self.described.lock().clone()
+    }
+
+    fn describe(
+        &self,
+        name: &'static str,
+        kind: Kind,
+        labels: &'static [&'static str],
+        text: &'static str,
+    ) -> SharedString {
+        self.described.lock().push(Description { about: self.about, name, kind, labels, text });
+        SharedString::const_str(text)
     }
 
     /// Describes a counter.
-    pub(super) fn describe_counter(&self, name: &'static str, unit: Option<Unit>, text: &'static str) {
-        self.0.describe_counter(name.into(), unit, SharedString::const_str(text));
+    pub(super) fn describe_counter(
+        &self,
+        name: &'static str,
+        labels: &'static [&'static str],
+        text: &'static str,
+    ) {
+        let text = self.describe(name, Kind::Counter, labels, text);
+        self.recorder.describe_counter(name.into(), None, text);
     }
 
     /// Describes a gauge.
-    pub(super) fn describe_gauge(&self, name: &'static str, unit: Option<Unit>, text: &'static str) {
-        self.0.describe_gauge(name.into(), unit, SharedString::const_str(text));
+    pub(super) fn describe_gauge(
+        &self,
+        name: &'static str,
+        labels: &'static [&'static str],
+        text: &'static str,
+    ) {
+        let text = self.describe(name, Kind::Gauge, labels, text);
+        self.recorder.describe_gauge(name.into(), None, text);
     }
 
-    /// Describes a gauge and returns it.
-    pub(super) fn gauge(&self, name: &'static str, unit: Option<Unit>, text: &'static str) -> Gauge {
-        self.describe_gauge(name, unit, text);
+    /// Describes a gauge without labels and returns it.
+    pub(super) fn gauge(&self, name: &'static str, text: &'static str) -> Gauge {
+        self.describe_gauge(name, &[], text);
         self.labelled_gauge(name, &[])
     }
 
@@ -39,17 +103,23 @@ impl Registry {
     pub(super) fn labelled_gauge(&self, name: &'static str, labels: &[LabelOf]) -> Gauge {
         let labels: Vec<_> =
             labels.iter().map(|(name, value)| Label::from_static_parts(name, value)).collect();
-        self.0.register_gauge(&Key::from_parts(name, labels), &METADATA)
+        self.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA)
     }
 
     /// Returns a gauge of these labels.
     pub(super) fn gauge_of(&self, name: &'static str, labels: Vec<Label>) -> Gauge {
-        self.0.register_gauge(&Key::from_parts(name, labels), &METADATA)
+        self.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA)
     }
 
     /// Describes a histogram of seconds.
-    pub(super) fn describe_seconds(&self, name: &'static str, text: &'static str) {
-        self.0.describe_histogram(name.into(), Some(Unit::Seconds), SharedString::const_str(text));
+    pub(super) fn describe_seconds(
+        &self,
+        name: &'static str,
+        labels: &'static [&'static str],
+        text: &'static str,
+    ) {
+        let text = self.describe(name, Kind::Histogram, labels, text);
+        self.recorder.describe_histogram(name.into(), None, text);
     }
 
     /// Returns a counter of these labels, all of whose values are known.
@@ -60,11 +130,11 @@ impl Registry {
 
     /// Returns a counter of these labels.
     pub(super) fn labelled_counter(&self, name: &'static str, labels: Vec<Label>) -> Counter {
-        self.0.register_counter(&Key::from_parts(name, labels), &METADATA)
+        self.recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
     }
 
     /// Returns a histogram of these labels.
     pub(super) fn labelled_histogram(&self, name: &'static str, labels: Vec<Label>) -> Histogram {
-        self.0.register_histogram(&Key::from_parts(name, labels), &METADATA)
+        self.recorder.register_histogram(&Key::from_parts(name, labels), &METADATA)
     }
 }

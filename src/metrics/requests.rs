@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, Label, Unit};
+use metrics::{Counter, Gauge, Histogram, Label};
 use parking_lot::RwLock;
 
 use super::registry::Registry;
@@ -46,36 +46,23 @@ struct Seen {
 
 impl Requests {
     pub(super) fn new(registry: Registry) -> Self {
-        registry.describe_counter(REQUESTS, None, "Requests answered");
-        registry.describe_counter(FAST_PATH, None, "Requests answered on the fast path");
-        registry.describe_counter(REFUSED, None, "Connections refused at a cap");
-        registry.describe_counter(HANDSHAKES_FAILED, None, "Connections that did not come to a TLS session");
-        registry.describe_seconds(DURATION, "Time from the request's head to its answer");
-        let bytes = Some(Unit::Bytes);
+        registry.describe_counter(REQUESTS, &["method", "route", "status"], "Requests answered");
+        registry.describe_counter(FAST_PATH, &[], "Requests answered on the fast path");
+        registry.describe_counter(REFUSED, &[], "Connections refused at a cap");
+        registry.describe_counter(HANDSHAKES_FAILED, &[], "Connections that did not come to a TLS session");
+        registry.describe_seconds(
+            DURATION,
+            &["method", "route"],
+            "Time from the request's head to its answer",
+        );
         Self {
             fast_path: registry.counter(FAST_PATH, &[]),
-            connections: registry.gauge(
-                "tidemill_http_connections",
-                None,
-                "Connections open now, and requests under way over HTTP/2",
-            ),
+            connections: registry.gauge("tidemill_http_connections", "Connections open now, and requests under way over HTTP/2"),
             connections_refused: registry.counter(REFUSED, &[]),
             handshakes_failed: registry.counter(HANDSHAKES_FAILED, &[]),
-            inflight_bytes: registry.gauge(
-                "tidemill_http_inflight_body_bytes",
-                bytes,
-                "Bytes held now of what clients send and are answered",
-            ),
-            pending_bytes: registry.gauge(
-                "tidemill_live_pending_bytes",
-                bytes,
-                "Bytes held now for live readers that do not take them at once",
-            ),
-            live_bytes: registry.gauge(
-                "tidemill_live_bytes",
-                bytes,
-                "Bytes held now of the newest messages of topics that are read live",
-            ),
+            inflight_bytes: registry.gauge("tidemill_http_inflight_body_bytes", "Bytes held now of what clients send and are answered: bodies, pages, messages of WebSockets"),
+            pending_bytes: registry.gauge("tidemill_live_pending_bytes", "Bytes held now for live readers that do not take them at once"),
+            live_bytes: registry.gauge("tidemill_live_bytes", "Bytes held now of the newest messages of topics that are read live; at `TIDEMILL_LIVE_BYTES_MAX` readers read the backend"),
             seen: RwLock::default(),
             registry,
         }

@@ -26,13 +26,16 @@ impl Schedules {
     pub(super) fn new(registry: &Registry) -> Self {
         registry.describe_counter(
             SCHEDULED,
-            None,
-            "Messages kept for later, and repeats answered from their key",
+            &["result"],
+            "Messages kept for later, `accepted`, and `replayed` from their key",
         );
-        registry.describe_counter(PROMOTED, None, "Messages that this node has published when they were due");
-        registry.describe_counter(FAILED, None, "Looks at what is due that have failed");
-        registry
-            .describe_seconds(LATE, "Time from when a message was due to when this node has published it");
+        registry.describe_counter(PROMOTED, &[], "Messages that this node has published when they were due");
+        registry.describe_counter(FAILED, &[], "Looks at what is due that have failed");
+        registry.describe_seconds(
+            LATE,
+            &[],
+            "Time from when a message was due to when this node has published it",
+        );
         let scheduled = |result| registry.counter(SCHEDULED, &[("result", result)]);
         Self {
             accepted: scheduled("accepted"),
@@ -40,11 +43,7 @@ impl Schedules {
             promoted: registry.counter(PROMOTED, &[]),
             failed: registry.counter(FAILED, &[]),
             late: registry.labelled_histogram(LATE, Vec::new()),
-            waiting: registry.gauge(
-                "tidemill_schedules_waiting",
-                None,
-                "Messages that wait for later in all topics, recurring ones among them, as they were counted last",
-            ),
+            waiting: registry.gauge("tidemill_schedules_waiting", "Messages that wait for later in all topics, recurring ones among them, as they were counted last"),
         }
     }
 

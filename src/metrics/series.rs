@@ -13,7 +13,7 @@ pub struct Series {
 
 impl Series {
     pub(super) fn new(registry: &Registry) -> Self {
-        registry.describe_counter(POINTS, None, "Points of series, by whether they were added");
+        registry.describe_counter(POINTS, &["result"], "Points of series: `added`, or `refused`");
         Self { registry: registry.clone() }
     }
 

@@ -74,12 +74,13 @@ pub struct Sockets {
 
 impl Sockets {
     pub(super) fn new(registry: &Registry) -> Self {
-        registry.describe_counter(SENT, None, "Messages written to WebSockets");
-        registry.describe_counter(GAPS, None, "Gaps told to readers on WebSockets");
-        registry.describe_counter(ENDED, None, "WebSockets that ended, by how");
+        registry.describe_counter(SENT, &[], "Messages written to WebSockets");
+        registry.describe_counter(GAPS, &[], "Gaps told to readers on WebSockets");
+        registry.describe_counter(ENDED, &["how"], "WebSockets that ended: by the `client`, for a broken `protocol`, `silent`, `late` with a message, `overloaded`, `slow`, `lost`, `drained`, or `ended` by the relay");
         Self {
             open: AtomicU32::new(0),
-            open_gauge: registry.gauge("tidemill_ws_sessions", None, "WebSockets open now"),
+            open_gauge: registry
+                .gauge("tidemill_ws_sessions", "WebSockets open now; they count as connections, too"),
             sent: registry.counter(SENT, &[]),
             gaps: registry.counter(GAPS, &[]),
             ended: Ending::ALL.map(|ending| registry.counter(ENDED, &[("how", ending.as_str())])),

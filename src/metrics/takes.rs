@@ -13,11 +13,7 @@ pub struct Takes {
 
 impl Takes {
     pub(super) fn new(registry: Registry) -> Self {
-        registry.describe_counter(
-            TAKES,
-            None,
-            "Takes of limits of applications, looks and refunds, by what came of them and by who has decided",
-        );
+        registry.describe_counter(TAKES, &["kind", "result", "decided_by"], "Takes of limits of applications, looks and refunds: `allowed` or `refused`, by the `storage`, or by the `node` where that could not be asked");
         Self { registry }
     }
 

@@ -32,13 +32,21 @@ pub struct Work {
 
 impl Work {
     pub(super) fn new(registry: &Registry) -> Self {
-        registry.describe_counter(CLAIMED, None, "Messages given to consumers, the first time or again");
-        registry.describe_counter(SETTLED, None, "Receipts that consumers gave back, by what came of them");
-        registry.describe_counter(DEAD, None, "Dead letters that this node has written");
+        registry.describe_counter(
+            CLAIMED,
+            &["delivery"],
+            "Messages given to consumers, the `first` time or `again`",
+        );
+        registry.describe_counter(
+            SETTLED,
+            &["status"],
+            "Receipts given back: `acked`, `nacked`, `extended`, `rejected`, `released`, `refused`",
+        );
+        registry.describe_counter(DEAD, &[], "Dead letters that this node has written");
         registry.describe_counter(
             GONE,
-            None,
-            "Messages that claims have found to be gone before their group was done with them",
+            &[],
+            "Messages that claims over this node have found to be gone before their group was done with them",
         );
         Self {
             claimed: ["first", "again"].map(|delivery| registry.counter(CLAIMED, &[("delivery", delivery)])),
