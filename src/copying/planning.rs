@@ -169,7 +169,7 @@ impl Copy {
             None => Action::Make,
             Some(target) if target.epoch != source.epoch => Action::Overwrite,
             Some(target) if target.freeze == Some(Freeze::Importing) => Action::GoOn,
-            Some(target) if target.last >= source.last => Action::Keep,
+            Some(target) if self.has_last(&source, &target).await? => Action::Keep,
             // It was whole, and took messages of its own since, or might have.
             Some(_) => Action::Overwrite,
         };
@@ -184,7 +184,7 @@ impl Copy {
             None => Action::Make,
             Some(target) if target.epoch != source.epoch => Action::Overwrite,
             Some(target) if target.freeze == Some(Freeze::Importing) => Action::GoOn,
-            Some(target) if target.last >= source.last => Action::Keep,
+            Some(target) if self.has_last_change(bucket, &source, &target).await? => Action::Keep,
             Some(_) => Action::Overwrite,
         };
         Ok(Some(PlannedBucket { bucket: bucket.clone(), action, keys: source.state.keys }))
