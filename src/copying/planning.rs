@@ -91,6 +91,10 @@ impl Copy {
     pub async fn plan(&self) -> Result<Outline, CopyError> {
         self.patiently(|| self.check_sides()).await?;
         let topics = self.patiently(|| self.topics()).await?;
+        let matches = |selector: &&TopicSelector| topics.iter().any(|topic| selector.matches(topic));
+        if let Some(selector) = self.plan.topics.iter().find(|selector| !matches(selector)) {
+            return Err(CopyError::Missing(selector.clone()));
+        }
         let plan = async |topic: TopicName| {
             let planned = self.patiently(|| self.plan_one(&topic)).await;
             unless_gone(planned, None)
@@ -159,7 +163,7 @@ impl Copy {
                 .topics
                 .iter()
                 .any(|selector| matches!(selector, TopicSelector::Topic(named) if named == topic));
-            return if is_named { Err(CopyError::Missing(topic.clone())) } else { Ok(None) };
+            return if is_named { Err(CopyError::Missing(TopicSelector::Topic(topic.clone()))) } else { Ok(None) };
         };
         self.check_apart(topic).await?;
         let groups: Vec<GroupName> =

@@ -15,7 +15,7 @@ use tidemill::storage::{Backend as _, Selection};
 use tokio::time::Instant;
 
 use super::shards::{NOISE, measured, p99};
-use super::working::{ask, claim, fill};
+use super::working::{ask, claim, fill, told};
 use super::{DEADLINE, Node};
 use crate::support::cluster::Cluster;
 use crate::support::eventually;
@@ -257,6 +257,47 @@ async fn a_server_that_is_away_is_named_and_the_others_serve() {
     eventually(SOON, is_mended).await;
     two.first.restart().await;
     eventually(SOON, async || node.publish("us.a", "5", None).await.status == 201).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_groups_those_that_are_there_are_worked_on_and_read() {
+    let Some(mut two) = Two::start().await else { return };
+    let node = two.node().await;
+    let address = node.relay.address;
+    for topic in ["eu.jobs", "us.jobs"] {
+        fill(address, topic, &json!({}), 8).await;
+    }
+    let claim_from = async |order: &str, topics: [&str; 2], max: usize| {
+        let from = topics.map(|topic| json!({"topic": topic, "group": "g"}));
+        let claim = json!({"consumer": "c", "from": from, "order": order, "max": max});
+        ask(address, "POST", "/api/v1/work/claim", &claim).await.expect("an answer")
+    };
+    let mut reader = WsClient::connect(address).await;
+    for topic in ["eu.jobs", "us.jobs"] {
+        reader.subscribe(topic, "latest").await;
+    }
+    two.second.kill9();
+    let second = format!("127.0.0.1:{}", two.second.port());
+    eventually(SOON, async || node.relay.get("/ready").await.json()["away"] == json!([second])).await;
+    let (away_first, away_last) = (["eu.jobs", "us.jobs"], ["us.jobs", "eu.jobs"]);
+    let claims = [("strict", away_first, 2), ("weighted", away_first, 2), ("weighted", away_last, 2)];
+    // The last one asks for more than there is.
+    for (order, topics, max) in claims.into_iter().chain([("strict", away_last, 5)]) {
+        let claimed = claim_from(order, topics, max).await;
+        assert_eq!(claimed.status, 200, "{order} of {topics:?}: {}", claimed.text());
+        let claimed = claimed.json();
+        let messages = claimed["messages"].as_array().expect("messages");
+        assert_eq!(messages.len(), 2, "{order} of {topics:?}");
+        assert!(messages.iter().all(|message| message["delivery"] == 1), "{messages:?}");
+    }
+    for order in ["strict", "weighted"] {
+        assert_eq!(claim_from(order, away_last, 2).await.status, 503, "nothing is there, and one is away");
+    }
+    let group = told(address, "us.jobs").await;
+    assert_eq!((&group["in_flight"], &group["redelivered"]), (&json!(8), &json!(0)), "{group}");
+    assert_eq!(node.publish("us.jobs", "9", None).await.status, 201);
+    assert!(matches!(reader.got().await, Got::Message(..)), "what is read goes on");
     node.stop().await;
 }
 
