@@ -1,6 +1,7 @@
 //! Which sides a copy takes for one storage, and what stands in its way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemill::copying::{Action, Copy, CopyError, Plan, freeze, frozen};
 use tidemill::proto::{BucketName, TopicName};
@@ -194,7 +195,10 @@ async fn what_came_to_the_source_since_is_told_whatever_came_to_the_target_behin
     to.storage.messages.trim(&one, Trim::Keep(2)).await.unwrap();
     copy(&from, &to, PLAN).run().await.unwrap();
 
+    // Not in one millisecond, in which both would give one id.
+    let moment = async || tokio::time::sleep(Duration::from_millis(5)).await;
     append_numbers(&from.storage, &one, 1).await;
+    moment().await;
     append_numbers(&to.storage, &one, 1).await;
     to.storage.messages.trim(&one, Trim::Keep(4)).await.unwrap();
     let told = copy(&from, &to, PLAN).run().await;
@@ -203,6 +207,7 @@ async fn what_came_to_the_source_since_is_told_whatever_came_to_the_target_behin
     copy(&from, &to, PLAN).run().await.unwrap();
 
     put(&from.storage, &bucket, "a", None).await.unwrap();
+    moment().await;
     put(&to.storage, &bucket, "b", None).await.unwrap();
     let told = copy(&from, &to, PLAN).run().await;
     assert!(
