@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::storage::{CopiedTopic, Epoch, Freeze, IMPORTED_MAX, StoredRecurring, WaitingPage};
 
+mod apart;
 mod buckets;
 mod error;
 mod freezing;
@@ -308,7 +309,7 @@ impl Copy {
                         return Ok(Some(target.last));
                     }
                 }
-                if !is_importing && target.last >= source.last {
+                if !is_importing && self.has_last(source, &target).await? {
                     return Ok(None);
                 }
             }

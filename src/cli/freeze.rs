@@ -102,7 +102,7 @@ impl Freeze {
     /// Makes topics read-only, or ends that; returns those that were named and are not there.
     async fn freeze(&self, side: &dyn CopySide) -> Result<Vec<TopicName>, CliError> {
         let Frozen { topics, buckets, missing } =
-            freeze(side, &self.topics, !self.undo).await.map_err(failed)?;
+            freeze(side, &self.topics, !self.undo).await.map_err(failed_in_part)?;
         match self.output {
             Output::Json => output::json(&Done { read_only: !self.undo, topics, buckets })?,
             Output::Text => {
@@ -167,6 +167,18 @@ impl Status {
             text.push_str("; no more are made");
         }
         text
+    }
+}
+
+/// Says that something may be done: what is asked of one server after the other, and of one topic after the other, ends with
+/// the first that fails.
+fn failed_in_part(error: SideError) -> CliError {
+    match error {
+        SideError::Denied(_) => failed(error),
+        _ => CliError::Failed(
+            "it may be done in part; give the command again, or have it undone",
+            error.into(),
+        ),
     }
 }
 

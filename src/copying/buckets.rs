@@ -61,7 +61,7 @@ impl Copy {
                     self.go_on_with(&log);
                     return Ok(Some(target));
                 }
-                if target.last >= source.last {
+                if self.has_last_change(bucket, source, &target).await? {
                     return Ok(None);
                 }
             }

@@ -1,6 +1,6 @@
 //! Why a copy has ended before it was whole.
 
-use tidemill_proto::TopicName;
+use tidemill_proto::{TopicName, TopicSelector};
 
 use super::side::SideError;
 
@@ -30,9 +30,9 @@ pub enum CopyError {
         /// Why, as a clause.
         why: &'static str,
     },
-    /// The source has no such topic.
+    /// The source has no such topic, or none that matches the pattern.
     #[error("the source has no topic `{0}`")]
-    Missing(TopicName),
+    Missing(TopicSelector),
     /// A topic of the target was written to, finished or deleted by somebody else while it was copied: by another copy to that
     /// target, mostly.
     #[error(

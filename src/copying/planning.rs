@@ -95,6 +95,10 @@ impl Copy {
     pub async fn plan(&self) -> Result<Outline, CopyError> {
         self.patiently(|| self.check_sides()).await?;
         let topics = self.patiently(|| self.topics()).await?;
+        let matches = |selector: &&TopicSelector| topics.iter().any(|topic| selector.matches(topic));
+        if let Some(selector) = self.plan.topics.iter().find(|selector| !matches(selector)) {
+            return Err(CopyError::Missing(selector.clone()));
+        }
         let plan = async |topic: TopicName| {
             let planned = self.patiently(|| self.plan_one(&topic)).await;
             unless_gone(planned, None)
@@ -173,7 +177,7 @@ impl Copy {
                 .topics
                 .iter()
                 .any(|selector| matches!(selector, TopicSelector::Topic(named) if named == topic));
-            return if is_named { Err(CopyError::Missing(topic.clone())) } else { Ok(None) };
+            return if is_named { Err(CopyError::Missing(TopicSelector::Topic(topic.clone()))) } else { Ok(None) };
         };
         self.check_apart(topic).await?;
         let groups: Vec<GroupName> =
@@ -183,7 +187,7 @@ impl Copy {
             None => Action::Make,
             Some(target) if target.epoch != source.epoch => Action::Overwrite,
             Some(target) if target.freeze == Some(Freeze::Importing) => Action::GoOn,
-            Some(target) if target.last >= source.last => Action::Keep,
+            Some(target) if self.has_last(&source, &target).await? => Action::Keep,
             // It was whole, and took messages of its own since, or might have.
             Some(_) => Action::Overwrite,
         };
@@ -198,7 +202,7 @@ impl Copy {
             None => Action::Make,
             Some(target) if target.epoch != source.epoch => Action::Overwrite,
             Some(target) if target.freeze == Some(Freeze::Importing) => Action::GoOn,
-            Some(target) if target.last >= source.last => Action::Keep,
+            Some(target) if self.has_last_change(bucket, &source, &target).await? => Action::Keep,
             Some(_) => Action::Overwrite,
         };
         Ok(Some(PlannedBucket { bucket: bucket.clone(), action, keys: source.state.keys }))

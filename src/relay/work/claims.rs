@@ -238,7 +238,7 @@ impl Gate {
     /// Claims messages of several groups; where there are none, waits for so long.
     ///
     /// # Errors
-    /// As [`claim`](Self::claim), of any of them.
+    /// As [`claim`](Self::claim), of any of them, where nothing could be claimed of the others.
     pub async fn claim_from(
         &self,
         sources: &[Source],
@@ -270,13 +270,16 @@ impl Gate {
     }
 
     /// Claims from several groups, whatever they have now.
+    ///
+    /// # Errors
+    /// One of them failed, and nothing was claimed: what was is not given back, as that would count as a delivery.
     async fn claim_once(
         &self,
         sources: &[Source],
         order: ClaimOrder,
         claimant: Claimant<'_>,
     ) -> Result<Deliveries, Failure> {
-        // What was claimed is given back where a later claim fails.
+        let mut failed: Vec<(&Source, Failure)> = Vec::new();
         let mut claimed = self.deliveries(Vec::new());
         let max = claimant.max;
         let quotas = match order {
@@ -291,15 +294,20 @@ impl Gate {
         };
         for (source, quota) in passes {
             let count = quota.min(max - claimed.count());
-            if count > 0 {
-                let of_it = Claimant { max: count, ..claimant };
-                let got = self.claim_of(&source.topic, &source.group, of_it, now, None).await?;
-                if !got.deliveries.is_empty() {
-                    claimed.of.push(of(&source.topic, &source.group, got));
-                }
+            if count == 0 || failed.iter().any(|(other, _)| std::ptr::eq(*other, source)) {
+                continue;
+            }
+            let of_it = Claimant { max: count, ..claimant };
+            match self.claim_of(&source.topic, &source.group, of_it, now, None).await {
+                Ok(got) if got.deliveries.is_empty() => {}
+                Ok(got) => claimed.of.push(of(&source.topic, &source.group, got)),
+                Err(failure) => failed.push((source, failure)),
             }
         }
-        Ok(claimed)
+        match failed.into_iter().next() {
+            Some((_, failure)) if claimed.count() == 0 => Err(failure),
+            _ => Ok(claimed),
+        }
     }
 }
 

@@ -330,7 +330,14 @@ impl CopyStore for Valkey {
     }
 
     async fn refuse_new_topics(&self, refused: bool) -> Result<(), StorageError> {
-        at!(self, shard => shard.indexes.topics.close(refused).await)
+        let closed = at!(self, shard => shard.indexes.topics.close(refused).await);
+        match closed {
+            // One server after the other is told, and those before are.
+            Err(StorageError::Unavailable(cause)) if self.shards().len() > 1 => {
+                Err(StorageError::Indeterminate(cause))
+            }
+            closed => closed,
+        }
     }
 
     async fn refuses_new_topics(&self) -> Result<bool, StorageError> {

@@ -114,8 +114,8 @@ impl Shard {
         Ok(swept)
     }
 
-    /// Takes out of the indexes of the server what is on it and lives elsewhere by the settings: what is due there would stand
-    /// in front of all else for ever.
+    /// Takes out of the indexes by time what is on the server and lives elsewhere by the settings: what is due there would
+    /// stand in front of all else for ever. Indexes by name keep it, as who copies it from here looks there.
     async fn disown(&self, streams: &[TopicName]) -> Result<(), StorageError> {
         // In a cluster they have just moved, and their names are where they were.
         if streams.is_empty() || self.seat().is_some() {
@@ -124,10 +124,8 @@ impl Shard {
         let topics: Vec<&TopicName> = streams.iter().filter(|topic| topic.bucket().is_none()).collect();
         let buckets: Vec<BucketName> = streams.iter().filter_map(TopicName::bucket).collect();
         let buckets: Vec<&BucketName> = buckets.iter().collect();
-        let Indexes { topics: named, schedules, buckets: tables, expiring, .. } = &*self.indexes;
-        named.disown(&topics).await?;
+        let Indexes { schedules, expiring, .. } = &*self.indexes;
         schedules.disown(&topics).await?;
-        tables.disown(&buckets).await?;
         expiring.disown(&buckets).await
     }
 

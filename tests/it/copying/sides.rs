@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use tidemill::copying::{Action, Copy, CopyError, Plan, freeze, frozen};
-use tidemill::proto::TopicName;
+use tidemill::proto::{BucketName, TopicName};
 use tidemill::storage::valkey::{Placed, Target, Valkey, ValkeyOptions};
-use tidemill::storage::{Backend as _, Freeze, Storage, StorageError};
+use tidemill::storage::{Backend as _, Freeze, Storage, StorageError, Trim};
 
-use super::{PLAN, actions, copy, kept, named, sides};
+use super::{PLAN, actions, copy, kept, named, put, sides};
 use crate::support::ground::{Ground, LIMITS, SOON, append, append_numbers, json, message, node, topic};
 use crate::support::server::{Kind, Server};
 
@@ -176,5 +176,39 @@ async fn of_two_copies_to_one_target_at_one_time_one_ends_and_says_why() {
         assert!(ended.to_string().contains("as another copy to this target does it"), "{ended}");
     }
     assert_eq!(kept(&to.storage, &one).await, sent);
+    copy(&from, &to, PLAN).run().await.unwrap();
+}
+
+/// Ids alone do not tell: what the target has taken since may be younger.
+#[tokio::test]
+async fn what_came_to_the_source_since_is_told_whatever_came_to_the_target_behind_it() {
+    let Some((from, to)) = sides().await else { return };
+    let (one, bucket) = (topic("one"), BucketName::parse("flows").expect("a name"));
+    append_numbers(&from.storage, &one, 3).await;
+    put(&from.storage, &bucket, "a", None).await.unwrap();
+    copy(&from, &to, PLAN).run().await.unwrap();
+    // What the target takes alone, and trims, is nothing new of the source.
+    append_numbers(&to.storage, &one, 3).await;
+    put(&to.storage, &bucket, "b", None).await.unwrap();
+    copy(&from, &to, PLAN).run().await.unwrap();
+    to.storage.messages.trim(&one, Trim::Keep(2)).await.unwrap();
+    copy(&from, &to, PLAN).run().await.unwrap();
+
+    append_numbers(&from.storage, &one, 1).await;
+    append_numbers(&to.storage, &one, 1).await;
+    to.storage.messages.trim(&one, Trim::Keep(4)).await.unwrap();
+    let told = copy(&from, &to, PLAN).run().await;
+    assert!(matches!(&told, Err(CopyError::Taken(topic)) if *topic == one), "{told:?}");
+    from.storage.topics.delete(&one).await.unwrap();
+    copy(&from, &to, PLAN).run().await.unwrap();
+
+    put(&from.storage, &bucket, "a", None).await.unwrap();
+    put(&to.storage, &bucket, "b", None).await.unwrap();
+    let told = copy(&from, &to, PLAN).run().await;
+    assert!(
+        matches!(&told, Err(CopyError::Taken(log)) if log.bucket().as_ref() == Some(&bucket)),
+        "{told:?}"
+    );
+    copy(&from, &to, Plan { overwrite: true, ..PLAN }).run().await.unwrap();
     copy(&from, &to, PLAN).run().await.unwrap();
 }

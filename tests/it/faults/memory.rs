@@ -49,6 +49,8 @@ async fn a_full_server_refuses_publishes_serves_reads_and_takes_what_makes_room(
     assert_eq!(node.publish("full", "0", Some("key")).await.status, 201);
     leave(&server, 2 * 1024 * 1024).await;
     let accepted = fill(&node, "full").await;
+    // What the server itself holds for connections comes and goes, and may make room for one.
+    leave(&server, -256 * 1024).await;
     let name = topic("full");
     assert_eq!(length(&node.storage, &name).await, accepted + 1, "what was refused is not there");
     assert_eq!(node.publish("full", &large(), Some("other")).await.status, 507);

@@ -15,7 +15,7 @@ use tidemill::storage::{Backend as _, Selection};
 use tokio::time::Instant;
 
 use super::shards::{NOISE, measured, p99};
-use super::working::{ask, claim, fill};
+use super::working::{ask, claim, fill, told};
 use super::{DEADLINE, Node};
 use crate::support::cluster::Cluster;
 use crate::support::eventually;
@@ -261,6 +261,47 @@ async fn a_server_that_is_away_is_named_and_the_others_serve() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_groups_those_that_are_there_are_worked_on_and_read() {
+    let Some(mut two) = Two::start().await else { return };
+    let node = two.node().await;
+    let address = node.relay.address;
+    for topic in ["eu.jobs", "us.jobs"] {
+        fill(address, topic, &json!({}), 8).await;
+    }
+    let claim_from = async |order: &str, topics: [&str; 2], max: usize| {
+        let from = topics.map(|topic| json!({"topic": topic, "group": "g"}));
+        let claim = json!({"consumer": "c", "from": from, "order": order, "max": max});
+        ask(address, "POST", "/api/v1/work/claim", &claim).await.expect("an answer")
+    };
+    let mut reader = WsClient::connect(address).await;
+    for topic in ["eu.jobs", "us.jobs"] {
+        reader.subscribe(topic, "latest").await;
+    }
+    two.second.kill9();
+    let second = format!("127.0.0.1:{}", two.second.port());
+    eventually(SOON, async || node.relay.get("/ready").await.json()["away"] == json!([second])).await;
+    let (away_first, away_last) = (["eu.jobs", "us.jobs"], ["us.jobs", "eu.jobs"]);
+    let claims = [("strict", away_first, 2), ("weighted", away_first, 2), ("weighted", away_last, 2)];
+    // The last one asks for more than there is.
+    for (order, topics, max) in claims.into_iter().chain([("strict", away_last, 5)]) {
+        let claimed = claim_from(order, topics, max).await;
+        assert_eq!(claimed.status, 200, "{order} of {topics:?}: {}", claimed.text());
+        let claimed = claimed.json();
+        let messages = claimed["messages"].as_array().expect("messages");
+        assert_eq!(messages.len(), 2, "{order} of {topics:?}");
+        assert!(messages.iter().all(|message| message["delivery"] == 1), "{messages:?}");
+    }
+    for order in ["strict", "weighted"] {
+        assert_eq!(claim_from(order, away_last, 2).await.status, 503, "nothing is there, and one is away");
+    }
+    let group = told(address, "us.jobs").await;
+    assert_eq!((&group["in_flight"], &group["redelivered"]), (&json!(8), &json!(0)), "{group}");
+    assert_eq!(node.publish("us.jobs", "9", None).await.status, 201);
+    assert!(matches!(reader.got().await, Got::Message(..)), "what is read goes on");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_elsewhere_before_is_told_and_left_alone() {
     let Some(two) = Two::start().await else { return };
     // From before `eu.*` was placed.
@@ -288,10 +329,10 @@ async fn what_was_elsewhere_before_is_told_and_left_alone() {
     }
     let listed = node.storage.topics.list(Selection::default(), None, 10).await.unwrap();
     assert_eq!(listed.topics.len(), 1);
-    for index in ["tidemill:topics", "tidemill:schedules"] {
-        let rank = two.first.command(&["ZRANK", index, "eu.old"]).await;
-        assert_eq!(rank, Reply::Null, "{index}: what is due there stands in front of nothing");
-    }
+    let rank = two.first.command(&["ZRANK", "tidemill:schedules", "eu.old"]).await;
+    assert_eq!(rank, Reply::Null, "what is due there stands in front of nothing");
+    let rank = two.first.command(&["ZRANK", "tidemill:topics", "eu.old"]).await;
+    assert_ne!(rank, Reply::Null, "who copies it from there by a pattern finds it");
     assert_eq!(two.has("schedule:{eu.old}:due").await, [true, false]);
     assert_eq!(two.has("stream:topic:eu.old").await, [true, false]);
     node.storage.topics.create(&topic("eu.old"), TopicUpdate::default(), None).await.unwrap();
