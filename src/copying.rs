@@ -14,8 +14,8 @@
 //! **Invariant:** a topic that was not made by a copy is changed only where it was said that it is to be overwritten.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -30,6 +30,7 @@ mod apart;
 mod buckets;
 mod error;
 mod freezing;
+mod gone;
 mod groups;
 mod messages;
 mod planning;
@@ -95,6 +96,8 @@ pub struct Copy {
     finished: Mutex<BTreeSet<TopicName>>,
     /// Topics for which the target may do yet what it was asked to, as there was no answer.
     unanswered: Mutex<BTreeSet<TopicName>>,
+    /// What told the servers of the source from others as this copy began.
+    source_began: OnceLock<BTreeSet<String>>,
     /// Whether the sides have a server in common, on which a topic may be the same one for both.
     shares_server: AtomicBool,
     /// Since when either side fails.
@@ -113,6 +116,7 @@ impl Copy {
             made: Mutex::default(),
             finished: Mutex::default(),
             unanswered: Mutex::default(),
+            source_began: OnceLock::new(),
             shares_server: AtomicBool::new(false),
             fails_since: Mutex::default(),
         }
@@ -147,32 +151,38 @@ impl Copy {
             let before = come();
             let topics = self.patiently(|| self.topics()).await?;
             self.progress.topics.store(topics.len() as u64, Ordering::Relaxed);
-            let count = topics.len();
             let pass = async |topic: TopicName| {
                 let copied = self.patiently(|| self.copy_one(&topic)).await;
-                unless_gone(copied, After::Gone)
+                Ok::<_, CopyError>((topic, unless_gone(copied, After::Gone)?))
             };
-            let passes = stream::iter(topics.iter().cloned()).map(pass).buffer_unordered(AT_ONCE);
-            let mut afters: Vec<After> = passes.try_collect().await?;
+            let passes = stream::iter(topics).map(pass).buffer_unordered(AT_ONCE);
+            let mut afters: Vec<(TopicName, After)> = passes.try_collect().await?;
             let buckets = self.patiently(|| self.buckets()).await?;
             self.progress.buckets.store(buckets.len() as u64, Ordering::Relaxed);
-            let count = count + buckets.len();
             let pass = async |bucket: BucketName| {
                 let copied = self.patiently(|| self.copy_bucket(&bucket)).await;
-                unless_gone(copied, After::Gone)
+                Ok::<_, CopyError>((TopicName::log_of(&bucket), unless_gone(copied, After::Gone)?))
             };
-            let passes = stream::iter(buckets.iter().cloned()).map(pass).buffer_unordered(AT_ONCE);
-            afters.extend(passes.try_collect::<Vec<After>>().await?);
+            let passes = stream::iter(buckets).map(pass).buffer_unordered(AT_ONCE);
+            afters.extend(passes.try_collect::<Vec<(TopicName, After)>>().await?);
+            let count = afters.len();
             self.progress.passes.fetch_add(1, Ordering::Relaxed);
-            let waiting = afters.iter().filter(|after| **after == After::Waiting).count();
+            let gone = self.gone(&afters);
+            if let Some(first) = gone.first() {
+                self.patiently(|| self.check_same_run(first)).await?;
+            }
+            let waiting = afters.iter().filter(|(_, after)| *after == After::Waiting).count();
             // What a node was about to make when that was said has come by then.
             let are_all = !self.plan.follow
                 || !self.plan.topics.is_empty()
                 || switched_at.is_some_and(|at| began.duration_since(at) >= NEW_TOPICS_SETTLE);
             if waiting == 0 && are_all {
-                self.forget_gone(&topics).await?;
-                self.forget_gone_buckets(&buckets).await?;
-                return Ok(());
+                self.forget(&gone).await?;
+                let there = afters.into_iter().filter(|(_, after)| *after != After::Gone);
+                let there = there.map(|(topic, _)| topic).collect();
+                // What was deleted at the source just as this began, before it was gone on with.
+                let left = self.left(&there).await?.obstacles(&self.plan);
+                return left.into_iter().next().map_or(Ok(()), Err);
             }
             let is_calm = come() - before < (count as u64 + 1) * IMPORTED_MAX as u64;
             self.progress.caught_up.store(self.plan.follow && is_calm, Ordering::Relaxed);
@@ -308,6 +318,9 @@ impl Copy {
             if !self.plan.overwrite && !is_ours {
                 return Err(CopyError::Taken(topic.clone()));
             }
+            if is_ours && target.epoch != source.epoch {
+                self.check_same_run(topic).await?;
+            }
             self.delete(topic).await?;
         }
         self.import(topic, Write::Begin(Box::new(source.clone()))).await?;
@@ -388,23 +401,6 @@ impl Copy {
     fn finish(&self, topic: &TopicName) {
         self.finished.lock().insert(topic.clone());
         self.progress.finished.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Deletes at the target what this copy has made and is gone from the source.
-    async fn forget_gone(&self, topics: &[TopicName]) -> Result<(), CopyError> {
-        let there: BTreeSet<&TopicName> = topics.iter().collect();
-        let made = self.made.lock().clone();
-        for topic in made.iter().filter(|topic| topic.bucket().is_none() && !there.contains(topic)) {
-            let forget = || async {
-                let Some(target) = self.look(Side::Target, topic).await? else { return Ok(()) };
-                if target.freeze != Some(Freeze::Importing) {
-                    return Ok(());
-                }
-                self.delete(topic).await
-            };
-            self.patiently(forget).await?;
-        }
-        Ok(())
     }
 
     /// Deletes a topic of the target.

@@ -42,7 +42,8 @@ read-only, or does that itself with --switch once it has all that there was; the
 and ends.
 
 --dry-run says what would be done, and ends with 3 where something stands in the way: a topic or
-bucket at the target that is something else, or a target that is read-only.
+bucket at the target that is something else, or that an earlier copy has left there and the source
+has no more, or a target that is read-only.
 
 Exit status: 0 all is copied, or can be; 1 not all; 2 not understood, or both sides are one storage;
 3 --dry-run has found something in the way.";
@@ -175,6 +176,12 @@ fn advice(error: &CopyError) -> &'static str {
         CopyError::Changed(_) => {
             "not all is copied; let one copy to a target run at a time, then the same command goes on from here"
         }
+        CopyError::Restarted(_) => {
+            "not all is copied; compare the sides, as the target may have all that is left of it. Where the source has another one of that name, the same command with --overwrite copies it in that place; where it has none, and none is wanted, delete it at the target (`tidemill topics delete`, `tidemill buckets delete`)"
+        }
+        CopyError::Left(_) => {
+            "the copy is not done; let another one that it comes from end first; where it was deleted at the source, delete it at the target (`tidemill topics delete`, `tidemill buckets delete`); then run the same command again"
+        }
         CopyError::Passed(_) => "not all is copied; the same command goes on from here",
         CopyError::NotCopied { .. } => {
             "not all is copied; once that is mended, the same command goes on from here"
@@ -272,6 +279,7 @@ impl Copy {
             Action::Overwrite if self.overwrite => "overwritten",
             Action::Overwrite => "in the way: needs --overwrite",
             Action::Refuse => "not copied: it is not whole at the source",
+            Action::Left => "in the way: a part of a copy, and not at the source",
         };
         for Planned { topic, action: what, messages, groups } in &outline.topics {
             let (action, messages, groups) = (action(*what), *messages, *groups);

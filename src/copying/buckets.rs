@@ -70,6 +70,9 @@ impl Copy {
             if !self.plan.overwrite && !is_ours {
                 return Err(CopyError::Taken(log));
             }
+            if is_ours && target.epoch != source.epoch {
+                self.check_same_run(&log).await?;
+            }
             self.delete_bucket(bucket).await?;
         }
         self.import(&log, Write::BeginBucket(Box::new(source.clone()))).await?;
@@ -242,25 +245,8 @@ impl Copy {
         }
     }
 
-    /// Deletes at the target the buckets that this copy has made and that are gone from the source.
-    pub(super) async fn forget_gone_buckets(&self, buckets: &[BucketName]) -> Result<(), CopyError> {
-        let there: BTreeSet<&BucketName> = buckets.iter().collect();
-        let made: Vec<BucketName> = self.made.lock().iter().filter_map(TopicName::bucket).collect();
-        for bucket in made.iter().filter(|bucket| !there.contains(bucket)) {
-            let forget = || async {
-                let target = self.look_at_bucket(Side::Target, bucket).await?;
-                if target.is_none_or(|target| target.freeze != Some(Freeze::Importing)) {
-                    return Ok(());
-                }
-                self.delete_bucket(bucket).await
-            };
-            self.patiently(forget).await?;
-        }
-        Ok(())
-    }
-
     /// Deletes a bucket of the target.
-    async fn delete_bucket(&self, bucket: &BucketName) -> Result<(), CopyError> {
+    pub(super) async fn delete_bucket(&self, bucket: &BucketName) -> Result<(), CopyError> {
         match self.to.write(Write::DeleteBucket { bucket: bucket.clone() }).await {
             Ok(()) | Err(SideError::Missing) => Ok(()),
             Err(error) => Err(Side::Target.failed(&TopicName::log_of(bucket))(error)),

@@ -40,6 +40,16 @@ pub enum CopyError {
         named(.0)
     )]
     Changed(TopicName),
+    /// What the target has of a topic, or had of one of that name, the source has no more, and it was started again since the
+    /// copy began: it may have lost it.
+    #[error(
+        "the source was started again, and does not have {} any more that was copied; nothing was deleted at the target",
+        named(.0)
+    )]
+    Restarted(TopicName),
+    /// The target has a part of a topic from a copy that was broken off, and the source has none of that name.
+    #[error("{} is at the target as a part of a copy, and not at the source", named(.0))]
+    Left(TopicName),
     /// The target has got messages of the topic meanwhile, by a call of this copy of which nobody knew whether it had done that.
     #[error("{} has got more at the target by a call that had no answer", named(.0))]
     Passed(TopicName),

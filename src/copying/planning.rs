@@ -1,5 +1,6 @@
 //! What a copy would do, and what stands in its way. It changes nothing.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -18,9 +19,9 @@ pub(super) const NOT_WHOLE: &str = "it is being copied to the source itself, and
 /// What a copy would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outline {
-    /// With the topics, in their order.
+    /// With the topics, in their order; behind them those of the target that the source has no more.
     pub topics: Vec<Planned>,
-    /// With the buckets, in their order.
+    /// With the buckets, as well.
     pub buckets: Vec<PlannedBucket>,
     /// Whether the target makes no topics, as it is read-only.
     pub target_refuses: bool,
@@ -63,6 +64,8 @@ pub enum Action {
     Overwrite,
     /// It cannot be copied as it is at the source: it is not whole there.
     Refuse,
+    /// An earlier copy has left a part of it at the target, and the source has it no more.
+    Left,
 }
 
 impl Outline {
@@ -75,6 +78,7 @@ impl Outline {
         let in_the_way = all().filter_map(|(topic, action)| match action {
             Action::Overwrite if !plan.overwrite => Some(CopyError::Taken(topic)),
             Action::Refuse => Some(CopyError::NotCopied { topic, why: NOT_WHOLE }),
+            Action::Left => Some(CopyError::Left(topic)),
             Action::Make | Action::GoOn | Action::Keep | Action::Overwrite => None,
         });
         let is_made = |action| matches!(action, Action::Make | Action::Overwrite);
@@ -113,16 +117,25 @@ impl Copy {
             refuses.map_err(Side::Target.failed_at_all())
         };
         let target_refuses = self.patiently(refuses).await?;
-        Ok(Outline {
-            topics: topics.into_iter().flatten().collect(),
-            buckets: buckets.into_iter().flatten().collect(),
-            target_refuses,
-        })
+        let mut topics: Vec<Planned> = topics.into_iter().flatten().collect();
+        let mut buckets: Vec<PlannedBucket> = buckets.into_iter().flatten().collect();
+        let logs = buckets.iter().map(|one| TopicName::log_of(&one.bucket));
+        let there = topics.iter().map(|one| one.topic.clone()).chain(logs).collect();
+        let left = self.left(&there).await?;
+        topics.extend(left.topics);
+        buckets.extend(left.buckets);
+        Ok(Outline { topics, buckets, target_refuses })
     }
 
-    async fn identity(&self, side: Side, topic: Option<&TopicName>) -> Result<Vec<String>, CopyError> {
+    /// Returns what tells the servers of a side, or that of a topic, from all others.
+    pub(super) async fn identity(
+        &self,
+        side: Side,
+        topic: Option<&TopicName>,
+    ) -> Result<BTreeSet<String>, CopyError> {
         let told = ask(self.side(side), CopyRead::Identity { topic: topic.cloned() }).await;
-        told.map_err(side.failed_at_all())
+        let told: Vec<String> = told.map_err(side.failed_at_all())?;
+        Ok(told.into_iter().collect())
     }
 
     /// Checks that the sides are not one storage under two names, as far as their servers say who they are. They may have a
@@ -130,10 +143,11 @@ impl Copy {
     async fn check_sides(&self) -> Result<(), CopyError> {
         let from = self.identity(Side::Source, None).await?;
         let to = self.identity(Side::Target, None).await?;
-        if !from.iter().any(|server| to.contains(server)) {
+        self.source_began.get_or_init(|| from.clone());
+        if from.is_disjoint(&to) {
             return Ok(());
         }
-        if from.len() == to.len() && from.iter().all(|server| to.contains(server)) {
+        if from == to {
             return Err(CopyError::Same(None));
         }
         if self.plan.topics.is_empty() {
@@ -150,7 +164,7 @@ impl Copy {
         }
         let from = self.identity(Side::Source, Some(topic)).await?;
         let to = self.identity(Side::Target, Some(topic)).await?;
-        if from.iter().any(|server| to.contains(server)) {
+        if !from.is_disjoint(&to) {
             return Err(CopyError::Same(Some(topic.clone())));
         }
         Ok(())

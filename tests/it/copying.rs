@@ -24,6 +24,7 @@ use crate::support::ground::{
 };
 use crate::support::server::{Kind, Server};
 
+mod gone;
 mod sides;
 mod wire;
 

@@ -160,6 +160,43 @@ async fn a_dry_run_ends_with_3_where_something_is_in_the_way() {
     walk.await.expect("the walk is gone");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_while_a_copy_is_broken_off_is_named_and_can_be_deleted_at_the_target() {
+    let Some(old) = Server::start(Kind::Valkey, &[]).await else { return };
+    let new = Server::start(Kind::Valkey, &[]).await.expect("the first one started");
+    let (old, new) = (url(&old), url(&new));
+    let walk = tokio::task::spawn_blocking(move || {
+        let (before, after) = (relay_on(&old, "plain"), relay_on(&new, "plain"));
+        before.run(&["publish", "orders", "1"], "").lines();
+        before.run(&["publish", "passing", "1"], "").lines();
+        before.run(&["keys", "put", "flows", "a", "1"], "").lines();
+        let sides = ["copy", "--from", &*old, "--to", &*new];
+        let copy = |more: &[&str]| run(&[], &[&sides[..], more].concat(), "");
+        let mut broken = Running::start(&[], &[&sides[..], &["--follow", "-o", "json"]].concat());
+        wait_for(&mut broken, |far| far["caught_up"] == true);
+        broken.interrupt();
+        assert_eq!(broken.end().code, Some(130));
+        before.run(&["topics", "delete", "passing", "--yes"], "").lines();
+        before.run(&["buckets", "delete", "flows", "--yes"], "").lines();
+
+        let would = copy(&["--dry-run"]);
+        assert_eq!(would.code, Some(3), "{would:?}");
+        let left = "in the way: a part of a copy, and not at the source";
+        assert!(would.stdout.contains(&format!("passing: 1 message, 0 groups; {left}\n")), "{would:?}");
+        assert!(would.stdout.contains(&format!("bucket flows: 1 key; {left}\n")), "{would:?}");
+        let ended = copy(&["--follow", "--switch"]);
+        assert!(ended.error(1).contains("topic `passing` is at the target as a part of a copy"), "{ended:?}");
+        before.run(&["publish", "orders", "2"], "").lines();
+
+        after.run(&["topics", "delete", "passing", "--yes"], "").lines();
+        assert!(copy(&[]).error(1).contains("bucket `flows` is at the target as a part"));
+        after.run(&["buckets", "delete", "flows", "--yes"], "").lines();
+        assert_eq!(copy(&["--follow", "--switch"]).code, Some(0));
+        assert_eq!(read_all(&after, "orders"), read_all(&before, "orders"));
+    });
+    walk.await.expect("the walk is gone");
+}
+
 #[test]
 fn a_side_that_is_away_at_the_start_is_waited_for_as_long_as_is_said() {
     let began = tokio::time::Instant::now();
