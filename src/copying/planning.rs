@@ -177,7 +177,11 @@ impl Copy {
                 .topics
                 .iter()
                 .any(|selector| matches!(selector, TopicSelector::Topic(named) if named == topic));
-            return if is_named { Err(CopyError::Missing(TopicSelector::Topic(topic.clone()))) } else { Ok(None) };
+            return if is_named {
+                Err(CopyError::Missing(TopicSelector::Topic(topic.clone())))
+            } else {
+                Ok(None)
+            };
         };
         self.check_apart(topic).await?;
         let groups: Vec<GroupName> =

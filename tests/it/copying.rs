@@ -95,10 +95,7 @@ async fn what_is_something_else_is_overwritten_only_where_that_is_said() {
     assert_eq!(kept(&to.storage, &one).await, sent);
     for none in ["none", "none.*"] {
         let missing = copy(&from, &to, Plan { topics: named(none), ..PLAN }).run().await;
-        assert!(
-            matches!(&missing, Err(CopyError::Missing(said)) if said.to_string() == none),
-            "{missing:?}"
-        );
+        assert!(matches!(&missing, Err(CopyError::Missing(said)) if said.to_string() == none), "{missing:?}");
     }
 
     copy(&from, &to, Plan { overwrite: true, ..PLAN }).run().await.unwrap();
