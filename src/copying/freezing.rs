@@ -78,7 +78,7 @@ pub async fn frozen(side: &dyn CopySide, topics: &[TopicSelector]) -> Result<Fro
 }
 
 /// Whether a topic is named, and not only matched by a pattern.
-fn is_named(topics: &[TopicSelector], topic: &TopicName) -> bool {
+pub(super) fn is_named(topics: &[TopicSelector], topic: &TopicName) -> bool {
     topics.iter().any(|selector| matches!(selector, TopicSelector::Topic(named) if named == topic))
 }
 

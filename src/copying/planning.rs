@@ -9,6 +9,7 @@ use tidemill_proto::work::GroupName;
 use tidemill_proto::{BucketName, TopicName, TopicSelector};
 
 use super::error::unless_gone;
+use super::freezing::is_named;
 use super::side::ask;
 use super::{AT_ONCE, Copy, CopyError, Plan, Side};
 use crate::storage::Freeze;
@@ -172,12 +173,7 @@ impl Copy {
 
     async fn plan_one(&self, topic: &TopicName) -> Result<Option<Planned>, CopyError> {
         let Some(source) = self.look(Side::Source, topic).await? else {
-            let is_named = self
-                .plan
-                .topics
-                .iter()
-                .any(|selector| matches!(selector, TopicSelector::Topic(named) if named == topic));
-            return if is_named {
+            return if is_named(&self.plan.topics, topic) {
                 Err(CopyError::Missing(TopicSelector::Topic(topic.clone())))
             } else {
                 Ok(None)
