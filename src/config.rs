@@ -151,6 +151,12 @@ pub struct Settings {
     #[arg(value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub docs: bool,
 
+    /// Whether the console is served, a page for people at `/console`
+    #[arg(long, value_name = "BOOL", default_value = "true", help_heading = LISTENING)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub console: bool,
+
     /// Whether `/metrics` is served, to administrators
     #[arg(long, value_name = "BOOL", default_value = "true", help_heading = LISTENING)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]

@@ -11,6 +11,7 @@ mod buckets;
 mod bulk;
 mod called;
 mod claims;
+mod console;
 mod cookies;
 mod copying;
 mod cors;
@@ -129,6 +130,8 @@ pub struct HttpOptions {
     pub drain: Duration,
     /// Whether documents for people and programs are served.
     pub serve_docs: bool,
+    /// Whether the console is served.
+    pub serve_console: bool,
     /// Whether metrics are served.
     pub serve_metrics: bool,
     /// What is served beside publishing and reading.
@@ -151,6 +154,7 @@ impl HttpOptions {
             ping_every: Duration::from_secs(15),
             drain: Duration::from_secs(1),
             serve_docs: false,
+            serve_console: false,
             serve_metrics: false,
             features: Features::all(),
             own_url: OwnUrl::AsAsked { tls: false },
@@ -271,6 +275,7 @@ impl Http {
             operations::routes(),
             operations::metrics_routes(options.serve_metrics),
             documents::routes(options.serve_docs),
+            console::routes(options.serve_console),
         ];
         let (handlers, openapi) = routes::assemble(documents::Api::openapi(), concerns);
         self.0.methods.get_or_init(|| routes::methods(&openapi));

@@ -72,6 +72,7 @@
 //! | [`cli`] | one file per command |
 //! | [`server`] | wiring, listening, draining |
 //! | [`http`] | router, handlers, problem responses |
+//! | [`console`] | the page in a browser from which a relay is looked at and run |
 //! | [`metrics`] | what is counted, and how Prometheus reads it |
 //! | [`ws`] | the WebSocket: upgrade, and the session loop |
 //! | [`link`] | what carries a connection; one that has left HTTP, and what is still to be written to it |
@@ -133,6 +134,7 @@ pub mod chance;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod console;
 pub mod copying;
 pub mod features;
 pub mod http;

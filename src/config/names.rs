@@ -88,7 +88,7 @@ const NEARNESS_MIN: f64 = 0.82;
 
 /// Settings whose names without our prefix are words that the environment of any program may have: a warning about
 /// them would be noise.
-const COMMON: [&str; 3] = ["docs", "metrics", "strict"];
+const COMMON: [&str; 4] = ["console", "docs", "metrics", "strict"];
 
 /// One setting, as the command line describes it.
 #[derive(Debug)]

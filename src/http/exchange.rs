@@ -300,6 +300,9 @@ fn nothing_at(http: &Http, path: &str) -> String {
         "/" | "/docs" | "/openapi.json" | "/asyncapi.json" | "/problems" if !options.serve_docs => {
             "this relay does not serve the documents of its API (setting `TIDEMILL_DOCS`)".to_owned()
         }
+        "/console" | "/console/" if !options.serve_console => {
+            "this relay does not serve the console (setting `TIDEMILL_CONSOLE`)".to_owned()
+        }
         "/metrics" if !options.serve_metrics => {
             "this relay does not serve its metrics here (setting `TIDEMILL_METRICS`)".to_owned()
         }

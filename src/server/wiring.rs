@@ -314,6 +314,7 @@ fn server_options(
             ping_every: PING_EVERY,
             drain: Duration::from_millis(settings.drain_ms),
             serve_docs: settings.docs,
+            serve_console: settings.console,
             serve_metrics: settings.metrics,
             features: settings.beside.features,
             own_url: own_url(settings),

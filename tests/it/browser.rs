@@ -6,6 +6,7 @@
 
 mod board;
 mod closed;
+mod console;
 mod cookies;
 mod developer;
 mod origins;

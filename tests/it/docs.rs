@@ -47,6 +47,7 @@ const PAGES: &[&str] = &[
     "docs/locks.md",
     "docs/client.md",
     "docs/access.md",
+    "docs/console.md",
     "docs/cli.md",
     "docs/operations.md",
     "docs/proxies.md",

@@ -205,6 +205,13 @@ const ROOMS: &[Room] = &[
         because: "the clock does not know what the time is used for",
     },
     Room {
+        name: "tidemill::console",
+        rooms: &[],
+        tests: &[],
+        crates: &[],
+        because: "the console asks the relay what everybody may ask: it is a page, and knows nobody",
+    },
+    Room {
         name: "tidemill::features",
         rooms: &[],
         tests: &[],
@@ -276,6 +283,7 @@ const ROOMS: &[Room] = &[
             "tidemill::access",
             "tidemill::budget",
             "tidemill::chance",
+            "tidemill::console",
             "tidemill::features",
             "tidemill::limits",
             "tidemill::link",

@@ -76,6 +76,20 @@ impl Tools {
         told["result"]["value"].take()
     }
 
+    /// Has every page from now on run this script before its own.
+    pub(super) async fn run_first(&mut self, script: &str) {
+        self.ask("Page.enable", json!({})).await;
+        self.ask("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script })).await;
+    }
+
+    /// Shows pages as on a screen of this width, to somebody who prefers this scheme of colours.
+    pub(super) async fn emulate(&mut self, width: u32, scheme: &str) {
+        let metrics = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600 });
+        self.ask("Emulation.setDeviceMetricsOverride", metrics).await;
+        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.ask("Emulation.setEmulatedMedia", features).await;
+    }
+
     /// Goes to a page, and waits until it is there.
     pub(super) async fn go(&mut self, url: &str) {
         // As somebody who types it.

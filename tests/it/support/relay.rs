@@ -109,6 +109,7 @@ pub(crate) fn options() -> ServerOptions {
             ping_every: Duration::from_secs(15),
             drain: Duration::from_secs(10),
             serve_docs: true,
+            serve_console: true,
             serve_metrics: true,
             features: Features::all(),
             own_url: OwnUrl::AsAsked { tls: false },

@@ -1,0 +1,124 @@
+// What the console asks of the relay: the API that everybody has, and nothing else.
+
+/** Where the relay is: the page stands at `console/` below it, under whatever path a proxy has put it. */
+const ROOT = new URL('..', document.baseURI);
+/** Where a token is kept that was typed: for this tab, until it is closed. */
+const KEPT = 'tidemill-token';
+/** How long an answer may take, in milliseconds; a stream has no such bound. */
+const TIMEOUT = 15_000;
+
+let token = sessionStorage.getItem(KEPT);
+
+export function useToken(text) {
+  token = text;
+  if (text) sessionStorage.setItem(KEPT, text);
+  else sessionStorage.removeItem(KEPT);
+}
+
+/** What the relay has said that is no success: a problem, or that it does not answer. */
+export class Refused extends Error {
+  constructor(status, problem) {
+    super(problem.detail ?? problem.title ?? `status ${status}`);
+    this.status = status;
+    this.problem = problem;
+  }
+}
+
+/** Tells whether the relay answers, to whoever listens for `link`. */
+export const events = new EventTarget();
+function tell(isThere) {
+  events.dispatchEvent(new CustomEvent('link', { detail: isThere }));
+}
+
+/** Where something is, with each part of the path escaped: ``url`topics/${name}` ``. */
+export function url(parts, ...values) {
+  return parts.reduce((path, part, at) => path + encodeURIComponent(values[at - 1]) + part);
+}
+
+async function ask(method, path, { body, headers = {}, signal, isStream = false } = {}) {
+  const sent = { ...headers };
+  if (token) sent.authorization = `Bearer ${token}`;
+  if (body !== undefined && !sent['content-type']) {
+    sent['content-type'] = 'application/json';
+    body = JSON.stringify(body);
+  }
+  const signals = [signal, isStream ? null : AbortSignal.timeout(TIMEOUT)].filter(Boolean);
+  let response;
+  try {
+    response = await fetch(new URL(path, ROOT), { method, headers: sent, body, signal: AbortSignal.any(signals) });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    tell(false);
+    throw new Refused(0, { title: 'The relay does not answer' });
+  }
+  tell(true);
+  if (!response.ok) {
+    const problem = await response.json().catch(() => ({ title: `The relay answered with status ${response.status}` }));
+    if (response.status === 401) events.dispatchEvent(new Event('unknown'));
+    throw new Refused(response.status, problem);
+  }
+  return response;
+}
+
+/** Keeps a number of a payload as it was written where JavaScript cannot hold it. */
+function exact(key, value, context) {
+  const isLost = typeof value === 'number' && context?.source?.length > 16 && String(value) !== context.source;
+  return isLost && JSON.rawJSON ? JSON.rawJSON(context.source) : value;
+}
+const parsed = text => JSON.parse(text, exact);
+
+/** Asks, and returns the JSON of the answer, or null where it has none. */
+export async function call(method, path, options) {
+  const text = await (await ask(method, path, options)).text();
+  return text ? parsed(text) : null;
+}
+export const get = (path, options) => call('GET', path, options);
+export const post = (path, body, options = {}) => call('POST', path, { ...options, body });
+
+/** Asks, and returns the answer itself, for who looks at its headers or has no JSON. */
+export const raw = ask;
+
+/** Asks for a list, and returns it with where its next page is, or null. */
+export async function listed(path) {
+  const response = await ask('GET', path);
+  const next = /<([^>]*)>;\s*rel="?next/.exec(response.headers.get('link') ?? '');
+  return { rows: parsed(await response.text()), next: next ? new URL(next[1], response.url).href : null };
+}
+
+/**
+ * Follows a stream of lines, and hands each over, until `signal` ends it; it throws where the relay refuses or the
+ * stream breaks.
+ */
+export async function follow(path, signal, took) {
+  const headers = { accept: 'application/x-ndjson' };
+  const response = await ask('GET', path, { headers, signal, isStream: true });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = '';
+  for (;;) {
+    let read;
+    try {
+      read = await reader.read();
+    } catch (error) {
+      if (!signal.aborted) tell(false);
+      throw error;
+    }
+    if (read.done) return;
+    const lines = (rest + read.value).split('\n');
+    rest = lines.pop();
+    for (const line of lines.filter(line => line !== '')) took(parsed(line));
+  }
+}
+
+/** The metrics of the node that answers: by name, a list of `{ labels, value }`. */
+export async function metrics() {
+  const text = await (await ask('GET', 'metrics')).text();
+  const all = new Map();
+  for (const line of text.split('\n')) {
+    const found = /^([a-z_]+)(?:\{(.*)\})? (\S+)$/.exec(line);
+    if (!found) continue;
+    const labels = Object.fromEntries([...(found[2] ?? '').matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(([, k, v]) => [k, v]));
+    if (!all.has(found[1])) all.set(found[1], []);
+    all.get(found[1]).push({ labels, value: Number(found[3]) });
+  }
+  return all;
+}

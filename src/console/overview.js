@@ -1,0 +1,97 @@
+// How the relay is: what goes in and out of the node that answers, and how its storage is.
+
+import { get, metrics } from './api.js';
+import { bytes, card, facts, make, number, put, seconds, table } from './dom.js';
+import { every } from './app.js';
+
+/** How often it is asked, in milliseconds. */
+const EVERY = 2_000;
+
+/** The sum of all values of a metric with these labels. */
+const sum = (all, name, labels = {}) =>
+  (all.get(name) ?? []).filter(row => Object.entries(labels).every(([key, value]) => row.labels[key] === value))
+    .reduce((total, row) => total + row.value, 0);
+
+/** What is plotted: its title, its value out of two readings and the seconds between them, and how it is written. */
+const rate = name => (now, before, time) => (sum(now, name) - sum(before, name)) / time;
+const PLOTS = [
+  ['Published, messages a second', rate('tidemill_messages_published_total')],
+  ['Served, messages a second', rate('tidemill_messages_served_total')],
+  ['Live readers', now => sum(now, 'tidemill_live_readers')],
+  ['Connections', now => sum(now, 'tidemill_http_connections')],
+  ['Refused and failed, a second', (now, before, time) => rate('tidemill_messages_rejected_total')(now, before, time)
+    + (failed(now) - failed(before)) / time],
+  ['Memory of the storage', now => sum(now, 'tidemill_backend_memory_used_bytes'), bytes],
+];
+
+/** Answers that say that the relay has failed. */
+const failed = all => (all.get('tidemill_http_requests_total') ?? [])
+  .filter(row => row.labels.status?.startsWith('5')).reduce((total, row) => total + row.value, 0);
+
+const short = value => (value >= 100 ? number(Math.round(value)) : String(+value.toFixed(1)));
+
+function healthCard(health) {
+  const { backend } = health;
+  const isWell = health.status === 'healthy';
+  const memory = backend.memory_limit_bytes
+    ? `${bytes(backend.memory_used_bytes)} of ${bytes(backend.memory_limit_bytes)}` : bytes(backend.memory_used_bytes);
+  const servers = backend.servers ?? [];
+  return card(null,
+    make('h2', {}, make('span', { class: isWell ? 'good' : 'bad' }, isWell ? '● Healthy' : '▲ Degraded')),
+    ...backend.warnings.map(warning => make('p', { class: 'error' }, warning)),
+    facts([
+      ['Node', `${health.node}, version ${health.version}, up ${seconds(health.uptime_seconds)}`],
+      ['Storage', [backend.kind, backend.server && `${backend.server} ${backend.server_version ?? ''}`,
+        backend.host && `${backend.host}:${backend.port}`].filter(Boolean).join(', ')],
+      ['Memory', memory],
+      ['Takes messages', backend.accepts_writes ? 'yes' : backend.read_only ? 'no: read-only' : 'no'],
+      ['Ping', backend.ping_ms === null ? null : `${backend.ping_ms} ms`],
+      ['Connections lost since the start', number(backend.reconnects)],
+      ['Limits are counted', health.limits],
+    ]),
+    servers.length > 0 && table([
+      ['Server', row => `${row.host}:${row.port}`],
+      ['Answers', row => make('span', { class: row.connected ? 'good' : 'bad' }, row.connected ? 'yes' : 'no')],
+      ['Takes messages', row => (row.accepts_writes ? 'yes' : 'no')],
+      ['Memory', row => bytes(row.memory_used_bytes), true],
+    ], servers, ''));
+}
+
+export async function show(place, _rest, signal) {
+  const health = make('div');
+  const plots = PLOTS.map(([title, value, format]) => {
+    const figure = make('div', { class: 'figure' }, '–');
+    const plot = make('time-plot', { label: title, span: `${(90 * EVERY) / 60_000} minutes` });
+    plot.format = format ?? short;
+    return { value, figure, plot, card: card(title, figure, plot) };
+  });
+  const note = make('p', { class: 'quiet' }, 'All of this is of the node that answers.');
+  put(place, make('h1', {}, 'Overview'), health, make('div', { class: 'grid' }, plots.map(({ card }) => card)), note);
+
+  let before = null;
+  const ask = async () => {
+    const told = await get('health');
+    if (told.backend) health.replaceChildren(healthCard(told));
+    else health.replaceChildren(card(null, make('p', {}, `The relay is ${told.status}. Administrators see more.`)));
+    if (!told.backend) return;
+    let now;
+    try {
+      now = { all: await metrics(), node: told.node, at: performance.now() };
+    } catch (error) {
+      if (error.status !== 404 && error.status !== 403) throw error;
+      note.textContent = 'This relay does not serve its metrics here (TIDEMILL_METRICS), so nothing is plotted.';
+      return;
+    }
+    // Behind a load balancer another node may answer, whose counters are others.
+    if (before?.node === now.node) {
+      for (const { value, figure, plot } of plots) {
+        const point = Math.max(0, value(now.all, before.all, (now.at - before.at) / 1000));
+        figure.textContent = plot.format(point);
+        plot.add(point);
+      }
+    }
+    before = now;
+  };
+  await ask();
+  setTimeout(() => signal.aborted || every(EVERY, signal, ask), 500);
+}

@@ -1,0 +1,270 @@
+// One topic: its messages, live and page by page; publishing; its groups; what waits for later; its settings and its end.
+
+import { Refused, call, follow, get, listed, post, url } from './api.js';
+import { bytes, card, confirmed, facts, field, make, number, put, seconds, table, when } from './dom.js';
+import { again, attempt, button, every, form, told } from './app.js';
+import { gapRow, messageRow, payloadOf } from './messages.js';
+import { hrefOf } from './topics.js';
+
+const TABS = [
+  ['', 'Messages', messages],
+  ['live', 'Live', live],
+  ['publish', 'Publish', publish],
+  ['groups', 'Groups', groups],
+  ['later', 'For later', later],
+  ['settings', 'Settings', settings],
+];
+/** Rows that a live tail keeps. */
+const ROWS_MAX = 500;
+
+export async function show(place, [name, tab = ''], signal, query) {
+  const about = await get(url`api/v1/topics/${name}`).catch(error => {
+    if (error.status === 404) return null;
+    throw error;
+  });
+  put(place, make('p', { class: 'crumbs' }, make('a', { href: '#/topics' }, 'Topics')), make('h1', {}, name));
+  if (!about) put(place, make('p', { class: 'error' }, 'There is no such topic now. It is made with its first message.'));
+  else {
+    put(place, make('p', { class: 'quiet' },
+      `${number(about.length)} messages, the oldest ${about.oldest_age_seconds === null ? 'none' : `${seconds(about.oldest_age_seconds)} old`}`
+      + `, ${about.state}${about.reason ? `: ${about.reason}` : ''}${about.description ? ` – ${about.description}` : ''}`));
+  }
+  put(place, make('div', { class: 'tabs', role: 'navigation', 'aria-label': 'Of this topic' }, TABS.map(([part, title]) =>
+    make('a', { href: hrefOf(name, part), 'aria-current': part === tab ? 'page' : null }, title))));
+  const [, , shown] = TABS.find(([part]) => part === tab) ?? TABS[0];
+  await shown(place, name, about, signal, query);
+}
+
+async function messages(place, name, about, _signal, query) {
+  if (!about) return;
+  const [after, before] = [query.get('after'), query.get('before')];
+  const path = url`api/v1/topics/${name}/messages` + '?limit=50'
+    + (after ? `&after=${encodeURIComponent(after)}` : before ? `&order=desc&cursor=${encodeURIComponent(before)}` : '&order=desc');
+  const page = await get(path);
+  const rows = make('div');
+  const remove = message => button('Delete', async () => {
+    if (!await confirmed(`Delete the message ${message.message_id} for good?`, 'Delete it')) return;
+    await call('DELETE', url`api/v1/topics/${name}/messages/${message.message_id}`);
+    again();
+  }, 'danger');
+  if (page.gap) rows.append(gapRow(page.gap));
+  rows.append(...page.messages.map(message => messageRow(message, [remove(message)])));
+  const search = field('Search in what is shown', 'search', { type: 'search' });
+  const found = make('span', { class: 'quiet', role: 'status' });
+  search.addEventListener('input', event => {
+    const text = event.target.value.toLowerCase();
+    let shown = 0;
+    for (const row of rows.querySelectorAll('.message')) {
+      row.hidden = !row.dataset.text.includes(text);
+      shown += row.hidden ? 0 : 1;
+    }
+    found.textContent = text ? `${shown} of ${page.messages.length}` : '';
+  });
+  const go = make('form', { class: 'row', onsubmit: event => {
+    event.preventDefault();
+    const from = new FormData(go).get('from').trim();
+    location.hash = `${hrefOf(name)}${from ? `?after=${encodeURIComponent(from)}` : ''}`;
+  } }, field('From a time, an id, or a time ago', 'from', { value: after ?? '', placeholder: '-10m', spellcheck: 'false' }),
+  make('button', {}, 'Go there'), search, found);
+  const last = page.next_cursor;
+  put(place, card(null, go, page.messages.length === 0 ? make('p', { class: 'quiet' }, 'There is no message here.') : null, rows,
+    make('div', { class: 'row' },
+      make('a', { href: hrefOf(name) }, 'The newest'),
+      make('a', { href: `${hrefOf(name)}?after=earliest` }, 'The oldest'),
+      last && page.messages.length > 0 && make('a', { href: `${hrefOf(name)}?${after ? 'after' : 'before'}=${encodeURIComponent(last)}` },
+        after ? 'Newer' : 'Older'))));
+}
+
+async function live(place, name, _about, signal) {
+  const rows = make('div');
+  const state = make('span', { class: 'quiet', role: 'status' }, 'Connecting…');
+  let [isPaused, held, count, cursor] = [false, [], 0, 'latest'];
+  const add = element => {
+    rows.prepend(element);
+    while (rows.childElementCount > ROWS_MAX) rows.lastElementChild.remove();
+  };
+  const say = () => {
+    state.textContent = isPaused ? `Paused; ${held.length}${held.length === ROWS_MAX ? ' or more' : ''} wait` : `Live; ${count} came`;
+  };
+  const came = element => {
+    if (!isPaused) add(element);
+    else if (held.push(element) > ROWS_MAX) held.shift();
+    say();
+  };
+  const pause = make('button', { 'aria-pressed': 'false', onclick: () => {
+    isPaused = !isPaused;
+    pause.setAttribute('aria-pressed', String(isPaused));
+    pause.textContent = isPaused ? 'Go on' : 'Pause';
+    if (!isPaused) held.splice(0).forEach(add);
+    say();
+  } }, 'Pause');
+  put(place, card(null, make('div', { class: 'row' }, pause,
+    make('button', { onclick: () => rows.replaceChildren() }, 'Clear'), state), rows));
+  const took = line => {
+    if (line.type === 'subscribed') {
+      if (cursor === 'latest') cursor = line.cursors[name] ?? cursor;
+      say();
+    } else if (line.type === 'message') {
+      [cursor, count] = [line.message_id, count + 1];
+      came(messageRow(line));
+    } else if (line.type === 'gap') came(gapRow(line));
+    else if (line.type === 'closed') came(make('p', { class: 'gap' }, `The topic is ${line.state}${line.reason ? `: ${line.reason}` : ''}.`));
+    else if (line.type === 'end') cursor = line.cursors?.[name] ?? cursor;
+  };
+  // A stream that breaks is begun again behind what it had, so nothing is missed; what is gone meanwhile comes as a gap.
+  (async () => {
+    for (let pause = 500; !signal.aborted; pause = Math.min(pause * 2, 10_000)) {
+      const before = count;
+      try {
+        await follow(url`api/v1/topics/${name}/messages` + `?after=${encodeURIComponent(cursor)}`, signal, took);
+      } catch (error) {
+        if (signal.aborted) return;
+        if (error.status >= 400 && error.status < 500 && error.status !== 429) {
+          rows.prepend(told(error));
+          state.textContent = 'Ended';
+          return;
+        }
+      }
+      if (count > before) pause = 500;
+      state.textContent = 'The connection broke; connecting again behind the last message…';
+      await new Promise(resolve => setTimeout(resolve, pause));
+    }
+  })();
+}
+
+/** Reads JSON that was typed, or says what is wrong with it. */
+function read(what, text) {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Refused(0, { title: `${what} is no JSON: ${error.message}` });
+  }
+}
+
+async function publish(place, name, about) {
+  put(place, card('Publish a message', form(async ({ payload, kind, later: delay, ttl, key, metadata }) => {
+    const body = { topic: name };
+    if (metadata) body.metadata = read('The metadata', metadata);
+    if (ttl) body.ttl = Number(ttl);
+    if (delay) body.delay = delay;
+    if (kind === 'text') body.payload_text = payload;
+    else read('The payload', payload);
+    // JSON goes as it was typed, so that no number changes on the way.
+    const rest = JSON.stringify(body);
+    const sent = kind === 'text' ? rest : `{"payload":${payload},${rest.slice(1)}`;
+    const headers = { 'content-type': 'application/json', ...(key && { 'idempotency-key': key }) };
+    const answer = await call('POST', 'api/v1/messages', { body: sent, headers });
+    return answer.message_id ? `Kept as ${answer.message_id}.` : `Comes at ${answer.deliver_at}.`;
+  }, field('Payload', 'payload', { required: true, spellcheck: 'false' }, 'textarea'),
+  make('div', { class: 'row' },
+    field('It is', 'kind', { options: ['JSON', 'text'] }, 'select'),
+    field('Metadata (a JSON object)', 'metadata', { placeholder: '{"source": "shop"}', spellcheck: 'false' }),
+    field('Idempotency key', 'key', { spellcheck: 'false' }),
+    field('Seconds to live', 'ttl', { type: 'number', min: 1 }),
+    field('Later', 'later', { placeholder: '10m' })),
+  make('button', { class: 'main', disabled: about?.state === 'closed' }, 'Publish'))));
+}
+
+async function groups(place, name, _about, signal) {
+  const at = make('div');
+  const look = async () => {
+    const all = await get(url`api/v1/topics/${name}/groups`);
+    at.replaceChildren(table([
+      ['Group', row => make('a', { href: `#/group/${encodeURIComponent(name)}/${encodeURIComponent(row.group)}` }, row.group)],
+      ['Waiting', row => number(row.waiting), true],
+      ['In flight', row => number(row.in_flight), true],
+      ['Consumers', row => number(row.consumers), true],
+      ['Oldest', row => seconds(row.oldest_waiting_seconds), true],
+      ['Redelivered', row => number(row.redelivered), true],
+      ['Dead', row => number(row.dead), true],
+      ['', row => (row.paused ? make('span', { class: 'warn' }, 'paused') : null)],
+    ], all, 'No group works on this topic.'));
+  };
+  await look();
+  put(place, card(null, at), make('details', {}, make('summary', {}, 'Make a group'), form(async ({ group, start }) => {
+    await call('PUT', url`api/v1/topics/${name}/groups/${group}`, { body: start ? { start } : {}, headers: { 'if-none-match': '*' } });
+    await look();
+    return `${group} is there.`;
+  }, make('div', { class: 'row' },
+    field('Name', 'group', { required: true, spellcheck: 'false' }),
+    field('It begins at', 'start', { placeholder: 'earliest', spellcheck: 'false' }),
+    make('button', { class: 'main' }, 'Make it')))));
+  setTimeout(() => signal.aborted || every(5_000, signal, look), 5_000);
+}
+
+async function later(place, name) {
+  const { rows, next } = await listed(url`api/v1/topics/${name}/scheduled`);
+  const recurring = await get(url`api/v1/topics/${name}/recurring`);
+  const shown = row => make('pre', {}, payloadOf(row));
+  const at = id => url`api/v1/topics/${name}/scheduled/${id}`;
+  put(place, card('Messages for later', table([
+    ['Comes', row => when(row.deliver_at)],
+    ['Payload', shown],
+    ['', row => make('div', { class: 'row' },
+      button('Publish now', async () => { await post(`${at(row.schedule_id)}/now`); again(); }),
+      button('Cancel', async () => {
+        if (!await confirmed('Cancel this message? It is not published then.', 'Cancel it')) return;
+        await call('DELETE', at(row.schedule_id));
+        again();
+      }, 'danger'))],
+  ], rows, 'Nothing waits for its time.'), next && make('p', { class: 'quiet' }, 'There are more; these are the next ones.')),
+  card('Again and again', table([
+    ['Name', row => row.name],
+    ['Times', row => make('code', {}, row.cron)],
+    ['Zone', row => row.timezone],
+    ['Next', row => when(row.next_at)],
+    ['Payload', shown],
+    ['', row => button('End it', async () => {
+      if (!await confirmed(`Publish ${row.name} no longer?`, 'End it')) return;
+      await call('DELETE', url`api/v1/topics/${name}/recurring/${row.name}`);
+      again();
+    }, 'danger')],
+  ], recurring, 'No message recurs.')));
+}
+
+async function settings(place, name, about) {
+  if (!about) return;
+  const change = form(async ({ description, retention, max, size }, element) => {
+    const or = (text, read) => (text === undefined ? null : read(text));
+    await call('PATCH', url`api/v1/topics/${name}`, { body: {
+      description: or(description, String), retention_seconds: or(retention, Number), max_messages: or(max, Number), max_bytes: or(size, Number),
+      when_full: new FormData(element).get('when_full'), keep_until_acked: new FormData(element).has('keep'),
+    } });
+    return 'Changed.';
+  }, make('div', { class: 'row' },
+    field('Description', 'description', { value: about.description ?? '' }),
+    field('Seconds for which messages are kept', 'retention', { type: 'number', min: 1, value: about.retention_seconds ?? '' }),
+    field('Messages that are kept', 'max', { type: 'number', min: 1, value: about.max_messages ?? '' }),
+    field('Bytes that are kept', 'size', { type: 'number', min: 1, value: about.max_bytes ?? '' }),
+    field('Where it is full', 'when_full', { options: ['drop_old', 'refuse'] }, 'select'),
+    field('Keep until groups are done', 'keep', { type: 'checkbox', checked: about.keep_until_acked })),
+  make('p', { class: 'quiet' }, 'What is empty is as the relay is set.'),
+  make('button', { class: 'main' }, 'Change it'));
+  change.elements.when_full.value = about.when_full;
+  const trim = form(async ({ keep }) => {
+    if (!await confirmed(`Remove all but the newest ${keep} messages of ${name}? Readers that are behind are told a gap.`, 'Trim it')) return null;
+    const done = await post(url`api/v1/topics/${name}/trim`, { keep: Number(keep) });
+    return `${number(done.removed)} messages are gone.`;
+  }, make('div', { class: 'row' },
+    field('Messages that stay', 'keep', { type: 'number', min: 0, required: true }), make('button', { class: 'danger' }, 'Trim')));
+  const end = make('div', { class: 'row' });
+  const ends = (title, path, question) => button(title, async () => {
+    if (!await confirmed(question, title)) return;
+    await post(url`api/v1/topics/${name}` + path, path === '/cancel' ? { reason: 'from the console' } : {});
+    again();
+  });
+  end.append(
+    ends('Close', '/close', `Close ${name}? It takes no messages any more, and its readers are told once they have all.`),
+    ends('Cancel', '/cancel', `Cancel ${name}? It takes no messages any more, and workers are told that it was cancelled.`),
+    button('Delete', async () => {
+      if (!await confirmed(`Delete ${name} with ${number(about.length)} messages, its groups, and what waits for later? Nothing brings it back.`, 'Delete it', name)) return;
+      await call('DELETE', url`api/v1/topics/${name}`);
+      location.hash = '#/topics';
+    }, 'danger'));
+  put(place,
+    card('As it is', facts([
+      ['Owner', about.owner_id], ['Made', when(about.created_at)], ['First message', about.first_id], ['Last message', about.last_id],
+      ['Bytes that are kept', bytes(about.max_bytes)], ['Ends after', seconds(about.idle_seconds)], ['Compacted by', about.compact_by],
+    ])),
+    card('What it keeps', change), card('Trim', trim), card('End', end));
+}
