@@ -14,14 +14,16 @@ use tokio::time::{Instant, sleep_until};
 use crate::connection::{Connection, Connector, Received};
 use crate::error::{ClientError, Refusal};
 use crate::message::{NewMessage, Published, Scheduled, Taken};
-use crate::options::{Backoff, PublisherOptions};
+use crate::options::{Backoff, PublisherOptions, random};
 
-/// Most times that the relay may ask for a message again.
-const REFUSALS_MAX: u32 = 5;
-/// Wait before a refused message is sent again; it doubles.
+/// Wait before a refused message is sent again, beyond what the relay says; it doubles.
 const REFUSED_PAUSE: Duration = Duration::from_millis(250);
-/// Longest time to wait that is taken from a relay.
-const TOLD_PAUSE_MAX: Duration = Duration::from_mins(1);
+/// Where it stops to double.
+const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(4);
+/// Parts of that wait. From a half of them to all are waited.
+const SHARES: u32 = 1_024;
+/// From which wait on it is told that a message waits.
+const TOLD_MIN: Duration = Duration::from_secs(1);
 /// How long keys are left out where they may be, once the relay has said that it remembers as many as it
 /// may.
 const KEYS_PAUSE: Duration = Duration::from_mins(1);
@@ -46,8 +48,9 @@ pub(crate) struct PendingPublish {
     pub(crate) answer: oneshot::Sender<Result<Taken, ClientError>>,
     /// How often it was written to a connection without the relay saying that this had no effect.
     pub(crate) unanswered: u32,
-    /// How often the relay has asked for it again.
+    /// How often the relay has asked for it again, and since when.
     pub(crate) refused: u32,
+    pub(crate) refused_since: Option<Instant>,
     pub(crate) _room: [OwnedSemaphorePermit; 2],
 }
 
@@ -68,10 +71,13 @@ pub(crate) struct Engine {
     /// Until when keys are left out where they may be.
     keys_again: Option<Instant>,
     without_keys: watch::Sender<bool>,
-    /// The last refusal of its code with a time to wait.
+    /// The last refusal of its code for which is waited a second or more.
     waits: watch::Sender<Option<Refusal>>,
     references: u64,
     backoff: Backoff,
+    /// How much of a wait this publisher waits. It is the same of all messages, so that those that are refused together
+    /// keep their order, and publishers that are refused together spread out.
+    shares: u32,
 }
 
 impl Engine {
@@ -98,6 +104,7 @@ impl Engine {
             waits,
             references: 0,
             backoff,
+            shares: SHARES / 2 + u32::try_from(random() % u64::from(SHARES / 2)).unwrap_or_default(),
         }
     }
 
@@ -287,23 +294,25 @@ impl Engine {
         }
         let is_harmless = self.options.repeat_unkeyed || waiting.message.has_key();
         let may_pass = refusal.retryable || (is_unknown && is_harmless);
-        if may_pass && waiting.refused < REFUSALS_MAX {
-            let told = Duration::from_secs(refusal.retry_after_seconds.unwrap_or_default());
-            let pause = (REFUSED_PAUSE * 2_u32.pow(waiting.refused)).max(told.min(TOLD_PAUSE_MAX));
-            waiting.refused += 1;
-            if !told.is_zero() {
-                self.waits.send_if_modified(|last| {
-                    let is_new = last.as_ref().is_none_or(|last| last.code != refusal.code);
-                    if is_new {
-                        *last = Some(Refusal { retry_after_seconds: Some(pause.as_secs()), ..refusal });
-                    }
-                    is_new
-                });
-            }
-            self.due.insert((Instant::now() + pause, reference));
-        } else {
-            self.answer(reference, Err(ClientError::Refused(refusal)));
+        let since = *waiting.refused_since.get_or_insert_with(Instant::now);
+        let left = self.options.give_up_after.saturating_sub(since.elapsed());
+        let told = Duration::from_secs(refusal.retry_after_seconds.unwrap_or_default());
+        if !may_pass || left.is_zero() || told > left {
+            return self.answer(reference, Err(ClientError::Refused(refusal)));
         }
+        // The last time is when the publisher would give up.
+        let pause = (told + refused_pause(waiting.refused) / SHARES * self.shares).min(left);
+        waiting.refused = waiting.refused.saturating_add(1);
+        if pause >= TOLD_MIN {
+            self.waits.send_if_modified(|last| {
+                let is_new = last.as_ref().is_none_or(|last| last.code != refusal.code);
+                if is_new {
+                    *last = Some(Refusal { retry_after_seconds: Some(pause.as_secs()), ..refusal });
+                }
+                is_new
+            });
+        }
+        self.due.insert((Instant::now() + pause, reference));
     }
 
     fn answer(&mut self, reference: u64, answer: Result<Taken, ClientError>) {
@@ -360,6 +369,11 @@ fn send(
 ) -> Result<(), ClientError> {
     waiting.unanswered = waiting.unanswered.saturating_add(1);
     connection.queue(&waiting.message.frame(&reference.to_string()))
+}
+
+/// Returns how long is waited at most after so many refusals, beyond what the relay says.
+fn refused_pause(refused: u32) -> Duration {
+    REFUSED_PAUSE.saturating_mul(1 << refused.min(16)).min(REFUSED_PAUSE_MAX)
 }
 
 fn number(reference: Option<&str>) -> Option<u64> {

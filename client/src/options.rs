@@ -77,7 +77,9 @@ pub struct PublisherOptions {
     /// Whether a message without a key is sent again, too, when the connection breaks before its answer: it is
     /// then kept at least once, and maybe twice. Else it ends as [`ClientError::Unknown`].
     pub repeat_unkeyed: bool,
-    /// How long the relay may be away, while messages wait, until the publisher gives up.
+    /// How long the relay may be away, while messages wait, until the publisher gives up. And for how long a message
+    /// that the relay refuses for the moment is sent again, until it is given up: one that the relay asks for only
+    /// later than that, at once.
     pub give_up_after: Duration,
 }
 

@@ -22,7 +22,8 @@ use crate::options::{PublisherOptions, random};
 /// Messages are sent in the order of the calls. When the connection breaks, those without an answer are
 /// sent again under their idempotency keys, in the same order, so that each is kept once; one without a
 /// key ends as [`ClientError::Unknown`]. One that the relay refuses for the moment is sent again too,
-/// behind those that were sent meanwhile.
+/// behind those that were sent meanwhile, for as long as
+/// [`give_up_after`](PublisherOptions::give_up_after) says.
 ///
 /// Where the relay remembers as many keys as it may, messages whose key may be left out, above all those
 /// with a key that was made here, are published without it, in the same order;
@@ -105,8 +106,14 @@ impl Publisher {
             message = message.with_optional_key(key);
         }
         let (answer, rx) = oneshot::channel();
-        let waiting =
-            PendingPublish { message, answer, unanswered: 0, refused: 0, _room: [room, room_bytes] };
+        let waiting = PendingPublish {
+            message,
+            answer,
+            unanswered: 0,
+            refused: 0,
+            refused_since: None,
+            _room: [room, room_bytes],
+        };
         // There is room for as many as there are permits.
         self.tx.try_send(waiting).map_err(|_| self.ended())?;
         Ok(Receipt { answer: rx, of: PhantomData })
@@ -128,8 +135,8 @@ impl Publisher {
         self.goes_without_keys.clone()
     }
 
-    /// Returns why a message is sent again only after a time that the relay has told, as where a limit is reached:
-    /// the refusal, with the seconds that are waited. It is told once of each code, until there is one of another.
+    /// Returns why a message is sent again only after a second or more, as where a limit is reached or the storage is
+    /// away: the refusal, with the seconds that are waited. It is told once of each code, until there is one of another.
     #[must_use]
     pub fn waits(&self) -> watch::Receiver<Option<Refusal>> {
         self.waits.clone()

@@ -46,6 +46,13 @@ macro_rules! codes {
                 match self { $(Self::$name => $retryable),+ }
             }
 
+            /// Returns whether it can where that was sent under an idempotency key, and does no harm for the sake of that
+            /// key: the answer then says so, whatever [`retryable`](Self::retryable) says.
+            #[must_use]
+            pub const fn retryable_under_key(self) -> bool {
+                self.retryable() || matches!(self, Self::OutcomeUnknown | Self::DurabilityNotReached)
+            }
+
             /// Returns a short title, the same for every problem of this code.
             #[must_use]
             pub const fn title(self) -> &'static str {
@@ -166,9 +173,9 @@ codes! {
     TooFewReplicas = "too_few_replicas", 503, true, "Too few replicas are connected";
     /// The topic, or the bucket of keys, is read-only while it is copied to another relay or storage, or since it was. Nothing was kept or changed. Publish to where it is then; here, it may take messages again.
     ReadOnly = "read_only", 503, true, "The topic is read-only";
-    /// The backend did not answer in time, so the message may have been kept or not. Or all of it was done, and the relay has no room now for the answer; then the detail says so. To retry without a possible copy, publish with an `Idempotency-Key`: under the same key the repeat is kept once.
+    /// The backend did not answer in time, so the message may have been kept or not. Or all of it was done, and the relay has no room now for the answer; then the detail says so. To retry without a possible copy, publish with an `Idempotency-Key`: under the same key the repeat is kept once, and `retryable` is true.
     OutcomeUnknown = "outcome_unknown", 504, false, "The outcome is unknown";
-    /// The message is kept, under `message_id`, and was not as durable in time as was asked: `durability` says what was reached. It may become so yet, or be lost with the server. Under its `Idempotency-Key` the same publish finds it again, and waits anew; without one it makes a copy.
+    /// The message is kept, under `message_id`, and was not as durable in time as was asked: `durability` says what was reached. It may become so yet, or be lost with the server. Under its `Idempotency-Key` the same publish finds it again, and waits anew, so `retryable` is true; without one it makes a copy, and `retryable` is false.
     DurabilityNotReached = "durability_not_reached", 504, false, "The durability was not reached in time";
     /// The backend did not answer a read in time. Reading again does no harm.
     StorageTimeout = "storage_timeout", 504, true, "The storage did not answer in time";

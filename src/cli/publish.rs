@@ -72,11 +72,12 @@ A payload is kept byte for byte, with the white space around it; of lines, what 
 line end.
 
 A relay that cannot be reached is waited for two seconds, as it may just be starting. After that,
-publishing is retried five times when the relay is busy, its storage is away for a moment, or the
-topic is full; standard error says for how long, and --no-retry ends at once. Every message has an
-idempotency key, so that a retry is kept once. The relay remembers each for ten minutes, and in
-memory no more than a bound allows, some 350,000: past it, keys that were made up here are left out,
-and standard error says so. Those of --key are not: the run ends.
+publishing is retried for up to a minute when the relay is busy, its storage is away for a moment,
+or the topic is full, and not before the relay says; standard error tells, Ctrl-C ends it, and
+--no-retry tries once. Where the relay says to come later than that, it is not retried. Every
+message has an idempotency key, so that a retry is kept once. The relay remembers each for ten
+minutes, and in memory no more than a bound allows, some 350,000: past it, keys that were made up
+here are left out, and standard error says so. Those of --key are not: the run ends.
 
 Lines that the relay refuses are named on standard error with their number, of one kind the first
 ten, and the exit status is then 1; the others are kept. Where a refusal holds for all lines, or

@@ -27,8 +27,14 @@ use crate::storage::{Backend as _, Storage, StorageLimits, Upkeep as _};
 pub(super) const READY_MAX: Duration = Duration::from_secs(10);
 /// How long connecting may take, also where nobody is waited for.
 const READY_MIN: Duration = Duration::from_secs(2);
+/// How often it is looked whether a server refuses who connects.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// For how long it must have said so: one that ends or starts in this moment may be taken for one that refuses.
+const REFUSED_FOR: Duration = Duration::from_secs(1);
 /// How often it is said why a server cannot be used yet.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
+/// What to do about a server that refuses who connects.
+const REFUSED: &str = "a storage refuses it; correct the user, the password or the database in its URL, or give the user the rights";
 /// Longest file with a URL that is read.
 const URL_BYTES_MAX: usize = 4_096;
 
@@ -97,13 +103,30 @@ impl Opened {
     }
 
     /// Waits until it can be used, and says now and then why it cannot. A relay is not asked.
+    ///
+    /// # Errors
+    /// It cannot be used for so long, or refuses the login, which does not pass.
     pub(super) async fn ready(&self, patience: Duration) -> Result<(), CliError> {
         let Some(backend) = &self.backend else { return Ok(()) };
-        let (name, until) = (&self.name, Instant::now() + patience.max(READY_MIN));
+        let began = Instant::now();
+        let (name, until, mut told_at) = (&self.name, began + patience.max(READY_MIN), began + TOLD_EVERY);
+        let mut refused_since: Option<Instant> = None;
         loop {
-            if backend.ready(TOLD_EVERY.min(until - Instant::now())).await {
+            if backend.ready(LOOK_EVERY.min(until - Instant::now())).await {
                 return Ok(());
             }
+            match backend.refusal() {
+                None => refused_since = None,
+                Some(why) if refused_since.get_or_insert_with(Instant::now).elapsed() >= REFUSED_FOR => {
+                    let why = format!("{name}: {why}; `tidemill check` tells more");
+                    return Err(CliError::Failed(REFUSED, why.into()));
+                }
+                Some(_) => {}
+            }
+            if Instant::now() < until.min(told_at) {
+                continue;
+            }
+            told_at += TOLD_EVERY;
             let why = backend.health().await.backend.warnings.into_iter().next().unwrap_or_default();
             if until <= Instant::now() {
                 let why = format!("{name}: {why}; `tidemill check` tells more");

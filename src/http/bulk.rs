@@ -18,7 +18,7 @@ use super::called::Called;
 use super::failure::Failed;
 use super::json::Few;
 use super::media::{self, APPLICATION_JSON};
-use super::publishing::{About, FIELDS, draft, idempotency_key, mark_replayed, refuse_about, too_many};
+use super::publishing::{About, FIELDS, Said, draft, idempotency_key, mark_replayed, refuse_about, too_many};
 use super::routes::{Concern, Needs};
 use super::{Http, json, metadata, query};
 use crate::access::Verb;
@@ -114,6 +114,8 @@ pub(super) struct Lines {
     pub(super) about: About,
     /// The message that must be the last of the topic in front of the first line.
     pub(super) expected_last: Option<MessageId>,
+    /// Which of that headers have said.
+    pub(super) said: Said,
 }
 
 impl Lines {
@@ -165,7 +167,9 @@ pub(super) async fn publish_lines(
         let mut batch = Vec::new();
         for (at, (number, line)) in lines.by_ref().take(most) {
             let checked = match &refused {
-                None => check(gate, about.draft(body, line, at)).await,
+                None => check(gate, about.draft(body, line, at))
+                    .await
+                    .map_err(|failure| about.said.named(failure)),
                 Some(problem) => Err(problem.clone().into()),
             };
             let topic = Some(about.topic.as_str().to_owned());

@@ -131,7 +131,11 @@ async fn problems(uri: Uri) -> Result<Html<String>, Failure> {
     let [] = query::parameters(&uri, [])?;
     let mut rows = String::new();
     for code in Code::ALL {
-        let retry = if code.retryable() { "yes" } else { "no" };
+        let retry = match (code.retryable(), code.retryable_under_key()) {
+            (true, _) => "yes",
+            (false, true) => "under an <code>Idempotency-Key</code>",
+            (false, false) => "no",
+        };
         // Writing into a string cannot fail.
         let _ = writeln!(
             rows,

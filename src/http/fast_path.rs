@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::called::Known;
 use super::exchange::{self, Exchange};
 use super::media::{self, Media};
-use super::publishing::{About, Form, Head, published, read_message, scheduled};
+use super::publishing::{About, Form, Head, Said, published, read_message, scheduled};
 use super::{Http, body, head, surroundings};
 use crate::access::{Act, Origin, RequestSource};
 use crate::limits::{Asks, Peer};
@@ -50,6 +50,7 @@ pub(crate) struct Ready {
     peer: Peer,
     route: &'static str,
     message: Checked,
+    said: Said,
     request_id: HeaderValue,
     started: Instant,
 }
@@ -165,6 +166,7 @@ impl Http {
         let content_type = content_type?;
         media::check_charset(content_type).ok()?;
         let media = media::named(content_type);
+        let said = Said::of_durability(durability.is_some());
         let (route, form) = match route {
             Route::Message if matches!(media, Media::Json(_)) && durability.is_none() => {
                 (MESSAGES, Form::Described)
@@ -187,13 +189,13 @@ impl Http {
                 .now_or_never()?
                 .ok()?;
         let request_id = self.0.request_ids.choose(request_id);
-        Some(Box::new(Ready { known, peer, route, message, request_id, started }))
+        Some(Box::new(Ready { known, peer, route, message, said, request_id, started }))
     }
 
     /// Publishes, and returns the whole answer, and who has called. `closing` tells the client that the connection
     /// ends with it.
     pub(crate) async fn answer_eligible(&self, ready: Box<Ready>, closing: bool) -> (Vec<u8>, Box<Known>) {
-        let Ready { known, peer: Peer(peer), route, message, request_id, started } = *ready;
+        let Ready { known, peer: Peer(peer), route, message, said, request_id, started } = *ready;
         let topic = message.topic().clone();
         let path = Path { route, topic: &topic };
         let exchange = Exchange {
@@ -221,7 +223,7 @@ impl Http {
                 self.taken(StatusCode::ACCEPTED, exchange.id, later.replayed, closing, &body)
             }
             Err(failure) => {
-                let mut response = failure.into_response();
+                let mut response = said.named(failure).into_response();
                 let failed = exchange::settle(self, &mut response, &exchange);
                 exchange.close(self, response.status(), failed.as_ref());
                 if let Some(failed) = &failed {

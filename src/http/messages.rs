@@ -16,8 +16,8 @@ use super::failure::PublishProblems;
 use super::media::{self, APPLICATION_JSON, Media};
 use super::path::TopicPath;
 use super::publishing::{
-    About, Form, Head, delivery, durability, expected_last, fence, idempotency_key, mark_replayed, order_key,
-    published, read_message, refuse_about, scheduled, unique,
+    About, Form, Head, Said, delivery, durability, expected_last, fence, idempotency_key, mark_replayed,
+    order_key, published, read_message, refuse_about, scheduled, unique,
 };
 use super::routes::{Concern, Needs};
 use super::{Http, bulk, metadata, query};
@@ -113,18 +113,20 @@ pub(super) async fn publish_body(
     let durability = durability(&head.headers)?;
     let metadata = metadata::of(&head.headers)?;
     let about = About { ttl, metadata, delivery, order_key, unique, fence, durability };
+    let said = Said::by(&head.headers);
     http.counted(gate.check_some_topic(Verb::Publish))?;
     if matches!(media, Media::Ndjson) {
         let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;
-        let lines = Lines { topic, key, about, expected_last };
+        let lines = Lines { topic, key, about, expected_last, said };
         return bulk::publish_lines(&http, &gate, &body.bytes, &lines, Answers::wanted(&head.headers)).await;
     }
     let limit =
         BodyLimit { bytes_max: http.0.relay.options().payload_bytes_max as u64, ..http.payload_limit() };
     let body = http.0.budget.receive(&head.headers, body, limit).await?;
     let head = Head { form: Form::Payload(topic, media, about), key, expected_last };
-    let message = http.counted(read_message(&gate, &http.0.budget, head, &body.bytes).await)?;
-    publish_checked(&http, &gate, message).await
+    let message = http.counted(read_message(&gate, &http.0.budget, head, &body.bytes).await);
+    let message = message.map_err(|failure| said.named(failure))?;
+    publish_checked(&http, &gate, message).await.map_err(|failure| said.named(failure))
 }
 
 async fn publish_checked(http: &Http, gate: &Gate, message: Checked) -> Result<Response, Failure> {

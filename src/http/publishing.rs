@@ -27,7 +27,7 @@ use crate::relay::{
 pub(super) const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
 
 pub(super) use headers::{
-    durability, expected_last, fence, idempotency_key, order_key, refuse_about, refuse_fence, unique,
+    Said, durability, expected_last, fence, idempotency_key, order_key, refuse_about, refuse_fence, unique,
 };
 
 mod headers;

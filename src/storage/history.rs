@@ -39,6 +39,10 @@ pub(super) struct Facts {
     pub(super) deleted_behind: u64,
     /// How many of these in front of the oldest that is kept, or at all where none is.
     pub(super) deleted_in_front: u64,
+    /// How many more were deleted by request, of which nobody knows which they were; and how many of these lay behind the
+    /// cursor, where that can be told.
+    pub(super) forgotten: u64,
+    pub(super) forgotten_behind: Option<u64>,
     /// Of a topic that is compacted: what is gone of which its latest messages have no trace.
     pub(super) untold: Option<Untold>,
     /// The first hole that ends behind the cursor, and whether one ends just there.
@@ -52,6 +56,28 @@ pub(super) struct Facts {
 pub(super) struct Hole {
     pub(super) from: MessageId,
     pub(super) to: MessageId,
+}
+
+/// Messages that were deleted by request and that lie in front of all that is kept, as others do that were removed: of them
+/// it is remembered how many they are, the oldest, and the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Forgotten {
+    pub(super) count: u64,
+    pub(super) from: MessageId,
+    pub(super) to: MessageId,
+}
+
+impl Forgotten {
+    pub(super) const NONE: Self = Self { count: 0, from: MessageId::MIN, to: MessageId::MIN };
+
+    /// Returns how many of them lie behind a cursor, where that can be told.
+    pub(super) fn behind(self, cursor: MessageId) -> Option<u64> {
+        if self.count == 0 || cursor >= self.to {
+            Some(0)
+        } else {
+            (cursor < self.from).then_some(self.count)
+        }
+    }
 }
 
 impl Hole {
@@ -239,26 +265,27 @@ impl Judged<'_> {
         }
         // Messages go from the old end in their order, so those that went after the cursor's are as
         // many as went beyond its own number.
-        let Facts { deleted, deleted_behind, .. } = *self.facts;
+        let Facts { deleted, forgotten, .. } = *self.facts;
         let counted = removed.zip(self.given_before());
-        let missed =
-            counted.map(|(removed, before)| (removed + deleted).checked_sub(before + deleted_behind));
+        let missed = counted.map(|(removed, before)| {
+            (removed + deleted + forgotten).checked_sub(before + self.deleted_behind())
+        });
         let Some(missed) = missed.map_or(Some(None), |missed| missed.map(Some)) else {
             // Fewer are gone than were given up to the cursor, and none of those is there.
             return Some(self.starts_over(GapReason::Reset));
         };
-        (missed != Some(0)).then_some((GapReason::Trimmed, to, Some(self.cursor), missed))
+        (missed != Some(0)).then(|| (GapReason::Trimmed, to, Some(self.cursor), self.told(missed)))
     }
 
     /// Judges what lies ahead of a cursor whose own message is accounted for.
     fn judge_ahead(&self) -> Option<Told> {
         let to = self.behind.first.unwrap_or_else(|| self.after_last());
-        let gone = |missed| Some((GapReason::Trimmed, to, Some(self.cursor), missed));
+        let gone = |missed| Some((GapReason::Trimmed, to, Some(self.cursor), self.told(missed)));
         let counted = self.given_before().zip(self.facts.given).zip(self.behind.count);
         let Some(((before, given), kept)) = counted else {
             return if self.has_passed_a_hole() { gone(None) } else { None };
         };
-        match given.checked_sub(before + kept + self.facts.deleted_behind) {
+        match given.checked_sub(before + kept + self.deleted_behind()) {
             Some(0) => None,
             missed @ Some(_) => gone(missed),
             // It has got what was lost since: what comes is behind that.
@@ -282,6 +309,16 @@ impl Judged<'_> {
         self.cursor.next().is_none_or(|next| {
             next.ms == to.ms && to.seq.checked_sub(next.seq) == Some(self.facts.deleted_in_front)
         })
+    }
+
+    /// Returns how many are known to lie behind the cursor that were deleted by request.
+    fn deleted_behind(&self) -> u64 {
+        self.facts.deleted_behind + self.facts.forgotten_behind.unwrap_or_default()
+    }
+
+    /// Returns how many were missed, where none of them may have been deleted by request.
+    fn told(&self, missed: Option<u64>) -> Option<u64> {
+        missed.filter(|_| self.facts.forgotten_behind.is_some())
     }
 
     fn starts_over(&self, reason: GapReason) -> Told {

@@ -209,6 +209,18 @@ impl Valkey {
         Arc::new(Self { places, tracker, token })
     }
 
+    /// Returns what a server has said that refuses the login, a right that connecting needs, or the database: to go on
+    /// trying does not help. `None` where none does.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        let shards = self.shards();
+        let mut why: Vec<_> = shards.iter().filter_map(|shard| shard.why_down()).collect();
+        if shards.is_empty() {
+            why.push(self.places.last_error());
+        }
+        why.into_iter().find(|why| failure::refuses_connecting(why))
+    }
+
     /// Returns all shards that there are.
     fn shards(&self) -> Vec<Arc<Shard>> {
         self.places.current().shards.clone()

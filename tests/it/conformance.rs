@@ -344,6 +344,7 @@ conformance! {
         removing:
             a_message_that_is_deleted_is_gone_and_missed_by_nobody,
             who_counts_counts_on_over_what_is_deleted,
+            what_was_deleted_is_missed_by_nobody_behind_a_sweep_either,
             an_emptied_topic_goes_on_behind_what_was_deleted;
         topics:
             a_created_topic_is_described,

@@ -419,6 +419,7 @@ fn problems() -> String {
     );
     for code in Code::ALL {
         let retry = match (code.retryable(), tidemill::proto::Problem::new(*code, "").retry_after_seconds) {
+            (false, _) if code.retryable_under_key() => "retryable under an `Idempotency-Key`".to_owned(),
             (false, _) => "not retryable".to_owned(),
             (true, None) => "retryable".to_owned(),
             (true, Some(seconds)) => format!("retryable, `Retry-After: {seconds}`"),

@@ -18,7 +18,7 @@ use super::keys::{KEYS_LEFT_OUT, Keys};
 use super::output::quoted;
 use super::progress::Bar;
 use super::receipts::{LineReceipt, Taken, hand_over};
-use super::sending::{once_listening, waits};
+use super::sending::{GIVE_UP_AFTER, once_listening, waits};
 use super::tally::{Tally, is_about_message, is_for_good};
 use super::{CliError, Output, Publish, json_error, output, parse};
 use crate::cli::signals::stopped;
@@ -47,8 +47,12 @@ pub(super) async fn publish(
 ) -> Result<(), CliError> {
     let stop = stopped()?;
     // Every line has the key that is due to it here.
-    let publisher =
-        PublisherOptions { make_keys: false, repeat_unkeyed: true, ..PublisherOptions::default() };
+    let publisher = PublisherOptions {
+        make_keys: false,
+        repeat_unkeyed: true,
+        give_up_after: GIVE_UP_AFTER,
+        ..PublisherOptions::default()
+    };
     let is_absent = |error: &ClientError| matches!(error, ClientError::Away { .. });
     let publisher = once_listening(is_absent, async || client.publisher(publisher).await).await?;
     let prints = Prints::of(options);
@@ -447,7 +451,7 @@ impl Run<'_> {
 /// Tells that the relay is away: waiting in silence looks like hanging.
 fn tell(state: &mut watch::Receiver<LinkState>, bar: &Bar) {
     if let LinkState::Away(error) = &*state.borrow_and_update() {
-        bar.tell(&format!("{error}; trying again"));
+        bar.tell(&waits(error, Duration::ZERO));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Sending of one request: until it succeeds, fails for good, or was sent often enough. It must not know what is published.
+//! Sending of one request: until it succeeds, fails for good, or was refused for too long. It must not know what is published.
 
 use std::time::Duration;
 
@@ -9,16 +9,18 @@ use tokio::time::Instant;
 use super::CliError;
 use super::keys::{KEYS_LEFT_OUT, Keys};
 use super::output;
+use crate::chance::jittered;
 use crate::cli::client::{Answer, Client, Refusal};
 
-/// Most times that a request is sent.
-const ATTEMPTS_MAX: u32 = 6;
+/// For how long a request is sent again that is refused for the moment: longer than a Valkey Cluster takes by default to
+/// replace a primary.
+pub(super) const GIVE_UP_AFTER: Duration = Duration::from_mins(1);
 
-/// Longest wait between two attempts, whatever the relay asks for.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
-
-/// First wait between two attempts, where the relay asks for none; it doubles.
+/// First wait between two attempts, beyond what the relay asks for; it doubles.
 const PAUSE_FIRST: Duration = Duration::from_millis(250);
+
+/// Where it stops to double.
+const PAUSE_MAX: Duration = Duration::from_secs(4);
 
 /// How long a relay that cannot be reached is waited for: it may just be starting.
 const STARTING: Duration = Duration::from_secs(2);
@@ -51,7 +53,7 @@ fn kept(error: CliError, key: Option<&str>) -> CliError {
     CliError::Kept(Box::new(error), how)
 }
 
-/// Sends a request until it succeeds, fails for good, or has been sent often enough. An unknown outcome is
+/// Sends a request until it succeeds, fails for good, or has been refused for too long. An unknown outcome is
 /// retried, too. The first failure is told: waiting in silence looks like hanging. Returns how often it was sent, too.
 pub(super) async fn send(
     client: &Client,
@@ -64,7 +66,7 @@ pub(super) async fn send(
         Keys::Own(key) => (Some(key), false),
         Keys::MadeUp(key) => (Some(key), true),
     };
-    let (mut attempt, mut is_kept) = (1, false);
+    let (mut attempt, mut is_kept, mut refused_since) = (1, false, None);
     loop {
         let request = || key.iter().fold(build(), |request, key| request.header(IDEMPOTENCY_KEY_FIELD, *key));
         let answer = if attempt == 1 && !is_sent_once {
@@ -88,10 +90,13 @@ pub(super) async fn send(
             continue;
         }
         let is_absent = refusal.is_unreachable && attempt == 1;
-        if !refusal.is_passing || is_absent || is_sent_once || attempt == ATTEMPTS_MAX {
+        if !refusal.is_passing || is_absent || is_sent_once {
             return Err(failed(refusal.error));
         }
-        let pause = pause(attempt, refusal.retry_after);
+        let refused_for = refused_since.get_or_insert_with(Instant::now).elapsed();
+        let Some(pause) = pause(attempt, refusal.retry_after, refused_for) else {
+            return Err(failed(refusal.error));
+        };
         if attempt == 1 {
             eprintln!("{}", waits(&refusal.error, pause));
         }
@@ -100,15 +105,15 @@ pub(super) async fn send(
     }
 }
 
-/// Returns what is told of a failure that may pass, and for how long is waited, where that is worth a word.
+/// Returns what is told of a failure that may pass: for how long it is tried again, and how long is waited first, where
+/// that is worth a word.
 pub(super) fn waits(error: &impl std::fmt::Display, pause: Duration) -> String {
-    let times = u64::from(ATTEMPTS_MAX - 1);
+    let most = GIVE_UP_AFTER.as_secs();
     match pause.as_secs() {
-        0 => format!("{error}; trying again"),
-        seconds => format!(
-            "waiting {seconds} s and trying again, {times} times in about {} s; Ctrl-C ends it: {error}",
-            times * seconds
-        ),
+        0 => format!("{error}; trying again for up to {most} s"),
+        seconds => {
+            format!("waiting {seconds} s and trying again for up to {most} s; Ctrl-C ends it: {error}")
+        }
     }
 }
 
@@ -135,7 +140,44 @@ fn is_about_key(error: &CliError) -> bool {
         if problem.code == Code::StorageFull && problem.field.as_deref() == Some(IDEMPOTENCY_KEY_FIELD))
 }
 
-/// Returns how long to wait after the attempt with this number.
-fn pause(attempt: u32, asked: Option<Duration>) -> Duration {
-    asked.unwrap_or(PAUSE_FIRST * 2_u32.pow(attempt - 1)).min(PAUSE_MAX)
+/// Returns how long to wait after the attempt with this number, not less than the relay asks for; `None` where the request
+/// is given up, as it has been refused for that long or would be then.
+fn pause(attempt: u32, asked: Option<Duration>, refused_for: Duration) -> Option<Duration> {
+    let left = GIVE_UP_AFTER.saturating_sub(refused_for);
+    let asked = asked.unwrap_or_default();
+    if left.is_zero() || asked > left {
+        return None;
+    }
+    let more = PAUSE_FIRST.saturating_mul(1 << (attempt - 1).min(16)).min(PAUSE_MAX);
+    // The last attempt is when it would be given up.
+    Some((asked + jittered(more)).min(left))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns when a request is sent again that is refused each time, and asked to wait so long.
+    fn sent_again(asked: Option<Duration>) -> Vec<Duration> {
+        let (mut waited, mut at) = (Duration::ZERO, Vec::new());
+        for attempt in 1.. {
+            let Some(pause) = pause(attempt, asked, waited) else { break };
+            assert!(pause >= asked.unwrap_or_default(), "not before the relay says: {pause:?}");
+            waited += pause;
+            at.push(waited);
+        }
+        at
+    }
+
+    #[test]
+    fn what_is_refused_is_sent_again_until_a_minute_has_passed() {
+        let at = sent_again(None);
+        assert!((17..40).contains(&at.len()), "{at:?}");
+        assert!(at[0] <= PAUSE_FIRST && at[4] <= Duration::from_secs(8), "it comes soon at first: {at:?}");
+        assert!(at.windows(2).all(|two| two[1].abs_diff(two[0]) <= PAUSE_MAX), "{at:?}");
+        assert_eq!(at.last(), Some(&GIVE_UP_AFTER));
+        let told = sent_again(Some(Duration::from_secs(10)));
+        assert!((4..=6).contains(&told.len()) && *told.last().expect("some") <= GIVE_UP_AFTER, "{told:?}");
+        assert!(sent_again(Some(GIVE_UP_AFTER + Duration::from_secs(1))).is_empty(), "it would be too late");
+    }
 }

@@ -23,6 +23,45 @@ const DURABILITY: HeaderName = HeaderName::from_static("tidemill-durability");
 /// The header that shows that the publisher holds a lock.
 const FENCE: HeaderName = HeaderName::from_static("tidemill-fence");
 
+/// What headers say of a message: each with its name as people write it, and with the field that says the same in a body.
+static ABOUT: [(HeaderName, &str, &str); 5] = [
+    (EXPECTED_LAST, "Tidemill-Expected-Last", "expected_last"),
+    (ORDER_KEY, "Tidemill-Order-Key", "order_key"),
+    (UNIQUE, "Tidemill-Unique", "unique"),
+    (FENCE, "Tidemill-Fence", "fence"),
+    (DURABILITY, "Tidemill-Durability", "durability"),
+];
+
+/// Which of these headers a request has.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct Said([bool; ABOUT.len()]);
+
+impl Said {
+    /// Returns which of them are there.
+    pub(in crate::http) fn by(headers: &HeaderMap) -> Self {
+        Self(ABOUT.each_ref().map(|(header, ..)| headers.contains_key(header)))
+    }
+
+    /// Returns those of a request that can have that of the durability alone.
+    pub(in crate::http) fn of_durability(is_there: bool) -> Self {
+        Self(ABOUT.each_ref().map(|(header, ..)| is_there && *header == DURABILITY))
+    }
+
+    /// Returns a failure that names the header where it would name a field of a body that a header has said.
+    pub(in crate::http) fn named(self, mut failure: Failure) -> Failure {
+        let problem = failure.problem_mut();
+        let is_meant = |field: &str| problem.field.as_deref() == Some(field);
+        let said = ABOUT.iter().zip(self.0).find(|((_, _, field), is_said)| *is_said && is_meant(field));
+        if let Some(((_, name, field), _)) = said {
+            problem.field = Some((*name).to_owned());
+            if let Some(rule) = problem.detail.strip_prefix(&format!("`{field}` ")) {
+                problem.detail = format!("`{name}` {rule}");
+            }
+        }
+        failure
+    }
+}
+
 /// Returns the idempotency key that the headers have.
 ///
 /// # Errors
@@ -129,16 +168,10 @@ pub(in crate::http) fn refuse_fence(headers: &HeaderMap, why: &str) -> Result<()
 /// # Errors
 /// They do.
 pub(in crate::http) fn refuse_about(headers: &HeaderMap) -> Result<(), Failure> {
-    for (header, name, field) in [
-        (EXPECTED_LAST, "Tidemill-Expected-Last", "expected_last"),
-        (ORDER_KEY, "Tidemill-Order-Key", "order_key"),
-        (UNIQUE, "Tidemill-Unique", "unique"),
-        (FENCE, "Tidemill-Fence", "fence"),
-        (DURABILITY, "Tidemill-Durability", "durability"),
-    ] {
+    for (header, name, field) in &ABOUT {
         if headers.contains_key(header) {
             let rule = format!("is for a body that is the payload itself; write `{field}` into this one");
-            return Err(Problem::field(name, rule).into());
+            return Err(Problem::field(*name, rule).into());
         }
     }
     Ok(())

@@ -20,6 +20,8 @@ const TRIMMED: Facts = Facts {
     is_deleted: false,
     deleted_behind: 0,
     deleted_in_front: 0,
+    forgotten: 0,
+    forgotten_behind: Some(0),
     untold: None,
     hole: None,
     is_behind_hole: false,
@@ -274,4 +276,21 @@ fn who_has_got_what_was_lost_goes_on_behind_it() {
     let told = verdict(&behind_it, id(70), counted, behind);
     let told = told.map(|verdict| (verdict.gap.reason, verdict.resume));
     assert_eq!(told, Some((GapReason::Reset, Some(id(70)))), "it has got more than were given");
+}
+
+#[test]
+fn what_was_deleted_by_request_and_forgotten_is_missed_by_nobody() {
+    // Four were trimmed, and three deleted.
+    let forgotten = Forgotten { count: 3, from: id(20), to: id(40) };
+    let told = |cursor, given| {
+        let facts = Facts { forgotten: 3, forgotten_behind: forgotten.behind(id(cursor)), ..TRIMMED };
+        let gap_check = GapCheck::follows(EPOCH, Some(given));
+        verdict(&facts, id(cursor), gap_check, Behind::default()).map(|verdict| verdict.gap.missed)
+    };
+    assert_eq!(told(15, 1), Some(Some(3)), "all lie behind it");
+    assert_eq!(told(15, 4), None);
+    assert_eq!(told(45, 5), Some(Some(2)), "none does");
+    assert_eq!(told(45, 7), None);
+    assert_eq!(told(30, 3), Some(None), "nobody knows how many do");
+    assert_eq!(Forgotten::NONE.behind(id(1)), Some(0));
 }

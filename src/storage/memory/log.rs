@@ -13,7 +13,7 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 use self::page::Page;
 pub(super) use self::taken_over::check_goes_on;
 use super::segment::{SEGMENT_ENTRIES_MAX, Segment};
-use crate::storage::history::{Facts, Hole, Untold};
+use crate::storage::history::{Facts, Forgotten, Hole, Untold};
 use crate::storage::{
     Batch, Body, DELETED_MAX, Epoch, GapCheck, HELD_TIMES, NewMessage, Range, StoredMessage, Tail, TakenOut,
     TopicPolicy, Trim,
@@ -52,6 +52,8 @@ pub(super) struct Log {
     given: u64,
     /// Messages that were deleted by request, of which that is remembered.
     deleted: BTreeSet<MessageId>,
+    /// Those that were older than these.
+    forgotten: Forgotten,
     /// Where another storage had lost messages that it had confirmed, of which this one is a copy. Here nothing is lost.
     holes: Box<[Hole]>,
     /// Bytes of the segments.
@@ -89,6 +91,7 @@ impl Log {
             epoch,
             given: 0,
             deleted: BTreeSet::new(),
+            forgotten: Forgotten::NONE,
             holes: Box::default(),
             segments_bytes: 0,
         }
@@ -346,12 +349,18 @@ impl Log {
     }
 
     /// Forgets which of the messages that are older than all were deleted by request, where others were removed
-    /// with them.
+    /// with them, but not how many.
     pub(super) fn forget_deleted(&mut self) {
         if self.facts(MessageId::MIN).removed != Some(0)
             && let Some(first) = self.first_id()
         {
-            self.deleted = self.deleted.split_off(&first);
+            let rest = self.deleted.split_off(&first);
+            let gone = std::mem::replace(&mut self.deleted, rest);
+            if let (Some(&oldest), Some(&to)) = (gone.first(), gone.last()) {
+                let Forgotten { count, from, .. } = self.forgotten;
+                let from = if count == 0 { oldest } else { from };
+                self.forgotten = Forgotten { count: count + gone.len() as u64, from, to };
+            }
         }
     }
 

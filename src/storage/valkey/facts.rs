@@ -16,7 +16,7 @@ use super::keys::sortable;
 use super::marker::{self, End, Found, Marker};
 use super::resp::{Reply, Request};
 use super::{runs, scripts};
-use crate::storage::history::{Facts, Hole, Untold};
+use crate::storage::history::{Facts, Forgotten, Hole, Untold};
 use crate::storage::{Epoch, Tail, TakenOut};
 
 /// How a server is asked.
@@ -84,6 +84,9 @@ pub(super) struct Numbers {
     deleted_behind: u64,
     deleted_in_front: u64,
     deleted: u64,
+    /// How many more are forgotten, and how many of these lie behind the cursor, where that can be told.
+    forgotten: u64,
+    forgotten_behind: Option<u64>,
     untold: Option<Untold>,
     /// The holes that end behind the cursor, and whether one ends just there.
     holes: Vec<Hole>,
@@ -96,6 +99,14 @@ pub(super) fn read_untold(text: &[u8]) -> Option<Untold> {
     let mut ids = text.split(|byte| *byte == b' ').map(read_id);
     let (from, upto, keyless) = (ids.next()?, ids.next()?, ids.next()?);
     Some(Untold { newest: from.and_then(MessageId::previous).max(upto), keyless })
+}
+
+/// Reads what scripts keep of messages that were deleted by request and are forgotten; of none where there is nothing.
+fn read_forgotten(text: &[u8]) -> Option<Forgotten> {
+    let mut parts = std::str::from_utf8(text).ok()?.strip_prefix('!')?.split(':');
+    let count = parts.next()?.parse().ok()?;
+    let mut id = || read_id(parts.next()?.as_bytes());
+    Some(Forgotten { count, from: id()?, to: id()? })
 }
 
 impl Asking {
@@ -165,7 +176,8 @@ impl Proof {
     /// Adds the question for it, which is of two commands.
     pub(super) fn ask(request: &mut Request, of: Of<'_>) {
         request.add(&[b"XINFO", b"GROUPS", of.stream.as_bytes()]);
-        request.add(&[b"ZCARD", of.deleted.as_bytes()]);
+        // In front of the ids stands how many are forgotten, which were older than all.
+        request.add(&[b"ZLEXCOUNT", of.deleted.as_bytes(), b"[0", b"+"]);
     }
 
     /// Reads the answers, for a cursor. They prove nothing where they are errors.
@@ -212,6 +224,7 @@ impl Numbers {
         let is_deleted = number(&next()?)? == 1;
         let (deleted_behind, deleted_in_front) = (number(&next()?)?, number(&next()?)?);
         let deleted = number(&next()?)?;
+        let forgotten = read_forgotten(next()?.bytes()?).unwrap_or(Forgotten::NONE);
         let end = End::read(next()?.bytes()?);
         let untold = read_untold(next()?.bytes()?);
         let Reply::Array(names) = next()? else { return None };
@@ -229,6 +242,8 @@ impl Numbers {
             deleted_behind,
             deleted_in_front,
             deleted,
+            forgotten: forgotten.count,
+            forgotten_behind: forgotten.behind(cursor),
             end: None,
             untold,
             holes,
@@ -279,6 +294,8 @@ impl Numbers {
             deleted_behind: 0,
             deleted_in_front: 0,
             deleted: 0,
+            forgotten: 0,
+            forgotten_behind: Some(0),
             untold: None,
             holes: Vec::new(),
             is_behind_hole: false,
@@ -336,7 +353,7 @@ impl Numbers {
         // Where each that was taken out stood in front of what is kept, all are gone from the old end.
         let is_between = taken_out.is_some_and(|id| self.first.is_some_and(|first| id > first));
         let gone = self.added.zip(self.length).and_then(|(added, length)| added.checked_sub(length));
-        let removed = gone.and_then(|gone| gone.checked_sub(self.deleted));
+        let removed = gone.and_then(|gone| gone.checked_sub(self.deleted + self.forgotten));
         Facts {
             epoch: self.epoch(),
             first: self.first,
@@ -351,6 +368,8 @@ impl Numbers {
             is_deleted: self.is_deleted,
             deleted_behind: self.deleted_behind,
             deleted_in_front: self.deleted_in_front,
+            forgotten: self.forgotten,
+            forgotten_behind: self.forgotten_behind,
             untold: self.untold,
             hole: self.holes.first().copied(),
             is_behind_hole: self.is_behind_hole,

@@ -172,6 +172,24 @@ pub(super) fn lacks_right(text: &str) -> bool {
     text.starts_with("NOPERM")
 }
 
+/// Whether the text of a failed attempt to connect says that the server refuses the login, a right that connecting needs,
+/// or the number of the database. It says the same of every other attempt.
+pub(super) fn refuses_connecting(text: &str) -> bool {
+    // The library has spellings of its own for some. It says the last two of a connection that is cut in this moment, too.
+    const REFUSALS: [&str; 9] = [
+        "WRONGPASS",
+        "invalid password",
+        "AuthenticationFailed",
+        "NOAUTH",
+        "NOPERM",
+        "PermissionDenied",
+        "DB index is out of range",
+        "server refused to set client name",
+        "server refused to switch database",
+    ];
+    REFUSALS.iter().any(|refusal| text.contains(refusal))
+}
+
 /// Whether the reply says that the server is not ready yet.
 pub(super) fn is_loading(text: &str) -> bool {
     text.split(' ').next() == Some("LOADING")

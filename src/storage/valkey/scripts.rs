@@ -138,23 +138,6 @@ end
     };
 }
 
-/// Defines `score_of(marker)`: the score of what was deleted by request from the stream with this marker; it tells one
-/// stream from another as far as a score can hold that (52 bits). And `is_of_another(key, marker)`: whether what is
-/// remembered as deleted was deleted from another stream.
-macro_rules! is_of_another {
-    () => {
-        r"
-local function score_of(marker)
-  return tonumber(string.sub(marker, 16, 28), 16) or 0
-end
-local function is_of_another(key, marker)
-  local score = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
-  return score and tonumber(score) ~= score_of(marker)
-end
-"
-    };
-}
-
 /// Defines `first_answer(key, fingerprint)`, behind `marker_of`: what is to be answered where an idempotency key is
 /// remembered or another program's, as [`APPEND_ONCE`] tells it, or nothing where it is new. Of a message for later the id
 /// of its schedule is remembered, whose first part is a time as well.
@@ -273,6 +256,8 @@ end
 #[macro_use]
 mod fencing;
 #[macro_use]
+mod forgetting;
+#[macro_use]
 mod latest;
 #[macro_use]
 mod losing;
@@ -364,7 +349,7 @@ return 0
 );
 
 /// What a sweep does to a stream beside its trims: one that has no marker gets one, what is remembered of
-/// deletions goes with what was trimmed, and whoever gives it ids that do not follow the clock is noticed.
+/// deletions goes with what was trimmed, but for how many those were, and whoever gives it ids that do not follow the clock is noticed.
 ///
 /// KEYS: stream, deleted ids, description. ARGV: epoch, and by how much an id may be behind (ms). Answers 1 when
 /// the stream was marked, or is another one than the last sweep saw, else 0.
@@ -384,6 +369,7 @@ pub(super) const SWEEP_TOPIC: &str = concat!(
     marker_of!(),
     mark!(),
     is_of_another!(),
+    forget!(),
     sortable!(),
     is_foreign!(),
     info_of!(),
@@ -401,12 +387,12 @@ if not marker then
   is_new = 1
 end
 if is_of_another(KEYS[2], marker) then redis.call('DEL', KEYS[2]) end
-local deleted = redis.call('ZCARD', KEYS[2])
+local deleted = redis.call('ZLEXCOUNT', KEYS[2], '[0', '(~')
 if deleted > 0 then
   local info = info_of(KEYS[1])
   local first = info['first-entry']
-  if first and (info['entries-added'] or 0) - info['length'] > deleted then
-    redis.call('ZREMRANGEBYLEX', KEYS[2], '-', '(' .. string.sub(sortable(first[1]), 1, 20))
+  if first and (info['entries-added'] or 0) - info['length'] > deleted + forgotten_in(KEYS[2]) then
+    forget(KEYS[2], string.sub(sortable(first[1]), 1, 20), score_of(marker))
   end
 end
 local seen = redis.pcall('HGET', KEYS[3], 'seen')
@@ -443,7 +429,8 @@ return is_new
 /// KEYS: stream, deleted ids. ARGV: a cursor and the id behind it, as they are sorted. Answers `{first id, last
 /// given id, length, entries ever added, newest id taken out, name of the marker, newest id taken out by others, whether
 /// the cursor or the id behind it was deleted by request, how many behind the cursor were, how many of these in front
-/// of the first id, or at all where there is none, how many at all, name of the group that says that the topic has
+/// of the first id, or at all where there is none, how many at all, what is kept of those that are forgotten (see
+/// `forgetting`), name of the group that says that the topic has
 /// ended, of a topic that is compacted what is gone of which its latest messages have no trace: the id behind that, the
 /// newest of it, and the newest message without a key, each `-` where there is none, the names of the groups that
 /// say where messages were lost}`; an id or a name that there is not is empty, a number that the server does not know is -1.
@@ -461,12 +448,12 @@ local known, groups = info_of(KEYS[1]), redis.call('XINFO', 'GROUPS', KEYS[1])
 local marker = marker_in(groups) or ''
 local first = known['first-entry']
 local taken_out = known['max-deleted-entry-id'] or ''
-local others, at_cursor, behind, in_front, deleted = taken_out, 0, 0, 0, 0
+local others, at_cursor, behind, in_front, deleted, forgotten = taken_out, 0, 0, 0, 0, ''
 if taken_out ~= '' and taken_out ~= '0-0' and not is_of_another(KEYS[2], marker) then
-  deleted = redis.call('ZCARD', KEYS[2])
+  deleted = redis.call('ZLEXCOUNT', KEYS[2], '[0', '(~')
+  forgotten = redis.call('ZRANGEBYLEX', KEYS[2], '[!', '(0')[1] or ''
   if deleted > 0 then
     local remembered = redis.call('ZRANGEBYLEX', KEYS[2], '[~', '+')[1]
-    if remembered then deleted = deleted - 1 end
     if redis.call('ZSCORE', KEYS[2], sortable(taken_out)) then others = string.sub(remembered or '', 2) end
     if redis.call('ZSCORE', KEYS[2], ARGV[1]) or redis.call('ZSCORE', KEYS[2], ARGV[2]) then at_cursor = 1 end
     behind = redis.call('ZLEXCOUNT', KEYS[2], '(' .. ARGV[1], '(~')
@@ -481,7 +468,7 @@ local untold = known['entries-added'] == known['length'] and '' or latest_untold
 local holes = {}
 for at, hole in ipairs(holes_in(groups)) do holes[at] = hole[1] end
 return {first and first[1] or '', last, known['length'], known['entries-added'] or -1,
-  taken_out, marker, others, at_cursor, behind, in_front, deleted, ended, untold, holes}
+  taken_out, marker, others, at_cursor, behind, in_front, deleted, forgotten, ended, untold, holes}
 "
 );
 

@@ -207,6 +207,31 @@ fn a_side_that_is_away_at_the_start_is_waited_for_as_long_as_is_said() {
     assert!(began.elapsed() < std::time::Duration::from_secs(8), "{:?}", began.elapsed());
 }
 
+/// Who has a password wrong is told so in place of waiting for minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_side_that_refuses_the_login_or_the_database_ends_it_at_once() {
+    let settings = ["--requirepass", "secret", "--databases", "2"];
+    let user = ["--user", "poor", "on", ">pw", "~*", "&*", "+ping", "+hello"];
+    let Some(server) = Server::start(Kind::Valkey, &[&settings[..], &user].concat()).await else { return };
+    let open = Server::start(Kind::Valkey, &[]).await.expect("the first one started");
+    for (login, database, part) in [
+        (":wrong@", 0, "WRONGPASS"),
+        ("", 0, "NOAUTH"),
+        ("poor:pw@", 0, "refused to set client name"),
+        (":secret@", 7, "DB index is out of range"),
+    ] {
+        let closed = format!("valkey://{login}127.0.0.1:{}/{database}", server.port());
+        for (from, to) in [(&closed, &url(&open)), (&url(&open), &closed)] {
+            let began = tokio::time::Instant::now();
+            let ended = run(&[], &["copy", "--from", from, "--to", to], "");
+            let error = ended.error(1);
+            assert!(error.contains(part) && error.contains("a storage refuses it; correct"), "{ended:?}");
+            assert!(!error.contains("wrong") && !error.contains("secret"), "{ended:?}");
+            assert!(began.elapsed() < std::time::Duration::from_secs(10), "{part}: {:?}", began.elapsed());
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_side_that_comes_later_than_at_the_start_is_copied() {
     let Some(mut old) = Server::start(Kind::Valkey, &["--appendonly", "yes"]).await else { return };

@@ -213,7 +213,7 @@ fn a_full_topic_is_told_with_how_long_it_is_tried_and_need_not_be() {
         crate::support::process::Running::start(&[("TIDEMILL_URL", &relay.url)], &["publish", "q", "2"]);
     let note = trying.note();
     assert!(
-        note.starts_with("waiting 10 s and trying again, 5 times in about 50 s; Ctrl-C ends it: topic `q`"),
+        note.starts_with("waiting 10 s and trying again for up to 60 s; Ctrl-C ends it: topic `q`"),
         "{note}"
     );
     trying.interrupt();

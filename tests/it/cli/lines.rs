@@ -155,13 +155,30 @@ async fn of_many_lines_only_what_may_pass_is_sent_again() {
 }
 
 #[tokio::test]
-async fn retries_of_a_line_end() {
-    let (ended, seen) = publish(|_, _| Answer::Refuse(Code::Overloaded), &["-o", "json"], "1\n").await;
-    assert_eq!((ended.code, seen.len()), (Some(1), 6));
-    let result: serde_json::Value = serde_json::from_str(&ended.stdout).expect("a result");
-    assert_eq!((&result["status"], &result["code"]), (&"rejected".into(), &"overloaded".into()));
+async fn lines_that_are_refused_for_some_seconds_are_published_in_their_order() {
+    let decide: Decide = |_, times| if times < 6 { Answer::Refuse(Code::Overloaded) } else { Answer::Accept };
+    let (ended, seen) = publish(decide, &["--key=k"], "1\n2\n").await;
+    assert_eq!((ended.lines(), seen.len()), (vec!["5-1", "5-2"], 14));
+    // Waiting in silence looks like hanging.
+    assert!(seen.chunks(2).all(|both| both[0].1 == "1" && both[1].1 == "2"), "{seen:?}");
     let notes: Vec<&str> = ended.stderr.lines().collect();
-    assert_eq!((notes[0], notes[2]), ("line 1: not now (code overloaded)", "0 published to t, 1 refused"));
+    assert!(notes[0].contains("trying again for up to 60 s; Ctrl-C ends it: not now (code overloaded)"));
+    assert_eq!(notes[1..], ["2 published to t, 0 refused"]);
+}
+
+#[tokio::test]
+async fn retries_of_a_line_end() {
+    let decide: Decide = |_, times| match times {
+        0 => Answer::Refuse(Code::Overloaded),
+        // Later than it is tried again.
+        _ => Answer::Limit { seconds: 61 },
+    };
+    let (ended, seen) = publish(decide, &["-o", "json"], "1\n").await;
+    assert_eq!((ended.code, seen.len()), (Some(1), 2));
+    let result: serde_json::Value = serde_json::from_str(&ended.stdout).expect("a result");
+    assert_eq!((&result["status"], &result["code"]), (&"rejected".into(), &"rate_limited".into()));
+    let notes: Vec<&str> = ended.stderr.lines().collect();
+    assert_eq!((notes[0], notes[2]), ("line 1: not now (code rate_limited)", "0 published to t, 1 refused"));
     assert!(notes[1].starts_with("from line 1 on, lines may be missing; go on with"), "{notes:?}");
 }
 
@@ -196,7 +213,7 @@ async fn lines_that_wait_for_a_limit_say_so_once() {
     };
     let (ended, seen) = publish(decide, &["--key=k"], "1\n2\n3\n").await;
     assert_eq!((ended.lines(), seen.len()), (vec!["5-1", "5-2", "5-3"], 6));
-    let told = "waiting 1 s and trying again, 5 times in about 5 s; Ctrl-C ends it: not now (code rate_limited)\n3 published to t, 0 refused\n";
+    let told = "waiting 1 s and trying again for up to 60 s; Ctrl-C ends it: not now (code rate_limited)\n3 published to t, 0 refused\n";
     assert_eq!(ended.stderr, told);
 }
 
@@ -234,7 +251,7 @@ async fn lines_without_an_answer_are_sent_again_as_they_were() {
     let notes: Vec<&str> = ended.stderr.lines().collect();
     assert!(
         notes[0].contains("no connection to the relay at http://127.0.0.1:")
-            && notes[0].ends_with("; trying again"),
+            && notes[0].ends_with("; trying again for up to 60 s"),
         "{notes:?}"
     );
     assert_eq!(notes[1..], ["3 published to t, 0 refused"]);

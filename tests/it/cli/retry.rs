@@ -88,7 +88,10 @@ async fn a_passing_failure_is_retried_under_the_same_key() {
     ];
     let (ended, seen) = publish(answers, &["{}"]).await;
     assert_eq!(ended.lines(), ["5-0"]);
-    assert_eq!(ended.stderr, "the storage is away (code overloaded, request id r-1); trying again\n");
+    assert_eq!(
+        ended.stderr,
+        "the storage is away (code overloaded, request id r-1); trying again for up to 60 s\n"
+    );
     assert_eq!(seen.len(), 4);
     let key = seen[0].0.clone().expect("a key was made up");
     assert!(seen.iter().all(|(other, _)| other.as_ref() == Some(&key)), "{seen:?}");
@@ -98,8 +101,24 @@ async fn a_passing_failure_is_retried_under_the_same_key() {
 async fn a_publish_that_waits_for_a_limit_says_so_once() {
     let (ended, seen) = publish(vec![limited(1), limited(1), published()], &["{}"]).await;
     assert_eq!((ended.lines(), seen.len()), (vec!["5-0"], 3));
-    let told = "waiting 1 s and trying again, 5 times in about 5 s; Ctrl-C ends it: the storage is away (code rate_limited, request id r-1)\n";
+    let told = "waiting 1 s and trying again for up to 60 s; Ctrl-C ends it: the storage is away (code rate_limited, request id r-1)\n";
     assert_eq!(ended.stderr, told);
+}
+
+#[tokio::test]
+async fn a_publish_that_is_refused_for_some_seconds_is_published_in_the_end() {
+    let refusals = std::iter::repeat_with(|| problem(503, "storage_unavailable", true)).take(6);
+    let (ended, seen) = publish(refusals.chain([published()]).collect(), &["{}"]).await;
+    assert_eq!((ended.lines(), seen.len()), (vec!["5-0"], 7));
+    assert!(seen.iter().all(|(key, _)| *key == seen[0].0), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_publish_is_not_sent_again_before_the_relay_says() {
+    let since = tokio::time::Instant::now();
+    let (ended, seen) = publish(vec![limited(11), published()], &["{}"]).await;
+    assert_eq!((ended.lines(), seen.len()), (vec!["5-0"], 2));
+    assert!(since.elapsed() >= std::time::Duration::from_secs(11), "{:?}", since.elapsed());
 }
 
 #[tokio::test]
@@ -125,12 +144,11 @@ async fn two_publishes_have_different_keys_unless_told() {
 
 #[tokio::test]
 async fn retries_end_and_a_final_failure_is_not_retried() {
-    let (ended, seen) = publish(Vec::new(), &["{}"]).await;
+    // A minute of them has a test of its own, beside the code.
+    let (ended, seen) = publish(vec![problem(503, "overloaded", true), limited(61)], &["{}"]).await;
     assert_eq!(ended.code, Some(1));
-    assert!(
-        ended.stderr.ends_with("error: the storage is away (code storage_unavailable, request id r-1)\n")
-    );
-    assert_eq!(seen.len(), 6);
+    assert!(ended.stderr.ends_with("error: the storage is away (code rate_limited, request id r-1)\n"));
+    assert_eq!(seen.len(), 2, "the relay says to come when it would be too late");
 
     let (ended, seen) = publish(vec![problem(413, "too_large", false)], &["{}"]).await;
     assert_eq!(ended.error(1), "the storage is away (code too_large, request id r-1)");

@@ -176,6 +176,29 @@ async fn the_window_bounds_what_is_under_way() {
 }
 
 #[tokio::test]
+async fn a_message_that_is_refused_for_the_moment_is_given_up_in_time() {
+    let relay = TestRelay::start(crate::support::relay::memory()).await;
+    let full = serde_json::json!({ "topic_name": "t", "max_messages": 1, "when_full": "refuse" });
+    relay.post("/api/v1/topics", full.to_string()).await;
+    relay.publish("t", "0").await;
+    // The relay says to wait for ten seconds.
+    for (give_up_after, refused_after) in [(5, 0..5), (12, 10..12)] {
+        let options = PublisherOptions {
+            give_up_after: Duration::from_secs(give_up_after),
+            ..PublisherOptions::default()
+        };
+        let publisher = client(relay.address.port(), Encoding::Json).publisher(options).await.unwrap();
+        let since = tokio::time::Instant::now();
+        let refused = publisher.publish(numbered("t", 1)).await.unwrap().await;
+        let Err(ClientError::Refused(refusal)) = refused else { panic!("it is full: {refused:?}") };
+        assert_eq!((refusal.code, refusal.retry_after_seconds), (Code::TopicFull, Some(10)));
+        assert!(refused_after.contains(&since.elapsed().as_secs()), "{:?}", since.elapsed());
+        publisher.close().await;
+    }
+    relay.stop().await;
+}
+
+#[tokio::test]
 async fn a_relay_that_stays_away_is_given_up_in_time() {
     let relay = TestRelay::start(crate::support::relay::memory()).await;
     let proxy = Proxy::start(relay.address.port()).await;

@@ -160,7 +160,11 @@ async fn what_is_not_with_a_replica_in_time_is_told_so_and_found_again_under_its
     let before = length().await;
     let refused = publish(&node, "replicas=1", "3", None).await;
     assert_eq!(refused.problem().code, Code::TooFewReplicas);
-    assert_eq!(refused.problem().field.as_deref(), Some("durability"));
+    assert_eq!(
+        refused.problem().field.as_deref(),
+        Some("Tidemill-Durability"),
+        "as the publisher has said it"
+    );
     assert!(refused.header("retry-after").is_some());
     // What is kept under its key is found.
     let found = publish(&node, "replicas=1", "1", Some("k")).await.problem();

@@ -7,7 +7,7 @@ use tidemill::storage::Storage;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::on_every_backend;
-use crate::support::relay::TestRelay;
+use crate::support::relay::{TestRelay, memory};
 use crate::support::ws::{WsClient, publish_frame};
 
 on_every_backend![
@@ -158,5 +158,29 @@ async fn what_is_no_id_is_named(storage: Storage) {
     let answer = relay.send("POST", "/api/v1/topics/t/messages", &twice, b"1").await;
     assert_eq!(answer.json()["field"], "Tidemill-Expected-Last");
     assert_eq!(relay.get("/api/v1/topics/t").await.status, 404);
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_what_a_header_says_is_told_by_its_name() {
+    const NOW: &str = "/api/v1/topics/t/messages";
+    const LATER: &str = "/api/v1/topics/t/messages?delay=1h";
+    let relay = TestRelay::start(memory()).await;
+    for (path, header, value) in [
+        (NOW, "Tidemill-Durability", "fsync"),
+        (LATER, "Tidemill-Durability", "fsync"),
+        (LATER, "Tidemill-Expected-Last", "0-0"),
+        (LATER, "Tidemill-Unique", "workers/k"),
+        (LATER, "Tidemill-Fence", "nightly=1-1"),
+    ] {
+        for kind in ["application/json", "application/x-ndjson"] {
+            let headers = [("content-type", kind), (header, value)];
+            let answer = relay.send("POST", path, &headers, b"1").await.json();
+            let said = answer["results"].get(0).unwrap_or(&answer);
+            assert_eq!(said["field"], json!(header), "{path} {kind}: {answer}");
+        }
+    }
+    let body = r#"{"topic":"t","payload":1,"durability":"fsync"}"#;
+    assert_eq!(relay.post("/api/v1/messages", body).await.json()["field"], "durability");
     relay.stop().await;
 }

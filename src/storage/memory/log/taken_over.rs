@@ -3,7 +3,7 @@
 use tidemill_proto::MessageId;
 
 use super::Log;
-use crate::storage::history::Hole;
+use crate::storage::history::{Forgotten, Hole};
 use crate::storage::{
     CopiedHole, CopiedTopic, DELETED_MAX, Epoch, StorageError, StoredMessage, TopicPolicy, Trim,
 };
@@ -75,6 +75,7 @@ impl Log {
         }
         let newest = deletions.len().saturating_sub(DELETED_MAX);
         self.deleted = deletions[newest..].iter().copied().collect();
+        self.forgotten = Forgotten::NONE;
         let known = self.length as u64 + self.deleted.len() as u64;
         self.given = given.unwrap_or(self.given).max(known);
         self.last = if last == MessageId::MIN { self.made_after } else { last };

@@ -125,8 +125,10 @@ if sortable(first[1]) < others and not redis.call('ZSCORE', KEYS[2], others) the
   redis.call('ZADD', KEYS[2], score, '~' .. others)
 end
 redis.call('ZADD', KEYS[2], score, ARGV[2])
-local over = redis.call('ZCARD', KEYS[2]) - ARGV[3]
-if over > 0 then redis.call('ZREMRANGEBYRANK', KEYS[2], 0, over - 1) end
+-- In front of the ids may stand how many are forgotten.
+local oldest = redis.call('ZLEXCOUNT', KEYS[2], '-', '(0')
+local over = redis.call('ZCARD', KEYS[2]) - oldest - ARGV[3]
+if over > 0 then redis.call('ZREMRANGEBYRANK', KEYS[2], oldest, oldest + over - 1) end
 return 0
 "
 );
