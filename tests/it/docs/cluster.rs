@@ -18,12 +18,13 @@ const PLACES: [&str; 6] =
 /// Runs a line of the page where there is a command line client of either name, and returns what it says.
 fn run(line: &str) -> (bool, String) {
     let clients = "command -v valkey-cli >/dev/null || valkey-cli() { REDISCLI_AUTH=$VALKEYCLI_AUTH redis-cli \"$@\"; }";
-    let script = format!("{clients}\ntidemill() {{ \"$TIDEMILL_HERE\" \"$@\"; }}\n{line}");
+    let script = format!("{clients}\ntidemill() {{ \"$RELAY_HERE\" \"$@\"; }}\n{line}");
     let done = Command::new("timeout")
         .args(["60", "bash", "-euc", &script])
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("TIDEMILL_HERE", env!("CARGO_BIN_EXE_tidemill"))
+        // `check` wants no setting that it does not know.
+        .env("RELAY_HERE", env!("CARGO_BIN_EXE_tidemill"))
         .stdin(Stdio::null())
         .output()
         .expect("there is a shell");
