@@ -5,6 +5,7 @@ use tidemill_proto::topics::TopicUpdate;
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
+use super::super::bucket::Bucket;
 use super::super::group::{Group, KEYED_BYTES, PENDING_BYTES, UNIQUE_BYTES};
 use super::super::latest::LatestTable;
 use super::super::log::{Log, check_goes_on};
@@ -16,7 +17,7 @@ use crate::storage::copying::follow_each_other;
 use crate::storage::history::Untold;
 use crate::storage::{
     Body, CopiedDead, CopiedGroup, CopiedPending, CopiedTopic, CopiedUnique, CopiedUntold, Epoch, Freeze,
-    GapCheck, Range, StorageError, StoredMessage, StoredRecurring, TopicPolicy, WaitingMessage,
+    GapCheck, Range, StorageError, StoredMessage, StoredRecurring, TopicPolicy, WaitingMessage, WhyReadOnly,
 };
 
 /// What is kept of a topic that is taken over: all, until that is done.
@@ -78,7 +79,7 @@ impl Topics {
     ) -> Result<(), StorageError> {
         let topic = self.topics.get_mut(name).ok_or(StorageError::NoTopic)?;
         match topic.freeze {
-            Some(Freeze::Importing) => return Err(StorageError::ReadOnly),
+            Some(Freeze::Importing) => return Err(StorageError::ReadOnly(WhyReadOnly::Importing)),
             Some(Freeze::ReadOnly) | None if topic.ended.is_some() => {}
             Some(Freeze::ReadOnly) | None => topic.freeze = frozen.then_some(Freeze::ReadOnly),
         }
@@ -87,11 +88,21 @@ impl Topics {
 
     /// Checks that a topic may be made.
     pub(super) fn check_may_make(&self) -> Result<(), StorageError> {
-        if self.refuses_new { Err(StorageError::ReadOnly) } else { self.check_topics_limit() }
+        if self.refuses_new {
+            return Err(StorageError::ReadOnly(WhyReadOnly::NotMade));
+        }
+        self.check_topics_limit()
     }
 
     pub(in crate::storage::memory) fn refuse_new(&mut self, refused: bool) {
         self.refuses_new = refused;
+    }
+
+    /// Returns how many topics and buckets are being taken over.
+    pub(in crate::storage::memory) fn unfinished(&self) -> u64 {
+        let topics = self.topics.values().filter(|topic| topic.freeze == Some(Freeze::Importing)).count();
+        let is_it = |bucket: &&Box<Bucket>| bucket.freeze() == Some(Freeze::Importing);
+        (topics + self.buckets.values().filter(is_it).count()) as u64
     }
 
     pub(in crate::storage::memory) fn refuses_new(&self) -> bool {
