@@ -15,6 +15,7 @@ use tidemill::config::{
 };
 use tidemill::proto::{Code, limits};
 
+mod cluster;
 mod leases;
 mod locks;
 mod metrics;

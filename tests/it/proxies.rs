@@ -27,6 +27,17 @@ enum Kind {
     Haproxy,
 }
 
+fn page() -> String {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/proxies.md"));
+    page.expect("the page is in the repository")
+}
+
+/// Returns what stands behind a mark, up to the end of its block.
+fn block<'a>(page: &'a str, mark: &str) -> &'a str {
+    let (_, rest) = page.split_once(mark).expect("the page has such a block");
+    rest.split("```").next().expect("it ends")
+}
+
 /// A proxy that runs. Dropping it ends it.
 struct Running {
     child: Child,
@@ -66,15 +77,13 @@ impl Kind {
 
     /// Returns what the document says of this proxy.
     fn snippet(self) -> String {
-        let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/proxies.md"));
-        let page = page.expect("the page is in the repository");
+        let page = page();
         let mark = match self {
             Self::Nginx => "```nginx proxy\n",
             Self::Caddy => "```caddyfile proxy\n",
             Self::Haproxy => "```haproxy proxy\n",
         };
-        let (_, rest) = page.split_once(mark).expect("the page has a snippet of this proxy");
-        rest.split("```").next().expect("it ends").to_owned()
+        block(&page, mark).to_owned()
     }
 
     /// Starts a proxy with a snippet of settings, in front of a relay.
@@ -275,4 +284,31 @@ async fn programs_behind_nginx_as_it_comes() {
         programs_publish_read_and_follow(proxy.address).await;
     }
     relay.stop().await;
+}
+
+#[tokio::test]
+async fn behind_haproxy_a_relay_that_ends_takes_nothing_along() {
+    let [first, second] = [TestRelay::start(memory()).await, TestRelay::start(memory()).await];
+    let page = page();
+    let (front, alone) = (Kind::Haproxy.snippet(), "backend relay\n    server node 127.0.0.1:8080\n");
+    assert!(front.ends_with(alone), "{front}");
+    let both = block(&page, "```haproxy relays\n").replace("127.0.0.1:8081", &second.address.to_string());
+    let snippet = front.replace(alone, &both);
+    let Some(proxy) = Kind::Haproxy.start(&snippet, first.address).await else { return };
+    // Each has some of the messages, since they are in the memory of each.
+    for _ in 0..20 {
+        publish(proxy.address, b"\"message\"").await;
+    }
+    for relay in [&first, &second] {
+        let page = send(relay.address, "GET", "/api/v1/topics/t/messages?after=earliest", &[], b"").await;
+        assert!(page.text().contains("message_id"), "{page:?}");
+    }
+    let mut client = WsClient::connect(proxy.address).await;
+    client.subscribe("t", "latest").await;
+    first.stop().await;
+    for _ in 0..20 {
+        publish(proxy.address, b"\"message\"").await;
+    }
+    drop(client);
+    second.stop().await;
 }
