@@ -195,6 +195,8 @@ struct Shard {
     doorbell: Arc<doorbell::Doorbell>,
     waiting: schedules::Waiting,
     kept_health: Mutex<Option<(Instant, Condition)>>,
+    /// How much is not whole of copies, as it was told last, and when.
+    kept_unfinished: Mutex<Option<(Instant, u64)>>,
 }
 
 impl Valkey {
@@ -309,6 +311,7 @@ impl Shard {
             doorbell,
             waiting: schedules::Waiting::new(),
             kept_health: Mutex::new(None),
+            kept_unfinished: Mutex::new(None),
         }
     }
 

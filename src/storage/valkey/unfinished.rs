@@ -6,23 +6,34 @@
 use std::time::Duration;
 
 use tidemill_proto::{BucketName, TopicName};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Shard;
 use crate::storage::{Freeze, StorageError};
 
 /// How long the servers may take to count.
 const COUNTED_WITHIN: Duration = Duration::from_millis(500);
+/// How long a count is good for.
+const FRESH_FOR: Duration = Duration::from_secs(1);
 /// Names that are looked at in one step.
 const STEP_NAMES: usize = 64;
 
 impl Shard {
-    /// Returns about how many topics and buckets there are on all servers that are not whole; none where that is not told
-    /// in time.
+    /// Returns about how many topics and buckets there are on all servers that are not whole; what was known last where that
+    /// is not told in time. As with all of its health, the server is asked once a second.
     pub(super) async fn count_unfinished(&self) -> u64 {
+        let mut kept = self.kept_unfinished.lock().await;
+        if let Some((at, count)) = &*kept
+            && at.elapsed() < FRESH_FOR
+        {
+            return *count;
+        }
+        let known = kept.as_ref().map_or(0, |(_, count)| *count);
         let count = async { tokio::try_join!(self.indexes.importing.count(), self.indexes.begun.count()) };
-        let counted = timeout(COUNTED_WITHIN, count).await;
-        counted.ok().and_then(Result::ok).map_or(0, |(topics, buckets)| topics.saturating_add(buckets))
+        let counted = timeout(COUNTED_WITHIN, count).await.ok().and_then(Result::ok);
+        let count = counted.map_or(known, |(topics, buckets)| topics.saturating_add(buckets));
+        *kept = Some((Instant::now(), count));
+        count
     }
 
     /// Notes topics that are not whole.
