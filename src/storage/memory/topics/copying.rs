@@ -5,7 +5,6 @@ use tidemill_proto::topics::TopicUpdate;
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
-use super::super::bucket::Bucket;
 use super::super::group::{Group, KEYED_BYTES, PENDING_BYTES, UNIQUE_BYTES};
 use super::super::latest::LatestTable;
 use super::super::log::{Log, check_goes_on};
@@ -101,8 +100,9 @@ impl Topics {
     /// Returns how many topics and buckets are being taken over.
     pub(in crate::storage::memory) fn unfinished(&self) -> u64 {
         let topics = self.topics.values().filter(|topic| topic.freeze == Some(Freeze::Importing)).count();
-        let is_it = |bucket: &&Box<Bucket>| bucket.freeze() == Some(Freeze::Importing);
-        (topics + self.buckets.values().filter(is_it).count()) as u64
+        let buckets =
+            self.buckets.values().filter(|bucket| bucket.freeze() == Some(Freeze::Importing)).count();
+        (topics + buckets) as u64
     }
 
     pub(in crate::storage::memory) fn refuses_new(&self) -> bool {
