@@ -40,8 +40,8 @@ mod storage;
 mod wire;
 
 pub use error::{CopyError, Side};
-pub use freezing::{Frozen, FrozenState, NEW_TOPICS_SETTLE, freeze, frozen};
-pub use planning::{Action, Outline, Planned, PlannedBucket};
+pub use freezing::{FreezeError, Frozen, FrozenState, NEW_TOPICS_SETTLE, freeze, freeze_or_undo, frozen};
+pub use planning::{Action, Outline, Planned, PlannedBucket, Replaced};
 pub use progress::{Progress, Reached};
 pub use side::{CopySide, SideError, Told, Write};
 pub use storage::{read, write};
@@ -137,7 +137,18 @@ impl Copy {
     /// # Cancel safety
     /// When the future is dropped, what was copied stays, and the next copy goes on from there.
     pub async fn run(&self) -> Result<(), CopyError> {
-        if let Some(obstacle) = self.plan().await?.obstacles(&self.plan).into_iter().next() {
+        self.run_as(&self.plan().await?).await
+    }
+
+    /// Copies what was outlined just now, as [`run`](Self::run) does it.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn run_as(&self, outline: &Outline) -> Result<(), CopyError> {
+        if let Some(obstacle) = outline.obstacles(&self.plan).into_iter().next() {
             return Err(obstacle);
         }
         let mut switched_at = None;
@@ -322,6 +333,9 @@ impl Copy {
                 self.check_same_run(topic).await?;
             }
             self.delete(topic).await?;
+            if !is_ours {
+                self.progress.replaced_messages.fetch_add(target.length, Ordering::Relaxed);
+            }
         }
         self.import(topic, Write::Begin(Box::new(source.clone()))).await?;
         self.made.lock().insert(topic.clone());

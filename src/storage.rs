@@ -77,7 +77,7 @@ pub use copying::{
     UniquePage,
 };
 pub use durable::{DURABILITY_WAIT, DurableStore, Pledge};
-pub use error::{Cause, StorageError};
+pub use error::{Cause, StorageError, WhyReadOnly};
 pub use hints::{Hint, HintListener};
 pub use latest::LatestRange;
 pub(crate) use latest::key_of as latest_key;

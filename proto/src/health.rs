@@ -93,6 +93,10 @@ pub struct BackendHealth {
     /// Whether it was made read-only as a whole, by `tidemill freeze`: it takes no messages then.
     #[serde(default)]
     pub read_only: bool,
+    /// About how many topics and buckets are a part of a copy, and take no changes until they are whole: `tidemill copy` is
+    /// bringing them, or was given up.
+    #[serde(default)]
+    pub taken_over: u64,
     /// The server's host name; null where there are several, which `servers` has.
     pub host: Option<String>,
     /// The server's port.

@@ -171,7 +171,7 @@ codes! {
     StorageUnavailable = "storage_unavailable", 503, true, "The storage is unavailable";
     /// Fewer replicas are connected to the server now than the message is to reach. Nothing was kept; try again after `Retry-After`, or ask for less.
     TooFewReplicas = "too_few_replicas", 503, true, "Too few replicas are connected";
-    /// The topic, or the bucket of keys, is read-only while it is copied to another relay or storage, or since it was. Nothing was kept or changed. Publish to where it is then; here, it may take messages again.
+    /// The topic, or the bucket of keys, takes no changes now; nothing was kept or changed. The detail says why. It is being copied here and is not whole yet: try again, and if no copy runs any more, run `tidemill copy` again or delete what it has left. Or it was made read-only with `tidemill freeze`, as before a move: publish to where it has moved, or try again once that is undone. Or it is not there, and the whole storage is read-only, which makes no more.
     ReadOnly = "read_only", 503, true, "The topic is read-only";
     /// The backend did not answer in time, so the message may have been kept or not. Or all of it was done, and the relay has no room now for the answer; then the detail says so. To retry without a possible copy, publish with an `Idempotency-Key`: under the same key the repeat is kept once, and `retryable` is true.
     OutcomeUnknown = "outcome_unknown", 504, false, "The outcome is unknown";

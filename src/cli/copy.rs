@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
-use tidemill_proto::{BucketName, TopicName, TopicSelector};
+use tidemill_proto::TopicSelector;
 use tokio::time::{Instant, interval};
 
 use super::CliError;
@@ -16,10 +16,9 @@ use super::output::{self, Output, counted};
 use super::sides::{Keys, Named, Opened};
 use super::signals;
 use crate::config::Environment;
-use crate::copying::{
-    Action, Copy as Copying, CopyError, Outline, Plan, Planned, PlannedBucket, Progress, Reached, Side,
-    SideError,
-};
+use crate::copying::{Copy as Copying, CopyError, Plan, Progress, Reached, Side, SideError};
+
+mod outline;
 
 const EXAMPLES: &str = "\
 Ids, times, payloads, metadata, and what topics keep and say of themselves are the same at the
@@ -41,7 +40,8 @@ With --follow it copies what comes, too, until `tidemill freeze --storage OLD` m
 read-only, or does that itself with --switch once it has all that there was; then it gets the rest,
 and ends.
 
---dry-run says what would be done, and ends with 3 where something stands in the way: a topic or
+--dry-run says what would be done, how many messages and keys the target would lose to --overwrite
+and whether its last is younger than that of the source, and ends with 3 where something stands in the way: a topic or
 bucket at the target that is something else, or that an earlier copy has left there and the source
 has no more, or a target that is read-only.
 
@@ -97,7 +97,7 @@ pub struct Copy {
     #[arg(long, requires = "follow")]
     switch: bool,
 
-    /// Replace topics of the target that are not copies of those at the source
+    /// Replace topics and buckets of the target that are not copies of those at the source. It says how much goes
     #[arg(long)]
     overwrite: bool,
 
@@ -118,23 +118,6 @@ pub struct Copy {
     output: Output,
 }
 
-/// A topic of a dry run, as it is printed.
-#[derive(Debug, Serialize)]
-struct Told<'a> {
-    topic: &'a TopicName,
-    action: &'static str,
-    messages: u64,
-    groups: usize,
-}
-
-/// A bucket of a dry run, as it is printed.
-#[derive(Debug, Serialize)]
-struct ToldBucket<'a> {
-    bucket: &'a BucketName,
-    action: &'static str,
-    keys: u64,
-}
-
 /// How far it is, as it is printed.
 #[derive(Debug, Serialize)]
 struct Far {
@@ -150,6 +133,9 @@ struct Far {
     messages_per_second: u64,
     /// Whether all that there was is copied, and it goes on with what comes.
     caught_up: bool,
+    /// What the target has lost of what was replaced there.
+    replaced_messages: u64,
+    replaced_keys: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     seconds_left: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -170,7 +156,7 @@ fn advice(error: &CopyError) -> &'static str {
         CopyError::Same(Some(_)) => "nothing is copied; leave that one out",
         CopyError::Shared => "nothing is copied; name the topics that are to be moved",
         CopyError::TargetReadOnly => {
-            "nothing is copied; `tidemill freeze --undo` has the target take changes again"
+            "nothing is copied; `tidemill freeze --storage URL --undo`, with the URL of the target, has it take changes again"
         }
         CopyError::Missing(_) => "not all is copied; leave it out, or correct its name",
         CopyError::Changed(_) => {
@@ -194,7 +180,7 @@ fn advice(error: &CopyError) -> &'static str {
                 "not all is copied; name a token of who may administer the relay with --to-token, and the same command goes on from here"
             }
             (SideError::ReadOnly, _) => {
-                "not all is copied; `tidemill freeze --undo` has that side take changes again, then the same command goes on from here"
+                "not all is copied; `tidemill freeze --storage URL --undo`, with the URL of that side, has it take changes again, then the same command goes on from here"
             }
             (SideError::Passing(_), _) => {
                 "not all is copied; once that side is there again, the same command goes on from here"
@@ -260,7 +246,7 @@ impl Copy {
                 }
             }
         };
-        self.tell_plan(&outline)?;
+        outline::tell(&outline, self.overwrite, self.output)?;
         let obstacles = outline.obstacles(plan);
         let Some(first) = obstacles.first() else { return Ok(()) };
         let more = match obstacles.len() - 1 {
@@ -271,39 +257,6 @@ impl Copy {
         Err(CliError::Status(IN_THE_WAY))
     }
 
-    fn tell_plan(&self, outline: &Outline) -> Result<(), CliError> {
-        let action = |action: Action| match action {
-            Action::Make => "copied",
-            Action::GoOn => "gone on with",
-            Action::Keep => "there already",
-            Action::Overwrite if self.overwrite => "overwritten",
-            Action::Overwrite => "in the way: needs --overwrite",
-            Action::Refuse => "not copied: it is not whole at the source",
-            Action::Left => "in the way: a part of a copy, and not at the source",
-        };
-        for Planned { topic, action: what, messages, groups } in &outline.topics {
-            let (action, messages, groups) = (action(*what), *messages, *groups);
-            match self.output {
-                Output::Json => output::json(&Told { topic, action, messages, groups })?,
-                Output::Text => {
-                    let messages = counted(messages, "message");
-                    let groups = counted(groups as u64, "group");
-                    output::line(&format!("{topic}: {messages}, {groups}; {action}"))?;
-                }
-            }
-        }
-        for PlannedBucket { bucket, action: what, keys } in &outline.buckets {
-            let (action, keys) = (action(*what), *keys);
-            match self.output {
-                Output::Json => output::json(&ToldBucket { bucket, action, keys })?,
-                Output::Text => {
-                    output::line(&format!("bucket {bucket}: {}; {action}", counted(keys, "key")))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Copies, and tells now and then how far it is.
     async fn copy(&self, copy: &Copying) -> Result<(), CliError> {
         let progress = copy.progress();
@@ -312,7 +265,15 @@ impl Copy {
             interval(if io::stderr().is_terminal() || self.output == Output::Json { often } else { seldom });
         told.tick().await;
         let mut pace = Pace::new();
-        let mut run = std::pin::pin!(copy.run());
+        let run = async {
+            let outline = copy.plan().await?;
+            // Where it is not to be overwritten, nothing is.
+            if self.overwrite {
+                outline::tell_replaced(&outline, self.output)?;
+            }
+            Ok::<_, CliError>(copy.run_as(&outline).await?)
+        };
+        let mut run = std::pin::pin!(run);
         let done = loop {
             tokio::select! {
                 biased;
@@ -347,6 +308,11 @@ impl Copy {
         }
         if let Some(failing) = &far.failing {
             let _ = write!(line, "; trying again: {}", output::printable(failing));
+        }
+        if far.replaced_messages + far.replaced_keys > 0 {
+            let messages = counted(far.replaced_messages, "message");
+            let keys = counted(far.replaced_keys, "key");
+            let _ = write!(line, "; replaced at the target: {messages}, {keys}");
         }
         if far.done {
             return output::line(&format!("copied: {line}"));
@@ -397,7 +363,7 @@ fn rate_of(messages: u64, time: Duration) -> u64 {
 
 fn far(reached: Reached, messages_per_second: u64, done: bool) -> Far {
     let Reached { topics, finished, expected, messages, bytes, passes, caught_up, failing, .. } = reached;
-    let Reached { buckets, buckets_finished, keys, .. } = reached;
+    let Reached { buckets, buckets_finished, keys, replaced_messages, replaced_keys, .. } = reached;
     let left = (!done && passes == 0 && messages_per_second > 0)
         .then(|| (expected - messages).div_ceil(messages_per_second));
     Far {
@@ -412,6 +378,8 @@ fn far(reached: Reached, messages_per_second: u64, done: bool) -> Far {
         keys,
         messages_per_second,
         caught_up,
+        replaced_messages,
+        replaced_keys,
         seconds_left: left,
         failing,
     }

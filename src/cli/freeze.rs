@@ -10,12 +10,14 @@ use super::credentials::TokenFlag;
 use super::output::{self, Output, counted};
 use super::sides::{Keys, Named, Opened, READY_MAX};
 use crate::config::Environment;
-use crate::copying::{CopySide, Frozen, FrozenState, SideError, freeze, frozen};
+use crate::copying::{CopySide, FreezeError, Frozen, FrozenState, SideError, freeze_or_undo, frozen};
 
 const EXAMPLES: &str = "\
 A publish to a topic that is read-only is refused with the problem `read_only`, by every relay on
 that storage, from the moment on at which it is made so; reading and working go on. Without topics
-all are made read-only, and all buckets of keys, and no more are made.
+all are made read-only, and all buckets of keys, and no more are made. Topics that are closed or
+cancelled take no message anyway: they stay as they are, and are not counted. Where a server fails
+meanwhile, what was done is undone, and what could not be is told.
 
 Examples:
   tidemill freeze --storage valkey://old:6379           so that `tidemill copy --follow` can end
@@ -65,6 +67,8 @@ pub struct Freeze {
     output: Output,
 }
 
+const DENIED: &str = "the storage did not do it; name a token of who may administer the relay with --token";
+
 /// What is printed.
 #[derive(Debug, Serialize)]
 struct Done {
@@ -101,8 +105,9 @@ impl Freeze {
 
     /// Makes topics read-only, or ends that; returns those that were named and are not there.
     async fn freeze(&self, side: &dyn CopySide) -> Result<Vec<TopicName>, CliError> {
-        let Frozen { topics, buckets, missing } =
-            freeze(side, &self.topics, !self.undo).await.map_err(failed_in_part)?;
+        let Frozen { topics, buckets, missing } = freeze_or_undo(side, &self.topics, !self.undo)
+            .await
+            .map_err(|error| not_done(error, self.undo))?;
         match self.output {
             Output::Json => output::json(&Done { read_only: !self.undo, topics, buckets })?,
             Output::Text => {
@@ -170,23 +175,26 @@ impl Status {
     }
 }
 
-/// Says that something may be done: what is asked of one server after the other, and of one topic after the other, ends with
-/// the first that fails.
-fn failed_in_part(error: SideError) -> CliError {
-    match error {
-        SideError::Denied(_) => failed(error),
-        _ => CliError::Failed(
-            "it may be done in part; give the command again, or have it undone",
-            error.into(),
-        ),
-    }
+/// Says what stands where not all was done.
+fn not_done(error: FreezeError, undo: bool) -> CliError {
+    let advice = match (&error, undo) {
+        (FreezeError::Nothing(SideError::Denied(_)), _) => DENIED,
+        (FreezeError::Nothing(_) | FreezeError::Undone(_), _) => {
+            "it is as it was; once the storage can be reached, with all of its servers, give the command again"
+        }
+        (FreezeError::Left { .. }, false) => {
+            "once the storage can be reached, with all of its servers, give the command again, or with --undo"
+        }
+        (FreezeError::Left { .. }, true) => {
+            "once the storage can be reached, with all of its servers, give the command again, or without --undo"
+        }
+    };
+    CliError::Failed(advice, error.into())
 }
 
 fn failed(error: SideError) -> CliError {
     let advice = match error {
-        SideError::Denied(_) => {
-            "the storage did not do it; name a token of who may administer the relay with --token"
-        }
+        SideError::Denied(_) => DENIED,
         _ => "the storage did not do it",
     };
     CliError::Failed(advice, error.into())

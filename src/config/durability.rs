@@ -2,7 +2,7 @@
 
 use tidemill_proto::{Durability, TopicSelector};
 
-use super::{Backend, ConfigError, STORAGE, Settings};
+use super::{Backend, ConfigError, STORAGE, Settings, Source};
 
 /// How durable messages are to be.
 #[derive(Clone, Debug, clap::Args)]
@@ -57,6 +57,12 @@ impl Settings {
         ];
         for (setting, durability) in wanted {
             if let Some(durability) = durability.filter(|_| self.storage_backend == Backend::Memory) {
+                if self.source("storage_backend") == Source::Default {
+                    let rule = format!(
+                        "asks for `{durability}`, and messages are kept in memory, as nothing says otherwise; set STORAGE_BACKEND=valkey, and name the server, as with VALKEY_URL"
+                    );
+                    return Err(self.breaks(setting, rule));
+                }
                 return Err(ConfigError::relation(
                     (format!("{setting} with `{durability}`"), self.source(setting)),
                     "needs a server that keeps messages (STORAGE_BACKEND=valkey), and contradicts",

@@ -74,6 +74,9 @@ impl Copy {
                 self.check_same_run(&log).await?;
             }
             self.delete_bucket(bucket).await?;
+            if !is_ours {
+                self.progress.replaced_keys.fetch_add(target.state.keys, Ordering::Relaxed);
+            }
         }
         self.import(&log, Write::BeginBucket(Box::new(source.clone()))).await?;
         self.made.lock().insert(log);

@@ -81,8 +81,12 @@ impl Copy {
         let action = Action::Left;
         for (topic, count) in found.into_iter().flatten() {
             match topic.bucket() {
-                Some(bucket) => left.buckets.push(PlannedBucket { bucket, action, keys: count }),
-                None => left.topics.push(Planned { topic, action, messages: count, groups: 0 }),
+                Some(bucket) => {
+                    left.buckets.push(PlannedBucket { bucket, action, keys: count, replaced: None });
+                }
+                None => {
+                    left.topics.push(Planned { topic, action, messages: count, groups: 0, replaced: None });
+                }
             }
         }
         Ok(left)

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tidemill_proto::copy::CopyRead;
 use tidemill_proto::work::GroupName;
-use tidemill_proto::{BucketName, TopicName, TopicSelector};
+use tidemill_proto::{BucketName, MessageId, TopicName, TopicSelector};
 
 use super::error::unless_gone;
 use super::freezing::is_named;
@@ -39,6 +39,8 @@ pub struct Planned {
     pub messages: u64,
     /// Groups of consumers.
     pub groups: usize,
+    /// What the target loses, where it has something else that is replaced.
+    pub replaced: Option<Replaced>,
 }
 
 /// What a copy would do with a bucket.
@@ -50,6 +52,17 @@ pub struct PlannedBucket {
     pub action: Action,
     /// Keys that it has.
     pub keys: u64,
+    /// As of a topic.
+    pub replaced: Option<Replaced>,
+}
+
+/// What the target loses of a topic or a bucket that is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// Messages, or keys.
+    pub count: u64,
+    /// Whether its last message, or change, is younger than the last of the source.
+    pub is_younger: bool,
 }
 
 /// What is done with a topic or a bucket.
@@ -67,6 +80,14 @@ pub enum Action {
     Refuse,
     /// An earlier copy has left a part of it at the target, and the source has it no more.
     Left,
+}
+
+impl Action {
+    /// Returns what the target loses by this, by how much it has and its last id, and that of the source.
+    fn replaced(self, target: Option<(u64, MessageId)>, source_last: MessageId) -> Option<Replaced> {
+        let (count, last) = target.filter(|_| self == Self::Overwrite)?;
+        Some(Replaced { count, is_younger: last > source_last })
+    }
 }
 
 impl Outline {
@@ -182,7 +203,9 @@ impl Copy {
         self.check_apart(topic).await?;
         let groups: Vec<GroupName> =
             self.ask_source(topic, CopyRead::Groups { topic: topic.clone() }).await?;
-        let action = match self.look(Side::Target, topic).await? {
+        let found = self.look(Side::Target, topic).await?;
+        let target = found.as_ref().map(|target| (target.length, target.last));
+        let action = match found {
             _ if source.freeze == Some(Freeze::Importing) => Action::Refuse,
             None => Action::Make,
             Some(target) if target.epoch != source.epoch => Action::Overwrite,
@@ -192,12 +215,15 @@ impl Copy {
             Some(_) => Action::Overwrite,
         };
         let (topic, messages, groups) = (topic.clone(), source.length, groups.len());
-        Ok(Some(Planned { topic, action, messages, groups }))
+        let replaced = action.replaced(target, source.last);
+        Ok(Some(Planned { topic, action, messages, groups, replaced }))
     }
 
     async fn plan_bucket(&self, bucket: &BucketName) -> Result<Option<PlannedBucket>, CopyError> {
         let Some(source) = self.look_at_bucket(Side::Source, bucket).await? else { return Ok(None) };
-        let action = match self.look_at_bucket(Side::Target, bucket).await? {
+        let found = self.look_at_bucket(Side::Target, bucket).await?;
+        let target = found.as_ref().map(|target| (target.state.keys, target.last));
+        let action = match found {
             _ if source.freeze == Some(Freeze::Importing) => Action::Refuse,
             None => Action::Make,
             Some(target) if target.epoch != source.epoch => Action::Overwrite,
@@ -205,6 +231,7 @@ impl Copy {
             Some(target) if self.has_last_change(bucket, &source, &target).await? => Action::Keep,
             Some(_) => Action::Overwrite,
         };
-        Ok(Some(PlannedBucket { bucket: bucket.clone(), action, keys: source.state.keys }))
+        let replaced = action.replaced(target, source.last);
+        Ok(Some(PlannedBucket { bucket: bucket.clone(), action, keys: source.state.keys, replaced }))
     }
 }

@@ -15,6 +15,8 @@ pub struct Progress {
     pub(super) buckets: AtomicU64,
     pub(super) buckets_finished: AtomicU64,
     pub(super) keys: AtomicU64,
+    pub(super) replaced_messages: AtomicU64,
+    pub(super) replaced_keys: AtomicU64,
     pub(super) passes: AtomicU64,
     pub(super) caught_up: AtomicBool,
     pub(super) failing: Mutex<Option<String>>,
@@ -39,6 +41,10 @@ pub struct Reached {
     pub buckets_finished: u64,
     /// Keys that were copied, each as often as it was.
     pub keys: u64,
+    /// Messages that the target had of topics that were replaced there.
+    pub replaced_messages: u64,
+    /// Keys that it had of buckets that were.
+    pub replaced_keys: u64,
     /// How often it has come to the end of all topics.
     pub passes: u64,
     /// Whether all that there was is copied, and it goes on with what comes.
@@ -62,6 +68,8 @@ impl Progress {
             buckets: of(&self.buckets),
             buckets_finished: of(&self.buckets_finished),
             keys: of(&self.keys),
+            replaced_messages: of(&self.replaced_messages),
+            replaced_keys: of(&self.replaced_keys),
             passes: of(&self.passes),
             caught_up: self.caught_up.load(Ordering::Relaxed),
             failing: self.failing.lock().clone(),

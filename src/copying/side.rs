@@ -52,7 +52,7 @@ impl From<StorageError> for SideError {
             StorageError::NoTopic | StorageError::NoBucket | StorageError::NoGroup => Self::Missing,
             StorageError::TopicExists => Self::Exists,
             StorageError::NotLast(_) => Self::NotLast,
-            StorageError::ReadOnly => Self::ReadOnly,
+            StorageError::ReadOnly(_) => Self::ReadOnly,
             StorageError::Unavailable(_) | StorageError::Indeterminate(_) | StorageError::Overloaded => {
                 Self::Passing(error.into())
             }

@@ -14,7 +14,7 @@ use crate::storage::{GROUPS_MAX, LIMIT_POLICIES_MAX, StorageError};
 
 mod problems;
 
-use problems::{fenced, indeterminate};
+use problems::{fenced, indeterminate, read_only};
 
 /// Why the relay did not do what it was asked.
 #[derive(Debug)]
@@ -150,6 +150,7 @@ impl Failure {
                 ),
             ),
             StorageError::Fenced(against) => fenced(*against, "changed"),
+            StorageError::ReadOnly(why) => read_only(*why, Some(("bucket", bucket.as_str()))),
             _ => return Self::from_storage(error, call, None),
         };
         Self(Box::new(Inner { problem, cause: Some(error), exceeded: None }))
@@ -306,15 +307,7 @@ impl Failure {
                     format!("topic `{name}` is cancelled and takes no messages any more: {reason}"),
                 )
             },
-            StorageError::ReadOnly => Problem::new(
-                Code::ReadOnly,
-                match topic {
-                    Some(topic) => format!(
-                        "topic `{topic}` is read-only now, as it is moved elsewhere; nothing was kept, publish to where it is then, or try again"
-                    ),
-                    None => "what is asked for is read-only now; nothing was changed, try again".to_owned(),
-                },
-            ),
+            StorageError::ReadOnly(why) => read_only(*why, topic.map(|topic| ("topic", topic.as_str()))),
             StorageError::TopicFull => Problem::new(
                 Code::TopicFull,
                 format!(

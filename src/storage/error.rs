@@ -1,9 +1,33 @@
 //! Why a storage call failed, cut by what the caller may do next.
 
 use tidemill_proto::MessageId;
+use tidemill_proto::copy::Freeze;
 
 /// A cause to be logged, never shown to a client.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a topic or a bucket takes no changes now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WhyReadOnly {
+    /// It is being taken over from elsewhere, and is not whole.
+    #[error("it is being taken over, and is not whole")]
+    Importing,
+    /// Somebody has said so.
+    #[error("it was made so")]
+    Frozen,
+    /// It is not there, and no more are made.
+    #[error("no more are made")]
+    NotMade,
+}
+
+impl From<Freeze> for WhyReadOnly {
+    fn from(freeze: Freeze) -> Self {
+        match freeze {
+            Freeze::Importing => Self::Importing,
+            Freeze::ReadOnly => Self::Frozen,
+        }
+    }
+}
 
 /// Why a storage call failed, told by what the caller may do next.
 #[derive(Debug, thiserror::Error)]
@@ -79,9 +103,9 @@ pub enum StorageError {
     /// Certainly no effect, now and later: the topic was cancelled, for this reason.
     #[error("topic is cancelled: {0}")]
     Cancelled(Box<str>),
-    /// Certainly no effect: the topic is frozen, or would be made while no more are.
-    #[error("topic is read-only")]
-    ReadOnly,
+    /// Certainly no effect: the topic or bucket is frozen, or would be made while no more are.
+    #[error("topic is read-only: {0}")]
+    ReadOnly(WhyReadOnly),
     /// Certainly no effect: the topic keeps as much as it may, and refuses what comes then.
     #[error("topic is full")]
     TopicFull,
@@ -113,7 +137,7 @@ impl StorageError {
             Self::Full(cause) => Self::Full(text(cause)),
             Self::KeysFull(cause) => Self::KeysFull(text(cause)),
             Self::Overloaded => Self::Overloaded,
-            Self::ReadOnly => Self::ReadOnly,
+            Self::ReadOnly(why) => Self::ReadOnly(*why),
             Self::TopicFull => Self::TopicFull,
             Self::NoTopic => Self::NoTopic,
             Self::TopicExists => Self::TopicExists,

@@ -398,12 +398,16 @@ impl RecordStore for Memory {
 #[async_trait]
 impl Upkeep for Memory {
     async fn health(&self) -> Condition {
-        let read_only = self.topics.read().refuses_new();
+        let (read_only, taken_over) = {
+            let topics = self.topics.read();
+            (topics.refuses_new(), topics.unfinished())
+        };
         let backend = BackendHealth {
             kind: "memory".to_owned(),
             connected: true,
             accepts_writes: !read_only,
             read_only,
+            taken_over,
             warnings: read_only.then(|| READ_ONLY.to_owned()).into_iter().collect(),
             memory_used_bytes: Some(self.bytes()),
             memory_limit_bytes: Some(self.bytes_max),

@@ -28,6 +28,7 @@
 //! | `index` | what lists topics, buckets and series, and what is due in which of them |
 //! | `refusing` | which topics refuse what has no room, as far as is known |
 //! | `copying` | topics that are copied from one storage to another |
+//! | `unfinished`, `misplaced` | what is not whole of a copy; what lives elsewhere by the settings |
 //! | `trim`, `trimming` | removing what is asked for; when what a topic does not keep is removed |
 //! | `sweep` | age retention |
 //! | `schedules`, `recurring` | what waits for later, once, or again and again |
@@ -113,6 +114,7 @@ mod login;
 mod losing;
 mod marker;
 mod messages;
+mod misplaced;
 mod new_topic;
 mod notice;
 pub mod options;
@@ -144,6 +146,7 @@ mod tickets;
 mod topics;
 mod trim;
 mod trimming;
+mod unfinished;
 mod waiting_body;
 mod waits;
 mod warned;
@@ -192,6 +195,8 @@ struct Shard {
     doorbell: Arc<doorbell::Doorbell>,
     waiting: schedules::Waiting,
     kept_health: Mutex<Option<(Instant, Condition)>>,
+    /// How much is not whole of copies, as it was told last, and when.
+    kept_unfinished: Mutex<Option<(Instant, u64)>>,
 }
 
 impl Valkey {
@@ -318,6 +323,7 @@ impl Shard {
             doorbell,
             waiting: schedules::Waiting::new(),
             kept_health: Mutex::new(None),
+            kept_unfinished: Mutex::new(None),
         }
     }
 
@@ -420,8 +426,7 @@ impl Backend for Valkey {
             if let (Some(name), Ok(Some(identity))) = (name, shard.identity().await)
                 && let Some(other) = known.insert(identity, name.clone())
             {
-                let same = "are one server and database under two names: VALKEY_PLACEMENT is for several";
-                return Err(Unfit::new(format!("{other} and {name} {same}")));
+                return Err(Unfit::new(format!("{other} and {name} {}", health::ONE_SERVER)));
             }
         }
         Ok(warned::by_server(shards.len(), warnings))

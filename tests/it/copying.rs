@@ -24,8 +24,10 @@ use crate::support::ground::{
 };
 use crate::support::server::{Kind, Server};
 
+mod freezing;
 mod gone;
 mod sides;
+mod unfinished;
 mod wire;
 
 const PLAN: Plan =
@@ -123,7 +125,7 @@ async fn a_copy_that_is_broken_off_is_gone_on_with() {
         assert!(breaks < 1_000, "it does not come to an end");
         if breaks == 1 {
             let refused = append(&to.storage, message(&one, json("x"))).await;
-            let is_refused = matches!(refused, Err(StorageError::ReadOnly))
+            let is_refused = matches!(refused, Err(StorageError::ReadOnly(_)))
                 || to.storage.topics.describe(&one).await.is_err();
             assert!(is_refused || refused.is_ok(), "{refused:?}");
             if refused.is_ok() {
@@ -147,7 +149,7 @@ fn publishers(
             loop {
                 match append(&storage, message(&topic, json(accepted.len().to_string()))).await {
                     Ok(appended) => accepted.push(appended.id),
-                    Err(StorageError::ReadOnly) => return accepted,
+                    Err(StorageError::ReadOnly(_)) => return accepted,
                     Err(error) => panic!("{error:?}"),
                 }
             }
@@ -182,7 +184,7 @@ async fn what_is_published_meanwhile_is_followed_until_the_source_is_read_only()
         .await;
         // One of its own would be mixed up with what comes.
         let own = append(&to.storage, message(&topics[0], json("x"))).await;
-        assert!(matches!(own, Err(StorageError::ReadOnly)), "{own:?}");
+        assert!(matches!(own, Err(StorageError::ReadOnly(_))), "{own:?}");
         let frozen = Frozen { topics: topics.len(), ..Frozen::default() };
         assert_eq!(freeze(&from.storage, &[], true).await.unwrap(), frozen);
     };
@@ -197,7 +199,7 @@ async fn what_is_published_meanwhile_is_followed_until_the_source_is_read_only()
     // Publishing goes on at the target, and at the source once that is said.
     append(&to.storage, message(&topics[0], json("x"))).await.unwrap();
     let fresh = append(&from.storage, message(&topic("fresh"), json("x"))).await;
-    assert!(matches!(fresh, Err(StorageError::ReadOnly)), "{fresh:?}");
+    assert!(matches!(fresh, Err(StorageError::ReadOnly(_))), "{fresh:?}");
     freeze(&from.storage, &[], false).await.unwrap();
     append(&from.storage, message(&topics[0], json("x"))).await.unwrap();
     append(&from.storage, message(&topic("fresh"), json("x"))).await.unwrap();
@@ -391,7 +393,7 @@ async fn keys_that_are_changed_meanwhile_are_at_the_target_as_they_were_in_the_e
                 };
                 match done {
                     Ok(()) => {}
-                    Err(StorageError::ReadOnly) => return,
+                    Err(StorageError::ReadOnly(_)) => return,
                     Err(error) => panic!("{error:?}"),
                 }
             }

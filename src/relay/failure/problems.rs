@@ -3,6 +3,7 @@
 use tidemill_proto::{Code, DurabilityTold, MessageId, Problem};
 
 use super::Call;
+use crate::storage::WhyReadOnly;
 
 /// Returns the problem of a call whose outcome is not known.
 pub(super) fn indeterminate(call: Call) -> Problem {
@@ -50,6 +51,28 @@ pub(super) fn fenced(against: Option<MessageId>, nothing_was: &str) -> Problem {
     );
     let detail = format!("{why}; nothing was {nothing_was}, acquire the lock anew");
     Problem { fence: against, ..Problem::new(Code::Fenced, detail) }
+}
+
+/// Returns the problem of a change of what takes none now: a `topic` or a `bucket` with its name, where it is one.
+pub(super) fn read_only(why: WhyReadOnly, thing: Option<(&str, &str)>) -> Problem {
+    let it = thing.map_or_else(|| "what is asked for".to_owned(), |(kind, name)| format!("{kind} `{name}`"));
+    let detail = match why {
+        WhyReadOnly::Importing => {
+            let delete = thing.map_or_else(String::new, |(kind, name)| {
+                format!(", or delete what it has left here (`tidemill {kind}s delete {name}`)")
+            });
+            format!(
+                "{it} is being copied here and is not whole yet; nothing was kept or changed, try again. If no copy runs any more, run the same `tidemill copy` again, which goes on{delete}"
+            )
+        }
+        WhyReadOnly::Frozen => format!(
+            "{it} was made read-only with `tidemill freeze`; nothing was kept or changed. If it has moved elsewhere, use it there; else try again once `tidemill freeze --storage URL --undo` has ended that"
+        ),
+        WhyReadOnly::NotMade => format!(
+            "{it} is not there, and is not made, as the storage was made read-only with `tidemill freeze`; nothing was kept or changed. If all has moved elsewhere, use it there; else try again once `tidemill freeze --storage URL --undo` has ended that"
+        ),
+    };
+    Problem::new(Code::ReadOnly, detail)
 }
 
 /// Returns the problem of a publish that is kept, and not as durable as was asked.

@@ -121,7 +121,7 @@ impl StoredTopic {
     fn check_open(&self) -> Result<(), StorageError> {
         match (&self.ended, self.freeze) {
             (Some(ended), _) => Err(runs::refusal(ended)),
-            (None, Some(_)) => Err(StorageError::ReadOnly),
+            (None, Some(freeze)) => Err(StorageError::ReadOnly(freeze.into())),
             (None, None) => Ok(()),
         }
     }

@@ -14,7 +14,7 @@ use super::resp::{Arguments, Reply, Request};
 use super::scripts::{self, Script};
 use crate::storage::{
     BucketSettings, BucketState, EXPIRED_MAX, KeyEntry, KeyPage, KeyRange, KeysExpired, LOG_BYTES,
-    LOG_CHANGES, StorageError,
+    LOG_CHANGES, StorageError, WhyReadOnly,
 };
 use replies::{Coded, coded, read_entry, read_history, read_page, read_state, read_touched};
 
@@ -121,7 +121,8 @@ impl Shard {
     fn of_code(&self, bucket: &BucketName, code: i64) -> StorageError {
         match code {
             1 => StorageError::NoBucket,
-            15 => StorageError::ReadOnly,
+            15 => StorageError::ReadOnly(WhyReadOnly::Frozen),
+            16 => StorageError::ReadOnly(WhyReadOnly::Importing),
             code if code < 0 => {
                 let mut all: Vec<String> = self.keys.bucket(bucket).into();
                 all.push(self.keys.last_id(&TopicName::log_of(bucket)));
@@ -143,7 +144,7 @@ impl Shard {
         let (count, is_known, is_refused) =
             tokio::try_join!(index.count(), index.has(bucket), self.indexes.topics.is_closed())?;
         if is_refused && !is_known {
-            return Err(StorageError::ReadOnly);
+            return Err(StorageError::ReadOnly(WhyReadOnly::NotMade));
         }
         if count >= self.limits.buckets_max && !is_known {
             return Err(StorageError::BucketsLimit);
@@ -343,7 +344,7 @@ impl Shard {
         match self.change_bucket(bucket, call, read).await? {
             Coded::Well(expired) => Ok(expired),
             // It is gone, or its log is, which the next change makes anew; or nothing is changed in it.
-            Coded::Other(1 | 15) => Ok((KeysExpired::default(), None)),
+            Coded::Other(1 | 15 | 16) => Ok((KeysExpired::default(), None)),
             Coded::Other(code) => Err(self.of_code(bucket, code)),
         }
     }

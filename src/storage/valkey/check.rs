@@ -22,12 +22,13 @@ use super::index::key_of;
 use super::keys::{IndexName, Keys};
 use super::resp::{Replies, Reply, Request, RespConnection};
 use super::{ValkeyOptions, entry, keys, marker, scripts};
-use crate::storage::{Body, Idempotency, NewMessage, READ_ONLY, TopicPolicy};
+use crate::storage::{Body, Idempotency, NewMessage, TopicPolicy};
 use connecting::advice_for_connecting;
 use report::advice_about_rights;
 use servers::Server;
 
 mod connecting;
+mod copies;
 mod durability;
 mod groups;
 mod info;
@@ -62,13 +63,15 @@ const SLOW_PING: Duration = Duration::from_millis(5);
 pub async fn run(options: &ValkeyOptions) -> CheckReport {
     let (mut report, servers) = servers::of(options).await;
     let checked = servers.iter().map(|server| Box::pin(check(server)));
-    let reports: Vec<CheckReport> = stream::iter(checked).buffered(AT_ONCE).collect().await;
+    let checked: Vec<(CheckReport, Option<String>)> = stream::iter(checked).buffered(AT_ONCE).collect().await;
+    let (reports, identities): (Vec<CheckReport>, Vec<Option<String>>) = checked.into_iter().unzip();
+    servers::tell_apart(&mut report, &servers, &identities);
     report.add_all(servers.iter().map(|server| &server.name).zip(reports));
     report
 }
 
-/// Checks one server.
-async fn check(server: &Server) -> CheckReport {
+/// Checks one server; returns what tells it from all others, too, if it says that.
+async fn check(server: &Server) -> (CheckReport, Option<String>) {
     let mut report = CheckReport { lines: Vec::new() };
     let options = &server.options;
     if let Some((outcome, detail, advice)) = sentinels::told(options).await {
@@ -88,7 +91,7 @@ async fn check(server: &Server) -> CheckReport {
         Err(error) => {
             let advice = advice_for_connecting(&error.to_string(), options);
             report.add("connect", Outcome::Fail, format!("{}: {error}", options.target), Some(advice));
-            return report;
+            return (report, None);
         }
     };
     let took = millis(begin.elapsed());
@@ -99,11 +102,11 @@ async fn check(server: &Server) -> CheckReport {
         driving.await;
         std::future::pending::<()>().await;
     };
-    tokio::select! {
-        () = probe.examine(&mut report, server) => {}
-        () = carried => {}
-    }
-    report
+    let identity = tokio::select! {
+        identity = probe.examine(&mut report, server) => identity,
+        () = carried => None,
+    };
+    (report, identity)
 }
 
 fn millis(duration: Duration) -> f64 {
@@ -134,7 +137,7 @@ impl Probe {
         Self { client, resp, keys, timeout, topic, plain_topic, index }
     }
 
-    async fn examine(&self, report: &mut CheckReport, server: &Server) {
+    async fn examine(&self, report: &mut CheckReport, server: &Server) -> Option<String> {
         match self.latency().await {
             Ok(median) => {
                 let detail = format!("{} ms for a ping (median of {PINGS})", millis(median));
@@ -150,10 +153,7 @@ impl Probe {
         }
         let advice = "the server must be Valkey, or Redis 6.2 and later";
         report.add_result("keys", self.keys().await, advice);
-        if self.is_read_only(server).await == Ok(true) {
-            let advice = "`tidemill freeze --undo` ends that, unless it was moved elsewhere";
-            report.add("read-only", Outcome::Warn, READ_ONLY, Some(advice));
-        }
+        self.copies(report, server).await;
         report.add_result("streams", self.streams().await, advice);
         report.add_result(
             "scripts",
@@ -168,11 +168,19 @@ impl Probe {
                 pipeline.cmd("INFO");
             })
             .await;
-        match info {
-            Ok(reply) => info::examine(report, &ServerInfo::read(reply), server.is_placed()),
+        let mut identity = None;
+        match info.map(ServerInfo::read) {
+            Ok(info) => {
+                identity = info.identity(server.options.target.database, server.options.key_form);
+                info::examine(report, &info, server.is_placed());
+                if server.options.reads_replicas {
+                    info::examine_replicas(report, &info);
+                }
+            }
             Err(error) => report.add_result("server", Err(error), "the server must answer INFO"),
         }
         self.durability(report, server).await;
+        identity
     }
 
     async fn run(&self, pipeline: &Pipeline) -> Result<Vec<ValkeyValue>, String> {
@@ -237,16 +245,6 @@ impl Probe {
         } else {
             Err("a key was set, but something else was read back".to_owned())
         }
-    }
-
-    /// Whether no more topics are to be made of those that the server has.
-    async fn is_read_only(&self, server: &Server) -> Result<bool, String> {
-        let mut pipeline = glide::pipe();
-        let keys = (0..self.keys.parts()).map(|part| self.keys.closed(part));
-        for key in keys.filter(|key| server.has(key.as_str())) {
-            pipeline.cmd("EXISTS").arg(key);
-        }
-        Ok(self.run(&pipeline).await?.iter().any(|reply| matches!(reply, ValkeyValue::Int(1))))
     }
 
     fn message(&self) -> NewMessage {

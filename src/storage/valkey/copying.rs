@@ -20,7 +20,7 @@ use super::{Shard, Valkey, at, recurring, waiting_body};
 use crate::storage::copying::follow_each_other;
 use crate::storage::{
     CopiedDead, CopiedGroup, CopiedPending, CopiedTopic, CopiedUnique, CopyStore, Epoch, StorageError,
-    StoredMessage, StoredRecurring, UniquePage, WaitingMessage,
+    StoredMessage, StoredRecurring, UniquePage, WaitingMessage, WhyReadOnly,
 };
 use form::{described, read_copied, unsorted};
 pub(super) use form::{digits, lost};
@@ -158,7 +158,7 @@ impl Shard {
         let index = &self.indexes.topics;
         let (count, is_closed) = tokio::try_join!(index.count(), index.is_closed())?;
         if is_closed {
-            return Err(StorageError::ReadOnly);
+            return Err(StorageError::ReadOnly(WhyReadOnly::NotMade));
         }
         if count >= self.limits.topics_max {
             return Err(StorageError::TopicsLimit);
@@ -175,7 +175,8 @@ impl Shard {
         let mut arguments: Arguments = [epoch, born, before.to_string()].iter().collect();
         arguments.extend(described(other));
         self.copy_change(topic, &scripts::BEGIN_IMPORT, &keys, arguments, StorageError::TopicExists).await?;
-        self.indexes.topics.add(&[topic]).await.map(drop)
+        self.indexes.topics.add(&[topic]).await?;
+        self.note_unfinished(&[topic]).await
     }
 
     async fn import_waiting(
@@ -243,7 +244,7 @@ impl Shard {
         let topic = &other.topic.topic_name;
         let found = self.copied(topic).await?;
         if found.freeze.is_none() && found.epoch == other.epoch && other.epoch != Epoch::Unmarked {
-            return Ok(());
+            return self.indexes.importing.remove(&[topic]).await;
         }
         // What the log keeps no more is among the latest messages before it goes.
         if other.topic.compact_by.is_some() {
@@ -281,7 +282,7 @@ impl Shard {
         let refused = StorageError::TopicExists;
         self.copy_change(topic, &scripts::FINISH_IMPORT, &keys, arguments, refused).await?;
         self.refusing.note(topic, other.topic.when_full == tidemill_proto::topics::WhenFull::Refuse);
-        Ok(())
+        self.indexes.importing.remove(&[topic]).await
     }
 }
 
@@ -325,7 +326,8 @@ impl CopyStore for Valkey {
         at!(self, topic, shard => {
             let keys = [shard.keys.stream(topic)];
             let arguments = [if frozen { "1" } else { "" }].iter().collect();
-            shard.copy_change(topic, &scripts::FREEZE, &keys, arguments, StorageError::ReadOnly).await
+            let refused = StorageError::ReadOnly(WhyReadOnly::Importing);
+            shard.copy_change(topic, &scripts::FREEZE, &keys, arguments, refused).await
         })
     }
 

@@ -23,7 +23,7 @@ impl Shard {
         let end = replies.next().and_then(|groups| runs::end_among(group_names(groups)));
         let reason = replies.next().and_then(bytes_of).unwrap_or_default();
         match end.map(|end| (end.freeze, end.state)) {
-            Some((Some(_), _)) => StorageError::ReadOnly,
+            Some((Some(freeze), _)) => StorageError::ReadOnly(freeze.into()),
             Some((None, RunState::Cancelled)) => {
                 StorageError::Cancelled(String::from_utf8_lossy(&reason).into())
             }

@@ -233,7 +233,7 @@ pub(super) fn same(error: &StorageError) -> StorageError {
         StorageError::Fenced(fence) => StorageError::Fenced(*fence),
         StorageError::Closed => StorageError::Closed,
         StorageError::Cancelled(reason) => StorageError::Cancelled(reason.clone()),
-        StorageError::ReadOnly => StorageError::ReadOnly,
+        StorageError::ReadOnly(why) => StorageError::ReadOnly(*why),
         StorageError::TopicFull => StorageError::TopicFull,
         StorageError::NotCompacted => StorageError::NotCompacted,
         StorageError::Undurable(why) => StorageError::Undurable(why.clone()),

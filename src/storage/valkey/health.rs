@@ -30,6 +30,14 @@ pub(super) const KEEPS: &str = "noeviction";
 /// Why topics cannot be placed on a server.
 pub(super) const IN_CLUSTER: &str = "it is part of a cluster, which spreads topics by itself: VALKEY_PLACEMENT is for servers that stand alone; leave it out, and name the cluster in VALKEY_URL";
 
+/// What is told of two names of one server, behind these.
+pub(super) const ONE_SERVER: &str =
+    "are one server and database under two names: VALKEY_PLACEMENT is for several";
+
+/// What is told where pages are to be read from replicas and there is none, and what to do about it.
+pub(super) const NO_REPLICA: &str = "no replica follows the server, so VALKEY_READ_FROM=replica has no effect: pages of history are read from the primary";
+pub(super) const FOR_REPLICAS: &str = "give it a replica, or leave VALKEY_READ_FROM out";
+
 /// The facts of `INFO` that matter here.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ServerInfo {
@@ -80,6 +88,23 @@ impl ServerInfo {
 
     pub(super) fn is_in_cluster(&self) -> bool {
         self.get("cluster_enabled") == Some("1")
+    }
+
+    /// Returns how many replicas follow it.
+    pub(super) fn replicas(&self) -> usize {
+        let is_replica =
+            |name: &str| name.strip_prefix("slave").is_some_and(|rest| rest.parse::<u32>().is_ok());
+        let follow = |(name, told): &(&String, &String)| is_replica(name) && told.contains("state=online");
+        self.fields.iter().filter(follow).count()
+    }
+
+    /// Returns what tells it, with a database and a form of keys, from all others, where it says who it is.
+    pub(super) fn identity(&self, database: u32, form: KeyForm) -> Option<String> {
+        let form = match form {
+            KeyForm::Plain => "plain",
+            KeyForm::Braces => "braces",
+        };
+        self.get("run_id").map(|run| format!("{run}/{database}/{form}"))
     }
 
     pub(super) fn append_only(&self) -> Option<bool> {
@@ -150,6 +175,9 @@ pub(super) async fn of_all(places: &Places) -> Condition {
         let backend = BackendHealth { kind: "valkey".to_owned(), warnings, ..BackendHealth::default() };
         return Condition { status: HealthStatus::Degraded, backend };
     };
+    if let Some(shard) = placement.shards.first() {
+        condition.backend.taken_over = shard.count_unfinished().await;
+    }
     let each = placement.shards.iter().zip(&all);
     let servers: Vec<ServerHealth> = each.filter_map(|(shard, one)| of_server(shard, &one.backend)).collect();
     if servers.is_empty() {
@@ -320,14 +348,14 @@ impl Shard {
                 warnings.push(format!("the server's keys could not be looked at: {}", causes_of(&error)));
             }
         }
-        match self.misplaced_topic().await {
-            Ok(None) => {}
-            Ok(Some(topic)) => warnings.push(format!(
-                "the server has topics that VALKEY_PLACEMENT has elsewhere, as `{topic}`: nobody sees them here; move them with `tidemill copy`"
-            )),
+        match self.misplaced().await {
+            Ok(misplaced) => warnings.extend(misplaced),
             Err(error) => {
                 warnings.push(format!("the server's topics could not be looked at: {}", causes_of(&error)));
             }
+        }
+        if self.options.reads_replicas && info.replicas() == 0 {
+            warnings.push(format!("{NO_REPLICA}; {FOR_REPLICAS}"));
         }
         match self.undurable().await {
             Ok(undurable) => warnings.extend(undurable),
@@ -350,11 +378,7 @@ impl Shard {
             Err(error) if lacks_right(&causes_of(&error)) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let form = match self.options.key_form {
-            KeyForm::Plain => "plain",
-            KeyForm::Braces => "braces",
-        };
-        Ok(info.get("run_id").map(|run| format!("{run}/{}/{form}", self.target.database)))
+        Ok(info.identity(self.target.database, self.options.key_form))
     }
 
     /// Asks the server for its facts.

@@ -97,6 +97,10 @@ pub(super) struct Indexes {
     pub(super) expiring: Index<BucketName>,
     /// Series, in order.
     pub(super) series: Index<SeriesName>,
+    /// Topics that are being taken over, in order.
+    pub(super) importing: Index<TopicName>,
+    /// Buckets that are being taken over, in order.
+    pub(super) begun: Index<BucketName>,
 }
 
 impl Indexes {
@@ -112,6 +116,8 @@ impl Indexes {
             buckets: Index::new(connection, others, keys, IndexName::Buckets),
             expiring: Index::new(connection, others, keys, IndexName::Expiring),
             series: Index::new(connection, others, keys, IndexName::Series),
+            importing: Index::new(connection, others, keys, IndexName::Importing),
+            begun: Index::new(connection, others, keys, IndexName::Begun),
         }
     }
 }

@@ -42,6 +42,10 @@ pub(super) enum IndexName {
     Expiring,
     /// Series, in order.
     Series,
+    /// Topics that are being taken over, in order.
+    Importing,
+    /// Buckets that are being taken over, in order.
+    Begun,
 }
 
 /// What stands in braces in the keys of the parts of an index, so that these are spread over a cluster as what they name
@@ -213,6 +217,8 @@ impl Keys {
             IndexName::Buckets => "buckets",
             IndexName::Expiring => "expiring",
             IndexName::Series => "series",
+            IndexName::Importing => "importing",
+            IndexName::Begun => "importing-buckets",
         };
         match self.form {
             KeyForm::Plain => format!("tidemill:{name}"),

@@ -42,7 +42,7 @@ pub(super) fn refusal<'a>(replies: &mut impl Iterator<Item = Reply<'a>>) -> Stor
     match groups {
         Some(Reply::Error(text)) => of_reply(String::from_utf8_lossy(text).into_owned()),
         Some(groups) => match marker::end_among(groups).map(|end| (end.freeze, end.state)) {
-            Some((Some(_), _)) => StorageError::ReadOnly,
+            Some((Some(freeze), _)) => StorageError::ReadOnly(freeze.into()),
             Some((None, RunState::Cancelled)) => {
                 let reason = reason.as_ref().and_then(Reply::bytes).unwrap_or_default();
                 StorageError::Cancelled(String::from_utf8_lossy(reason).into())

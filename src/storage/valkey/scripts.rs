@@ -352,7 +352,8 @@ return 0
 /// deletions goes with what was trimmed, but for how many those were, and whoever gives it ids that do not follow the clock is noticed.
 ///
 /// KEYS: stream, deleted ids, description. ARGV: epoch, and by how much an id may be behind (ms). Answers 1 when
-/// the stream was marked, or is another one than the last sweep saw, else 0.
+/// the stream was marked, or is another one than the last sweep saw, else 0;
+/// 2 where it is being taken over.
 ///
 /// Of the millisecond of the oldest message it stays remembered what was deleted: it proves that nothing else was
 /// there.
@@ -378,7 +379,7 @@ pub(super) const SWEEP_TOPIC: &str = concat!(
 if kind ~= 'stream' or is_foreign(KEYS[2], 'zset') then return 0 end
 -- What is taken over has ids of other times, and is looked at when it is whole.
 local ended = end_of(KEYS[1]) or ''
-if string.sub(ended, 1, 22) == 'tidemill-end:importing' then return 0 end
+if string.sub(ended, 1, 22) == 'tidemill-end:importing' then return 2 end
 local marker, given = marker_of(KEYS[1])
 local is_new = 0
 if not marker then

@@ -17,7 +17,6 @@ use tidemill_proto::work::GroupName;
 use tidemill_proto::{BucketName, Timestamp, TopicName};
 use tokio::time::sleep;
 
-use super::cluster::others::{Others, Own};
 use super::control::bytes_of;
 use super::entry::read_id;
 use super::failure::{Effect, unexpected};
@@ -37,6 +36,10 @@ const HIDDEN_STEPS_MAX: usize = 64;
 const STEP_TOPICS: usize = 64;
 /// The rest after a step.
 const REST: Duration = Duration::from_millis(2);
+/// What the script of a sweep answers of a stream that it has marked, or that is another one; and of one that is being taken
+/// over.
+const NEW: u64 = 1;
+const UNFINISHED: u64 = 2;
 /// By how many milliseconds ids may lie before the time at which nothing had them: the server's clock may be set
 /// back a little, or another server's be behind that takes over from it.
 const BEHIND_MS_MAX: &str = "2000";
@@ -111,6 +114,7 @@ impl Shard {
         self.mend_index().await?;
         self.mend_buckets().await?;
         self.mend_series().await?;
+        self.mend_unfinished().await?;
         Ok(swept)
     }
 
@@ -154,34 +158,28 @@ impl Shard {
 
     /// Returns a topic whose stream is kept under the other form of key, so that this node does not see it.
     pub(super) async fn hidden_topic(&self) -> Result<Option<TopicName>, StorageError> {
-        self.find_topic(self.keys.other(), |_| true).await
+        Ok(self.find_topics(self.keys.other(), |_| true, 1).await?.pop())
     }
 
-    /// Returns a topic whose stream is here, and lives elsewhere by the settings, so that this node does not see it.
-    pub(super) async fn misplaced_topic(&self) -> Result<Option<TopicName>, StorageError> {
-        match self.others.as_ref().map(Others::own) {
-            None | Some(Own::Seat(_)) => Ok(None),
-            Some(Own::Server(_)) => self.find_topic(self.keys, |topic| !self.has(topic)).await,
-        }
-    }
-
-    /// Returns a topic that has a stream under a form of key: the keyspace is looked at from its begin, and so far that one
-    /// among many is found.
-    async fn find_topic(
+    /// Returns up to so many topics that have a stream under a form of key: the keyspace is looked at from its begin, and so
+    /// far that one among many is found.
+    pub(super) async fn find_topics(
         &self,
         keys: Keys,
         is_wanted: impl Fn(&TopicName) -> bool,
-    ) -> Result<Option<TopicName>, StorageError> {
-        let mut cursor = "0".to_owned();
+        limit: usize,
+    ) -> Result<Vec<TopicName>, StorageError> {
+        let (mut cursor, mut found) = ("0".to_owned(), Vec::new());
         for _ in 0..HIDDEN_STEPS_MAX {
             let (next, topics) = self.scan(keys, &cursor).await?;
-            let found = topics.into_iter().find(&is_wanted);
-            if found.is_some() || next == "0" {
-                return Ok(found);
+            found.extend(topics.into_iter().filter(&is_wanted));
+            if found.len() >= limit || next == "0" {
+                break;
             }
             cursor = next;
         }
-        Ok(None)
+        found.truncate(limit);
+        Ok(found)
     }
 
     /// Returns the topics of one step of the walk, and where the next begins.
@@ -258,7 +256,11 @@ impl Shard {
             listed => listed?,
         };
         let others = counts.skip(1).zip(listed);
-        let is_new = |(_, (others, is_listed)): &(&TopicName, (u64, bool))| *others > 0 || *is_listed;
+        let others: Vec<(u64, bool)> = others.collect();
+        let unfinished = topics.iter().zip(&others).filter(|(_, (answer, _))| *answer == UNFINISHED);
+        let unfinished: Vec<&TopicName> = unfinished.map(|(topic, _)| topic).collect();
+        self.note_unfinished(&unfinished).await?;
+        let is_new = |(_, (answer, is_listed)): &(&TopicName, (u64, bool))| *answer == NEW || *is_listed;
         let new: Vec<&TopicName> = topics.iter().zip(others).filter(is_new).map(|(topic, _)| topic).collect();
         self.ring_for_new(&new).await;
         self.index_due(topics).await?;

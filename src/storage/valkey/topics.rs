@@ -21,7 +21,7 @@ use super::new_topic::NewTopic;
 use super::notice::notices;
 use super::{Shard, keys, marker, runs, scripts};
 use crate::storage::listing::Listing;
-use crate::storage::{Selection, StorageError, TopicChange, TopicList, TopicState};
+use crate::storage::{Selection, StorageError, TopicChange, TopicList, TopicState, WhyReadOnly};
 
 /// Topics asked about in one pipeline.
 const CHUNK: usize = 256;
@@ -141,7 +141,7 @@ impl Creator {
                     Err(error) => Err(error),
                 }
             } else if is_refused {
-                Err(StorageError::ReadOnly)
+                Err(StorageError::ReadOnly(WhyReadOnly::NotMade))
             } else {
                 Err(StorageError::TopicsLimit)
             });
@@ -375,8 +375,9 @@ impl Shard {
         let told = self.change.run_one(&pipeline, Effect::Write);
         // A notice is a hint, too.
         let gone = [topic];
-        let (removed, _) = tokio::join!(self.indexes.topics.remove(&gone), told);
-        if let Err(error) = removed {
+        let (removed, unfinished, _) =
+            tokio::join!(self.indexes.topics.remove(&gone), self.indexes.importing.remove(&gone), told);
+        if let Err(error) = removed.and(unfinished) {
             tracing::debug!(%topic, error = &error as &dyn std::error::Error, "index still names a deleted topic");
         }
         Ok(true)

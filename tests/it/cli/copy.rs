@@ -53,7 +53,7 @@ async fn an_operator_moves_from_one_server_to_another_while_publishing_goes_on()
         let planned = json(would.lines()[0]);
         assert_eq!(
             (&planned["topic"], &planned["action"], &planned["messages"], &planned["groups"]),
-            (&"orders".into(), &"copied".into(), &2_000.into(), &1.into())
+            (&"orders".into(), &"would be copied".into(), &2_000.into(), &1.into())
         );
 
         let mut copy = Running::start(&[], &[&["copy"][..], &storages, &["--follow", "-o", "json"]].concat());
@@ -63,6 +63,7 @@ async fn an_operator_moves_from_one_server_to_another_while_publishing_goes_on()
         wait_for(&mut copy, |far| far["messages"].as_u64() >= Some(2_500));
         let held = after.run(&["publish", "orders", "1", "--no-retry"], "");
         assert!(held.error(1).contains("code read_only"), "{held:?}");
+        assert!(held.stderr.contains("`orders` is being copied here and is not whole yet"), "{held:?}");
 
         let frozen = run(&[], &["freeze", "--storage", &old, "-o", "json"], "");
         assert_eq!(
@@ -71,6 +72,11 @@ async fn an_operator_moves_from_one_server_to_another_while_publishing_goes_on()
         );
         let refused = before.run(&["publish", "orders", "1", "--no-retry"], "");
         assert!(refused.error(1).contains("code read_only"), "{refused:?}");
+        assert!(refused.stderr.contains("`orders` was made read-only with `tidemill freeze`"), "{refused:?}");
+        let refused = before.run(&["publish", "new", "1", "--no-retry"], "");
+        assert!(refused.error(1).contains("`new` is not there, and is not made"), "{refused:?}");
+        let refused = before.run(&["keys", "put", "flows", "a", "1"], "");
+        assert!(refused.error(1).contains("`flows` is not there, and is not made"), "{refused:?}");
         let ended = copy.end();
         assert_eq!(ended.code, Some(0), "{ended:?}");
         let last = json(ended.stdout.lines().last().expect("it says how far it is"));
@@ -125,7 +131,7 @@ async fn a_dry_run_ends_with_3_where_something_is_in_the_way() {
             let copy = ["copy", "--from", &old, "--to", &new, "--dry-run"];
             run(&[], &[&copy[..], more].concat(), "")
         };
-        assert_eq!(would(&[]).lines(), ["orders: 1 message, 0 groups; copied"]);
+        assert_eq!(would(&[]).lines(), ["orders: 1 message, 0 groups; would be copied"]);
         run(&[], &["freeze", "--storage", &new], "").lines();
         let refused = would(&[]);
         assert_eq!(refused.code, Some(3), "{refused:?}");
@@ -145,6 +151,8 @@ async fn a_dry_run_ends_with_3_where_something_is_in_the_way() {
         let variables = [("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", new.as_str())];
         let check = run(&variables, &["check"], "");
         assert!(check.stdout.contains("! read-only: the storage is read-only"), "{check:?}");
+        let undo = format!("`tidemill freeze --storage {new}/0 --undo` ends that");
+        assert!(check.stdout.contains(&undo), "{check:?}");
         run(&[], &["freeze", "--storage", &new, "--undo"], "").lines();
         let check = run(&variables, &["check"], "");
         assert!(!check.stdout.contains("read-only"), "{check:?}");
@@ -156,6 +164,67 @@ async fn a_dry_run_ends_with_3_where_something_is_in_the_way() {
         assert!(taken.stderr.contains("`orders` is at the target already"), "{taken:?}");
         assert!(taken.stderr.contains("add --overwrite"), "{taken:?}");
         assert_eq!(would(&["--overwrite"]).code, Some(0));
+    });
+    walk.await.expect("the walk is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_much_the_target_loses_is_told_before_and_after() {
+    let Some(old) = Server::start(Kind::Valkey, &[]).await else { return };
+    let new = Server::start(Kind::Valkey, &[]).await.expect("the first one started");
+    let (old, new) = (url(&old), url(&new));
+    let walk = tokio::task::spawn_blocking(move || {
+        let (before, after) = (relay_on(&old, "plain"), relay_on(&new, "plain"));
+        after.run(&["publish", "early"], &number_lines(3)).lines();
+        for topic in ["early", "late", "only"] {
+            before.run(&["publish", topic, "1"], "").lines();
+        }
+        before.run(&["keys", "put", "flows", "a", "1"], "").lines();
+        after.run(&["publish", "late"], &number_lines(4)).lines();
+        after.run(&["keys", "put", "flows", "a", "1"], "").lines();
+        after.run(&["keys", "put", "flows", "b", "1"], "").lines();
+        let copy = |more: &[&str]| run(&[], &[&["copy", "--from", &*old, "--to", &*new], more].concat(), "");
+
+        let would = copy(&["--dry-run"]);
+        assert_eq!(would.code, Some(3), "{would:?}");
+        let needs = "in the way: needs --overwrite; the target has";
+        let lines = [
+            format!(
+                "early: 1 message, 0 groups; {needs} 3 messages, and its last message is not younger than that of the source"
+            ),
+            format!(
+                "late: 1 message, 0 groups; {needs} 4 messages, and its last message is younger than that of the source"
+            ),
+            "only: 1 message, 0 groups; would be copied".to_owned(),
+            format!(
+                "bucket flows: 1 key; {needs} 2 keys, and its last change is younger than that of the source"
+            ),
+            "the target would lose 2 topics with 7 messages, 1 bucket with 2 keys".to_owned(),
+        ];
+        assert_eq!(would.stdout.lines().collect::<Vec<_>>(), lines);
+        let would = copy(&["--dry-run", "--overwrite", "-o", "json"]);
+        let told: Vec<Value> = would.lines().iter().map(|line| json(line)).collect();
+        let late = &told[1];
+        assert_eq!(
+            (&late["action"], &late["replaced_messages"], &late["target_is_younger"]),
+            (&"would be overwritten".into(), &4.into(), &true.into())
+        );
+        assert_eq!(told[2].get("replaced_messages"), None, "{told:?}");
+        assert_eq!((&told[3]["replaced_keys"], &told[3]["target_is_younger"]), (&2.into(), &true.into()));
+        assert_eq!(
+            told[4],
+            serde_json::json!({"replaced_topics": 2, "replaced_messages": 7, "replaced_buckets": 1, "replaced_keys": 2})
+        );
+
+        let done = copy(&["--overwrite"]);
+        assert_eq!(done.code, Some(0), "{done:?}");
+        let first = "early: 1 message, 0 groups; is overwritten; the target has 3 messages";
+        assert!(done.stderr.starts_with(first), "{done:?}");
+        let sums = "the target loses 2 topics with 7 messages, 1 bucket with 2 keys\n";
+        assert!(done.stderr.contains(sums), "{done:?}");
+        assert!(done.stdout.ends_with("; replaced at the target: 7 messages, 2 keys\n"), "{done:?}");
+        let again = copy(&["--overwrite", "-o", "json"]);
+        assert_eq!(json(again.lines().last().expect("a line"))["replaced_messages"], 0, "{again:?}");
     });
     walk.await.expect("the walk is gone");
 }

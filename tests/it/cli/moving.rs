@@ -99,7 +99,7 @@ async fn an_operator_moves_from_one_server_to_a_cluster_and_nobody_loses_anythin
     let sides = ["--from", old.as_str(), "--to", new.as_str()];
     let would = ended(None, &[&["copy"][..], &sides, &["--dry-run", "-o", "json"]].concat()).await;
     let planned: Vec<_> = would.lines().iter().map(|line| super::json(line)["action"].clone()).collect();
-    assert_eq!(planned, vec![json!("copied"); TOPICS + 2]);
+    assert_eq!(planned, vec![json!("would be copied"); TOPICS + 2]);
 
     let mut copy = Running::start(&[], &[&["copy"][..], &sides, &["--follow", "-o", "json"]].concat());
     let is_there = move || {

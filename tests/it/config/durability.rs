@@ -15,10 +15,14 @@ fn what_memory_never_has_is_refused() {
         (NODE, "fsync", "durability with `fsync`"),
         (TOPICS, "log.*=accepted; orders=replicas=1", "durability_topics with `replicas=1`"),
     ] {
-        let refused = error(&[], &[(variable, text)]);
+        let alone = error(&[], &[(variable, text)]);
+        let (name, _) = setting.split_once(' ').expect("a name");
+        assert!(alone.starts_with(&format!("{name} (from variable {variable}) asks for `")), "{alone}");
+        assert!(alone.contains("set STORAGE_BACKEND=valkey") && !alone.contains("contradicts"), "{alone}");
+        let refused = error(&[], &[("STORAGE_BACKEND", "memory"), (variable, text)]);
         let from = format!("{setting} (from variable {variable})");
         assert!(refused.starts_with(&from) && refused.contains("STORAGE_BACKEND=valkey"), "{refused}");
-        assert!(refused.ends_with("storage_backend = memory (from default)"), "{refused}");
+        assert!(refused.ends_with("storage_backend = memory (from variable STORAGE_BACKEND)"), "{refused}");
         load(&[], &[VALKEY, (variable, text)]).expect("a server may have it");
     }
     load(&[], &[(NODE, "accepted"), (TOPICS, "log.*=accepted")]).expect("this is what memory has");

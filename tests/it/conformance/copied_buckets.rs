@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidemill::proto::{BucketName, MessageId, TopicName};
 use tidemill::storage::{
     BucketSettings, CopiedBucket, CopiedKey, Epoch, FillAsked, FillToken, Freeze, KeyEdit, KeyFill, KeysPart,
-    Storage, StorageError, StoredMessage,
+    Storage, StorageError, StoredMessage, WhyReadOnly,
 };
 
 use super::buckets::{
@@ -70,8 +70,8 @@ async fn there_and_back(ground: &Ground, bucket: &BucketName) {
     copy(&other.storage, &ground.storage, bucket).await;
 }
 
-fn is_read_only<T: std::fmt::Debug>(result: &Result<T, StorageError>) -> bool {
-    matches!(result, Err(StorageError::ReadOnly))
+fn is_read_only<T: std::fmt::Debug>(result: &Result<T, StorageError>, why: WhyReadOnly) -> bool {
+    matches!(result, Err(StorageError::ReadOnly(is)) if *is == why)
 }
 
 pub(super) async fn a_bucket_is_copied_with_its_revisions_and_its_log(ground: &Ground) {
@@ -150,13 +150,13 @@ pub(super) async fn a_bucket_that_is_frozen_is_read_and_not_changed(ground: &Gro
     }
     for one in [put("a", "2"), delete("a"), put("new", "1")] {
         let refused = storage.buckets.change_keys(changes(storage, &bucket, vec![one])).await;
-        assert!(is_read_only(&refused), "{refused:?}");
+        assert!(is_read_only(&refused, WhyReadOnly::Frozen), "{refused:?}");
     }
     let revoked = storage.buckets.revoke_keys(&bucket, &key("ada"), storage.upkeep.now()).await;
-    assert!(is_read_only(&revoked), "{revoked:?}");
+    assert!(is_read_only(&revoked, WhyReadOnly::Frozen), "{revoked:?}");
     let settings =
         storage.buckets.put_bucket(&bucket, BucketSettings { history: 9, ..BucketSettings::default() });
-    assert!(is_read_only(&settings.await));
+    assert!(is_read_only(&settings.await, WhyReadOnly::Frozen));
     let fill = |name: &str| FillAsked {
         bucket: bucket.clone(),
         key: key(name),
@@ -166,7 +166,7 @@ pub(super) async fn a_bucket_that_is_frozen_is_read_and_not_changed(ground: &Gro
     };
     let there = storage.buckets.fill_key(&fill("a")).await;
     assert!(matches!(there, Ok(KeyFill::Fresh(_))), "{there:?}");
-    assert!(is_read_only(&storage.buckets.fill_key(&fill("none")).await));
+    assert!(is_read_only(&storage.buckets.fill_key(&fill("none")).await, WhyReadOnly::Frozen));
     // A touch changes nothing, and says so.
     let touched = storage.buckets.touch_key(&bucket, &key("a"), Some(LONG), true).await.unwrap().unwrap();
     assert_eq!((touched.expires_at, touched.value), (None, Some(json("1"))));
@@ -219,8 +219,8 @@ pub(super) async fn a_bucket_that_is_taken_over_is_gone_on_with(ground: &Ground)
     assert!(matches!(of_another, Err(StorageError::TopicExists)), "{of_another:?}");
     // Nobody comes between.
     let refused = storage.buckets.change_keys(changes(storage, &bucket, vec![put("k0", "x")])).await;
-    assert!(is_read_only(&refused), "{refused:?}");
-    assert!(is_read_only(&copies.freeze_bucket(&bucket, false).await));
+    assert!(is_read_only(&refused, WhyReadOnly::Importing), "{refused:?}");
+    assert!(is_read_only(&copies.freeze_bucket(&bucket, false).await, WhyReadOnly::Importing));
     storage.upkeep.sweep().await.unwrap();
     copies.import_changes(&bucket, source.epoch, told[9].id, &told[10..]).await.unwrap();
     // One of them is gone since, and one is over then.
@@ -256,8 +256,11 @@ pub(super) async fn no_buckets_are_made_while_that_is_refused(ground: &Ground) {
     make_one(storage, &there, put("a", "1")).await;
     storage.copies.refuse_new_topics(true).await.unwrap();
     let refused = storage.buckets.change_keys(changes(storage, &fresh, vec![put("a", "1")])).await;
-    assert!(is_read_only(&refused), "{refused:?}");
-    assert!(is_read_only(&storage.buckets.put_bucket(&fresh, BucketSettings::default()).await));
+    assert!(is_read_only(&refused, WhyReadOnly::NotMade), "{refused:?}");
+    assert!(is_read_only(
+        &storage.buckets.put_bucket(&fresh, BucketSettings::default()).await,
+        WhyReadOnly::NotMade
+    ));
     make_one(storage, &there, put("a", "2")).await;
     storage.copies.refuse_new_topics(false).await.unwrap();
     ask(storage, &fresh, vec![put("a", "1")]).await;

@@ -296,11 +296,11 @@ pub(super) async fn what_waits_for_later_is_copied_and_comes_once(ground: &Groun
     // What is due in a topic that is read-only waits on, and nothing more may wait.
     storage.copies.freeze(&topic, true).await.unwrap();
     let more = schedule(storage, later(&topic, json("1"), Delivery::After(FAR))).await;
-    assert!(matches!(more, Err(StorageError::ReadOnly)), "{more:?}");
+    assert!(matches!(more, Err(StorageError::ReadOnly(_))), "{more:?}");
     sleep(Duration::from_millis(2_100)).await;
     let refused =
         storage.schedules.promote(std::slice::from_ref(&topic), crate::support::ground::POLICY, &Never).await;
-    assert!(matches!(refused[0], Err(StorageError::ReadOnly)), "{refused:?}");
+    assert!(matches!(refused[0], Err(StorageError::ReadOnly(_))), "{refused:?}");
 
     let order = |found: &[tidemill::storage::WaitingMessage]| {
         found.iter().map(|one| (one.due, one.body.clone(), one.ttl)).collect::<Vec<_>>()

@@ -6,7 +6,7 @@ use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{GapReason, MessageId, OrderKey, Timestamp, TopicName};
 use tidemill::storage::{
     Batch, Body, CopiedHole, CopiedTopic, Epoch, Freeze, NewMessage, RunEnding, Storage, StorageError,
-    StoredMessage, Trim,
+    StoredMessage, Trim, WhyReadOnly,
 };
 
 use super::gaps::read_on;
@@ -60,8 +60,8 @@ fn told(batch: &Batch) -> (Option<&tidemill::proto::Gap>, Vec<MessageId>) {
     (batch.gap.as_ref(), ids(&batch.messages))
 }
 
-fn is_read_only<T: std::fmt::Debug>(result: &Result<T, StorageError>) -> bool {
-    matches!(result, Err(StorageError::ReadOnly))
+fn is_read_only<T: std::fmt::Debug>(result: &Result<T, StorageError>, why: WhyReadOnly) -> bool {
+    matches!(result, Err(StorageError::ReadOnly(is)) if *is == why)
 }
 
 pub(super) async fn a_copy_is_read_as_what_it_is_a_copy_of(ground: &Ground) {
@@ -131,7 +131,7 @@ pub(super) async fn a_topic_that_is_frozen_takes_no_message_and_is_read(ground: 
     let careful = NewMessage { create_topic: false, ..message(&topic, json("x")) };
     for new in [message(&topic, json("x")), keyed(&topic, json("x"), "key", 1), careful, behind.clone()] {
         let refused = append(storage, new).await;
-        assert!(is_read_only(&refused), "{refused:?}");
+        assert!(is_read_only(&refused, WhyReadOnly::Frozen), "{refused:?}");
     }
     // It has not ended: who follows it goes on.
     let copied = storage.copies.copied(&topic).await.unwrap();
@@ -157,7 +157,7 @@ pub(super) async fn a_topic_that_is_frozen_takes_no_message_and_is_read(ground: 
     storage.topics.create(&fresh, TopicUpdate::default(), None).await.unwrap();
     let born = storage.live.tail(&fresh).await.unwrap().born;
     storage.copies.freeze(&fresh, true).await.unwrap();
-    assert!(is_read_only(&append(storage, message(&fresh, json("x"))).await));
+    assert!(is_read_only(&append(storage, message(&fresh, json("x"))).await, WhyReadOnly::Frozen));
     storage.copies.freeze(&fresh, false).await.unwrap();
     assert!(Some(append(storage, message(&fresh, json("x"))).await.unwrap().id) >= born);
 
@@ -191,8 +191,8 @@ pub(super) async fn what_is_taken_over_is_gone_on_with_from_where_it_is(ground: 
     assert!(matches!(of_another, Err(StorageError::TopicExists)), "{of_another:?}");
 
     // Nobody else comes between; a sweep leaves it as it is; who reads has what is there.
-    assert!(is_read_only(&append(storage, message(&topic, json("x"))).await));
-    assert!(is_read_only(&copies.freeze(&topic, false).await));
+    assert!(is_read_only(&append(storage, message(&topic, json("x"))).await, WhyReadOnly::Importing));
+    assert!(is_read_only(&copies.freeze(&topic, false).await, WhyReadOnly::Importing));
     storage.upkeep.sweep().await.unwrap();
     storage.upkeep.sweep_one(&topic).await.unwrap();
     let half = copies.copied(&topic).await.unwrap();
@@ -266,8 +266,11 @@ pub(super) async fn no_topics_are_made_while_that_is_refused(ground: &Ground) {
     storage.copies.refuse_new_topics(true).await.unwrap();
     assert!(storage.copies.refuses_new_topics().await.unwrap());
     let fresh = ground.topic();
-    assert!(is_read_only(&append(storage, message(&fresh, json("x"))).await));
-    assert!(is_read_only(&storage.topics.create(&fresh, TopicUpdate::default(), None).await));
+    assert!(is_read_only(&append(storage, message(&fresh, json("x"))).await, WhyReadOnly::NotMade));
+    assert!(is_read_only(
+        &storage.topics.create(&fresh, TopicUpdate::default(), None).await,
+        WhyReadOnly::NotMade
+    ));
     let there = storage.topics.create(&topic, TopicUpdate::default(), None).await;
     assert!(matches!(there, Err(StorageError::TopicExists)), "{there:?}");
     append(storage, message(&topic, json("x"))).await.unwrap();
@@ -336,7 +339,7 @@ pub(super) async fn nothing_is_taken_over_where_no_topics_are_made(ground: &Grou
     append_numbers(&other.storage, &topic, 1).await;
     let source = other.storage.copies.copied(&topic).await.unwrap();
     storage.copies.refuse_new_topics(true).await.unwrap();
-    assert!(is_read_only(&storage.copies.begin_import(&source).await));
+    assert!(is_read_only(&storage.copies.begin_import(&source).await, WhyReadOnly::NotMade));
     assert!(matches!(storage.topics.describe(&topic).await, Err(StorageError::NoTopic)));
     storage.copies.refuse_new_topics(false).await.unwrap();
     storage.copies.begin_import(&source).await.unwrap();

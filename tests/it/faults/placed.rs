@@ -409,6 +409,22 @@ async fn a_server_of_a_cluster_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_names_of_one_server_are_refused_by_a_check_as_well() {
+    let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
+    let target = Target::parse(&format!("valkey://localhost:{}", server.port())).expect("the URL is right");
+    let options =
+        ValkeyOptions { placed: vec![placed(&["eu.*"], server.port())], ..ValkeyOptions::new(target) };
+    let valkey = Valkey::connect(node(), options.clone(), LIMITS, Clock::system());
+    assert!(valkey.ready(SOON).await);
+    let unfit = valkey.examine(false).await.expect_err("it is one server").to_string();
+    valkey.close().await;
+    let report = Box::pin(check::run(&options)).await;
+    let failed: Vec<_> = report.lines.iter().filter(|line| line.outcome == Outcome::Fail).collect();
+    assert!(matches!(&failed[..], [line] if line.name == "placement" && line.detail == unfit), "{failed:?}");
+    assert!(unfit.contains("are one server and database under two names"), "{unfit}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_of_several_servers_is_checked_and_what_is_alike_said_once() {
     let Some(mut two) = Two::start().await else { return };
     let url = format!("valkey://127.0.0.1:{}", two.first.port());

@@ -4,6 +4,9 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tidemill::storage::Backend as _;
+use tidemill::storage::valkey::check::{self, Outcome};
+use tidemill::storage::valkey::{Target, ValkeyOptions};
 use tokio::time::Instant;
 
 use super::Node;
@@ -108,6 +111,30 @@ async fn full_pages_come_from_a_replica_of_valkey_and_no_others() {
 #[tokio::test]
 async fn full_pages_come_from_a_replica_of_redis_and_no_others() {
     full_pages_come_from_a_replica_and_no_others(Kind::Redis).await;
+}
+
+#[tokio::test]
+async fn it_is_told_where_there_is_no_replica_to_read_from() {
+    let fast = ["--repl-diskless-sync-delay", "0"];
+    let (Some(primary), Some(replica)) =
+        (Server::start(Kind::Valkey, &fast).await, Server::start(Kind::Valkey, &fast).await)
+    else {
+        return;
+    };
+    let node = node(primary.port()).await;
+    let target = Target::parse(&format!("valkey://127.0.0.1:{}", primary.port())).expect("the URL is right");
+    let options = ValkeyOptions { reads_replicas: true, ..ValkeyOptions::new(target) };
+    let told = async || {
+        let report = Box::pin(check::run(&options)).await;
+        let line = report.lines.into_iter().find(|line| line.name == "replicas").expect("it is looked at");
+        let warnings = node.valkey.examine(false).await.expect("it can be used");
+        let is_warned = warnings.iter().any(|told| told.contains("VALKEY_READ_FROM=replica has no effect"));
+        (line.outcome, is_warned)
+    };
+    assert_eq!(told().await, (Outcome::Warn, true));
+    replica.command(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]).await;
+    eventually(SOON, async || told().await == (Outcome::Pass, false)).await;
+    node.stop().await;
 }
 
 #[tokio::test]

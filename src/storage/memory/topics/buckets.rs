@@ -11,7 +11,7 @@ use super::super::segment::BODY_BYTES_MAX;
 use super::{PURGED_PER_APPEND_MAX, PURGED_PER_LOCK_MAX, Shortage, Topics};
 use crate::storage::{
     BucketSettings, BucketState, EXPIRED_MAX, Epoch, FillAsked, Idempotency, KeyChanged, KeyChanges,
-    KeyEntry, KeyFill, KeyRefusal, KeysChanged, KeysExpired, NewMessage, StorageError, Trim,
+    KeyEntry, KeyFill, KeyRefusal, KeysChanged, KeysExpired, NewMessage, StorageError, Trim, WhyReadOnly,
     changed_without_bucket,
 };
 
@@ -343,7 +343,10 @@ impl Topics {
     }
 
     fn check_may_make_bucket(&self) -> Result<(), StorageError> {
-        if self.refuses_new { Err(StorageError::ReadOnly) } else { self.check_buckets_limit() }
+        if self.refuses_new {
+            return Err(StorageError::ReadOnly(WhyReadOnly::NotMade));
+        }
+        self.check_buckets_limit()
     }
 
     fn check_buckets_limit(&self) -> Result<(), StorageError> {

@@ -16,7 +16,7 @@ use crate::storage::copying::follow_each_other;
 use crate::storage::history::Untold;
 use crate::storage::{
     Body, CopiedDead, CopiedGroup, CopiedPending, CopiedTopic, CopiedUnique, CopiedUntold, Epoch, Freeze,
-    GapCheck, Range, StorageError, StoredMessage, StoredRecurring, TopicPolicy, WaitingMessage,
+    GapCheck, Range, StorageError, StoredMessage, StoredRecurring, TopicPolicy, WaitingMessage, WhyReadOnly,
 };
 
 /// What is kept of a topic that is taken over: all, until that is done.
@@ -78,7 +78,7 @@ impl Topics {
     ) -> Result<(), StorageError> {
         let topic = self.topics.get_mut(name).ok_or(StorageError::NoTopic)?;
         match topic.freeze {
-            Some(Freeze::Importing) => return Err(StorageError::ReadOnly),
+            Some(Freeze::Importing) => return Err(StorageError::ReadOnly(WhyReadOnly::Importing)),
             Some(Freeze::ReadOnly) | None if topic.ended.is_some() => {}
             Some(Freeze::ReadOnly) | None => topic.freeze = frozen.then_some(Freeze::ReadOnly),
         }
@@ -87,11 +87,22 @@ impl Topics {
 
     /// Checks that a topic may be made.
     pub(super) fn check_may_make(&self) -> Result<(), StorageError> {
-        if self.refuses_new { Err(StorageError::ReadOnly) } else { self.check_topics_limit() }
+        if self.refuses_new {
+            return Err(StorageError::ReadOnly(WhyReadOnly::NotMade));
+        }
+        self.check_topics_limit()
     }
 
     pub(in crate::storage::memory) fn refuse_new(&mut self, refused: bool) {
         self.refuses_new = refused;
+    }
+
+    /// Returns how many topics and buckets are being taken over.
+    pub(in crate::storage::memory) fn unfinished(&self) -> u64 {
+        let topics = self.topics.values().filter(|topic| topic.freeze == Some(Freeze::Importing)).count();
+        let buckets =
+            self.buckets.values().filter(|bucket| bucket.freeze() == Some(Freeze::Importing)).count();
+        (topics + buckets) as u64
     }
 
     pub(in crate::storage::memory) fn refuses_new(&self) -> bool {

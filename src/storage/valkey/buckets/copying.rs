@@ -12,7 +12,7 @@ use super::replies::{self, number, read_record, read_state};
 use super::{LINES_BYTES, VALUE_BYTES_MAX, fields, said};
 use crate::storage::{
     BucketCopyStore, BucketState, CopiedBucket, CopiedKey, CopiedKeys, CopyStore as _, Epoch, Freeze,
-    KeyEntry, KeysPart, StorageError, StoredMessage,
+    KeyEntry, KeysPart, StorageError, StoredMessage, WhyReadOnly,
 };
 
 /// Bytes that an answer may have for each key beside its records.
@@ -118,7 +118,10 @@ impl Shard {
         done.map_err(of_bucket)
     }
 
-    async fn copied_bucket(&self, bucket: &BucketName) -> Result<CopiedBucket, StorageError> {
+    pub(in super::super) async fn copied_bucket(
+        &self,
+        bucket: &BucketName,
+    ) -> Result<CopiedBucket, StorageError> {
         let [_, facts, _, names, ..] = self.keys.bucket(bucket);
         let (call, name) = ((&scripts::COPIED_BUCKET, Effect::Read), bucket.clone());
         let read = move |parts: &mut Parts<'_>| {
@@ -207,7 +210,7 @@ impl Shard {
         let (count, is_closed) =
             tokio::try_join!(self.indexes.buckets.count(), self.indexes.topics.is_closed())?;
         if is_closed {
-            return Err(StorageError::ReadOnly);
+            return Err(StorageError::ReadOnly(WhyReadOnly::NotMade));
         }
         if count >= self.limits.buckets_max {
             return Err(StorageError::BucketsLimit);
@@ -222,7 +225,8 @@ impl Shard {
                 .collect();
         arguments.extend(settings_of(&other.state));
         self.change_copy(bucket, &scripts::BEGIN_BUCKET, &keys, arguments).await?;
-        self.indexes.buckets.add(&[bucket]).await.map(drop)
+        self.indexes.buckets.add(&[bucket]).await?;
+        self.indexes.begun.add(&[bucket]).await.map(drop)
     }
 
     async fn import_keys(
@@ -274,7 +278,7 @@ impl Shard {
         if let Some(due) = due.map_err(of_bucket)? {
             self.note_expiring(&[(bucket, due)]).await;
         }
-        Ok(())
+        self.indexes.begun.remove(&[bucket]).await
     }
 }
 
@@ -330,7 +334,7 @@ impl BucketCopyStore for Valkey {
             let [_, facts, ..] = shard.keys.bucket(bucket);
             let arguments = [if frozen { "1" } else { "" }].iter().collect();
             let (log, keys) = (TopicName::log_of(bucket), [facts]);
-            let refused = StorageError::ReadOnly;
+            let refused = StorageError::ReadOnly(WhyReadOnly::Importing);
             let frozen = shard.copy_change(&log, &scripts::FREEZE_BUCKET, &keys, arguments, refused);
             frozen.await.map_err(of_bucket)
         })

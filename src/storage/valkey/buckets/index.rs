@@ -98,9 +98,12 @@ impl Shard {
 
     /// Takes buckets that are gone out of both indexes.
     pub(super) async fn unindex_buckets(&self, buckets: &[&BucketName]) -> Result<(), StorageError> {
-        let (named, expiring) =
-            tokio::join!(self.indexes.buckets.remove(buckets), self.indexes.expiring.remove(buckets));
-        named.and(expiring)
+        let (named, expiring, begun) = tokio::join!(
+            self.indexes.buckets.remove(buckets),
+            self.indexes.expiring.remove(buckets),
+            self.indexes.begun.remove(buckets)
+        );
+        named.and(expiring).and(begun)
     }
 
     /// Takes out of the index the names of buckets that are gone.

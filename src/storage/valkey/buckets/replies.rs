@@ -32,14 +32,14 @@ pub(super) enum Step {
     ExpireFirst,
 }
 
-/// Reads an answer with its code in front. 1, 12 to 15, and what is below 0, say that nothing was done.
+/// Reads an answer with its code in front. 1, 12 to 16, and what is below 0, say that nothing was done.
 pub(super) fn coded<T>(
     reply: Reply<'_>,
     read: impl FnOnce(i64, &mut Parts<'_>) -> Option<T>,
 ) -> Option<Coded<T>> {
     let Reply::Array(mut parts) = reply else { return None };
     match parts.next()?.integer()? {
-        code if code == 1 || (12..=15).contains(&code) || code < 0 => Some(Coded::Other(code)),
+        code if code == 1 || (12..=16).contains(&code) || code < 0 => Some(Coded::Other(code)),
         code => read(code, &mut parts).map(Coded::Well),
     }
 }

@@ -1,7 +1,7 @@
 //! What a server tells of itself, as lines of a check.
 
 use super::report::{CheckReport, Outcome};
-use crate::storage::valkey::health::{IN_CLUSTER, KEEPS, ServerInfo, harm_of};
+use crate::storage::valkey::health::{FOR_REPLICAS, IN_CLUSTER, KEEPS, NO_REPLICA, ServerInfo, harm_of};
 
 /// Adds lines on a server; one that topics are placed on stands alone.
 pub(super) fn examine(report: &mut CheckReport, info: &ServerInfo, is_placed: bool) {
@@ -51,5 +51,14 @@ pub(super) fn examine(report: &mut CheckReport, info: &ServerInfo, is_placed: bo
             format!("{used} MiB used, no limit"),
             Some("without maxmemory the system kills the server when memory runs out; set a limit"),
         ),
+    }
+}
+
+/// Adds a line on the replicas from which pages are to be read.
+pub(super) fn examine_replicas(report: &mut CheckReport, info: &ServerInfo) {
+    match info.replicas() {
+        0 => report.add("replicas", Outcome::Warn, NO_REPLICA, Some(FOR_REPLICAS)),
+        1 => report.add("replicas", Outcome::Pass, "1 replica follows the server", None),
+        count => report.add("replicas", Outcome::Pass, format!("{count} replicas follow the server"), None),
     }
 }

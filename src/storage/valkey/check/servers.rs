@@ -1,5 +1,6 @@
 //! Which servers are checked, and what of all keys each has.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use tidemill_proto::{BucketName, TopicName, TopicSelector};
@@ -9,6 +10,7 @@ use crate::chance::random;
 use crate::storage::valkey::cluster::asking::{map_at, mode_of};
 use crate::storage::valkey::cluster::map::SlotMap;
 use crate::storage::valkey::cluster::seat::channels;
+use crate::storage::valkey::health::ONE_SERVER;
 use crate::storage::valkey::homes::{Home, Homes, Lives};
 use crate::storage::valkey::slots::SLOTS;
 use crate::storage::valkey::{ValkeyOptions, finding, keys};
@@ -130,6 +132,19 @@ pub(super) async fn of(options: &ValkeyOptions) -> (CheckReport, Vec<Server>) {
             let advice = "the relay must learn which primary has what: the server's user needs +cluster|slots +cluster|info";
             report.add("cluster", Outcome::Fail, error, Some(advice));
             (report, Vec::new())
+        }
+    }
+}
+
+/// Adds that two servers are one, by what tells them from all others.
+pub(super) fn tell_apart(report: &mut CheckReport, servers: &[Server], identities: &[Option<String>]) {
+    let mut known = HashMap::new();
+    for (server, identity) in servers.iter().zip(identities) {
+        let Some(identity) = identity else { continue };
+        if let Some(other) = known.insert(identity, &server.name) {
+            let detail = format!("{other} and {} {ONE_SERVER}", server.name);
+            let advice = "leave that part of VALKEY_PLACEMENT out, or name the server that it was to be";
+            report.add("placement", Outcome::Fail, detail, Some(advice));
         }
     }
 }

@@ -34,8 +34,15 @@ fn all(keys: Keys, topic: &TopicName, key: &str) -> Vec<(String, (&'static str, 
 
 /// The keys of all parts of all indexes.
 fn indexes(keys: Keys) -> Vec<String> {
-    let all =
-        [IndexName::Topics, IndexName::Schedules, IndexName::Buckets, IndexName::Expiring, IndexName::Series];
+    let all = [
+        IndexName::Topics,
+        IndexName::Schedules,
+        IndexName::Buckets,
+        IndexName::Expiring,
+        IndexName::Series,
+        IndexName::Importing,
+        IndexName::Begun,
+    ];
     let of = |index| (0..keys.parts()).map(move |part| keys.index(index, part));
     all.into_iter().flat_map(of).collect()
 }

@@ -13,8 +13,8 @@
 //! (`own.parent`, in base64url), until when the value is fresh (ms; with a `~` in front where the key's fill has lived by how often
 //! it was read), and its content type. What there is not is a `-`; owner and content type have a `=` in front.
 //!
-//! Scripts answer a table whose first number is 0 where all is well, 1 where there is no such bucket, 15 where it is frozen (see
-//! `copying::buckets`), and below 0 the place of a key that another program has. What a step does to the log comes first: it is the one thing that can be refused,
+//! Scripts answer a table whose first number is 0 where all is well, 1 where there is no such bucket, 15 where it is read-only and 16 where it
+//! is being taken over (see `copying::buckets`), and below 0 the place of a key that another program has. What a step does to the log comes first: it is the one thing that can be refused,
 //! and then nothing is changed.
 
 use super::Script;
@@ -86,7 +86,7 @@ local facts = redis.pcall('HMGET', KEYS[2], 'epoch', 'history', 'ttl', 'age', 'm
   'adaptive_min', 'adaptive_max', 'freeze')
 if foreign(facts) then return {-2} end
 if not facts[1] then return {1} end
-if facts[10] then return {15} end
+if facts[10] then return {facts[10] == 'importing' and 16 or 15} end
 for at, command in pairs({[1] = 'XLEN', [3] = 'HLEN', [4] = 'ZCARD', [5] = 'ZCARD', [6] = 'HLEN', [7] = 'ZCARD'}) do
   if foreign(redis.pcall(command, KEYS[at])) then return {-at} end
 end

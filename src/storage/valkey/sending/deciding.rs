@@ -40,7 +40,7 @@ pub(in super::super) fn not_created(error: &StorageError) -> StorageError {
         StorageError::NotATopic => StorageError::NotATopic,
         StorageError::ForeignKey(key) => StorageError::ForeignKey(key.clone()),
         StorageError::IdsUsedUp => StorageError::IdsUsedUp,
-        StorageError::ReadOnly => StorageError::ReadOnly,
+        StorageError::ReadOnly(why) => StorageError::ReadOnly(*why),
         StorageError::Overloaded => StorageError::Overloaded,
         StorageError::Full(_) => StorageError::Full(cause()),
         StorageError::KeysFull(_) => StorageError::KeysFull(cause()),

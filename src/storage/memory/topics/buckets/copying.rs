@@ -7,13 +7,15 @@ use super::super::super::log::{Log, check_goes_on};
 use super::super::super::segment::BODY_BYTES_MAX;
 use super::super::{Shortage, Topics};
 use crate::storage::copying::follow_each_other;
-use crate::storage::{CopiedBucket, Epoch, Freeze, KeysPart, StorageError, StoredMessage, TopicPolicy};
+use crate::storage::{
+    CopiedBucket, Epoch, Freeze, KeysPart, StorageError, StoredMessage, TopicPolicy, WhyReadOnly,
+};
 
 impl Topics {
     /// Returns a bucket that may be changed, if it is there.
     pub(in crate::storage::memory) fn changing(&self, name: &BucketName) -> Result<&Bucket, StorageError> {
         let bucket = self.bucket(name)?;
-        if bucket.freeze().is_some() { Err(StorageError::ReadOnly) } else { Ok(bucket) }
+        bucket.freeze().map_or(Ok(bucket), |freeze| Err(StorageError::ReadOnly(freeze.into())))
     }
 
     pub(in crate::storage::memory) fn freeze_bucket(
@@ -22,7 +24,7 @@ impl Topics {
         frozen: bool,
     ) -> Result<(), StorageError> {
         if self.bucket(name)?.freeze() == Some(Freeze::Importing) {
-            return Err(StorageError::ReadOnly);
+            return Err(StorageError::ReadOnly(WhyReadOnly::Importing));
         }
         self.with_bucket(name, |bucket| bucket.set_freeze(frozen.then_some(Freeze::ReadOnly)));
         Ok(())
@@ -38,7 +40,7 @@ impl Topics {
         }
         check_goes_on(other.last.max(other.born.unwrap_or(MessageId::MIN)))?;
         if self.refuses_new() {
-            return Err(StorageError::ReadOnly);
+            return Err(StorageError::ReadOnly(WhyReadOnly::NotMade));
         }
         self.check_buckets_limit()?;
         let needed = bytes_of_empty(name);

@@ -6,7 +6,7 @@ use super::Script;
 ///
 /// KEYS: those of a bucket. ARGV: the key, the token, and for how long it counts (ms). Answers `{0, 0 for fresh, 1 for a
 /// token that counts from now on or 2 for another one that does, in how long that is over (ms), when the key is over or
-/// nothing, its record or nothing}`, `{1}` where there is no bucket, `{15}` where it is frozen, or below 0 the place of another program's key.
+/// nothing, its record or nothing}`, `{1}` where there is no bucket, `{15}` where it is read-only, `{16}` where it is being taken over, or below 0 the place of another program's key.
 ///
 /// Tokens that were never used go with those that come: of two of them that are looked at those that are over, so that
 /// there are never many more than what is being filled.
@@ -30,7 +30,7 @@ end
 local function end_of(fill) return tonumber(string.match(fill or '', ' (%d+)$') or '0') end
 local over = end_of(redis.call('HGET', KEYS[8], ARGV[1]))
 if over > now then return {0, 2, over - now, due or '', record} end
-if facts[2] then return {15} end
+if facts[2] then return {facts[2] == 'importing' and 16 or 15} end
 local some = redis.call('HRANDFIELD', KEYS[8], 2, 'WITHVALUES')
 for at = 1, #some, 2 do
   if end_of(some[at + 1]) <= now then redis.call('HDEL', KEYS[8], some[at]) end

@@ -80,7 +80,8 @@ for at, kind in ipairs({'stream', 'hash', 'hash', 'zset', 'zset', 'hash', 'zset'
 end
 local epoch = redis.call('HGET', KEYS[2], 'epoch')
 local is_new = not epoch
-if ARGV[3] ~= '1' and redis.call('HEXISTS', KEYS[2], 'freeze') == 1 then return {15} end
+local freeze = redis.call('HGET', KEYS[2], 'freeze')
+if ARGV[3] ~= '1' and freeze then return {freeze == 'importing' and 16 or 15} end
 if is_new then
   redis.call('HSET', KEYS[2], 'epoch', ARGV[1], 'created_at', ARGV[2])
   redis.call('UNLINK', KEYS[1], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9])

@@ -1,0 +1,176 @@
+//! What is printed of what a copy would do, and of what it replaces.
+//!
+//! It must not know how that is found out, nor what is copied.
+
+use serde::Serialize;
+use tidemill_proto::{BucketName, TopicName};
+
+use crate::cli::CliError;
+use crate::cli::output::{self, Output, counted};
+use crate::copying::{Action, Outline, Planned, PlannedBucket, Replaced};
+
+/// A topic, as it is printed.
+#[derive(Debug, Serialize)]
+struct ToldTopic<'a> {
+    topic: &'a TopicName,
+    action: &'static str,
+    messages: u64,
+    groups: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced_messages: Option<u64>,
+    /// Whether the last message of the target is younger than that of the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_is_younger: Option<bool>,
+}
+
+/// A bucket, as it is printed.
+#[derive(Debug, Serialize)]
+struct ToldBucket<'a> {
+    bucket: &'a BucketName,
+    action: &'static str,
+    keys: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced_keys: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_is_younger: Option<bool>,
+}
+
+/// What goes at the target, of all together.
+#[derive(Debug, Default, Serialize)]
+struct Sums {
+    replaced_topics: u64,
+    replaced_messages: u64,
+    replaced_buckets: u64,
+    replaced_keys: u64,
+}
+
+impl Sums {
+    fn of(outline: &Outline) -> Self {
+        let mut sums = Self::default();
+        for replaced in outline.topics.iter().filter_map(|planned| planned.replaced) {
+            sums.replaced_topics += 1;
+            sums.replaced_messages += replaced.count;
+        }
+        for replaced in outline.buckets.iter().filter_map(|planned| planned.replaced) {
+            sums.replaced_buckets += 1;
+            sums.replaced_keys += replaced.count;
+        }
+        sums
+    }
+
+    fn told(&self) -> String {
+        let pair = |(names, what): (u64, &str), (count, of): (u64, &str)| {
+            (names > 0).then(|| format!("{} with {}", counted(names, what), counted(count, of)))
+        };
+        let topics = pair((self.replaced_topics, "topic"), (self.replaced_messages, "message"));
+        let buckets = pair((self.replaced_buckets, "bucket"), (self.replaced_keys, "key"));
+        topics.into_iter().chain(buckets).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Prints what a dry run has found, and how much would go at the target.
+pub(super) fn tell(outline: &Outline, overwrite: bool, output: Output) -> Result<(), CliError> {
+    let action = |action: Action| match action {
+        Action::Make => "would be copied",
+        Action::GoOn => "would be gone on with",
+        Action::Keep => "there already",
+        Action::Overwrite if overwrite => "would be overwritten",
+        Action::Overwrite => "in the way: needs --overwrite",
+        Action::Refuse => "not copied: it is not whole at the source",
+        Action::Left => "in the way: a part of a copy, and not at the source",
+    };
+    let line = |text: &str| output::line(text);
+    for planned in &outline.topics {
+        tell_topic(planned, action(planned.action), output, line)?;
+    }
+    for planned in &outline.buckets {
+        tell_bucket(planned, action(planned.action), output, line)?;
+    }
+    tell_sums(outline, output, |sums| output::line(&format!("the target would lose {sums}")))
+}
+
+/// Says what is replaced, before it is; on standard error, where it is no JSON.
+pub(super) fn tell_replaced(outline: &Outline, output: Output) -> Result<(), CliError> {
+    const ACTION: &str = "is overwritten";
+    let line = |text: &str| {
+        eprintln!("{text}");
+        Ok(())
+    };
+    for planned in outline.topics.iter().filter(|planned| planned.replaced.is_some()) {
+        tell_topic(planned, ACTION, output, line)?;
+    }
+    for planned in outline.buckets.iter().filter(|planned| planned.replaced.is_some()) {
+        tell_bucket(planned, ACTION, output, line)?;
+    }
+    tell_sums(outline, output, |sums| line(&format!("the target loses {sums}")))
+}
+
+fn tell_topic(
+    planned: &Planned,
+    action: &'static str,
+    output: Output,
+    line: impl Fn(&str) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    let Planned { topic, messages, groups, replaced, .. } = planned;
+    match output {
+        Output::Json => output::json(&ToldTopic {
+            topic,
+            action,
+            messages: *messages,
+            groups: *groups,
+            replaced_messages: replaced.map(|replaced| replaced.count),
+            target_is_younger: replaced.map(|replaced| replaced.is_younger),
+        }),
+        Output::Text => {
+            let (messages, groups) = (counted(*messages, "message"), counted(*groups as u64, "group"));
+            line(&format!("{topic}: {messages}, {groups}; {action}{}", lost(*replaced, "message")))
+        }
+    }
+}
+
+fn tell_bucket(
+    planned: &PlannedBucket,
+    action: &'static str,
+    output: Output,
+    line: impl Fn(&str) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    let PlannedBucket { bucket, keys, replaced, .. } = planned;
+    match output {
+        Output::Json => output::json(&ToldBucket {
+            bucket,
+            action,
+            keys: *keys,
+            replaced_keys: replaced.map(|replaced| replaced.count),
+            target_is_younger: replaced.map(|replaced| replaced.is_younger),
+        }),
+        Output::Text => {
+            let keys = counted(*keys, "key");
+            line(&format!("bucket {bucket}: {keys}; {action}{}", lost(*replaced, "key")))
+        }
+    }
+}
+
+/// Prints what goes in all, if anything does.
+fn tell_sums(
+    outline: &Outline,
+    output: Output,
+    tell: impl FnOnce(&str) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    let sums = Sums::of(outline);
+    match (sums.replaced_topics + sums.replaced_buckets, output) {
+        (0, _) => Ok(()),
+        (_, Output::Json) => output::json(&sums),
+        (_, Output::Text) => tell(&sums.told()),
+    }
+}
+
+/// Says how much of what is replaced goes, as the end of a line.
+fn lost(replaced: Option<Replaced>, unit: &str) -> String {
+    let Some(Replaced { count, is_younger }) = replaced else { return String::new() };
+    let not = if is_younger { "" } else { "not " };
+    let last = if unit == "key" { "change" } else { "message" };
+    format!(
+        "; the target has {}, and its last {last} is {not}younger than that of the source",
+        counted(count, unit)
+    )
+}
