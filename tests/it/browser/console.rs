@@ -169,7 +169,7 @@ async fn a_whole_life_of_a_topic() {
     shown.at("#/topic/orders", r#""order": 12345678901234567890"#).await;
     shown.does("await shows('<i>ann</i>');").await;
     shown
-        .does(r#"location.hash = '#/topic/orders/publish'; await shows('Publish a message'); await fill('Payload', '{wrong'); await press('Publish'); await shows('is no JSON');"#)
+        .does(r"location.hash = '#/topic/orders/publish'; await shows('Publish a message'); await fill('Payload', '{wrong'); await press('Publish'); await shows('is no JSON');")
         .await;
 
     // What is published comes live, while it is paused, too; and what is gone is told as a gap.
