@@ -55,6 +55,7 @@ mod routes;
 mod runs;
 mod schedules;
 mod series;
+mod sessions;
 mod sign_ins;
 mod signed_in_page;
 mod source;
@@ -272,6 +273,7 @@ impl Http {
             administration::routes(),
             tickets::routes(),
             copying::routes(),
+            sessions::routes(),
             operations::routes(),
             operations::metrics_routes(options.serve_metrics),
             documents::routes(options.serve_docs),
