@@ -39,7 +39,7 @@ mod side;
 mod storage;
 mod wire;
 
-pub use error::{CopyError, Side};
+pub use error::{Clash, CopyError, Side};
 pub use freezing::{FreezeError, Frozen, FrozenState, NEW_TOPICS_SETTLE, freeze, freeze_or_undo, frozen};
 pub use planning::{Action, Outline, Planned, PlannedBucket, Replaced};
 pub use progress::{Progress, Reached};
@@ -157,6 +157,7 @@ impl Copy {
             let refuses = self.patiently(|| self.is_switched()).await?;
             if refuses && switched_at.is_none() {
                 switched_at = Some(began);
+                self.progress.source_read_only.send_replace(true);
             }
             let come = || self.progress.reached().messages + self.progress.reached().keys;
             let before = come();
@@ -195,6 +196,8 @@ impl Copy {
                 let left = self.left(&there).await?.obstacles(&self.plan);
                 return left.into_iter().next().map_or(Ok(()), Err);
             }
+            // Who froze the target meanwhile wants no more there.
+            self.patiently(|| self.check_target()).await?;
             let is_calm = come() - before < (count as u64 + 1) * IMPORTED_MAX as u64;
             self.progress.caught_up.store(self.plan.follow && is_calm, Ordering::Relaxed);
             if self.plan.switch && switched_at.is_none() && is_calm {
@@ -235,13 +238,27 @@ impl Copy {
         if !self.plan.follow || !self.plan.topics.is_empty() {
             return Ok(false);
         }
-        ask(&*self.from, CopyRead::RefusesNew).await.map_err(Side::Source.failed_at_all())
+        self.refuses(Side::Source).await
     }
 
     /// Makes the source read-only.
     async fn switch(&self) -> Result<(), CopyError> {
+        // Where it fails, or nobody waits for it any more, a part may be.
+        self.progress.switching.store(true, Ordering::Relaxed);
         let frozen = freeze(&*self.from, &self.plan.topics, true).await;
-        frozen.map(drop).map_err(Side::Source.failed_at_all())
+        frozen.map_err(Side::Source.failed_at_all())?;
+        self.progress.source_read_only.send_replace(true);
+        Ok(())
+    }
+
+    /// Checks that the target was not made read-only: then nothing is to take messages there, as what is whole does.
+    async fn check_target(&self) -> Result<(), CopyError> {
+        if self.refuses(Side::Target).await? { Err(CopyError::TargetReadOnly) } else { Ok(()) }
+    }
+
+    /// Returns whether a side makes no more topics.
+    async fn refuses(&self, side: Side) -> Result<bool, CopyError> {
+        ask(self.side(side), CopyRead::RefusesNew).await.map_err(side.failed_at_all())
     }
 
     /// Returns the names of the topics that are copied, in their order.
@@ -327,7 +344,9 @@ impl Copy {
             // At the source it was deleted and made again meanwhile, or described anew.
             let is_ours = is_importing && self.made.lock().contains(topic);
             if !self.plan.overwrite && !is_ours {
-                return Err(CopyError::Taken(topic.clone()));
+                let is_copy = target.epoch == source.epoch;
+                let clash = Clash { is_copy, source: source.length, target: target.length };
+                return Err(CopyError::Taken(topic.clone(), clash));
             }
             if is_ours && target.epoch != source.epoch {
                 self.check_same_run(topic).await?;
@@ -381,6 +400,7 @@ impl Copy {
         self.forget_latest(&source).await?;
         self.copy_groups(topic).await?;
         self.copy_waiting(topic).await?;
+        self.check_target().await?;
         // It takes messages at the target, however it was at the source.
         let whole = CopiedTopic { freeze: None, ..source };
         self.import(topic, Write::Finish { topic: Box::new(whole), deletions }).await?;

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::work::GroupName;
-use crate::{BucketName, KeyName, MessageId, TopicName};
+use crate::{BucketName, KeyName, MessageId, TopicName, TopicSelector};
 
 mod bucket;
 mod group;
@@ -59,11 +59,11 @@ pub struct CopyWriteRequest {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum CopyRead {
-    /// What tells the servers on which it keeps everything, or a topic, from all others: `identity`, which has none of a server
-    /// that does not say who it is. Sides that have one in common keep things in one place.
+    /// What tells the servers on which it keeps everything, or on which some topics may be, from all others: `identity`, which
+    /// has none of a server that does not say who it is. Sides that have one in common keep things in one place.
     Identity {
-        /// Which topic, there or not; all, if null.
-        topic: Option<TopicName>,
+        /// Which topic, there or not, or a pattern in its place; all, if null.
+        topic: Option<TopicSelector>,
     },
     /// Names of topics that begin so: `topic_names`.
     TopicNames {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, interval};
 use super::CliError;
 use super::credentials::{self, Token};
 use super::output::{self, Output, counted};
-use super::sides::{Keys, Named, Opened};
+use super::sides::{Form, Keys, Named, Opened};
 use super::signals;
 use crate::config::Environment;
 use crate::copying::{Copy as Copying, CopyError, Plan, Progress, Reached, Side, SideError};
@@ -45,10 +45,16 @@ and whether its last is younger than that of the source, and ends with 3 where s
 bucket at the target that is something else, or that an earlier copy has left there and the source
 has no more, or a target that is read-only.
 
-Exit status: 0 all is copied, or can be; 1 not all; 2 not understood, or both sides are one storage;
-3 --dry-run has found something in the way.";
+Exit status: 0 all is copied, or can be; 1 not all; 2 not understood, both sides are one storage, or one
+has its topics under keys of the other form; 3 --dry-run has found something in the way; 130 interrupted.";
 
 const FROM_TOKEN_HELP: &str = "The token that says to the relay that is copied from who calls. With `@PATH` it is read from a file [env: TIDEMILL_TOKEN, TIDEMILL_TOKEN_FILE]";
+
+/// What is said where there is nothing to do.
+const NOTHING: &str = "the source has nothing to copy: no topics, and no buckets";
+
+/// What can be done about a copy that was broken off.
+const GOES_ON: &str = "not all is copied; the same command goes on from here";
 
 /// The exit status of a dry run that has found something in the way.
 const IN_THE_WAY: u8 = 3;
@@ -73,13 +79,14 @@ pub struct Copy {
     #[arg(long, value_name = "URL")]
     to: String,
 
-    /// How the keys are written where it is copied from (`VALKEY_KEY_FORM`)
-    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
-    from_keys: Keys,
+    /// How the keys are written where it is copied from, as `TIDEMILL_VALKEY_KEY_FORM` of its relays says it; plain, if it
+    /// is not given
+    #[arg(long, value_name = "FORM", value_enum)]
+    from_keys: Option<Keys>,
 
-    /// How the keys are written where it is copied to
-    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
-    to_keys: Keys,
+    /// How the keys are written where it is copied to, as well
+    #[arg(long, value_name = "FORM", value_enum)]
+    to_keys: Option<Keys>,
 
     /// The token for the relay that is copied from
     #[arg(long, value_name = "TOKEN", help = FROM_TOKEN_HELP, value_parser = credentials::parse)]
@@ -133,6 +140,8 @@ struct Far {
     messages_per_second: u64,
     /// Whether all that there was is copied, and it goes on with what comes.
     caught_up: bool,
+    /// Whether the source is read-only as a whole, or --switch has made it so.
+    source_read_only: bool,
     /// What the target has lost of what was replaced there.
     replaced_messages: u64,
     replaced_keys: u64,
@@ -151,12 +160,12 @@ impl From<CopyError> for CliError {
 /// What to do about what stands in the way of a copy, or has ended it.
 fn advice(error: &CopyError) -> &'static str {
     match error {
-        CopyError::Taken(_) => "not all is copied; to replace what is there, add --overwrite",
+        CopyError::Taken(..) => "not all is copied; to replace what is there, add --overwrite",
         CopyError::Same(None) => "nothing is copied; name two storages",
         CopyError::Same(Some(_)) => "nothing is copied; leave that one out",
         CopyError::Shared => "nothing is copied; name the topics that are to be moved",
         CopyError::TargetReadOnly => {
-            "nothing is copied; `tidemill freeze --storage URL --undo`, with the URL of the target, has it take changes again"
+            "no more is copied; `tidemill freeze --storage URL --undo`, with the URL of the target, has it take changes again, then the same command goes on from here"
         }
         CopyError::Missing(_) => "not all is copied; leave it out, or correct its name",
         CopyError::Changed(_) => {
@@ -198,11 +207,22 @@ impl Copy {
         let side = |flag, url, keys, token| {
             Opened::open(Named { flag, url, keys, ca_cert: self.ca_cert.as_ref(), token, environment })
         };
-        let from = side("from", &self.from, self.from_keys, self.from_token.as_ref())?;
-        let to = side("to", &self.to, self.to_keys, self.to_token.as_ref())?;
-        if from.name == to.name && self.from_keys == self.to_keys {
+        let forms = [self.from_keys.unwrap_or_default(), self.to_keys.unwrap_or_default()];
+        let from = side("from", &self.from, forms[0], self.from_token.as_ref())?;
+        let to = side("to", &self.to, forms[1], self.to_token.as_ref())?;
+        let is_one = from.name == to.name;
+        if is_one && forms[0] == forms[1] {
             return Err(CliError::Usage("--from and --to name the same side".to_owned()));
         }
+        // Of one server that has both, each side is one of them.
+        let form = |flag, keys, given: Option<Keys>, may_be_empty| Form {
+            flag,
+            keys,
+            is_told: is_one || given.is_some(),
+            may_be_empty,
+        };
+        let read = form("from-keys", forms[0], self.from_keys, false);
+        let written = form("to-keys", forms[1], self.to_keys, true);
         let plan = Plan {
             topics: self.topics.clone(),
             follow: self.follow,
@@ -214,11 +234,31 @@ impl Copy {
         let act = async {
             from.ready(plan.patience).await?;
             to.ready(plan.patience).await?;
+            from.check_form(read, plan.patience).await?;
+            to.check_form(written, plan.patience).await?;
             if self.dry_run { self.plan(&copy, &plan).await } else { self.copy(&copy).await }
         };
         let done = tokio::select! {
             done = act => done,
             () = stopped => Err(CliError::Interrupted),
+        };
+        let reached = copy.progress().reached();
+        let undo = self.undo(&from.name, self.from_keys.or(is_one.then_some(forms[0])));
+        let stands = match (reached.source_read_only, reached.switching) {
+            (true, _) => Some(format!("the source is read-only now, and {undo}")),
+            (false, true) => Some(format!("a part of the source may be read-only by now, and {undo}")),
+            (false, false) => None,
+        };
+        let done = match (done, stands) {
+            (Err(CliError::Interrupted), stands) if !self.dry_run => {
+                let stands = stands.map_or_else(String::new, |stands| format!("; {stands}"));
+                Err(CliError::InterruptedAt(format!("{GOES_ON}{stands}")))
+            }
+            (Err(error), Some(stands)) if self.switch => {
+                eprintln!("{stands}");
+                Err(error)
+            }
+            (done, _) => done,
         };
         from.close().await;
         to.close().await;
@@ -228,6 +268,14 @@ impl Copy {
             }
             done => done,
         }
+    }
+
+    /// Says how the source takes changes again.
+    fn undo(&self, source: &str, keys: Option<Keys>) -> String {
+        let url = if self.from.starts_with('@') { &self.from } else { source };
+        let keys = keys.map_or_else(String::new, |keys| format!(" --keys {}", keys.name()));
+        let topics: String = self.topics.iter().map(|topic| format!(" '{topic}'")).collect();
+        format!("`tidemill freeze --storage {url}{keys}{topics} --undo` ends that")
     }
 
     /// Prints what would be done, and what stands in the way.
@@ -247,6 +295,12 @@ impl Copy {
             }
         };
         outline::tell(&outline, self.overwrite, self.output)?;
+        if outline.is_without_source() {
+            match self.output {
+                Output::Json => eprintln!("{NOTHING}"),
+                Output::Text => output::line(NOTHING)?,
+            }
+        }
         let obstacles = outline.obstacles(plan);
         let Some(first) = obstacles.first() else { return Ok(()) };
         let more = match obstacles.len() - 1 {
@@ -267,6 +321,9 @@ impl Copy {
         let mut pace = Pace::new();
         let run = async {
             let outline = copy.plan().await?;
+            if outline.is_without_source() {
+                eprintln!("{NOTHING}");
+            }
             // Where it is not to be overwritten, nothing is.
             if self.overwrite {
                 outline::tell_replaced(&outline, self.output)?;
@@ -274,15 +331,30 @@ impl Copy {
             Ok::<_, CliError>(copy.run_as(&outline).await?)
         };
         let mut run = std::pin::pin!(run);
+        let mut is_told = false;
         let done = loop {
             tokio::select! {
                 biased;
                 done = &mut run => break done,
+                () = progress.source_is_read_only(), if !is_told => {
+                    is_told = true;
+                    self.tell_switched(&pace.far(&progress, false))?;
+                }
                 _ = told.tick() => self.tell(&pace.far(&progress, false))?,
             }
         };
         done?;
         self.tell(&pace.whole(&progress))
+    }
+
+    /// Says that the source is read-only.
+    fn tell_switched(&self, far: &Far) -> Result<(), CliError> {
+        if self.output == Output::Json {
+            return output::json(far);
+        }
+        let whole = if self.topics.is_empty() { "" } else { " in what is copied" };
+        eprintln!("the source is read-only now{whole}, and takes no changes; the rest of it is copied");
+        Ok(())
     }
 
     /// Says on standard error how far it is; as JSON, on standard output.
@@ -364,6 +436,7 @@ fn rate_of(messages: u64, time: Duration) -> u64 {
 fn far(reached: Reached, messages_per_second: u64, done: bool) -> Far {
     let Reached { topics, finished, expected, messages, bytes, passes, caught_up, failing, .. } = reached;
     let Reached { buckets, buckets_finished, keys, replaced_messages, replaced_keys, .. } = reached;
+    let source_read_only = reached.source_read_only;
     let left = (!done && passes == 0 && messages_per_second > 0)
         .then(|| (expected - messages).div_ceil(messages_per_second));
     Far {
@@ -378,6 +451,7 @@ fn far(reached: Reached, messages_per_second: u64, done: bool) -> Far {
         keys,
         messages_per_second,
         caught_up,
+        source_read_only,
         replaced_messages,
         replaced_keys,
         seconds_left: left,

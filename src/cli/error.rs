@@ -77,6 +77,9 @@ pub enum CliError {
     /// Somebody pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,
+    /// The same, with what stands then and what can be done, as a sentence.
+    #[error("interrupted; {0}")]
+    InterruptedAt(String),
     /// Nobody knows the answer to a question whose answers are the exit statuses 0 and 1.
     #[error(transparent)]
     Undecided(Box<CliError>),
@@ -116,7 +119,7 @@ impl CliError {
         match self {
             Self::Usage(_) | Self::Config(_) | Self::Undecided(_) => ExitCode::from(2),
             // What shells report of a command that was ended by SIGINT.
-            Self::Interrupted => ExitCode::from(130),
+            Self::Interrupted | Self::InterruptedAt(_) => ExitCode::from(130),
             _ => ExitCode::FAILURE,
         }
     }

@@ -8,7 +8,7 @@ use tidemill_proto::{TopicName, TopicSelector};
 use super::CliError;
 use super::credentials::TokenFlag;
 use super::output::{self, Output, counted};
-use super::sides::{Keys, Named, Opened, READY_MAX};
+use super::sides::{Form, Keys, Named, Opened, READY_MAX};
 use crate::config::Environment;
 use crate::copying::{CopySide, FreezeError, Frozen, FrozenState, SideError, freeze_or_undo, frozen};
 
@@ -42,9 +42,9 @@ pub struct Freeze {
     #[arg(long, value_name = "URL")]
     storage: String,
 
-    /// How its keys are written (`VALKEY_KEY_FORM`)
-    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
-    keys: Keys,
+    /// How its keys are written, as `TIDEMILL_VALKEY_KEY_FORM` of its relays says it; plain, if it is not given
+    #[arg(long, value_name = "FORM", value_enum)]
+    keys: Option<Keys>,
 
     /// Have the topics take messages again
     #[arg(long)]
@@ -69,6 +69,10 @@ pub struct Freeze {
 
 const DENIED: &str = "the storage did not do it; name a token of who may administer the relay with --token";
 
+/// What is said where a storage is used again that may have been moved.
+const UNDONE: &str =
+    "where it was copied to another storage, what comes from now on is not there, until it is copied again";
+
 /// What is printed.
 #[derive(Debug, Serialize)]
 struct Done {
@@ -79,16 +83,19 @@ struct Done {
 
 impl Freeze {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
+        let keys = self.keys.unwrap_or_default();
         let opened = Opened::open(Named {
             flag: "storage",
             url: &self.storage,
-            keys: self.keys,
+            keys,
             ca_cert: self.ca_cert.as_ref(),
             token: self.token.given(),
             environment,
         })?;
+        let form = Form { flag: "keys", keys, is_told: self.keys.is_some(), may_be_empty: self.undo };
         let done = async {
             opened.ready(READY_MAX).await?;
+            opened.check_form(form, READY_MAX).await?;
             if self.status { self.tell(&*opened.side).await } else { self.freeze(&*opened.side).await }
         };
         let missing = done.await;
@@ -114,6 +121,9 @@ impl Freeze {
                 let (topics, buckets) = (counted(topics as u64, "topic"), counted(buckets as u64, "bucket"));
                 let now = if self.undo { "taking changes again" } else { "read-only now" };
                 output::line(&format!("{now}: {topics}, {buckets}"))?;
+                if self.undo {
+                    eprintln!("{UNDONE}");
+                }
             }
         }
         Ok(missing)

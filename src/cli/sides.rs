@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use tidemill_client::{Client, ClientError, ClientOptions, CopyClient};
 use tidemill_proto::copy::CopyRead;
 use tidemill_proto::{Code, NodeId};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::credentials::{self, Token};
 use super::{CliError, logs, output};
@@ -20,8 +20,10 @@ use crate::chance::random;
 use crate::clock::Clock;
 use crate::config::Environment;
 use crate::copying::{CopySide, SideError, Told, Write, told_from, write_to};
-use crate::storage::valkey::{KeyForm, Target, Valkey, ValkeyOptions};
-use crate::storage::{Backend as _, Storage, StorageLimits, Upkeep as _};
+use crate::storage::valkey::{KeyForm, Target, TargetError, Valkey, ValkeyOptions};
+use crate::storage::{
+    Backend as _, BucketStore as _, Storage, StorageError, StorageLimits, TopicStore as _, Upkeep as _,
+};
 
 /// How long a server may take until it can be used, for who does not wait longer.
 pub(super) const READY_MAX: Duration = Duration::from_secs(10);
@@ -38,7 +40,7 @@ const REFUSED: &str = "a storage refuses it; correct the user, the password or t
 /// Longest file with a URL that is read.
 const URL_BYTES_MAX: usize = 4_096;
 
-/// How the keys of a storage are written, as `VALKEY_KEY_FORM` says it.
+/// How the keys of a storage are written, as `TIDEMILL_VALKEY_KEY_FORM` says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Keys {
     /// `stream:topic:orders`
@@ -46,6 +48,36 @@ pub(super) enum Keys {
     Plain,
     /// `stream:topic:{orders}`
     Braces,
+}
+
+impl Keys {
+    const fn other(self) -> Self {
+        match self {
+            Self::Plain => Self::Braces,
+            Self::Braces => Self::Plain,
+        }
+    }
+
+    /// Returns its name, as a flag has it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Braces => "braces",
+        }
+    }
+}
+
+/// Which form of keys a side is asked for, and whether that is what was meant.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Form {
+    /// The flag that names it.
+    pub(super) flag: &'static str,
+    /// Which.
+    pub(super) keys: Keys,
+    /// Whether somebody has said so.
+    pub(super) is_told: bool,
+    /// Whether a side that has nothing of that form, and something of the other, may be meant all the same.
+    pub(super) may_be_empty: bool,
 }
 
 /// How a side is reached.
@@ -98,7 +130,14 @@ impl Opened {
         if url.starts_with("http://") || url.starts_with("https://") {
             return Self::relay(&url, credentials::token(token, environment)?, ca_pem);
         }
-        let target = Target::parse(&url).map_err(|error| wrong(error.to_string()))?;
+        let target = Target::parse(&url).map_err(|error| {
+            let relays = match error {
+                TargetError::NoScheme => "; or `http://host:8080` of a relay, or `https://`",
+                TargetError::Scheme => "; those of a relay are http and https",
+                _ => "",
+            };
+            wrong(format!("{error}{relays}"))
+        })?;
         Ok(Self::storage(target, keys, ca_pem))
     }
 
@@ -134,6 +173,42 @@ impl Opened {
             }
             eprintln!("waiting for {name}: {}", output::printable(&why));
         }
+    }
+
+    /// Checks that a storage has what is looked for under keys of this form: else nothing is found there, and that is taken
+    /// for all that there is.
+    ///
+    /// # Errors
+    /// It has topics or buckets of the other form, and nobody has said that this one is meant, or it has none of this one.
+    pub(super) async fn check_form(&self, form: Form, patience: Duration) -> Result<(), CliError> {
+        let Some(backend) = &self.backend else { return Ok(()) };
+        let Form { flag, keys, is_told, may_be_empty } = form;
+        if is_told && may_be_empty {
+            return Ok(());
+        }
+        let until = Instant::now() + patience;
+        let look = async || {
+            let Some(hidden) = backend.hidden().await? else { return Ok(None) };
+            let is_empty = backend.names("", None, 1).await?.is_empty()
+                && backend.bucket_names(None, 1).await?.is_empty();
+            Ok((!is_told || is_empty).then_some(hidden))
+        };
+        let hidden = loop {
+            match look().await {
+                Ok(None) => return Ok(()),
+                Ok(Some(hidden)) => break hidden,
+                Err(StorageError::Unavailable(_)) if Instant::now() < until => sleep(LOOK_EVERY).await,
+                Err(error) => return Err(CliError::Failed("a storage cannot be used", error.into())),
+            }
+        };
+        let what = hidden
+            .bucket()
+            .map_or_else(|| format!("the topic `{hidden}`"), |bucket| format!("the bucket `{bucket}`"));
+        let (name, here, other) = (&self.name, keys.name(), keys.other().name());
+        let or = if is_told { String::new() } else { format!("; --{flag} {here} leaves that out") };
+        Err(CliError::Usage(format!(
+            "{name} has topics or buckets under keys of the form `{other}`, as {what}, and with `{here}` they are not seen; nothing was done; add --{flag} {other} where they are meant{or}"
+        )))
     }
 
     fn relay(url: &str, token: Option<SecretString>, roots_pem: Option<Vec<u8>>) -> Result<Self, CliError> {

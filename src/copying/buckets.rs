@@ -12,7 +12,7 @@ use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp, TopicName};
 use super::freezing::all_buckets;
 use super::planning::NOT_WHOLE;
 use super::side::{SideError, find};
-use super::{After, Copy, CopyError, Side, Write};
+use super::{After, Clash, Copy, CopyError, Side, Write};
 use crate::storage::{CopiedBucket, CopiedKey, CopiedKeys, Freeze, KeysPart, Logged, StoredMessage};
 
 /// How often it is looked at what has changed meanwhile, where the bucket is copied once and is not read-only.
@@ -68,7 +68,9 @@ impl Copy {
             // At the source it was deleted and made again meanwhile.
             let is_ours = is_importing && self.made.lock().contains(&log);
             if !self.plan.overwrite && !is_ours {
-                return Err(CopyError::Taken(log));
+                let is_copy = target.epoch == source.epoch;
+                let clash = Clash { is_copy, source: source.state.keys, target: target.state.keys };
+                return Err(CopyError::Taken(log, clash));
             }
             if is_ours && target.epoch != source.epoch {
                 self.check_same_run(&log).await?;
@@ -125,6 +127,7 @@ impl Copy {
             known = known.max(source.last);
             if now.last == source.last {
                 self.copy_ends(&now).await?;
+                self.check_target().await?;
                 let whole = CopiedBucket { freeze: None, ..now };
                 self.import(&log, Write::FinishBucket(Box::new(whole))).await?;
                 self.finish_bucket(&log);

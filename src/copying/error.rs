@@ -8,11 +8,8 @@ use super::side::SideError;
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// The target has something else under that name; a log stands for its bucket, here and below, and it was not said to overwrite it. Nothing was changed.
-    #[error(
-        "{} is at the target already, and is not a copy of the one at the source that can be gone on with, as one that was whole cannot; nothing was changed of it",
-        named(.0)
-    )]
-    Taken(TopicName),
+    #[error("{} is at the target already{}; nothing was changed of it", named(.0), .1.told(.0))]
+    Taken(TopicName, Clash),
     /// Source and target are one storage under two names, or a topic is the same one for both.
     #[error("{}", same(.0.as_ref()))]
     Same(Option<TopicName>),
@@ -64,6 +61,33 @@ pub enum CopyError {
         #[source]
         error: SideError,
     },
+}
+
+/// What there is of one name at both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clash {
+    /// Whether that of the target was copied from that of the source; else it is another one.
+    pub is_copy: bool,
+    /// Messages, or keys, of the source.
+    pub source: u64,
+    /// Those of the target.
+    pub target: u64,
+}
+
+impl Clash {
+    fn told(self, topic: &TopicName) -> String {
+        let (unit, come) = match topic.bucket() {
+            Some(_) => ("keys", "changes may have come"),
+            None => ("messages", "messages have come"),
+        };
+        let Self { is_copy, source, target } = self;
+        let what = if is_copy {
+            format!(" as a whole copy, and {come} to the source since that it has not")
+        } else {
+            ", and is another one than that of the source, of which it has nothing".to_owned()
+        };
+        format!("{what} ({unit} there: {target}, at the source: {source})")
+    }
 }
 
 /// Returns a topic by its name, or the bucket whose log it is.

@@ -19,7 +19,7 @@ impl Copy {
     /// Checks that the source was not started again since this copy began, as far as it says who it is: before the target
     /// loses a topic, or the log of a bucket, that is not at the source.
     pub(super) async fn check_same_run(&self, topic: &TopicName) -> Result<(), CopyError> {
-        let now = self.identity(Side::Source, None).await?;
+        let now = self.identity(Side::Source).await?;
         if self.source_began.get().is_some_and(|began| *began != now) {
             return Err(CopyError::Restarted(topic.clone()));
         }

@@ -11,7 +11,7 @@ use tidemill_proto::{BucketName, MessageId, TopicName, TopicSelector};
 use super::error::unless_gone;
 use super::freezing::is_named;
 use super::side::ask;
-use super::{AT_ONCE, Copy, CopyError, Plan, Side};
+use super::{AT_ONCE, Clash, Copy, CopyError, Plan, Side};
 use crate::storage::Freeze;
 
 /// Why what the source has is not copied.
@@ -57,12 +57,14 @@ pub struct PlannedBucket {
 }
 
 /// What the target loses of a topic or a bucket that is replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replaced {
     /// Messages, or keys.
     pub count: u64,
     /// Whether its last message, or change, is younger than the last of the source.
     pub is_younger: bool,
+    /// Whether it was copied from the source before; else it is another one.
+    pub is_copy: bool,
 }
 
 /// What is done with a topic or a bucket.
@@ -83,28 +85,43 @@ pub enum Action {
 }
 
 impl Action {
-    /// Returns what the target loses by this, by how much it has and its last id, and that of the source.
-    fn replaced(self, target: Option<(u64, MessageId)>, source_last: MessageId) -> Option<Replaced> {
-        let (count, last) = target.filter(|_| self == Self::Overwrite)?;
-        Some(Replaced { count, is_younger: last > source_last })
+    /// Returns what the target loses by this, by how much it has, its last id and whether it is a copy, and the last id of
+    /// the source.
+    fn replaced(self, target: Option<(u64, MessageId, bool)>, source_last: MessageId) -> Option<Replaced> {
+        let (count, last, is_copy) = target.filter(|_| self == Self::Overwrite)?;
+        Some(Replaced { count, is_younger: last > source_last, is_copy })
     }
 }
 
 impl Outline {
+    /// Whether the source has nothing of what is to be copied.
+    #[must_use]
+    pub fn is_without_source(&self) -> bool {
+        let topics = self.topics.iter().map(|one| one.action);
+        topics.chain(self.buckets.iter().map(|one| one.action)).all(|action| action == Action::Left)
+    }
+
     /// Returns what stands in the way of a plan.
     #[must_use]
     pub fn obstacles(&self, plan: &Plan) -> Vec<CopyError> {
-        let topics = self.topics.iter().map(|one| (one.topic.clone(), one.action));
-        let buckets = self.buckets.iter().map(|one| (TopicName::log_of(&one.bucket), one.action));
+        let clash = |source, replaced: Option<Replaced>| {
+            let Replaced { count: target, is_copy, .. } = replaced.unwrap_or_default();
+            Clash { is_copy, source, target }
+        };
+        let topics = self.topics.iter();
+        let topics = topics.map(|one| (one.topic.clone(), one.action, clash(one.messages, one.replaced)));
+        let buckets = self.buckets.iter();
+        let buckets =
+            buckets.map(|one| (TopicName::log_of(&one.bucket), one.action, clash(one.keys, one.replaced)));
         let all = || topics.clone().chain(buckets.clone());
-        let in_the_way = all().filter_map(|(topic, action)| match action {
-            Action::Overwrite if !plan.overwrite => Some(CopyError::Taken(topic)),
+        let in_the_way = all().filter_map(|(topic, action, clash)| match action {
+            Action::Overwrite if !plan.overwrite => Some(CopyError::Taken(topic, clash)),
             Action::Refuse => Some(CopyError::NotCopied { topic, why: NOT_WHOLE }),
             Action::Left => Some(CopyError::Left(topic)),
             Action::Make | Action::GoOn | Action::Keep | Action::Overwrite => None,
         });
-        let is_made = |action| matches!(action, Action::Make | Action::Overwrite);
-        let refused = self.target_refuses && all().any(|(_, action)| is_made(action));
+        let is_changed = |action| matches!(action, Action::Make | Action::GoOn | Action::Overwrite);
+        let refused = self.target_refuses && all().any(|(_, action, _)| is_changed(action));
         refused.then_some(CopyError::TargetReadOnly).into_iter().chain(in_the_way).collect()
     }
 }
@@ -134,11 +151,7 @@ impl Copy {
         };
         let planned = stream::iter(buckets).map(plan).buffered(AT_ONCE);
         let buckets: Vec<Option<PlannedBucket>> = planned.try_collect().await?;
-        let refuses = async || {
-            let refuses = ask(self.side(Side::Target), CopyRead::RefusesNew).await;
-            refuses.map_err(Side::Target.failed_at_all())
-        };
-        let target_refuses = self.patiently(refuses).await?;
+        let target_refuses = self.patiently(|| self.refuses(Side::Target)).await?;
         let mut topics: Vec<Planned> = topics.into_iter().flatten().collect();
         let mut buckets: Vec<PlannedBucket> = buckets.into_iter().flatten().collect();
         let logs = buckets.iter().map(|one| TopicName::log_of(&one.bucket));
@@ -149,27 +162,36 @@ impl Copy {
         Ok(Outline { topics, buckets, target_refuses })
     }
 
-    /// Returns what tells the servers of a side, or that of a topic, from all others.
-    pub(super) async fn identity(
+    /// Returns what tells the servers of a side from all others: those on which what is copied may be. The others may be away.
+    pub(super) async fn identity(&self, side: Side) -> Result<BTreeSet<String>, CopyError> {
+        let mut all = BTreeSet::new();
+        let named = self.plan.topics.iter().cloned().map(Some);
+        for topics in named.chain(self.plan.topics.is_empty().then_some(None)) {
+            all.extend(self.identity_of(side, topics).await?);
+        }
+        Ok(all)
+    }
+
+    /// Returns the same of the servers on which some topics may be, or of all.
+    async fn identity_of(
         &self,
         side: Side,
-        topic: Option<&TopicName>,
+        topic: Option<TopicSelector>,
     ) -> Result<BTreeSet<String>, CopyError> {
-        let told = ask(self.side(side), CopyRead::Identity { topic: topic.cloned() }).await;
-        let told: Vec<String> = told.map_err(side.failed_at_all())?;
-        Ok(told.into_iter().collect())
+        let told: Result<Vec<String>, _> = ask(self.side(side), CopyRead::Identity { topic }).await;
+        Ok(told.map_err(side.failed_at_all())?.into_iter().collect())
     }
 
     /// Checks that the sides are not one storage under two names, as far as their servers say who they are. They may have a
     /// server in common where topics are named: each is then looked at by itself.
     async fn check_sides(&self) -> Result<(), CopyError> {
-        let from = self.identity(Side::Source, None).await?;
-        let to = self.identity(Side::Target, None).await?;
+        let from = self.identity(Side::Source).await?;
+        let to = self.identity(Side::Target).await?;
         self.source_began.get_or_init(|| from.clone());
         if from.is_disjoint(&to) {
             return Ok(());
         }
-        if from == to {
+        if from == to && self.are_one().await {
             return Err(CopyError::Same(None));
         }
         if self.plan.topics.is_empty() {
@@ -179,13 +201,25 @@ impl Copy {
         Ok(())
     }
 
+    /// Whether the sides, which have the servers of what is copied in common, have all in common. Where one of the others is
+    /// away, each topic is looked at by itself.
+    async fn are_one(&self) -> bool {
+        if self.plan.topics.is_empty() {
+            return true;
+        }
+        let from = self.identity_of(Side::Source, None).await;
+        let to = self.identity_of(Side::Target, None).await;
+        from.is_ok_and(|from| to.is_ok_and(|to| from == to))
+    }
+
     /// Checks that a topic does not live on the same server for both sides.
     pub(super) async fn check_apart(&self, topic: &TopicName) -> Result<(), CopyError> {
         if !self.shares_server.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let from = self.identity(Side::Source, Some(topic)).await?;
-        let to = self.identity(Side::Target, Some(topic)).await?;
+        let one = || Some(TopicSelector::Topic(topic.clone()));
+        let from = self.identity_of(Side::Source, one()).await?;
+        let to = self.identity_of(Side::Target, one()).await?;
         if !from.is_disjoint(&to) {
             return Err(CopyError::Same(Some(topic.clone())));
         }
@@ -204,7 +238,7 @@ impl Copy {
         let groups: Vec<GroupName> =
             self.ask_source(topic, CopyRead::Groups { topic: topic.clone() }).await?;
         let found = self.look(Side::Target, topic).await?;
-        let target = found.as_ref().map(|target| (target.length, target.last));
+        let target = found.as_ref().map(|target| (target.length, target.last, target.epoch == source.epoch));
         let action = match found {
             _ if source.freeze == Some(Freeze::Importing) => Action::Refuse,
             None => Action::Make,
@@ -222,7 +256,8 @@ impl Copy {
     async fn plan_bucket(&self, bucket: &BucketName) -> Result<Option<PlannedBucket>, CopyError> {
         let Some(source) = self.look_at_bucket(Side::Source, bucket).await? else { return Ok(None) };
         let found = self.look_at_bucket(Side::Target, bucket).await?;
-        let target = found.as_ref().map(|target| (target.state.keys, target.last));
+        let target =
+            found.as_ref().map(|target| (target.state.keys, target.last, target.epoch == source.epoch));
         let action = match found {
             _ if source.freeze == Some(Freeze::Importing) => Action::Refuse,
             None => Action::Make,

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 /// How far a copy has come, for who looks at it meanwhile.
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub struct Progress {
     pub(super) replaced_keys: AtomicU64,
     pub(super) passes: AtomicU64,
     pub(super) caught_up: AtomicBool,
+    pub(super) switching: AtomicBool,
+    pub(super) source_read_only: watch::Sender<bool>,
     pub(super) failing: Mutex<Option<String>>,
 }
 
@@ -49,11 +52,21 @@ pub struct Reached {
     pub passes: u64,
     /// Whether all that there was is copied, and it goes on with what comes.
     pub caught_up: bool,
+    /// Whether this copy has begun to make the source read-only.
+    pub switching: bool,
+    /// Whether the source is read-only as a whole, or was made so by this copy.
+    pub source_read_only: bool,
     /// What fails at this time.
     pub failing: Option<String>,
 }
 
 impl Progress {
+    /// Waits until the source is read-only.
+    pub async fn source_is_read_only(&self) {
+        // The sender lives as long as this, so waiting cannot end without an answer.
+        let _ = self.source_read_only.subscribe().wait_for(|is_so| *is_so).await;
+    }
+
     /// Returns how far it has come.
     #[must_use]
     pub fn reached(&self) -> Reached {
@@ -72,6 +85,8 @@ impl Progress {
             replaced_keys: of(&self.replaced_keys),
             passes: of(&self.passes),
             caught_up: self.caught_up.load(Ordering::Relaxed),
+            switching: self.switching.load(Ordering::Relaxed),
+            source_read_only: *self.source_read_only.borrow(),
             failing: self.failing.lock().clone(),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidemill_proto::copy::{CopyRead, CopyTold, CopyWrite};
 use tidemill_proto::limits::{COPY_STEP_SECONDS_MAX, COPY_STEPS_MAX};
 use tidemill_proto::work::GroupName;
-use tidemill_proto::{BucketName, Code, Problem, TopicName};
+use tidemill_proto::{BucketName, Code, Problem, TopicName, TopicSelector};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
@@ -72,7 +72,8 @@ impl About {
             | CopyRead::Groups { topic }
             | CopyRead::Waiting { topic, .. }
             | CopyRead::Recurring { topic } => Self::topic(topic),
-            CopyRead::Identity { topic } => Self { topic: topic.clone(), ..Self::default() },
+            CopyRead::Identity { topic: Some(TopicSelector::Topic(topic)) } => Self::topic(topic),
+            CopyRead::Identity { topic: Some(TopicSelector::Pattern(_)) | None } => Self::default(),
             CopyRead::Group { topic, group }
             | CopyRead::Pending { topic, group, .. }
             | CopyRead::Dead { topic, group, .. }

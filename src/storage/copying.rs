@@ -11,7 +11,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use tidemill_proto::work::GroupName;
-use tidemill_proto::{MessageId, TopicName};
+use tidemill_proto::{MessageId, TopicName, TopicSelector};
 
 use super::error::StorageError;
 use super::message::StoredMessage;
@@ -38,12 +38,13 @@ pub(super) fn follow_each_other(after: MessageId, messages: &[StoredMessage]) ->
 /// Topics that are copied.
 #[async_trait]
 pub trait CopyStore: fmt::Debug + Send + Sync {
-    /// Returns what tells the servers of this storage from all others, or that of a topic, which need not be there: a text for
-    /// each, the same for whoever asks, until the server starts anew. There is none of a server that does not say who it is.
+    /// Returns what tells the servers of this storage from all others, or those on which a topic, or topics that a pattern
+    /// matches, may live, there or not: a text for each, the same for whoever asks, until the server starts anew. There is none
+    /// of a server that does not say who it is. Others are not asked, and may be away.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`.
-    async fn identity(&self, topic: Option<&TopicName>) -> Result<Vec<String>, StorageError>;
+    async fn identity(&self, topics: Option<&TopicSelector>) -> Result<Vec<String>, StorageError>;
 
     /// Returns a topic without its messages. Where it is frozen, `last` is the last that it has given.
     ///

@@ -8,6 +8,7 @@ use crate::support::process::{Ended, Relay, run, run_unread};
 mod bench;
 #[cfg(feature = "valkey")]
 mod copy;
+mod copying;
 mod groups;
 mod headers;
 mod lines;

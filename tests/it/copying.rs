@@ -88,7 +88,7 @@ async fn what_is_something_else_is_overwritten_only_where_that_is_said() {
     append_numbers(&from.storage, &two, 10).await;
     let own = append_numbers(&to.storage, &two, 5).await;
     let refused = copy(&from, &to, PLAN).run().await;
-    assert!(matches!(&refused, Err(CopyError::Taken(topic)) if *topic == two), "{refused:?}");
+    assert!(matches!(&refused, Err(CopyError::Taken(topic, _)) if *topic == two), "{refused:?}");
     assert!(matches!(to.storage.topics.describe(&one).await, Err(StorageError::NoTopic)), "nothing is done");
     assert_eq!(kept(&to.storage, &two).await, own);
 
@@ -105,7 +105,7 @@ async fn what_is_something_else_is_overwritten_only_where_that_is_said() {
     // Both have gone on since.
     append_numbers(&from.storage, &one, 1).await;
     let behind = copy(&from, &to, PLAN).run().await;
-    assert!(matches!(&behind, Err(CopyError::Taken(topic)) if *topic == one), "{behind:?}");
+    assert!(matches!(&behind, Err(CopyError::Taken(topic, _)) if *topic == one), "{behind:?}");
 }
 
 #[tokio::test]
@@ -252,7 +252,7 @@ async fn what_comes_to_the_source_of_a_copy_that_is_whole_is_not_passed_over_in_
     };
     let both = async { tokio::join!(following.run(), come) };
     let (ended, come) = timeout(SOON, both).await.expect("it ends");
-    assert!(matches!(ended, Err(CopyError::Taken(topic)) if topic == one));
+    assert!(matches!(ended, Err(CopyError::Taken(topic, _)) if topic == one));
     freeze(&from.storage, &[], true).await.unwrap();
     let again = copy(&from, &to, Plan { follow: true, overwrite: true, ..PLAN });
     timeout(SOON * 2, again.run()).await.expect("it ends").unwrap();
@@ -361,7 +361,10 @@ async fn keys_that_are_changed_meanwhile_are_at_the_target_as_they_were_in_the_e
     // One that is there already, and is not a copy, is in the way.
     put(&to.storage, &still, "own", None).await.unwrap();
     let taken = copy(&from, &to, PLAN).run().await;
-    assert!(matches!(&taken, Err(CopyError::Taken(log)) if log.bucket() == Some(still.clone())), "{taken:?}");
+    assert!(
+        matches!(&taken, Err(CopyError::Taken(log, _)) if log.bucket() == Some(still.clone())),
+        "{taken:?}"
+    );
     assert!(matches!(to.storage.buckets.bucket(&busy).await, Err(StorageError::NoBucket)), "nothing is done");
     to.storage.buckets.delete_bucket(&still).await.unwrap();
 

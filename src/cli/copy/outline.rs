@@ -166,7 +166,7 @@ fn tell_sums(
 
 /// Says how much of what is replaced goes, as the end of a line.
 fn lost(replaced: Option<Replaced>, unit: &str) -> String {
-    let Some(Replaced { count, is_younger }) = replaced else { return String::new() };
+    let Some(Replaced { count, is_younger, .. }) = replaced else { return String::new() };
     let not = if is_younger { "" } else { "not " };
     let last = if unit == "key" { "change" } else { "message" };
     format!(

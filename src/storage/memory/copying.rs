@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use tidemill_proto::work::GroupName;
-use tidemill_proto::{MessageId, TopicName};
+use tidemill_proto::{MessageId, TopicName, TopicSelector};
 
 use super::Memory;
 use super::group::Group;
@@ -26,7 +26,7 @@ impl Memory {
 
 #[async_trait]
 impl CopyStore for Memory {
-    async fn identity(&self, _topic: Option<&TopicName>) -> Result<Vec<String>, StorageError> {
+    async fn identity(&self, _topics: Option<&TopicSelector>) -> Result<Vec<String>, StorageError> {
         Ok(vec![self.identity.clone()])
     }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use tidemill_proto::page::Order;
 use tidemill_proto::work::GroupName;
-use tidemill_proto::{MessageId, Timestamp, TopicName};
+use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
 use super::calls::Call;
 use super::entry::{self, read_id};
@@ -288,14 +288,17 @@ impl Shard {
 
 #[async_trait]
 impl CopyStore for Valkey {
-    async fn identity(&self, topic: Option<&TopicName>) -> Result<Vec<String>, StorageError> {
-        if let Some(topic) = topic {
+    async fn identity(&self, topics: Option<&TopicSelector>) -> Result<Vec<String>, StorageError> {
+        if let Some(TopicSelector::Topic(topic)) = topics {
             let identity = at!(self, topic, shard => shard.identity().await)?;
             return Ok(identity.into_iter().collect());
         }
         // Which servers there are is known once one can be asked.
         at!(self, shard => shard.identity().await)?;
-        let shards = self.shards();
+        let mut shards = self.shards();
+        if let Some(topics) = topics {
+            shards.retain(|shard| shard.others.as_ref().is_none_or(|others| others.may_have(topics)));
+        }
         let all = try_join_all(shards.iter().map(|shard| shard.identity())).await?;
         Ok(all.into_iter().flatten().collect())
     }

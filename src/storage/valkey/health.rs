@@ -188,7 +188,7 @@ pub(super) async fn of_all(places: &Places) -> Condition {
     (backend.host, backend.port) = (None, None);
     (backend.memory_used_bytes, backend.memory_limit_bytes) = (Some(0), Some(0));
     backend.warnings.clear();
-    let mut warnings = Vec::new();
+    let (mut away, mut warnings) = (Vec::new(), Vec::new());
     backend.replicas = all.iter().flat_map(|one| one.backend.replicas.iter().cloned()).collect();
     backend.replica_pages = all.iter().map(|one| one.backend.replica_pages).sum();
     for ((one, server), at) in all.iter().zip(&servers).zip(0_u64..) {
@@ -210,8 +210,11 @@ pub(super) async fn of_all(places: &Places) -> Condition {
         let slowest = backend.ping_ms.into_iter().chain(one.backend.ping_ms).max_by(f64::total_cmp);
         backend.ping_ms = slowest;
         let address = Some(server.address.clone());
-        warnings.extend(one.backend.warnings.iter().map(|warning| (address.clone(), warning.clone())));
+        let told = one.backend.warnings.iter().map(|warning| (address.clone(), warning.clone()));
+        // What cannot be reached is said first: it keeps the others from being used, too.
+        (if one.backend.connected { &mut warnings } else { &mut away }).extend(told);
     }
+    let warnings = away.into_iter().chain(warnings);
     backend.warnings = warned::by_server(servers.len(), warnings);
     backend.servers = servers;
     condition

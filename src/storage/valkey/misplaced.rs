@@ -1,9 +1,11 @@
-//! Topics and logs of buckets that are on a server and live elsewhere by the settings: nobody sees them there.
+//! Topics and logs of buckets that are on a server, and that nobody sees there: they live elsewhere by the settings, or their
+//! keys have the other form.
 
 use tidemill_proto::{MessageId, TopicName};
 
-use super::Shard;
 use super::cluster::others::{Others, Own};
+use super::failure::{causes_of, lacks_right};
+use super::{Shard, Valkey};
 use crate::storage::{Epoch, Freeze, StorageError};
 
 /// How many are looked at.
@@ -11,6 +13,26 @@ const LOOKED_AT: usize = 32;
 
 /// What tells whether one has all that another has: which it is, its last id, and whether it is whole.
 type Told = (Epoch, MessageId, bool);
+
+impl Valkey {
+    /// Returns a topic, or the log of a bucket, whose keys have the other form than those of this node, if one is found on any
+    /// server. One that lets its user not look for it has none.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`.
+    pub async fn hidden(&self) -> Result<Option<TopicName>, StorageError> {
+        // In a cluster there is one form.
+        for shard in self.shards().iter().filter(|shard| shard.seat().is_none()) {
+            match shard.hidden_topic().await {
+                Ok(None) => {}
+                Ok(found) => return Ok(found),
+                Err(error) if lacks_right(&causes_of(&error)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+}
 
 impl Shard {
     /// Returns what an operator should know of what is here and lives elsewhere by the settings.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tidemill::proto::page::Order;
 use tidemill::proto::topics::TopicUpdate;
-use tidemill::proto::{GapReason, MessageId, OrderKey, Timestamp, TopicName};
+use tidemill::proto::{GapReason, MessageId, OrderKey, Timestamp, TopicName, TopicSelector};
 use tidemill::storage::{
     Batch, Body, CopiedHole, CopiedTopic, Epoch, Freeze, NewMessage, RunEnding, Storage, StorageError,
     StoredMessage, Trim, WhyReadOnly,
@@ -346,14 +346,19 @@ pub(super) async fn nothing_is_taken_over_where_no_topics_are_made(ground: &Grou
 }
 
 pub(super) async fn a_storage_says_who_it_is_whoever_asks(ground: &Ground) {
-    let identity =
-        async |storage: &Storage, topic: Option<&TopicName>| storage.copies.identity(topic).await.unwrap();
+    let identity = async |storage: &Storage, topics: Option<&TopicSelector>| {
+        storage.copies.identity(topics).await.unwrap()
+    };
     let all = identity(&ground.storage, None).await;
     assert!(!all.is_empty());
     assert_eq!(identity(&ground.storage, None).await, all);
     let topic = ground.topic();
+    let named = TopicSelector::from(topic.clone());
+    let pattern = TopicSelector::parse("nobody.*").unwrap();
+    let some = identity(&ground.storage, Some(&pattern)).await;
+    assert!(!some.is_empty() && some.iter().all(|one| all.contains(one)), "{some:?} {all:?}");
     for _ in 0..2 {
-        let one = identity(&ground.storage, Some(&topic)).await;
+        let one = identity(&ground.storage, Some(&named)).await;
         assert!(one.len() == 1 && all.contains(&one[0]), "{one:?} {all:?}");
         append_numbers(&ground.storage, &topic, 1).await;
     }
@@ -362,6 +367,6 @@ pub(super) async fn a_storage_says_who_it_is_whoever_asks(ground: &Ground) {
     if ground.has_server() {
         let node = ground.under(LIMITS).await;
         assert_eq!(identity(&node, None).await, all);
-        assert_eq!(identity(&node, Some(&topic)).await, identity(&ground.storage, Some(&topic)).await);
+        assert_eq!(identity(&node, Some(&named)).await, identity(&ground.storage, Some(&named)).await);
     }
 }

@@ -202,7 +202,7 @@ async fn what_came_to_the_source_since_is_told_whatever_came_to_the_target_behin
     append_numbers(&to.storage, &one, 1).await;
     to.storage.messages.trim(&one, Trim::Keep(4)).await.unwrap();
     let told = copy(&from, &to, PLAN).run().await;
-    assert!(matches!(&told, Err(CopyError::Taken(topic)) if *topic == one), "{told:?}");
+    assert!(matches!(&told, Err(CopyError::Taken(topic, _)) if *topic == one), "{told:?}");
     from.storage.topics.delete(&one).await.unwrap();
     copy(&from, &to, PLAN).run().await.unwrap();
 
@@ -211,7 +211,7 @@ async fn what_came_to_the_source_since_is_told_whatever_came_to_the_target_behin
     put(&to.storage, &bucket, "b", None).await.unwrap();
     let told = copy(&from, &to, PLAN).run().await;
     assert!(
-        matches!(&told, Err(CopyError::Taken(log)) if log.bucket().as_ref() == Some(&bucket)),
+        matches!(&told, Err(CopyError::Taken(log, _)) if log.bucket().as_ref() == Some(&bucket)),
         "{told:?}"
     );
     copy(&from, &to, Plan { overwrite: true, ..PLAN }).run().await.unwrap();

@@ -34,6 +34,8 @@ const ASK_WHILE_DOWN: Duration = Duration::from_millis(200);
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// Servers that are asked over new connections, beside those that there are connections to.
 const ASKED_MAX: usize = 8;
+/// What is said of servers in cluster mode that are no cluster yet.
+const NO_SLOTS: &str = "the server is in cluster mode, and no server of its cluster has slots; `valkey-cli --cluster create` gives them out";
 /// Wait between attempts to find the first server.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(2);
@@ -131,8 +133,10 @@ impl Places {
         }
         // One that takes the cluster for broken may be cut off from it.
         let latest = found.into_iter().max_by_key(|map| (map.is_ok, map.epoch));
-        if let Some(map) = latest.filter(|map| !map.primaries.is_empty()) {
-            self.take(&map);
+        match latest {
+            Some(map) if !map.primaries.is_empty() => self.take(&map),
+            Some(_) if placement.shards.is_empty() => self.note(NO_SLOTS),
+            Some(_) | None => {}
         }
         self.asked.send_modify(|asked| *asked += 1);
     }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use tidemill::proto::work::GroupName;
-use tidemill::proto::{BucketName, KeyName, MessageId, Timestamp, TopicName};
+use tidemill::proto::{BucketName, KeyName, MessageId, Timestamp, TopicName, TopicSelector};
 use tidemill::storage::{
     BucketCopyStore, CopiedBucket, CopiedDead, CopiedGroup, CopiedKey, CopiedKeys, CopiedPending,
     CopiedTopic, CopiedUnique, CopyStore, Epoch, KeysPart, StorageError, StoredMessage, StoredRecurring,
@@ -15,8 +15,8 @@ use super::Faulty;
 #[deny(clippy::missing_trait_methods, reason = "what is new must fail, too")]
 #[async_trait]
 impl CopyStore for Faulty {
-    async fn identity(&self, topic: Option<&TopicName>) -> Result<Vec<String>, StorageError> {
-        self.inner.copies.identity(topic).await
+    async fn identity(&self, topics: Option<&TopicSelector>) -> Result<Vec<String>, StorageError> {
+        self.inner.copies.identity(topics).await
     }
 
     async fn copied(&self, topic: &TopicName) -> Result<CopiedTopic, StorageError> {

@@ -1,0 +1,284 @@
+//! What copying and freezing say where something is not as it was meant: keys of the other form, nothing to copy, servers that
+//! are away, a target that was made read-only, and copies that are broken off.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::json;
+use crate::support::cluster::Cluster;
+use crate::support::process::{Ended, Relay, Running, run};
+use crate::support::server::{Kind, Server};
+
+fn url(server: &Server) -> String {
+    format!("valkey://127.0.0.1:{}", server.port())
+}
+
+fn relay_on(url: &str, form: &str) -> Relay {
+    let variables = [("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", url), ("TIDEMILL_VALKEY_KEY_FORM", form)];
+    Relay::start(&variables, &[])
+}
+
+async fn two() -> Option<[Server; 2]> {
+    let old = Server::start(Kind::Valkey, &[]).await?;
+    Some([old, Server::start(Kind::Valkey, &[]).await.expect("the first one started")])
+}
+
+async fn walk(walk: impl FnOnce() + Send + 'static) {
+    tokio::task::spawn_blocking(walk).await.expect("the walk is gone");
+}
+
+/// Waits for a line of a copy that says so.
+fn wait_for(copy: &mut Running, what: impl Fn(&Value) -> bool) {
+    // There is one each second.
+    let is_told = (0..60).any(|_| what(&json(&copy.line())));
+    assert!(is_told, "it does not come by there");
+}
+
+/// Who forgets the form of the keys finds nothing, and is not told that this is all.
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_under_keys_of_the_other_form_are_no_empty_storage() {
+    let Some(servers) = two().await else { return };
+    let [old, new] = servers.each_ref().map(url);
+    walk(move || {
+        let before = relay_on(&old, "braces");
+        before.run(&["publish", "orders", "1"], "").lines();
+        let copy = |more: &[&str]| run(&[], &[&["copy", "--from", &*old, "--to", &*new], more].concat(), "");
+        let freeze = |more: &[&str]| run(&[], &[&["freeze", "--storage", &*old], more].concat(), "");
+        let is_told = |ended: &Ended, flag: &str| {
+            let error = ended.error(2);
+            assert!(error.contains("as the topic `orders`"), "{ended:?}");
+            assert!(error.contains(&format!("add {flag} where they are meant")), "{ended:?}");
+        };
+        for more in [&["--dry-run"][..], &["--follow", "--switch"], &["orders"], &["--from-keys", "plain"]] {
+            is_told(&copy(more), "--from-keys braces");
+        }
+        for more in [&[][..], &["--status"], &["--undo"], &["--keys", "plain"]] {
+            is_told(&freeze(more), "--keys braces");
+        }
+        before.run(&["publish", "orders", "2"], "").lines();
+        let told = freeze(&["--keys", "braces"]);
+        assert_eq!(told.lines(), ["read-only now: 1 topic, 0 buckets"]);
+        freeze(&["--keys", "braces", "--undo"]).lines();
+        assert_eq!(freeze(&["--keys", "plain", "--undo"]).code, Some(0), "what was frozen by mistake before");
+
+        // Relays on the target would not see what comes there.
+        let after = relay_on(&new, "braces");
+        after.run(&["publish", "orders", "1"], "").lines();
+        after.run(&["topics", "create", "other"], "").lines();
+        after.run(&["topics", "delete", "orders", "--yes"], "").lines();
+        let there = copy(&["--from-keys", "braces"]);
+        assert!(there.error(2).contains("add --to-keys braces where they are meant"), "{there:?}");
+        let told = copy(&["--from-keys", "braces", "--to-keys", "plain", "--dry-run"]);
+        assert_eq!(told.lines(), ["orders: 2 messages, 0 groups; would be copied"]);
+        copy(&["--from-keys", "braces", "--to-keys", "braces"]).lines();
+
+        // The other way round, and within one server.
+        let here = relay_on(&new, "plain");
+        let within = ["copy", "--from", &*new, "--to", &*new, "--from-keys", "braces"];
+        for _ in 0..2 {
+            assert_eq!(run(&[], &within, "").code, Some(0));
+        }
+        assert_eq!(here.run(&["read", "orders"], "").lines().len(), 2);
+    })
+    .await;
+    let Some(servers) = two().await else { return };
+    let [old, new] = servers.each_ref().map(url);
+    walk(move || {
+        relay_on(&old, "plain").run(&["keys", "put", "flows", "a", "1"], "").lines();
+        let copy = ["copy", "--from", &old, "--to", &new, "--from-keys", "braces", "--dry-run"];
+        let ended = run(&[], &copy, "");
+        assert!(ended.error(2).contains("as the bucket `flows`"), "{ended:?}");
+        assert!(ended.stderr.contains("add --from-keys plain"), "{ended:?}");
+        let ended = run(&[], &["freeze", "--storage", &old, "--keys", "braces"], "");
+        assert!(ended.error(2).contains("add --keys plain"), "{ended:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_there_is_nothing_to_copy_is_said() {
+    let Some(servers) = two().await else { return };
+    let [old, new] = servers.each_ref().map(url);
+    walk(move || {
+        let nothing = "the source has nothing to copy: no topics, and no buckets";
+        let copy = |more: &[&str]| run(&[], &[&["copy", "--from", &*old, "--to", &*new], more].concat(), "");
+        assert_eq!(copy(&["--dry-run"]).lines(), [nothing]);
+        let would = copy(&["--dry-run", "-o", "json"]);
+        assert_eq!((would.lines().len(), would.stderr.trim_end()), (0, nothing));
+        let done = copy(&[]);
+        assert_eq!((done.code, done.stderr.trim_end()), (Some(0), nothing), "{done:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_cluster_that_is_read_only_the_server_that_is_away_is_named() {
+    let Some(mut cluster) = Cluster::start(Kind::Valkey, 3, 0).await else { return };
+    let storage = url(cluster.node(0));
+    let frozen = storage.clone();
+    walk(move || {
+        run(&[], &["freeze", "--storage", &frozen], "").lines();
+    })
+    .await;
+    let away = format!("127.0.0.1:{}", cluster.node(2).port());
+    cluster.kill(2);
+    walk(move || {
+        for more in ["--undo", "--status"] {
+            let ended = run(&[], &["freeze", "--storage", &storage, more], "");
+            let error = ended.error(1);
+            assert!(error.contains(&format!("{storage}/0: {away}: ")), "{ended:?}");
+            assert!(!error.contains("read-only"), "{ended:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_made_read_only_gets_no_more_of_a_copy() {
+    let Some(servers) = two().await else { return };
+    let [old, new] = servers.each_ref().map(url);
+    walk(move || {
+        let before = relay_on(&old, "plain");
+        before.run(&["publish", "orders", "1"], "").lines();
+        before.run(&["keys", "put", "flows", "a", "1"], "").lines();
+        let sides = ["copy", "--from", &*old, "--to", &*new];
+        let copy = |more: &[&str]| run(&[], &[&sides[..], more].concat(), "");
+        let mut running = Running::start(&[], &[&sides[..], &["--follow", "-o", "json"]].concat());
+        wait_for(&mut running, |far| far["caught_up"] == true);
+        run(&[], &["freeze", "--storage", &new], "").lines();
+        let ended = running.end();
+        assert!(ended.error(1).contains("the target is read-only"), "{ended:?}");
+
+        for more in [&["--dry-run"][..], &["--dry-run", "--follow"]] {
+            let would = copy(more);
+            assert_eq!(would.code, Some(3), "{would:?}");
+            assert!(would.stderr.starts_with("in the way: the target is read-only"), "{would:?}");
+        }
+        assert!(copy(&["--follow", "--switch"]).error(1).contains("the target is read-only"));
+        assert!(copy(&[]).error(1).contains("the target is read-only"));
+        before.run(&["publish", "orders", "2"], "").lines();
+        run(&[], &["freeze", "--storage", &new, "--undo"], "").lines();
+        assert_eq!(copy(&[]).code, Some(0));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_broken_off_says_what_stands() {
+    let Some(servers) = two().await else { return };
+    let [old, new] = servers.each_ref().map(url);
+    walk(move || {
+        let before = relay_on(&old, "plain");
+        before.run(&["publish", "orders", "1"], "").lines();
+        let sides = ["copy", "--from", &*old, "--to", &*new, "--follow"];
+        let start = |more: &[&str]| Running::start(&[], &[&sides[..], more].concat());
+        let goes_on = "interrupted; not all is copied; the same command goes on from here";
+        let mut copy = start(&["-o", "json"]);
+        wait_for(&mut copy, |far| far["caught_up"] == true && far["source_read_only"] == false);
+        copy.interrupt();
+        assert_eq!(copy.end().error(130), goes_on);
+
+        // Some seconds go by until no node can be about to make a topic.
+        let mut copy = start(&["--switch", "-o", "json"]);
+        wait_for(&mut copy, |far| far["source_read_only"] == true && far["done"] == false);
+        copy.interrupt();
+        let stands = format!(
+            "{goes_on}; the source is read-only now, and `tidemill freeze --storage {old}/0 --undo` ends that"
+        );
+        assert_eq!(copy.end().error(130), stands);
+        let refused = before.run(&["publish", "orders", "1", "--no-retry"], "");
+        assert!(refused.error(1).contains("code read_only"), "{refused:?}");
+        let done = run(&[], &[&sides[..], &["--switch"]].concat(), "");
+        assert_eq!(done.code, Some(0), "{done:?}");
+        assert!(done.stderr.contains("the source is read-only now, and takes no changes"), "{done:?}");
+        let undone = run(&[], &["freeze", "--storage", &old, "--undo"], "");
+        assert_eq!(undone.lines(), ["taking changes again: 1 topic, 0 buckets"]);
+        assert!(undone.stderr.contains("what comes from now on is not there"), "{undone:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_some_topics_asks_only_the_servers_on_which_they_can_be() {
+    let Some(servers) = two().await else { return };
+    let mut us = Server::start(Kind::Valkey, &[]).await.expect("the first one started");
+    let [main, new] = servers.each_ref().map(url);
+    let placement = format!("us.*={}", url(&us));
+    let relay = tokio::task::spawn_blocking(move || {
+        let variables =
+            [("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", &*main), ("VALKEY_PLACEMENT", &*placement)];
+        let relay = Relay::start(&variables, &[]);
+        relay.run(&["publish", "eu.orders", "1"], "").lines();
+        relay.run(&["publish", "us.orders", "1"], "").lines();
+        relay
+    });
+    let relay = relay.await.expect("no panic");
+    us.kill9();
+    walk(move || {
+        let copy = ["copy", "--from", &relay.url, "--to", &new, "--patience", "5"];
+        let copy = |more: &[&str]| run(&[], &[&copy[..], more].concat(), "");
+        for topics in ["eu.*", "eu.orders"] {
+            let would = copy(&[topics, "--dry-run"]);
+            assert_eq!(would.lines(), ["eu.orders: 1 message, 0 groups; would be copied"], "{would:?}");
+        }
+        assert_eq!(copy(&["eu.*"]).code, Some(0));
+        let would = copy(&["us.*", "--dry-run"]);
+        assert!(would.error(1).starts_with("not all is copied; once that side is there again"), "{would:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_in_cluster_mode_that_are_no_cluster_yet_are_told_of() {
+    let Some(node) = Server::start_node(Kind::Valkey, &[]).await else { return };
+    let old = Server::start(Kind::Valkey, &[]).await.expect("the first one started");
+    let (old, new) = (url(&old), url(&node));
+    let began = Instant::now();
+    walk(move || {
+        let ended = run(&[], &["copy", "--from", &old, "--to", &new, "--patience", "3", "--dry-run"], "");
+        let error = ended.error(1);
+        assert!(error.contains("no server of its cluster has slots"), "{ended:?}");
+        assert!(error.contains("`valkey-cli --cluster create`"), "{ended:?}");
+    })
+    .await;
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_the_way_is_told_with_how_much_there_is_at_either_side() {
+    let Some(servers) = two().await else { return };
+    let [old, new] = servers.each_ref().map(url);
+    walk(move || {
+        let (before, after) = (relay_on(&old, "plain"), relay_on(&new, "plain"));
+        before.run(&["publish", "orders", "1"], "").lines();
+        let copy = || run(&[], &["copy", "--from", &old, "--to", &new], "");
+        copy().lines();
+        before.run(&["publish", "orders", "2"], "").lines();
+        let taken = copy();
+        let what = "`orders` is at the target already as a whole copy, and messages have come to the source since that it has not (messages there: 1, at the source: 2)";
+        assert!(taken.error(1).contains(what), "{taken:?}");
+        after.run(&["topics", "delete", "orders", "--yes"], "").lines();
+        after.run(&["publish", "orders", "1"], "").lines();
+        let taken = copy();
+        let what = "`orders` is at the target already, and is another one than that of the source";
+        assert!(taken.error(1).contains(what), "{taken:?}");
+    })
+    .await;
+}
+
+#[test]
+fn the_schemes_of_relays_are_named_where_none_is_understood() {
+    for (url, part) in [
+        ("h:6379", "or `http://host:8080` of a relay, or `https://`"),
+        ("ftp://h", "those of a relay are http and https"),
+    ] {
+        let ended = run(&[], &["copy", "--from", url, "--to", "valkey://127.0.0.1:1"], "");
+        assert!(ended.error(2).contains(part), "{ended:?}");
+    }
+    for command in ["copy", "freeze"] {
+        let help = run(&[], &[command, "--help"], "").stdout;
+        assert!(help.contains("TIDEMILL_VALKEY_KEY_FORM"), "{help}");
+    }
+}
