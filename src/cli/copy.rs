@@ -252,7 +252,7 @@ impl Copy {
         let done = match (done, stands) {
             (Err(CliError::Interrupted), stands) if !self.dry_run => {
                 let stands = stands.map_or_else(String::new, |stands| format!("; {stands}"));
-                Err(CliError::InterruptedAt(format!("{GOES_ON}{stands}")))
+                Err(CliError::Kept(Box::new(CliError::Interrupted), format!("{GOES_ON}{stands}")))
             }
             (Err(error), Some(stands)) if self.switch => {
                 eprintln!("{stands}");

@@ -60,7 +60,7 @@ pub enum CliError {
     /// The connection that a command reads or publishes over has ended for good.
     #[error(transparent)]
     Link(ClientError),
-    /// What was published may be kept all the same; and what to do, as a sentence.
+    /// What was published may be kept all the same, or what was done stands; and what to do, as a sentence.
     #[error("{0}; {1}")]
     Kept(Box<CliError>, String),
     /// What the command prints cannot be written.
@@ -77,9 +77,6 @@ pub enum CliError {
     /// Somebody pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,
-    /// The same, with what stands then and what can be done, as a sentence.
-    #[error("interrupted; {0}")]
-    InterruptedAt(String),
     /// Nobody knows the answer to a question whose answers are the exit statuses 0 and 1.
     #[error(transparent)]
     Undecided(Box<CliError>),
@@ -119,7 +116,8 @@ impl CliError {
         match self {
             Self::Usage(_) | Self::Config(_) | Self::Undecided(_) => ExitCode::from(2),
             // What shells report of a command that was ended by SIGINT.
-            Self::Interrupted | Self::InterruptedAt(_) => ExitCode::from(130),
+            Self::Interrupted => ExitCode::from(130),
+            Self::Kept(cause, _) if matches!(**cause, Self::Interrupted) => ExitCode::from(130),
             _ => ExitCode::FAILURE,
         }
     }
