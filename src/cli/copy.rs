@@ -274,8 +274,11 @@ impl Copy {
     fn undo(&self, source: &str, keys: Option<Keys>) -> String {
         let url = if self.from.starts_with('@') { &self.from } else { source };
         let keys = keys.map_or_else(String::new, |keys| format!(" --keys {}", keys.name()));
-        let topics: String = self.topics.iter().map(|topic| format!(" '{topic}'")).collect();
-        format!("`tidemill freeze --storage {url}{keys}{topics} --undo` ends that")
+        let mut command = format!("tidemill freeze --storage {url}{keys}");
+        for topic in &self.topics {
+            let _ = write!(command, " '{topic}'");
+        }
+        format!("`{command} --undo` ends that")
     }
 
     /// Prints what would be done, and what stands in the way.

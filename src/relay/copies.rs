@@ -62,18 +62,18 @@ impl About {
 
     fn of_read(asked: &CopyRead) -> Self {
         match asked {
-            CopyRead::TopicNames { .. } | CopyRead::BucketNames { .. } | CopyRead::RefusesNew => {
-                Self::default()
-            }
+            CopyRead::TopicNames { .. }
+            | CopyRead::BucketNames { .. }
+            | CopyRead::RefusesNew
+            | CopyRead::Identity { topic: Some(TopicSelector::Pattern(_)) | None } => Self::default(),
             CopyRead::Topic { topic }
             | CopyRead::Messages { topic, .. }
             | CopyRead::Latest { topic, .. }
             | CopyRead::Deletions { topic }
             | CopyRead::Groups { topic }
             | CopyRead::Waiting { topic, .. }
-            | CopyRead::Recurring { topic } => Self::topic(topic),
-            CopyRead::Identity { topic: Some(TopicSelector::Topic(topic)) } => Self::topic(topic),
-            CopyRead::Identity { topic: Some(TopicSelector::Pattern(_)) | None } => Self::default(),
+            | CopyRead::Recurring { topic }
+            | CopyRead::Identity { topic: Some(TopicSelector::Topic(topic)) } => Self::topic(topic),
             CopyRead::Group { topic, group }
             | CopyRead::Pending { topic, group, .. }
             | CopyRead::Dead { topic, group, .. }
