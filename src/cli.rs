@@ -27,11 +27,15 @@ mod credentials;
 mod dead;
 mod error;
 mod explain;
+#[cfg(feature = "valkey")]
+mod export;
 mod foreign;
 #[cfg(feature = "valkey")]
 mod freeze;
 mod groups;
 mod health;
+#[cfg(feature = "valkey")]
+mod import;
 mod keys;
 mod latest;
 mod leases;
@@ -195,6 +199,16 @@ pub enum Command {
     /// With all that readers know of them. Nothing at the target is changed that is something else.
     #[cfg(feature = "valkey")]
     Copy(copy::Copy),
+    /// Write topics and keys of a storage or a relay to a file
+    ///
+    /// With all that `tidemill copy` carries: a backup that any other storage or relay can take.
+    #[cfg(feature = "valkey")]
+    Export(export::Export),
+    /// Bring what is in such a file into a storage or a relay
+    ///
+    /// The file is checked first. Nothing at the target is changed that is something else.
+    #[cfg(feature = "valkey")]
+    Import(import::Import),
     /// Make a storage, or that of a relay, read-only, or have it take messages again
     #[cfg(feature = "valkey")]
     Freeze(freeze::Freeze),
@@ -253,6 +267,10 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Explain(explain) => block_on(explain.run(environment)),
         #[cfg(feature = "valkey")]
         Command::Copy(copy) => block_on(copy.run(environment)),
+        #[cfg(feature = "valkey")]
+        Command::Export(export) => block_on(export.run(environment)),
+        #[cfg(feature = "valkey")]
+        Command::Import(import) => block_on(import.run(environment)),
         #[cfg(feature = "valkey")]
         Command::Freeze(freeze) => block_on(freeze.run(environment)),
         Command::Secret(secret) => secret.run(),

@@ -16,6 +16,7 @@ use tidemill::config::{
 use tidemill::proto::{Code, limits};
 
 mod cluster;
+mod export;
 mod leases;
 mod locks;
 mod metrics;
@@ -50,6 +51,7 @@ const PAGES: &[&str] = &[
     "docs/console.md",
     "docs/cli.md",
     "docs/operations.md",
+    "docs/export.md",
     "docs/proxies.md",
     "docs/tls.md",
     "docs/guarantees.md",

@@ -222,7 +222,20 @@ const ROOMS: &[Room] = &[
         name: "tidemill::copying",
         rooms: &["tidemill::storage", "tidemill_proto"],
         tests: &[],
-        crates: &["async_trait", "bytes", "futures_util", "parking_lot", "thiserror", "tokio"],
+        crates: &[
+            "async_trait",
+            "bytes",
+            // Of exports, which are files.
+            "crc32fast",
+            "futures_util",
+            "parking_lot",
+            "serde",
+            "serde_json",
+            "tempfile",
+            "thiserror",
+            "tokio",
+            "zstd",
+        ],
         because: "what is copied does not depend on where it lies",
     },
     Room {
@@ -427,6 +440,8 @@ const ROOMS: &[Room] = &[
             "serde",
             "serde_json",
             "sha1",
+            // In its tests.
+            "tempfile",
             "thiserror",
             "tokio",
             "tokio_util",
