@@ -456,6 +456,10 @@ pub struct Settings {
     #[arg(value_parser = whole::<u64>(0..=MS_MAX))]
     pub drain_ms: u64,
 
+    /// Milliseconds in which a relay that was told to stop takes connections still and `/ready` is 503
+    #[arg(long, value_name = "MS", default_value = "0", value_parser = whole::<u64>(0..=MS_MAX), help_heading = TIMES)]
+    pub drain_notice_ms: u64,
+
     /// How much is logged
     #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = PROCESS, ignore_case = true)]
     pub log_level: LogLevel,

@@ -55,6 +55,7 @@ mod routes;
 mod runs;
 mod schedules;
 mod series;
+mod sessions;
 mod sign_ins;
 mod signed_in_page;
 mod source;
@@ -183,7 +184,7 @@ struct Inner {
     budget: BodyBudget,
     request_ids: RequestIds,
     node: NodeId,
-    draining: CancellationToken,
+    leaving: CancellationToken,
     waiters: Waiters,
     started: Instant,
     /// Written once the router is there to generate it from.
@@ -209,7 +210,8 @@ fn compression() -> CompressionLayer<impl Predicate> {
 }
 
 impl Http {
-    /// Returns the edge of `relay`, whose callers come in by `entrance`. Once `draining` is cancelled, the node says that it is not ready.
+    /// Returns the edge of `relay`, whose callers come in by `entrance`. Once `leaving` is
+    /// cancelled, the node says that it is not ready.
     #[must_use]
     pub fn new(
         relay: Relay,
@@ -218,7 +220,7 @@ impl Http {
         web: WebRules,
         metrics: Metrics,
         node: NodeId,
-        draining: CancellationToken,
+        leaving: CancellationToken,
     ) -> Self {
         Self(Arc::new(Inner {
             relay,
@@ -231,7 +233,7 @@ impl Http {
             web,
             request_ids: RequestIds::new(),
             node,
-            draining,
+            leaving,
             waiters: Waiters::default(),
             started: Instant::now(),
             openapi: OnceLock::new(),
@@ -272,6 +274,7 @@ impl Http {
             administration::routes(),
             tickets::routes(),
             copying::routes(),
+            sessions::routes(),
             operations::routes(),
             operations::metrics_routes(options.serve_metrics),
             documents::routes(options.serve_docs),

@@ -78,6 +78,7 @@ pub mod quoted;
 pub mod schedule;
 pub mod selector;
 pub mod series;
+pub mod sessions;
 pub mod takes;
 pub mod time;
 pub mod topic;
