@@ -94,7 +94,7 @@ impl CheckReport {
                 self.add(name, Outcome::Fail, detail, Some(&advice_about_rights()));
             }
             Err(detail) if is_of_a_cluster(&detail) => {
-                self.add(name, Outcome::Fail, detail, Some(OF_A_CLUSTER))
+                self.add(name, Outcome::Fail, detail, Some(OF_A_CLUSTER));
             }
             Err(detail) => self.add(name, Outcome::Fail, detail, Some(advice)),
         }
