@@ -21,6 +21,7 @@ mod locks;
 mod metrics;
 mod page;
 mod series;
+mod settings;
 mod takes;
 
 use crate::support::process::{Relay, run_line};
@@ -56,6 +57,7 @@ const PAGES: &[&str] = &[
     "docs/faults.md",
     "docs/problems.md",
     "docs/metrics.md",
+    "docs/settings.md",
     "docs/performance.md",
     "docs/scaling.md",
     "docs/from-pulsar-relay.md",
