@@ -82,7 +82,7 @@ pub use password::{Busy, NewPassword, PasswordOptions, PasswordRule, Passwords, 
 pub use rule::{Decision, Kind, Rule, RuleError, Rules, Thing};
 pub use scope::{ReadScope, Within};
 pub use service::{Access, Remembered, Unknown};
-pub use sessions::{Farewell, Leave, Session, Sessions};
+pub use sessions::{Farewell, Leave, OpenSession, Opening, Session, Sessions};
 pub use shown::{SentCookie, Shown};
 pub use tickets::Opens;
 pub use token::{NewToken, TokenError, TokenId, TokenIdError, TokenKind, TokenText};

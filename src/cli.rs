@@ -52,6 +52,7 @@ mod schedule;
 mod secret;
 mod series;
 mod serve;
+mod sessions;
 mod settle;
 #[cfg(feature = "valkey")]
 mod sides;
@@ -143,6 +144,8 @@ pub enum Command {
     Limits(limits::Limits),
     /// Add to series of measurements, show them, and forget them
     Series(series::Series),
+    /// List what is open on a node, with how far behind it is, and end it
+    Sessions(sessions::Sessions),
     /// Create, renew, show and end leases, which keep locks, keys and members alive together
     Leases(leases::Leases),
     /// Run a command while a lock is held
@@ -238,6 +241,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Presence(presence) => block_on(presence.run(environment)),
         Command::Limits(limits) => block_on(limits.run(environment)),
         Command::Series(series) => block_on(series.run(environment)),
+        Command::Sessions(sessions) => block_on(sessions.run(environment)),
         Command::Leases(leases) => block_on(leases.run(environment)),
         Command::Lock(lock) => block_on(lock.run(environment)),
         Command::Locks(locks) => block_on(locks.run(environment)),

@@ -55,6 +55,7 @@ pub const FILES: &[File] = &[
     file!("keys.js", SCRIPT),
     file!("locks.js", SCRIPT),
     file!("presence.js", SCRIPT),
+    file!("sessions.js", SCRIPT),
     file!("access.js", SCRIPT),
 ];
 

@@ -56,6 +56,7 @@ mod routes;
 mod runs;
 mod schedules;
 mod series;
+mod sessions;
 mod sign_ins;
 mod signed_in_page;
 mod source;
@@ -290,6 +291,7 @@ impl Http {
             tickets::routes(),
             copying::routes(),
             reload::routes(),
+            sessions::routes(),
             operations::routes(),
             operations::metrics_routes(options.serve_metrics),
             documents::routes(options.serve_docs),

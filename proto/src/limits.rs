@@ -22,6 +22,10 @@ pub const NDJSON_LINES_MAX: usize = 100_000;
 
 /// Most messages in one page.
 pub const PAGE_MESSAGES_MAX: usize = 1_000;
+/// Sessions of a node in one page, unless told.
+pub const SESSIONS_PAGE_DEFAULT: usize = 100;
+/// Most sessions of a node in one page.
+pub const SESSIONS_PAGE_MAX: usize = 1_000;
 
 /// Messages in a page when the reader does not say; what today's clients expect.
 pub const PAGE_MESSAGES_DEFAULT: usize = 10;

@@ -5,13 +5,16 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tidemill_proto::Timestamp;
+use tidemill_proto::sessions::SessionKind;
 use tokio::sync::MutexGuard;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -39,9 +42,66 @@ struct Inner {
 struct Open {
     /// The number of the next session.
     next: u64,
-    by_caller: HashMap<Caller, HashMap<u64, CancellationToken>>,
+    by_caller: HashMap<Caller, HashMap<u64, Entered>>,
     /// The tickets that something is opened with: who holds each, as whom, and since when.
     tickets: HashMap<TokenId, (u64, Caller, Instant)>,
+}
+
+/// A session, as the registry has it.
+#[derive(Clone, Debug)]
+struct Entered {
+    over: CancellationToken,
+    facts: Arc<Facts>,
+}
+
+/// How a session was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// What it is.
+    pub kind: SessionKind,
+    /// From where, if that is known.
+    pub address: Option<IpAddr>,
+    /// When.
+    pub since: Timestamp,
+}
+
+impl Opening {
+    /// Returns how a session is opened that no client has: what the node reads for itself.
+    pub(crate) const fn by_the_node() -> Self {
+        Self { kind: SessionKind::Stream, address: None, since: Timestamp::from_millis(0) }
+    }
+}
+
+/// What is known of a session as long as it is open.
+#[derive(Debug)]
+struct Facts {
+    opening: Opening,
+    /// Why it was ended: `COMES_AGAIN` or `CUT`, else 0.
+    why: AtomicU8,
+    /// How many topics and patterns it reads.
+    topics: AtomicU32,
+    /// The time of the message that it was given last, in milliseconds; 0 while it has everything.
+    read_up_to: AtomicU64,
+}
+
+/// What ends a session, beside its own end: its client may come again at once, and who may do what was in doubt, or
+/// somebody who administers the relay wanted it.
+const COMES_AGAIN: u8 = 1;
+const CUT: u8 = 2;
+
+/// A session that is open, as it is shown.
+#[derive(Clone, Debug)]
+pub struct OpenSession {
+    /// Its number on this node.
+    pub number: u64,
+    /// Whose it is.
+    pub caller: Caller,
+    /// How it was opened.
+    pub opening: Opening,
+    /// How many topics and patterns it reads.
+    pub topics: u32,
+    /// The time of the message that it was given last, in milliseconds; `None` while it has everything.
+    pub read_up_to: Option<u64>,
 }
 
 /// How long a session may take to begin after its ticket was taken.
@@ -53,8 +113,7 @@ pub struct Session {
     number: u64,
     caller: Caller,
     over: CancellationToken,
-    /// Whether its client may come again when it has ended.
-    comes_again: Arc<AtomicBool>,
+    facts: Arc<Facts>,
     sessions: Sessions,
     /// What it keeps from others as long as it is open.
     kept: Option<Arc<dyn Any + Send + Sync>>,
@@ -69,6 +128,8 @@ pub enum Leave {
     Ended,
     /// It cannot be told now whether the client may go on: it comes again.
     Unknown,
+    /// Somebody who administers the relay ended it: the client may come again.
+    Cut,
 }
 
 impl Leave {
@@ -78,6 +139,7 @@ impl Leave {
         match self {
             Self::Draining => "the relay is shutting down; resume from the cursors",
             Self::Ended => "revoked",
+            Self::Cut => "ended by who administers the relay; resume from the cursors",
             Self::Unknown => "who may do what cannot be looked up now; resume from the cursors",
         }
     }
@@ -94,7 +156,7 @@ impl Sessions {
     /// Enters a session. It is over at once where its caller has come with a ticket that somebody else has come with
     /// since.
     #[must_use]
-    pub fn open(&self, caller: &Caller) -> Session {
+    pub fn open(&self, caller: &Caller, opening: Opening) -> Session {
         let over = self.0.draining.child_token();
         let mut open = self.0.open.lock();
         let holds = |id: &TokenId| open.tickets.get(id).is_some_and(|(_, holder, _)| holder == caller);
@@ -103,10 +165,12 @@ impl Sessions {
         }
         let number = open.next;
         open.next += 1;
-        open.by_caller.entry(caller.clone()).or_default().insert(number, over.clone());
+        let (why, topics, read_up_to) = Default::default();
+        let facts = Arc::new(Facts { opening, why, topics, read_up_to });
+        let entered = Entered { over: over.clone(), facts: facts.clone() };
+        open.by_caller.entry(caller.clone()).or_default().insert(number, entered);
         drop(open);
-        let (caller, comes_again) = (caller.clone(), Arc::default());
-        Session { number, caller, over, comes_again, sessions: self.clone(), kept: None }
+        Session { number, caller: caller.clone(), over, facts, sessions: self.clone(), kept: None }
     }
 
     /// Ends all sessions that a caller has open now, and returns how many.
@@ -125,7 +189,7 @@ impl Sessions {
         let over: Vec<_> = {
             let open = self.0.open.lock();
             let over = open.by_caller.iter().filter(|(caller, _)| is_over(caller));
-            over.flat_map(|(_, sessions)| sessions.values().cloned()).collect()
+            over.flat_map(|(_, sessions)| sessions.values().map(|session| session.over.clone())).collect()
         };
         // Outside the lock: who is woken here may leave at once.
         over.iter().for_each(CancellationToken::cancel);
@@ -160,6 +224,44 @@ impl Sessions {
         if is_held { tickets.remove(&id).map(|(_, caller, _)| caller) } else { None }
     }
 
+    /// Returns those that are open with a number behind this one, in the order of their numbers, at most `limit`.
+    #[must_use]
+    pub fn list(&self, after: Option<u64>, limit: usize) -> Vec<OpenSession> {
+        let mut found: Vec<_> = {
+            let open = self.0.open.lock();
+            let all = open
+                .by_caller
+                .iter()
+                .flat_map(|(caller, sessions)| sessions.iter().map(move |it| (caller, it)));
+            let behind = all.filter(|(_, (number, _))| after.is_none_or(|after| **number > after));
+            behind.map(|(caller, (number, it))| (*number, caller.clone(), it.facts.clone())).collect()
+        };
+        found.sort_unstable_by_key(|(number, ..)| *number);
+        found.truncate(limit);
+        let shown = |(number, caller, facts): (u64, Caller, Arc<Facts>)| OpenSession {
+            number,
+            caller,
+            opening: facts.opening,
+            topics: facts.topics.load(Ordering::Relaxed),
+            read_up_to: Some(facts.read_up_to.load(Ordering::Relaxed)).filter(|at| *at > 0),
+        };
+        found.into_iter().map(shown).collect()
+    }
+
+    /// Ends the session with this number: its client may come again. Returns whose it was, or `None` where there is none.
+    #[expect(clippy::must_use_candidate, reason = "it ends, whoever wants to know whose it was")]
+    pub fn cut(&self, number: u64) -> Option<Caller> {
+        let found = {
+            let open = self.0.open.lock();
+            let mut all = open.by_caller.iter();
+            all.find_map(|(caller, sessions)| Some((caller.clone(), sessions.get(&number)?.clone())))
+        };
+        let (caller, Entered { over, facts }) = found?;
+        facts.why.store(CUT, Ordering::Release);
+        over.cancel();
+        Some(caller)
+    }
+
     /// Returns how many sessions are open.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -186,9 +288,22 @@ impl Session {
         self.over.cancel();
     }
 
+    /// Notes how many topics and patterns it reads, and that it has everything.
+    pub fn has_all(&self, topics: usize) {
+        self.facts.topics.store(u32::try_from(topics).unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.facts.read_up_to.store(0, Ordering::Relaxed);
+    }
+
+    /// Notes the time of the message that it was given last, in milliseconds, and that there may be more; and how many
+    /// topics and patterns it reads.
+    pub fn has_up_to(&self, topics: usize, milliseconds: u64) {
+        self.facts.topics.store(u32::try_from(topics).unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.facts.read_up_to.store(milliseconds, Ordering::Relaxed);
+    }
+
     /// Ends it: its client may come again at once.
     pub fn end_for_now(&self) {
-        self.comes_again.store(true, Ordering::Release);
+        self.facts.why.store(COMES_AGAIN, Ordering::Release);
         self.over.cancel();
     }
 
@@ -205,7 +320,7 @@ impl Session {
     pub fn farewell(&self, drain: Duration) -> Farewell {
         Farewell {
             over: Some(Box::pin(self.over.clone().cancelled_owned())),
-            comes_again: self.comes_again.clone(),
+            facts: self.facts.clone(),
             sessions: self.sessions.clone(),
             spread: share_of(drain / 2),
             wait: None,
@@ -233,7 +348,7 @@ impl Drop for Session {
 pub struct Farewell {
     /// `None` once it was told.
     over: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    comes_again: Arc<AtomicBool>,
+    facts: Arc<Facts>,
     sessions: Sessions,
     spread: Duration,
     wait: Option<Pin<Box<Sleep>>>,
@@ -250,10 +365,11 @@ impl Future for Farewell {
                 self.wait = Some(Box::pin(sleep(self.spread)));
             }
         }
-        let is_away =
-            self.sessions.0.is_away.load(Ordering::Acquire) || self.comes_again.load(Ordering::Acquire);
+        let why = self.facts.why.load(Ordering::Acquire);
+        let is_away = self.sessions.0.is_away.load(Ordering::Acquire) || why == COMES_AGAIN;
         match &mut self.wait {
             Some(wait) => wait.as_mut().poll(cx).map(|()| Leave::Draining),
+            None if why == CUT => Poll::Ready(Leave::Cut),
             None if is_away => Poll::Ready(Leave::Unknown),
             None => Poll::Ready(Leave::Ended),
         }
@@ -274,14 +390,22 @@ mod tests {
     async fn a_caller_s_sessions_are_ended_and_no_others() {
         let sessions = Sessions::new(CancellationToken::new());
         let (one, other) = (Caller::nobody(1), Caller::nobody(2));
-        let (first, second, third) = (sessions.open(&one), sessions.open(&other), sessions.open(&one));
+        let (first, second, third) = (
+            sessions.open(&one, Opening::by_the_node()),
+            sessions.open(&other, Opening::by_the_node()),
+            sessions.open(&one, Opening::by_the_node()),
+        );
         drop(third);
         assert_eq!((sessions.count(), sessions.end(&one)), (2, 1));
         assert_eq!(first.farewell(DRAIN).now_or_never(), Some(Leave::Ended));
         assert_eq!(second.farewell(DRAIN).now_or_never(), None);
         drop((first, second));
         assert_eq!((sessions.count(), sessions.end(&one)), (0, 0));
-        assert_eq!(sessions.open(&one).farewell(DRAIN).now_or_never(), None, "one that comes later");
+        assert_eq!(
+            sessions.open(&one, Opening::by_the_node()).farewell(DRAIN).now_or_never(),
+            None,
+            "one that comes later"
+        );
         assert!(sessions.0.open.lock().by_caller.is_empty(), "nothing is left of those that went");
     }
 
@@ -298,18 +422,22 @@ mod tests {
         assert_eq!(sessions.note_ticket(ticket, 1, &first), None);
         assert_eq!(sessions.note_ticket(ticket, 2, &second), Some(first.clone()));
         assert_eq!(sessions.end(&first), 0, "it has not begun");
-        assert!(is_over(&sessions.open(&first)) && !is_over(&sessions.open(&second)));
+        assert!(
+            is_over(&sessions.open(&first, Opening::by_the_node()))
+                && !is_over(&sessions.open(&second, Opening::by_the_node()))
+        );
         // Another node has told that somebody came there.
         assert_eq!(sessions.forget_ticket(ticket, 1), None);
         assert_eq!(sessions.forget_ticket(ticket, 2), Some(second.clone()));
-        assert!(is_over(&sessions.open(&second)));
+        assert!(is_over(&sessions.open(&second, Opening::by_the_node())));
     }
 
     #[tokio::test]
     async fn farewells_are_spread_over_half_of_the_drain_time() {
         let draining = CancellationToken::new();
         let sessions = Sessions::new(draining.clone());
-        let open: Vec<_> = (0..64).map(|_| sessions.open(&Caller::anyone())).collect();
+        let open: Vec<_> =
+            (0..64).map(|_| sessions.open(&Caller::anyone(), Opening::by_the_node())).collect();
         let drain = Duration::from_millis(400);
         let farewells: Vec<_> = open.iter().map(|session| session.farewell(drain)).collect();
         draining.cancel();

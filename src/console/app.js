@@ -11,6 +11,7 @@ import * as groups from './groups.js';
 import * as keys from './keys.js';
 import * as locks from './locks.js';
 import * as presence from './presence.js';
+import * as sessions from './sessions.js';
 import * as access from './access.js';
 
 /** The pages: the first part of the address, the name in the list, and the module. One without a name is not in it. */
@@ -22,6 +23,7 @@ const PAGES = [
   ['keys', 'Keys', keys],
   ['locks', 'Locks', locks],
   ['presence', 'Presence', presence],
+  ['sessions', 'Sessions', sessions],
   ['access', 'Access', access],
 ];
 

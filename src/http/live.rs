@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
+use tidemill_proto::sessions::SessionKind;
 use tidemill_proto::{
     Code, MessageId, PatternCursor, Problem, Since, TopicName, TopicPattern, TopicSelector,
 };
@@ -120,7 +121,7 @@ pub(super) async fn follow(
         (None, None, None) if view == View::Latest => EARLIEST,
         (None, None, None) => LATEST,
     };
-    let mut reader = gate.live_reader();
+    let mut reader = gate.live_reader(SessionKind::Stream);
     let Begun { cursor: start, exists, has_ended } = view.begin(&mut reader, topic, since, absent).await?;
     if has_ended && is_resumed && wanted != Wanted::Lines && gate.is_over(topic, start).await? {
         // A browser that comes back to it stops, and does so on no other answer.
@@ -183,7 +184,7 @@ pub(super) async fn stream(
             parsed.pattern.as_ref().map(|text| StartAt::parse_cursor(field, text)).transpose()?;
         resume = Some(parsed);
     }
-    let mut reader = gate.live_reader();
+    let mut reader = gate.live_reader(SessionKind::Stream);
     let (mut cursors, mut absent, mut unknown) = (BTreeMap::new(), Vec::new(), Vec::new());
     for topic in topics {
         let resumed = resume.as_mut().and_then(|resume| resume.take(&topic));

@@ -13,6 +13,7 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tidemill_proto::limits::{PAGE_MESSAGES_MAX, POLL_SECONDS_DEFAULT, POLL_TOPICS_MAX};
+use tidemill_proto::sessions::SessionKind;
 use tidemill_proto::{Gap, Message, MessageId, Problem, Since, TopicName};
 use utoipa_axum::routes;
 
@@ -104,7 +105,7 @@ pub(super) async fn poll(
     let body = http.0.budget.receive(&head.headers, body, http.small_limit()).await?;
     let Poll { topics, wait } = parse(&body.bytes)?;
     drop(body);
-    let mut reader = gate.live_reader();
+    let mut reader = gate.live_reader(SessionKind::Poll);
     for (topic, since) in &topics {
         reader.add(topic, *since, Absent::Await).await?;
     }

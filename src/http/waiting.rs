@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidemill_proto::limits::{PAGE_BYTES_MAX, POLL_SECONDS_MAX};
+use tidemill_proto::sessions::SessionKind;
 use tidemill_proto::{Gap, GapReason, MessageId, Problem, Since, TopicName};
 use tokio::time::timeout;
 
@@ -62,7 +63,7 @@ pub(super) async fn page(
     limit: usize,
     wait: Duration,
 ) -> Result<Found, Failure> {
-    let mut reader = gate.live_reader();
+    let mut reader = gate.live_reader(SessionKind::Poll);
     let begun = view.begin(&mut reader, topic, since, absent).await?;
     let _waiter = http.0.waiters.enter(std::slice::from_ref(topic));
     let mut found = Found::new(begun.cursor);

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use tidemill_proto::sessions::SessionKind;
 use tidemill_proto::{BucketName, Code, Cursor, KeyName, Problem, Since, TopicName, duration};
 use tokio::time::{Instant, timeout};
 
@@ -145,7 +146,7 @@ impl Gate {
             }
             let Some(log) = &mut log else {
                 // What comes between the answer and this is seen by asking again.
-                let mut reader = self.live_reader();
+                let mut reader = self.live_reader(SessionKind::Poll);
                 reader.add_log(bucket, Since::Cursor(Cursor::Latest)).await?;
                 log = Some(reader);
                 continue;

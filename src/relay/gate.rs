@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use tidemill_proto::access::Explained;
+use tidemill_proto::sessions::SessionKind;
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{Problem, TopicName};
 
@@ -13,7 +14,7 @@ use super::live::{LiveReader, Outlet};
 use super::owners::Owned;
 use super::presence::Presence;
 use super::{Failure, Inner, Relay};
-use crate::access::{Caller, NamedThing, Origin, Ruling, Thing, Verb, Who, changed, explained};
+use crate::access::{Caller, NamedThing, Opening, Origin, Ruling, Thing, Verb, Who, changed, explained};
 use crate::limits::{Asks, Meter, Place};
 
 /// The relay as one caller may use it. Cloning is cheap.
@@ -104,9 +105,10 @@ impl Gate {
 
     /// Opens a session of this caller: a live reader of nothing yet.
     #[must_use]
-    pub fn live_reader<O: Outlet>(&self) -> LiveReader<O> {
+    pub fn live_reader<O: Outlet>(&self, kind: SessionKind) -> LiveReader<O> {
         let relay = self.relay();
-        let session = relay.sessions.open(&self.caller);
+        let opening = Opening { kind, address: self.origin.address(), since: relay.clock.now() };
+        let session = relay.sessions.open(&self.caller, opening);
         let session = match (&self.place, &self.present) {
             (None, None) => session,
             (place, present) => session.keeping(Arc::new((place.clone(), present.clone()))),
@@ -264,7 +266,7 @@ mod tests {
         let topic = TopicName::parse("t").expect("a name");
         let latest = Since::Cursor(Cursor::Latest);
         let reading = PageRequest { order: Order::Asc, start: Start::End, limit: 1 };
-        let mut reader = gate.live_reader::<NoOutlet>();
+        let mut reader = gate.live_reader::<NoOutlet>(SessionKind::Stream);
         let message = match gate.check(draft(&topic)).await {
             Ok(checked) => {
                 let admitted = gate.admit(checked).await.expect("nothing is limited");
@@ -344,7 +346,7 @@ mod tests {
     #[tokio::test]
     async fn a_live_reader_is_a_session_of_its_caller() {
         let relay = relay();
-        let reader = relay.as_caller(Caller::nobody(1)).live_reader::<NoOutlet>();
+        let reader = relay.as_caller(Caller::nobody(1)).live_reader::<NoOutlet>(SessionKind::Stream);
         assert_eq!(relay.sessions().count(), 1);
         assert_eq!(relay.sessions().end(&Caller::anyone()), 0);
         assert_eq!(relay.sessions().end(&Caller::nobody(1)), 1);

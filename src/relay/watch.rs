@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemill_proto::sessions::SessionKind;
 use tidemill_proto::watched::{ChangeRef, LoggedKind, WatchedKind};
 use tidemill_proto::{BucketName, Cursor, KeyName, MessageId, PayloadRef, Problem, Since, TopicName};
 use tokio::sync::Semaphore;
@@ -157,7 +158,7 @@ impl<O: Outlet> KeyWatch<O> {
             bucket: bucket.clone(),
             log: TopicName::log_of(bucket),
             scope,
-            reader: gate.live_reader(),
+            reader: gate.live_reader(SessionKind::Watch),
             seen: HashMap::new(),
             from: MessageId::MIN,
             stage: Stage::Pages(None),

@@ -8,6 +8,7 @@
 use std::pin::{Pin, pin};
 
 use tidemill_proto::frame::{ErrorClass, ServerFrame};
+use tidemill_proto::sessions::SessionKind;
 use tidemill_proto::{MessageId, PatternCursor, TopicName, TopicPattern, TopicSelector};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
@@ -80,7 +81,7 @@ impl Ending {
             Self::Slow => metrics::Ending::Slow,
             Self::HungUp | Self::Lost => metrics::Ending::Lost,
             Self::Over(Leave::Draining) => metrics::Ending::Drained,
-            Self::Over(Leave::Ended | Leave::Unknown) => metrics::Ending::Ended,
+            Self::Over(Leave::Ended | Leave::Unknown | Leave::Cut) => metrics::Ending::Ended,
         }
     }
 }
@@ -177,7 +178,7 @@ pub(super) async fn serve(ws: Ws, gate: Gate, taken: Taken, encoding: Encoding) 
 
 impl Session {
     async fn run(mut self: Box<Self>, out: Outgoing) {
-        let mut reader = self.gate.live_reader();
+        let mut reader = self.gate.live_reader(SessionKind::WebSocket);
         self.ws.0.metrics.sockets().opened();
         let (out, ending) = self.read_and_write(&mut reader, out).await;
         tracing::debug!(session = self.id, ?ending, "a WebSocket ended");
@@ -225,7 +226,7 @@ impl Session {
             Ending::Over(Leave::Draining) => {
                 (with_cursors("the relay is restarting"), Some((close::RESTART, "the relay is restarting")))
             }
-            Ending::Over(leave @ (Leave::Ended | Leave::Unknown)) => {
+            Ending::Over(leave @ (Leave::Ended | Leave::Unknown | Leave::Cut)) => {
                 let code = if leave == Leave::Ended { close::ENDED } else { close::UNKNOWN };
                 (with_cursors(leave.reason()), Some((code, leave.reason())))
             }

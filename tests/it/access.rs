@@ -47,6 +47,7 @@ mod replayed;
 mod revoked;
 mod routes;
 mod secrets;
+mod sessions;
 mod starting;
 mod tenants;
 mod tickets;

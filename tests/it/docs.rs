@@ -368,6 +368,8 @@ const LIMITS: &[(&str, u64)] = &[
     ("BULK_MESSAGES_MAX", limits::BULK_MESSAGES_MAX as u64),
     ("NDJSON_LINES_MAX", limits::NDJSON_LINES_MAX as u64),
     ("PAGE_MESSAGES_MAX", limits::PAGE_MESSAGES_MAX as u64),
+    ("SESSIONS_PAGE_MAX", limits::SESSIONS_PAGE_MAX as u64),
+    ("SESSIONS_PAGE_DEFAULT", limits::SESSIONS_PAGE_DEFAULT as u64),
     ("PAGE_MESSAGES_DEFAULT", limits::PAGE_MESSAGES_DEFAULT as u64),
     ("PAGE_BYTES_MAX", limits::PAGE_BYTES_MAX as u64),
     ("POLL_TOPICS_MAX", limits::POLL_TOPICS_MAX as u64),

@@ -7,6 +7,7 @@ use tidemill::access::{Caller, Sessions};
 use tidemill::clock::Clock;
 use tidemill::features::Features;
 use tidemill::limits::Kept;
+use tidemill::proto::sessions::SessionKind;
 use tidemill::proto::{Cursor, GapReason, MessageId, Since, TopicName};
 use tidemill::relay::{
     Absent, Durabilities, Gate, Item, LiveReader, PresenceOptions, Relay, RelayOptions, TakeLimit, TakesAway,
@@ -106,7 +107,7 @@ impl Got {
 }
 
 async fn read_from(live: &Live, topic: &TopicName, since: Since) -> LiveReader {
-    let mut reader = live.relay.live_reader();
+    let mut reader = live.relay.live_reader(SessionKind::Stream);
     reader.add(topic, since, Absent::Refuse).await.expect("the topic exists");
     reader
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::access::{AccessOptions, Mode, Sessions, Thing, Unknown};
+use crate::access::{AccessOptions, Mode, Opening, Sessions, Thing, Unknown};
 use crate::clock::Clock;
 use crate::storage::{Storage, test_storage};
 
@@ -111,7 +111,7 @@ async fn a_token_is_shown_once_and_does_what_its_rules_and_its_maker_allow() {
     // What the maker loses, its token loses; what the maker gets, within the token's rules, it gets.
     ground.user("ann", &["write"]).await;
     assert!(may(&ground.by(&made.token).expect("still"), Verb::Publish, "orders.1"));
-    let session = ground.sessions.open(&ground.by(&made.token).expect("still"));
+    let session = ground.sessions.open(&ground.by(&made.token).expect("still"), Opening::by_the_node());
     ground.user("ann", &[]).await;
     assert!(!may(&ground.by(&made.token).expect("still"), Verb::Read, "orders.1"));
     assert!(futures_util::FutureExt::now_or_never(session.farewell(Duration::ZERO)).is_some(), "ended");

@@ -18,7 +18,7 @@ use super::begin::Absent;
 use super::feeds::Joined;
 use super::primitives::in_any_order;
 use super::{FeedOptions, Feeds, Item, LiveReader, Outlet, SharedBatch, TakeLimit, run_pattern};
-use crate::access::{Caller, Sessions};
+use crate::access::{Caller, Opening, Sessions};
 use crate::relay::test_message;
 use crate::relay::watching::Watching;
 use crate::storage::{HintListener, Storage};
@@ -158,7 +158,8 @@ fn run() {
         .iter()
         .enumerate()
         .map(|(number, frames)| {
-            let reader = LiveReader::new(feeds.clone(), sessions.open(&Caller::anyone()));
+            let reader =
+                LiveReader::new(feeds.clone(), sessions.open(&Caller::anyone(), Opening::by_the_node()));
             shuttle::future::spawn(read(reader, topic.clone(), number, frames.clone()))
         })
         .collect();

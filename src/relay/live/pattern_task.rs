@@ -29,7 +29,7 @@ use super::outlet::NoOutlet;
 use super::pattern_feed::{Covered, CoveredTopic, PatternFeed, Phase};
 use super::reader::LiveReader;
 use super::subscription::Subscription;
-use crate::access::{Caller, ReadScope, Sessions, Within};
+use crate::access::{Caller, Opening, ReadScope, Sessions, Within};
 use crate::relay::Failure;
 use crate::relay::owners::Owned;
 use crate::storage::{StorageError, Tail};
@@ -78,7 +78,7 @@ pub(in crate::relay) fn run(
     feed: Arc<PatternFeed>,
 ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     // No caller's: it reads for all, and each of them was asked.
-    let session = Sessions::new(CancellationToken::new()).open(&Caller::anyone());
+    let session = Sessions::new(CancellationToken::new()).open(&Caller::anyone(), Opening::by_the_node());
     let now = Instant::now();
     let task = Task {
         reader: LiveReader::new(feeds.clone(), session),

@@ -237,13 +237,15 @@ impl<O: Outlet> LiveReader<O> {
     /// Parks, or returns the outlet: there is something to take, or storage has to be read.
     fn park(&mut self, outlet: O) -> Result<(), O> {
         let is_up_to_date = self.reading.is_none()
-            // Feeds would write to it what may be another's topic.
-            && self.owned.is_empty()
             && self.subscriptions.iter().all(Subscription::is_up_to_date)
             && self.following.iter().all(Following::is_up_to_date);
         let waits = matches!(self.room, Room::Awaited(_));
-        let is_empty = self.subscriptions.is_empty() && self.following.is_empty();
-        if is_empty || !is_up_to_date || waits {
+        let topics = self.topics();
+        if is_up_to_date && !waits {
+            self.session.has_all(topics);
+        }
+        // Of what its caller owns, feeds would write to it what may be another's topic.
+        if topics == 0 || !is_up_to_date || waits || !self.owned.is_empty() {
             return Err(outlet);
         }
         let subscriptions = std::mem::take(&mut self.subscriptions);
@@ -321,7 +323,15 @@ impl<O: Outlet> LiveReader<O> {
         } else if !items.is_empty() {
             self.is_narrow = false;
         }
+        if let Some(Item::Message(last)) = items.last() {
+            self.session.has_up_to(self.topics(), last.id().ms);
+        }
         self.withhold(items)
+    }
+
+    /// Returns how many topics and patterns it reads.
+    fn topics(&self) -> usize {
+        self.subscriptions.iter().filter(|it| it.covered_by.is_none()).count() + self.following.len()
     }
 
     fn take_turns(&mut self, taken: &mut Taken) {

@@ -178,8 +178,28 @@ async fn a_whole_life_of_a_topic() {
     shown.does("await shows('\"first\"'); await press('Pause');").await;
     shown.publish("orders", r#""second""#).await;
     shown.does("await shows('Paused; 1 wait'); await hides('\"second\"'); await press('Go on'); await shows('\"second\"');").await;
+    // The tail stands among what is open, and comes again when it is ended.
+    let open = shown.asks("GET", "/api/v1/admin/sessions", Value::Null).await;
+    let session = &open["sessions"][0];
+    let found = (
+        &open["count"],
+        &session["kind"],
+        &session["caller"],
+        &session["topics"],
+        &session["behind_seconds"],
+    );
+    assert_eq!(
+        found,
+        (&json!(1), &json!("stream"), &json!("user \"root\""), &json!(1), &json!(0.0)),
+        "{open}"
+    );
+    let path = format!("/api/v1/admin/sessions/{}", session["session"].as_str().expect("a session"));
+    shown.asks("DELETE", &path, Value::Null).await;
+    shown.does("await shows('connecting again');").await;
+    shown.publish("orders", r#""third""#).await;
+    shown.does("await shows('\"third\"');").await;
     shown.asks("POST", "/api/v1/topics/orders/trim", json!({ "keep": 1 })).await;
-    shown.at("#/topic/orders?after=0-0", "Gap: 2 messages").await;
+    shown.at("#/topic/orders?after=0-0", "Gap: 3 messages").await;
     shown.does("await shows('were trimmed');").await;
 
     shown
@@ -277,6 +297,7 @@ async fn every_page_can_be_read_in_both_schemes_and_on_a_phone() {
         ("#/keys/flows/a".to_owned(), "Revision"),
         ("#/locks/nightly".to_owned(), "worker-7"),
         ("#/presence/lobby".to_owned(), "ann"),
+        ("#/sessions".to_owned(), "which has answered"),
         ("#/access".to_owned(), "till-7"),
         ("#/topic/nowhere".to_owned(), "There is no such topic"),
         ("#/group/nowhere/none".to_owned(), "topic_not_found"),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tidemill::proto::sessions::SessionKind;
 use tidemill::proto::{GapReason, PatternCursor, TopicName, TopicPattern};
 use tidemill::relay::{Item, StartAt, TakeLimit};
 use tokio::task::JoinSet;
@@ -103,7 +104,7 @@ async fn read(live: Arc<Live>, ended: Arc<AtomicBool>, mut dice: Dice) -> Reader
             from
         };
         is_first = false;
-        let mut reader = live.relay.live_reader::<tidemill::relay::NoOutlet>();
+        let mut reader = live.relay.live_reader::<tidemill::relay::NoOutlet>(SessionKind::Stream);
         let start = reader.add_pattern(&pattern(), &from).await.expect("it is followed");
         state.cursor.get_or_insert(start);
         state.stays.clear();
@@ -177,7 +178,7 @@ async fn a_reader_that_falls_behind_loses_nothing(ground: &Ground) {
     let live = Live::on(&ground.storage);
     let mut readers = Vec::new();
     for from in [LATEST, EARLIEST] {
-        let mut reader = live.relay.live_reader::<tidemill::relay::NoOutlet>();
+        let mut reader = live.relay.live_reader::<tidemill::relay::NoOutlet>(SessionKind::Stream);
         reader.add_pattern(&pattern(), &StartAt::Since(from)).await.expect("it is followed");
         readers.push(reader);
     }
@@ -233,7 +234,7 @@ async fn topics_that_come_in_a_burst_hold_up_nobody() {
 
     let Some(ground) = Ground::on(crate::support::server::Kind::Valkey).await else { return };
     let live = Arc::new(Live::on(&ground.storage));
-    let mut reader = live.relay.live_reader::<tidemill::relay::NoOutlet>();
+    let mut reader = live.relay.live_reader::<tidemill::relay::NoOutlet>(SessionKind::Stream);
     reader.add_pattern(&pattern(), &StartAt::Since(LATEST)).await.expect("it is followed");
     for round in 0..length::pick(4_u64, 40) {
         let writing = live.tracker.spawn({
@@ -281,7 +282,7 @@ async fn ids_that_do_not_follow_the_clock_are_not_lost(ground: &Ground) {
         ground.storage.upkeep.sweep().await.expect("it sweeps");
     };
     sweep().await;
-    let mut reader = live.relay.live_reader::<tidemill::relay::NoOutlet>();
+    let mut reader = live.relay.live_reader::<tidemill::relay::NoOutlet>(SessionKind::Stream);
     let mut cursor = reader.add_pattern(&pattern(), &StartAt::Since(LATEST)).await.expect("it is followed");
     let budget = TakeLimit { items: 100, bytes: 1 << 16 };
     // While it is there, and while it is not.
@@ -312,7 +313,7 @@ async fn ids_that_do_not_follow_the_clock_are_not_lost(ground: &Ground) {
         sleep(Duration::from_millis(5)).await;
         add(&format!("1000-{}", got.len() + 20), "[0,3]").await;
         sweep().await;
-        reader = live.relay.live_reader();
+        reader = live.relay.live_reader(SessionKind::Stream);
         reader.add_pattern(&pattern(), &StartAt::Cursor(cursor.clone())).await.expect("it is followed");
     }
 }
@@ -347,7 +348,7 @@ async fn a_topic_that_is_new_is_there_within_a_second_on_every_node() {
     let Some(ground) = Ground::on(crate::support::server::Kind::Valkey).await else { return };
     let other = ground.under(crate::support::ground::LIMITS).await;
     let here = Live::on(&ground.storage);
-    let mut reader = here.relay.live_reader::<tidemill::relay::NoOutlet>();
+    let mut reader = here.relay.live_reader::<tidemill::relay::NoOutlet>(SessionKind::Stream);
     reader.add_pattern(&pattern(), &StartAt::Since(LATEST)).await.expect("it is followed");
     let budget = TakeLimit { items: 100, bytes: 1 << 16 };
     let mut comes = async |name: &str| {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemill::proto::sessions::SessionKind;
 use tidemill::proto::{Cursor, Since, TopicName};
 use tidemill::relay::{
     Absent, Answered, Draft, Failure, IdempotencyKey, Item, JsonText, Outlet, Payload, SharedBatch,
@@ -83,7 +84,7 @@ impl Inside {
 
     /// Attaches a reader, and reads until it leaves or has all.
     pub(super) async fn attach(&self, reading: &mut Reading, dice: &mut Dice) {
-        let mut reader = self.0.relay.live_reader::<Basket>();
+        let mut reader = self.0.relay.live_reader::<Basket>(SessionKind::Stream);
         let since = match reading.place() {
             From::Earliest => Since::Cursor(Cursor::Earliest),
             From::Latest => Since::Cursor(Cursor::Latest),

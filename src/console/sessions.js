@@ -1,0 +1,32 @@
+// What is open on the node that answers: who, from where, since when, and how far behind; and ending it.
+
+import { call, get, url } from './api.js';
+import { card, confirmed, make, number, put, seconds, table, when } from './dom.js';
+import { button, every } from './app.js';
+
+const PAGE = 200;
+
+export async function show(place, _rest, signal) {
+  const at = make('div');
+  const look = async () => {
+    const { node, count, sessions } = await get(`api/v1/admin/sessions?limit=${PAGE}`);
+    const more = count > sessions.length ? `; the ${number(sessions.length)} that are open longest are shown` : '';
+    at.replaceChildren(make('p', { class: 'quiet' }, `${number(count)} are open on node ${node}, which has answered${more}.`), table([
+      ['Session', row => make('code', {}, row.session)],
+      ['Kind', row => row.kind],
+      ['Who', row => row.caller],
+      ['From', row => row.address],
+      ['Since', row => when(row.since)],
+      ['Topics', row => number(row.topics), true],
+      ['Behind', row => (row.behind_seconds > 0 ? make('span', { class: 'warn' }, seconds(row.behind_seconds)) : 'no'), true],
+      ['', row => button('End', async () => {
+        if (!await confirmed(`End this ${row.kind} of ${row.caller}? It may come again.`, 'End it')) return;
+        await call('DELETE', url`api/v1/admin/sessions/${row.session}`);
+        await look();
+      }, 'danger')],
+    ], sessions, 'Nothing is open.'));
+  };
+  await look();
+  put(place, make('h1', {}, 'Sessions'), card(null, at));
+  setTimeout(() => signal.aborted || every(3_000, signal, look), 3_000);
+}
