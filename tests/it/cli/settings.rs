@@ -276,11 +276,12 @@ fn config_check_says_all_that_is_wrong_and_connects_to_nothing() {
     let variables = [
         ("TIDEMILL_LISTNE", "x"),
         ("MAX_BODY_BYTES", "1MB"),
+        ("TIDEMILL_STRICT", "maybe"),
         ("VALKEY_PASSWORD", SECRET),
         ("PULSAR_JWT_SECRET_KEY", SECRET),
     ];
     let config = path.to_str().expect("UTF-8");
-    let arguments = ["config", "check", "--config", config, "--strict=maybe"];
+    let arguments = ["config", "check", "--config", config];
     let ended = run(&variables, &arguments, "");
     assert_eq!(ended.code, Some(2), "{ended:?}");
     let lines: Vec<_> = ended.stdout.lines().collect();
@@ -290,7 +291,7 @@ fn config_check_says_all_that_is_wrong_and_connects_to_nothing() {
         "✗ key `sweep` of",
         "✗ max_body_bytes (from variable MAX_BODY_BYTES): `1MB` is not a size",
         "✗ drain_ms (from file",
-        "✗ strict (from flag --strict): `maybe` is not a boolean",
+        "✗ strict (from variable TIDEMILL_STRICT): `maybe` is not a boolean",
         "! PULSAR_JWT_SECRET_KEY is ignored",
     ] {
         assert!(lines.iter().any(|line| line.starts_with(part)), "{part}: {}", ended.stdout);
