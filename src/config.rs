@@ -465,6 +465,10 @@ pub struct Settings {
     #[arg(value_parser = whole::<u64>(0..=MS_MAX))]
     pub drain_ms: u64,
 
+    /// Milliseconds in which a relay that was told to stop takes connections still and `/ready` is 503
+    #[arg(long, value_name = "MS", default_value = "0", value_parser = whole::<u64>(0..=MS_MAX), help_heading = TIMES)]
+    pub drain_notice_ms: u64,
+
     /// How much the relay logs: `error`, `warn`, `info`, `debug` or `trace`; and behind it, with commas, how much of modules
     /// of it, as in `info,tidemill::storage=debug`. Of libraries no more than warnings is logged
     #[arg(long, value_name = "LEVELS", default_value = "info", help_heading = PROCESS, value_parser = parse_levels)]
@@ -490,10 +494,4 @@ pub struct Settings {
     /// What the operator should know about the settings, in sentences, to be logged at start.
     #[arg(skip)]
     pub warnings: Vec<String>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        load::defaults()
-    }
 }

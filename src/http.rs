@@ -185,7 +185,7 @@ struct Inner {
     budget: BodyBudget,
     request_ids: RequestIds,
     node: NodeId,
-    draining: CancellationToken,
+    leaving: CancellationToken,
     waiters: Waiters,
     /// Written where there are settings that can be read again.
     reloads: OnceLock<Reloads>,
@@ -227,7 +227,8 @@ fn compression() -> CompressionLayer<impl Predicate> {
 }
 
 impl Http {
-    /// Returns the edge of `relay`, whose callers come in by `entrance`. Once `draining` is cancelled, the node says that it is not ready.
+    /// Returns the edge of `relay`, whose callers come in by `entrance`. Once `leaving` is
+    /// cancelled, the node says that it is not ready.
     #[must_use]
     pub fn new(
         relay: Relay,
@@ -236,7 +237,7 @@ impl Http {
         web: WebRules,
         metrics: Metrics,
         node: NodeId,
-        draining: CancellationToken,
+        leaving: CancellationToken,
     ) -> Self {
         Self(Arc::new(Inner {
             relay,
@@ -248,7 +249,7 @@ impl Http {
             web: ArcSwap::from_pointee(Web::new(web)),
             request_ids: RequestIds::new(),
             node,
-            draining,
+            leaving,
             waiters: Waiters::default(),
             reloads: OnceLock::new(),
             started: Instant::now(),

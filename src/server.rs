@@ -89,6 +89,8 @@ pub struct Server {
     /// The first administrator, to be made where nobody may administer the relay.
     first: Option<upkeep::First>,
     /// Cancelled when the server stops accepting.
+    /// Cancelled when it was told to stop.
+    leaving: CancellationToken,
     draining: CancellationToken,
     /// Cancelled when the last connection has ended, or the drain time.
     cut: CancellationToken,
@@ -118,7 +120,7 @@ impl Server {
             None => None,
         };
         let metrics = Metrics::new();
-        let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
+        let [leaving, draining, cut] = std::array::from_fn(|_| CancellationToken::new());
         let feeds = TaskTracker::new();
         let sessions = Sessions::new(draining.clone());
         let access =
@@ -143,7 +145,7 @@ impl Server {
             options.web.clone(),
             metrics.clone(),
             node,
-            draining.clone(),
+            leaving.clone(),
         );
         let tracker = TaskTracker::new();
         let ws = Ws::new(relay.clone(), entrance, options.ws.clone(), metrics.clone(), http.budget().clone());
@@ -159,6 +161,7 @@ impl Server {
             router,
             access,
             first,
+            leaving,
             draining,
             cut,
             tracker,
@@ -209,6 +212,7 @@ impl Server {
             router,
             access,
             first,
+            leaving,
             draining,
             cut,
             tracker,
@@ -249,6 +253,12 @@ impl Server {
             acceptors.spawn(accepting.clone().run_until_cancelled_owned(accept_all));
         }
         shutdown.await;
+        leaving.cancel();
+        if !options.drain_notice.is_zero() {
+            let notice_ms = u64::try_from(options.drain_notice.as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(%node, notice_ms, "not ready any more");
+            tokio::time::sleep(options.drain_notice).await;
+        }
         accepting.cancel();
         acceptors.close();
         acceptors.wait().await;

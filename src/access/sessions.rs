@@ -224,6 +224,11 @@ impl Sessions {
         if is_held { tickets.remove(&id).map(|(_, caller, _)| caller) } else { None }
     }
 
+    /// Waits until the node drains: what only waits for something is answered then.
+    pub async fn draining(&self) {
+        self.0.draining.cancelled().await;
+    }
+
     /// Returns those that are open with a number behind this one, in the order of their numbers, at most `limit`.
     #[must_use]
     pub fn list(&self, after: Option<u64>, limit: usize) -> Vec<OpenSession> {

@@ -117,6 +117,7 @@ impl CliError {
             Self::Usage(_) | Self::Config(_) | Self::Undecided(_) => ExitCode::from(2),
             // What shells report of a command that was ended by SIGINT.
             Self::Interrupted => ExitCode::from(130),
+            Self::Kept(cause, _) if matches!(**cause, Self::Interrupted) => ExitCode::from(130),
             _ => ExitCode::FAILURE,
         }
     }

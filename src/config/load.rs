@@ -293,9 +293,11 @@ impl Bound {
     }
 }
 
-/// Returns the settings of somebody who set nothing.
-pub(super) fn defaults() -> Settings {
-    parse(&Values::new(), |_| true).expect("every default obeys the rule of its setting")
+/// The settings of somebody who set nothing.
+impl Default for Settings {
+    fn default() -> Self {
+        parse(&Values::new(), |_| true).expect("every default obeys the rule of its setting")
+    }
 }
 
 /// Finds the value of the first source that has one.

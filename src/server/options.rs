@@ -47,6 +47,8 @@ pub struct ServerOptions {
     pub write_timeout: Duration,
     /// Time that requests under way get when the server stops.
     pub drain: Duration,
+    /// Time for which it takes everything still once it was told to stop, and says that it is not ready.
+    pub drain_notice: Duration,
     /// Time between two sweeps of age retention.
     pub sweep_interval: Duration,
 }

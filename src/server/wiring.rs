@@ -379,6 +379,7 @@ fn server_options(
         header_timeout: Duration::from_millis(settings.header_timeout_ms),
         write_timeout: Duration::from_millis(settings.write_timeout_ms),
         drain: Duration::from_millis(settings.drain_ms),
+        drain_notice: Duration::from_millis(settings.drain_notice_ms),
         sweep_interval: Duration::from_millis(settings.sweep_interval_ms),
     }
 }

@@ -1,5 +1,6 @@
 //! Sending of one request: until it succeeds, fails for good, or was refused for too long. It must not know what is published.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use reqwest::RequestBuilder;
@@ -11,6 +12,7 @@ use super::keys::{KEYS_LEFT_OUT, Keys};
 use super::output;
 use crate::chance::jittered;
 use crate::cli::client::{Answer, Client, Refusal};
+use crate::cli::signals::stopped;
 
 /// For how long a request is sent again that is refused for the moment: longer than a Valkey Cluster takes by default to
 /// replace a primary.
@@ -67,13 +69,21 @@ pub(super) async fn send(
         Keys::MadeUp(key) => (Some(key), true),
     };
     let (mut attempt, mut is_kept, mut refused_since) = (1, false, None);
+    let mut stopped = pin!(stopped()?);
     loop {
         let request = || key.iter().fold(build(), |request, key| request.header(IDEMPOTENCY_KEY_FIELD, *key));
-        let answer = if attempt == 1 && !is_sent_once {
-            once_listening(|refusal: &Refusal| refusal.is_unreachable, async || client.send(request()).await)
-                .await
-        } else {
-            client.send(request()).await
+        let sending = async {
+            if attempt == 1 && !is_sent_once {
+                let is_absent = |refusal: &Refusal| refusal.is_unreachable;
+                once_listening(is_absent, async || client.send(request()).await).await
+            } else {
+                client.send(request()).await
+            }
+        };
+        let answer = tokio::select! {
+            answer = sending => answer,
+            // What is on its way may be kept.
+            () = &mut stopped => return Err(kept(CliError::Interrupted, key)),
         };
         let refusal = match answer {
             Ok(answer) => return Ok((answer, attempt)),
@@ -100,7 +110,10 @@ pub(super) async fn send(
         if attempt == 1 {
             eprintln!("{}", waits(&refusal.error, pause));
         }
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = &mut stopped => return Err(if is_kept { kept(CliError::Interrupted, key) } else { CliError::Interrupted }),
+        }
         attempt += 1;
     }
 }

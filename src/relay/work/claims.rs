@@ -217,19 +217,21 @@ impl Gate {
         loop {
             let reply = self.relay().stations.of(topic, group).claim(claim.clone(), waits);
             let answer = if waits {
-                match timeout_at(until, reply).await {
-                    Ok(answer) => answer,
-                    Err(_) => return Ok(Claimed::default()),
+                // Who waits no longer gets nothing, and nothing is lost by it.
+                tokio::select! {
+                    biased;
+                    answer = timeout_at(until, reply) => match answer {
+                        Ok(answer) => answer,
+                        Err(_) => return Ok(Claimed::default()),
+                    },
+                    () = self.relay().sessions.draining() => return Err(stopping()),
                 }
             } else {
                 reply.await
             };
             match answer {
                 Ok(result) => return result.map_err(|error| Failure::work(error, topic, group)),
-                Err(_) if self.relay().stations.is_stopping() => {
-                    let detail = "the node is stopping; nothing was claimed, try another one";
-                    return Err(Problem::new(Code::Overloaded, detail).into());
-                }
+                Err(_) if self.relay().stations.is_stopping() => return Err(stopping()),
                 Err(_) => {}
             }
         }
@@ -265,7 +267,10 @@ impl Gate {
                     let _ = changes.changed().await;
                 })
             });
-            let _ = timeout_at(look_at, futures_util::future::select_all(ends)).await;
+            tokio::select! {
+                _ = timeout_at(look_at, futures_util::future::select_all(ends)) => {}
+                () = self.relay().sessions.draining() => return Err(stopping()),
+            }
         }
     }
 
@@ -336,6 +341,11 @@ fn quotas(sources: &[Source], max: usize) -> Vec<(&Source, usize)> {
         quotas.push((source, usize::try_from(part).unwrap_or(max)));
     }
     quotas
+}
+
+/// Returns what who waits for work is told while the node drains.
+fn stopping() -> Failure {
+    Problem::new(Code::Overloaded, "the node is stopping; nothing was claimed, try another one").into()
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ impl Probe {
             }
             Err(error) => report.add_result("latency", Err(error), "the server must answer PING"),
         }
-        let advice = "the server must be Valkey, or Redis 6.2 and later";
+        let advice = "the server must be Valkey, or Redis 7.0 and later";
         report.add_result("keys", self.keys().await, advice);
         self.copies(report, server).await;
         report.add_result("streams", self.streams().await, advice);
@@ -173,6 +173,9 @@ impl Probe {
             Ok(info) => {
                 identity = info.identity(server.options.target.database, server.options.key_form);
                 info::examine(report, &info, server.is_placed());
+                if server.is_of_a_cluster() {
+                    info::examine_failover(report, &info);
+                }
                 if server.options.reads_replicas {
                     info::examine_replicas(report, &info);
                 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::support::process::{Ended, run};
+use crate::support::process::{Ended, Running, run};
 
 /// A request as it came: idempotency key of the header, and body.
 type Seen = (Option<String>, Value);
@@ -57,6 +57,16 @@ fn published() -> Response {
 
 /// Publishes to a stub that gives `answers`, and returns how that ended with what the stub saw.
 async fn publish(answers: Vec<Response>, arguments: &[&str]) -> (Ended, Vec<Seen>) {
+    let runs = |variables: &[(&str, &str)], arguments: &[&str]| run(variables, arguments, "");
+    publish_with(answers, arguments, runs).await
+}
+
+/// The same, with what runs the command.
+async fn publish_with(
+    answers: Vec<Response>,
+    arguments: &[&str],
+    runs: impl FnOnce(&[(&str, &str)], &[&str]) -> Ended + Send + 'static,
+) -> (Ended, Vec<Seen>) {
     let stub = Stub { answers: Arc::new(Mutex::new(answers.into())), ..Stub::default() };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
@@ -68,7 +78,7 @@ async fn publish(answers: Vec<Response>, arguments: &[&str]) -> (Ended, Vec<Seen
     let arguments: Vec<String> = ["publish", "t"].iter().chain(arguments).map(ToString::to_string).collect();
     let command = move || {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        run(&[("TIDEMILL_URL", &url)], &arguments, "")
+        runs(&[("TIDEMILL_URL", &url)], &arguments)
     };
     let ended = tokio::task::spawn_blocking(command).await.expect("the command runs");
     stop.cancel();
@@ -76,6 +86,26 @@ async fn publish(answers: Vec<Response>, arguments: &[&str]) -> (Ended, Vec<Seen
     tracker.wait().await;
     let seen = stub.seen.lock().clone();
     (ended, seen)
+}
+
+#[tokio::test]
+async fn an_interrupt_says_the_key_where_the_message_may_be_kept() {
+    let interrupted = |variables: &[(&str, &str)], arguments: &[&str]| {
+        let mut trying = Running::start(variables, arguments);
+        assert!(trying.note().contains("Ctrl-C ends it"));
+        trying.interrupt();
+        trying.end()
+    };
+    let mut kept = problem(504, "durability_not_reached", true);
+    kept.headers_mut().insert("retry-after", 30_u64.into());
+    let (ended, seen) = publish_with(vec![kept], &["{}"], interrupted).await;
+    let key = seen[0].0.clone().expect("a key was made up");
+    assert!(
+        ended.error(130).contains(&format!("interrupted; to run it again, add --key {key}")),
+        "{ended:?}"
+    );
+    let (ended, _) = publish_with(vec![limited(30)], &["{}"], interrupted).await;
+    assert_eq!(ended.error(130).lines().last(), Some("interrupted"));
 }
 
 #[tokio::test]

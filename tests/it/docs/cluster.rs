@@ -65,7 +65,16 @@ async fn a_cluster_by_hand_is_one_that_carries_a_relay() {
     // Replicas take a moment to have what their primaries have.
     eventually(JOINED, async || {
         let (is_well, said) = run(&check);
-        is_well && said.contains("✓ cluster: 3 primaries have 16384 of 16384 slots\n")
+        is_well
+            && said.contains("✓ cluster: 3 primaries have 16384 of 16384 slots\n")
+            && !said.contains("no replica")
     })
     .await;
+    // A replica that is gone leaves its primary without one.
+    let replica = servers.pop().expect("there are six");
+    drop(replica);
+    eventually(JOINED, async || run(&check).1.contains("no replica is connected and up to date")).await;
+    // Who is told that it stands alone is told what it is.
+    let (is_well, said) = run(&format!("VALKEY_CLUSTER=false {check}"));
+    assert!(!is_well && said.contains("leave VALKEY_CLUSTER out"), "{said}");
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidemill::server::ServerOptions;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -85,4 +86,45 @@ async fn a_draining_relay_is_not_ready() {
     assert_eq!(answer.status, 503);
     assert_eq!(answer.text(), r#"{"ready":false,"reasons":["the relay is shutting down"]}"#);
     relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_relay_that_gives_notice_takes_everything_meanwhile_and_says_that_it_leaves() {
+    let notice = |options: &mut ServerOptions| options.drain_notice = Duration::from_millis(700);
+    let relay = TestRelay::start_with(memory(), notice).await;
+    let began = Instant::now();
+    relay.begin_stop();
+    eventually(SOON, async || relay.get("/ready").await.status == 503).await;
+    relay.publish("drain", "1").await;
+    assert!(began.elapsed() < Duration::from_millis(700), "{:?}", began.elapsed());
+    refused(relay.address).await;
+    assert!(began.elapsed() >= Duration::from_millis(700), "{:?}", began.elapsed());
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_work_is_answered_at_once() {
+    let relay = TestRelay::start(memory()).await;
+    let group = "/api/v1/topics/jobs/groups/workers";
+    assert_eq!(relay.send("PUT", group, &[("content-type", "application/json")], b"{}").await.status, 201);
+    let claim = async |path: &str, body: &str| relay.post(path, body).await;
+    let one = format!("{group}/claim");
+    let from = r#"{"consumer":"b","wait":"20s","from":[{"topic":"jobs","group":"workers"}]}"#;
+    let began = Instant::now();
+    let stop = async {
+        connected(&relay, 2).await;
+        eventually(SOON, async || !relay.get(group).await.json()["last_claim"].is_null()).await;
+        relay.begin_stop();
+    };
+    let (first, second, ()) = tokio::join!(
+        claim(&one, r#"{"consumer":"a","wait":"20s"}"#),
+        claim("/api/v1/work/claim", from),
+        stop
+    );
+    for answer in [first, second] {
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(answer.text().contains("the node is stopping; nothing was claimed"), "{answer:?}");
+    }
+    relay.stop().await;
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }

@@ -131,6 +131,7 @@ pub(crate) fn options() -> ServerOptions {
         header_timeout: Duration::from_secs(10),
         write_timeout: Duration::from_secs(10),
         drain: Duration::from_secs(10),
+        drain_notice: Duration::ZERO,
         sweep_interval: Duration::from_mins(1),
     }
 }

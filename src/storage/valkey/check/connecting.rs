@@ -15,6 +15,8 @@ pub(super) fn advice_for_connecting(error: &str, options: &ValkeyOptions) -> &'s
         "the server is a replica; name its primary"
     } else if has("the sentinels of") {
         "the sentinels name no primary that can be used; look at the name behind the `/` of the URL, and at what they say above"
+    } else if has("more than one server says") {
+        "several servers of one URL are one primary with its replicas, or servers of one cluster; servers that stand alone side by side are for VALKEY_PLACEMENT"
     } else if has("switch database") || has("DB index") {
         "the server has no database of this number; look at the number behind the `/` of the URL, or VALKEY_DATABASE, and at `databases` in the server's configuration"
     } else if has("lookup address") || has("Name or service") || has("resolve") {
@@ -28,6 +30,6 @@ pub(super) fn advice_for_connecting(error: &str, options: &ValkeyOptions) -> &'s
     } else if options.target.tls {
         "does the server speak TLS on this port, and does it trust the client certificate? Without TLS the scheme is valkey:// or redis://"
     } else {
-        "does the server speak plain TCP on this port? With TLS the scheme is valkeys:// or rediss://"
+        "is a server there that answers, and does it speak plain TCP on this port? With TLS the scheme is valkeys:// or rediss://"
     }
 }

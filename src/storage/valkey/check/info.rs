@@ -54,11 +54,19 @@ pub(super) fn examine(report: &mut CheckReport, info: &ServerInfo, is_placed: bo
     }
 }
 
+/// Adds a line where a primary of a cluster has no replica that could take over.
+pub(super) fn examine_failover(report: &mut CheckReport, info: &ServerInfo) {
+    if info.replicas() == 0 {
+        let advice = "a primary that is lost takes its topics along until it is back; give each a replica. A new one takes some seconds until it has everything";
+        report.add("replicas", Outcome::Warn, "no replica is connected and up to date", Some(advice));
+    }
+}
+
 /// Adds a line on the replicas from which pages are to be read.
 pub(super) fn examine_replicas(report: &mut CheckReport, info: &ServerInfo) {
     match info.replicas() {
         0 => report.add("replicas", Outcome::Warn, NO_REPLICA, Some(FOR_REPLICAS)),
-        1 => report.add("replicas", Outcome::Pass, "1 replica follows the server", None),
+        1 => report.add("replicas", Outcome::Pass, "one replica follows the server", None),
         count => report.add("replicas", Outcome::Pass, format!("{count} replicas follow the server"), None),
     }
 }

@@ -93,9 +93,20 @@ impl CheckReport {
             Err(detail) if is_about_rights(&detail) => {
                 self.add(name, Outcome::Fail, detail, Some(&advice_about_rights()));
             }
+            Err(detail) if is_of_a_cluster(&detail) => {
+                self.add(name, Outcome::Fail, detail, Some(OF_A_CLUSTER));
+            }
             Err(detail) => self.add(name, Outcome::Fail, detail, Some(advice)),
         }
     }
+}
+
+/// What a server of a cluster is to be used as.
+const OF_A_CLUSTER: &str = "the server is one of a cluster, and is used as one that stands alone: leave VALKEY_CLUSTER out, or set it to true; in VALKEY_PLACEMENT no cluster can stand";
+
+/// Whether a server of a cluster has refused what another one has, or what several have.
+fn is_of_a_cluster(error: &str) -> bool {
+    ["MOVED", "CROSSSLOT", "CLUSTERDOWN"].iter().any(|code| error.starts_with(code))
 }
 
 pub(super) fn advice_about_rights() -> String {
