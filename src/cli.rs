@@ -50,6 +50,7 @@ mod presence;
 mod processes;
 mod publish;
 mod read;
+mod reload;
 mod roles;
 mod schedule;
 mod secret;
@@ -222,7 +223,11 @@ pub enum Command {
     /// Loads it from this machine, and prints rates, percentiles of latency, and what it cost.
     #[cfg(feature = "bench")]
     Bench(bench::Bench),
-    /// Show the settings, or write a file with all of them
+    /// Have a relay read its settings again
+    ///
+    /// What needs no restart is taken over; the rest is named.
+    Reload(reload::Reload),
+    /// Show and check the settings, or write a file with all of them
     Config(config::Config),
     /// Ask a relay how it is
     ///
@@ -280,6 +285,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Secret(secret) => secret.run(),
         #[cfg(feature = "bench")]
         Command::Bench(bench) => bench.run(environment),
+        Command::Reload(reload) => block_on(reload.run(environment)),
         Command::Config(config) => config.run(environment),
         Command::Health(health) => block_on(health.run(environment)),
         Command::Completions(completions) => completions.run(),

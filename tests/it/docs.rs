@@ -22,6 +22,7 @@ mod locks;
 mod metrics;
 mod page;
 mod series;
+mod settings;
 mod takes;
 
 use crate::support::process::{Relay, run_line};
@@ -58,6 +59,7 @@ const PAGES: &[&str] = &[
     "docs/faults.md",
     "docs/problems.md",
     "docs/metrics.md",
+    "docs/settings.md",
     "docs/performance.md",
     "docs/scaling.md",
     "docs/from-pulsar-relay.md",

@@ -115,7 +115,16 @@ const ROOMS: &[Room] = &[
             "tidemill_proto",
         ],
         tests: &[],
-        crates: &["futures_util", "parking_lot", "secrecy", "sha2", "tokio", "tokio_util", "tracing"],
+        crates: &[
+            "arc_swap",
+            "futures_util",
+            "parking_lot",
+            "secrecy",
+            "sha2",
+            "tokio",
+            "tokio_util",
+            "tracing",
+        ],
         because: "how much may be done does not depend on what is done, nor on how it was asked for",
     },
     Room {
@@ -306,6 +315,7 @@ const ROOMS: &[Room] = &[
         ],
         tests: &["tidemill::clock", "tidemill::storage"],
         crates: &[
+            "arc_swap",
             "axum",
             "base64",
             "brotli_decompressor",
@@ -325,6 +335,7 @@ const ROOMS: &[Room] = &[
             "serde_path_to_error",
             "sha2",
             "strsim",
+            "thiserror",
             "tokio",
             "tokio_util",
             "tower_http",
