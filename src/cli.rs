@@ -27,11 +27,15 @@ mod credentials;
 mod dead;
 mod error;
 mod explain;
+#[cfg(feature = "valkey")]
+mod export;
 mod foreign;
 #[cfg(feature = "valkey")]
 mod freeze;
 mod groups;
 mod health;
+#[cfg(feature = "valkey")]
+mod import;
 mod keys;
 mod latest;
 mod leases;
@@ -46,6 +50,7 @@ mod presence;
 mod processes;
 mod publish;
 mod read;
+mod reload;
 mod roles;
 mod schedule;
 mod secret;
@@ -198,6 +203,16 @@ pub enum Command {
     /// With all that readers know of them. Nothing at the target is changed that is something else.
     #[cfg(feature = "valkey")]
     Copy(copy::Copy),
+    /// Write topics and keys of a storage or a relay to a file
+    ///
+    /// With all that `tidemill copy` carries: a backup that any other storage or relay can take.
+    #[cfg(feature = "valkey")]
+    Export(export::Export),
+    /// Bring what is in such a file into a storage or a relay
+    ///
+    /// The file is checked first. Nothing at the target is changed that is something else.
+    #[cfg(feature = "valkey")]
+    Import(import::Import),
     /// Make a storage, or that of a relay, read-only, or have it take messages again
     #[cfg(feature = "valkey")]
     Freeze(freeze::Freeze),
@@ -208,7 +223,11 @@ pub enum Command {
     /// Loads it from this machine, and prints rates, percentiles of latency, and what it cost.
     #[cfg(feature = "bench")]
     Bench(bench::Bench),
-    /// Show the settings, or write a file with all of them
+    /// Have a relay read its settings again
+    ///
+    /// What needs no restart is taken over; the rest is named.
+    Reload(reload::Reload),
+    /// Show and check the settings, or write a file with all of them
     Config(config::Config),
     /// Ask a relay how it is
     ///
@@ -258,10 +277,15 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         #[cfg(feature = "valkey")]
         Command::Copy(copy) => block_on(copy.run(environment)),
         #[cfg(feature = "valkey")]
+        Command::Export(export) => block_on(export.run(environment)),
+        #[cfg(feature = "valkey")]
+        Command::Import(import) => block_on(import.run(environment)),
+        #[cfg(feature = "valkey")]
         Command::Freeze(freeze) => block_on(freeze.run(environment)),
         Command::Secret(secret) => secret.run(),
         #[cfg(feature = "bench")]
         Command::Bench(bench) => bench.run(environment),
+        Command::Reload(reload) => block_on(reload.run(environment)),
         Command::Config(config) => config.run(environment),
         Command::Health(health) => block_on(health.run(environment)),
         Command::Completions(completions) => completions.run(),

@@ -8,7 +8,10 @@
 //! |---|---|
 //! | `names` | what a setting is called as a flag, as a variable and in the file |
 //! | `form` | how values are written: sizes, choices, secrets |
-//! | `load` | precedence, files, relations between settings |
+//! | `load` | precedence, relations between settings |
+//! | `file` | the configuration file, and those of secrets |
+//! | `changes` | what is another in settings that were read again |
+//! | `logs` | how much is logged, and how |
 //! | `variables` | names in the environment that nothing reads, and variables that are empty |
 //! | `print` | `config show` and the sample file |
 //! | `durability` | how durable messages are to be |
@@ -31,13 +34,16 @@ use crate::access::TrustedHosts;
 use crate::limits::TrustedProxies;
 
 mod access;
+mod changes;
 mod durability;
 mod error;
 mod features;
+mod file;
 mod form;
 mod limits;
 mod load;
 mod log_ins;
+mod logs;
 mod names;
 #[cfg(feature = "valkey")]
 mod placement;
@@ -48,20 +54,22 @@ mod servers;
 mod target;
 mod variables;
 
+pub use changes::{TAKEN_OVER, Written};
 pub use durability::{DurabilityRules, DurabilitySettings};
-pub use error::{ConfigError, Origin, Side, Source};
+pub use error::{ConfigError, Faults, Origin, Side, Source};
 pub use features::FeatureSettings;
 pub use form::{
-    AccessMode, ApplicationLimitsAway, Backend, InCluster, KeyForm, LimitsAway, LogFormat, LogLevel,
-    MemoryFull, Origins, PublicUrl, ReadFrom, SentinelTls,
+    AccessMode, ApplicationLimitsAway, Backend, InCluster, KeyForm, LimitsAway, MemoryFull, Origins,
+    PublicUrl, ReadFrom, SentinelTls,
 };
 pub use limits::LimitSettings;
 pub use load::Flags;
 pub use log_ins::LogInSettings;
+pub use logs::{LogFormat, LogLevel, LogLevels};
 pub use names::{
     CA_CERT_VARIABLE, CONFIG_VARIABLE, Setting, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE, known,
 };
-pub use print::{Shown, sample, show};
+pub use print::{Shown, document, sample, show};
 pub use sentinels::SentinelSettings;
 pub use servers::ServerSettings;
 pub use variables::Environment;
@@ -70,6 +78,7 @@ use form::{
     parse_address, parse_bytes, parse_hosts, parse_origins, parse_proxies, parse_public_url, secret, whole,
 };
 use limits::LIMITS;
+use logs::parse_levels;
 
 /// Longest time limit of any kind in milliseconds: a day. Longer ones are mistakes of unit.
 const MS_MAX: u64 = 24 * 60 * 60 * 1_000;
@@ -460,9 +469,10 @@ pub struct Settings {
     #[arg(long, value_name = "MS", default_value = "0", value_parser = whole::<u64>(0..=MS_MAX), help_heading = TIMES)]
     pub drain_notice_ms: u64,
 
-    /// How much is logged
-    #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = PROCESS, ignore_case = true)]
-    pub log_level: LogLevel,
+    /// How much the relay logs: `error`, `warn`, `info`, `debug` or `trace`; and behind it, with commas, how much of modules
+    /// of it, as in `info,tidemill::storage=debug`. Of libraries no more than warnings is logged
+    #[arg(long, value_name = "LEVELS", default_value = "info", help_heading = PROCESS, value_parser = parse_levels)]
+    pub log_level: LogLevels,
 
     /// How it is logged; auto is text on a terminal, else JSON
     #[arg(long, value_name = "FORMAT", default_value = "auto", help_heading = PROCESS, ignore_case = true)]
@@ -473,6 +483,10 @@ pub struct Settings {
     #[arg(value_parser = whole::<usize>(1..=1_024))]
     pub worker_threads: Option<usize>,
 
+    /// The values as they were written.
+    #[arg(skip)]
+    written: Written,
+
     /// Where the values came from, by setting; a setting that is absent here has its default.
     #[arg(skip)]
     pub origins: BTreeMap<&'static str, Origin>,
@@ -480,18 +494,4 @@ pub struct Settings {
     /// What the operator should know about the settings, in sentences, to be logged at start.
     #[arg(skip)]
     pub warnings: Vec<String>,
-}
-
-impl Settings {
-    /// Returns where a setting's value came from.
-    #[must_use]
-    pub fn source(&self, id: &str) -> Source {
-        self.origins.get(id).map_or(Source::Default, |origin| origin.source.clone())
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        load::defaults()
-    }
 }

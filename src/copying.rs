@@ -1,7 +1,7 @@
 //! Copying topics and buckets from one side to another, with all that their readers and workers know of them.
 //!
-//! It owns the order of the steps, and goes on after faults of either side. A side is a storage, or whatever else answers
-//! what a copy asks ([`CopySide`]). It must not know which there are, nor who is told of the progress.
+//! It owns the order of the steps, and goes on after faults of either side. A side is a storage, a file ([`Export`],
+//! [`ExportedFile`]), or whatever else answers what a copy asks ([`CopySide`]). It must not know which there are, nor who is told of the progress.
 //!
 //! A copy goes through the topics again and again. In each pass a topic gets the messages that it has not got yet, from
 //! where the target says that it is: nothing else has to be remembered, and a copy that was broken off is gone on with by
@@ -29,6 +29,7 @@ use crate::storage::{CopiedTopic, Epoch, Freeze, IMPORTED_MAX, StoredRecurring, 
 mod apart;
 mod buckets;
 mod error;
+mod file;
 mod freezing;
 mod gone;
 mod groups;
@@ -40,6 +41,7 @@ mod storage;
 mod wire;
 
 pub use error::{Clash, CopyError, Side};
+pub use file::{Counts, Export, ExportedFile, FORM, FileError, Header, Origin};
 pub use freezing::{FreezeError, Frozen, FrozenState, NEW_TOPICS_SETTLE, freeze, freeze_or_undo, frozen};
 pub use planning::{Action, Outline, Planned, PlannedBucket, Replaced};
 pub use progress::{Progress, Reached};

@@ -50,6 +50,7 @@ mod poll;
 mod presence;
 mod publishing;
 mod query;
+mod reload;
 mod resume;
 mod routes;
 mod runs;
@@ -74,6 +75,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
@@ -96,6 +98,7 @@ use crate::metrics::Metrics;
 use crate::relay::Relay;
 pub(crate) use called::Known;
 pub use own_url::OwnUrl;
+pub use reload::{ReloadAsked, ReloadError, Reloads};
 
 use body::{BodyBudget, BodyLimit};
 use exchange::RequestIds;
@@ -177,20 +180,34 @@ struct Inner {
     entrance: Entrance,
     options: HttpOptions,
     /// Whose web pages may use the relay, and under which names it may be called.
-    web: WebRules,
-    /// The lines of an answer on the fast path, up to where the request id goes.
-    fast_path_lines: String,
+    web: ArcSwap<Web>,
     metrics: Metrics,
     budget: BodyBudget,
     request_ids: RequestIds,
     node: NodeId,
     leaving: CancellationToken,
     waiters: Waiters,
+    /// Written where there are settings that can be read again.
+    reloads: OnceLock<Reloads>,
     started: Instant,
     /// Written once the router is there to generate it from.
     openapi: OnceLock<Bytes>,
     /// The methods of each path of the API.
     methods: OnceLock<HashMap<String, String>>,
+}
+
+/// What holds of web pages now.
+#[derive(Debug)]
+struct Web {
+    rules: WebRules,
+    /// The lines of an answer on the fast path, up to where the request id goes.
+    fast_path_lines: String,
+}
+
+impl Web {
+    fn new(rules: WebRules) -> Self {
+        Self { fast_path_lines: surroundings::lines_of_json(&rules), rules }
+    }
 }
 
 /// Compresses answers for clients that take them so. What comes live stays plain: it has no end that a
@@ -229,12 +246,12 @@ impl Http {
             metrics,
             budget: BodyBudget(budget::Budget::new(options.inflight_bytes_max)),
             options,
-            fast_path_lines: surroundings::lines_of_json(&web),
-            web,
+            web: ArcSwap::from_pointee(Web::new(web)),
             request_ids: RequestIds::new(),
             node,
             leaving,
             waiters: Waiters::default(),
+            reloads: OnceLock::new(),
             started: Instant::now(),
             openapi: OnceLock::new(),
             methods: OnceLock::new(),
@@ -274,6 +291,7 @@ impl Http {
             administration::routes(),
             tickets::routes(),
             copying::routes(),
+            reload::routes(),
             sessions::routes(),
             operations::routes(),
             operations::metrics_routes(options.serve_metrics),
@@ -301,6 +319,23 @@ impl Http {
             .layer(compression())
             .layer(from_fn_with_state(self.clone(), exchange::exchange))
             .layer(axum::Extension(exchange::Alone))
+    }
+
+    /// Has the settings read again there, whenever that is asked for.
+    pub fn reload_by(&self, reloads: Reloads) {
+        // There is one who reads them.
+        let _ = self.0.reloads.set(reloads);
+    }
+
+    /// Lets web pages in by these rules from now on.
+    pub fn admit_pages(&self, rules: WebRules) {
+        self.0.web.store(Arc::new(Web::new(rules)));
+    }
+
+    /// Returns where callers come in.
+    #[must_use]
+    pub fn entrance(&self) -> &Entrance {
+        &self.0.entrance
     }
 
     /// Returns the budget of what clients have sent and what is answered, for the edges beside this one.

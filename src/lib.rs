@@ -50,7 +50,8 @@
 //! Of copies: **frozen** (of a topic: it takes no message, and of a bucket: nothing is changed in it, as it is being taken
 //! over from another storage, or was made read-only), **side** (what is copied from or to: a storage, or a relay), **source**, **target**, **pass** (once through all topics), **step** (one
 //! question of a copy to a side, or one thing that it has done there), **identity** (what tells the servers of a side from all
-//! others).
+//! others), **export** (a file with what a source has told, which is a source then), **record** (a part of one that is
+//! checked by itself).
 //!
 //! Of live reading: **feed** (the one live reader of a topic on a node), **ring** (a feed's newest messages),
 //! **reader** (what one connection reads: cursors), **subscription** (one topic of a reader: its cursor),
@@ -79,7 +80,7 @@
 //! | [`limits`] | how much who calls may do in a time, over all nodes together |
 //! | [`access`] | who calls, what they may do, and what they have open |
 //! | [`relay`] | the domain: what a publish or a read must satisfy before storage sees it; live reading |
-//! | [`copying`] | copying topics and buckets from one side to another: what is asked of a side, and in which order |
+//! | [`copying`] | copying topics and buckets from one side to another, which may be a file: what is asked of a side, and in which order |
 //! | [`storage`] | the contract, in prose, and the two backends behind it |
 //! | [`features`] | what a relay can be switched off in |
 //! | [`budget`] | how many bytes may be held at one time, by all who share a budget |

@@ -12,6 +12,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `limit` | what is limited, and what it is called |
+//! | `amounts` | how much each lets through now |
 //! | `quota` | what this node holds of one quota |
 //! | `table` | the quotas that this node knows |
 //! | `meter` | what one caller is counted in |
@@ -39,6 +40,7 @@ use crate::metrics::Metrics;
 use crate::storage::{Draw, LimitStore, Places, QuotaId, Rate, StorageError};
 
 mod address;
+mod amounts;
 mod entrance;
 mod kept;
 mod limit;
@@ -55,6 +57,7 @@ pub use limit::Limit;
 pub use meter::{Asks, Meter};
 pub use places::Place;
 
+use amounts::Amounts;
 use places::{Count, Given, LEASE};
 use quota::Quota;
 use table::{Table, digest};
@@ -142,12 +145,12 @@ pub enum Over {
     Unknown(Limit),
 }
 
-/// The limits of a node. Cloning is cheap. `None` where nothing is limited.
+/// The limits of a node. Cloning is cheap. `None` where nothing is limited, nor can be.
 #[derive(Clone)]
 pub struct Limits(Option<Arc<Inner>>);
 
 struct Inner {
-    options: LimitOptions,
+    amounts: Arc<Amounts>,
     store: Arc<dyn LimitStore>,
     metrics: Metrics,
     table: Table,
@@ -163,13 +166,13 @@ struct Inner {
 
 impl fmt::Debug for Limits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Limits").field("is_on", &self.0.is_some()).finish_non_exhaustive()
+        f.debug_struct("Limits").field("is_on", &self.on().is_some()).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Inner").field("amounts", &self.amounts).finish_non_exhaustive()
     }
 }
 
@@ -190,14 +193,12 @@ impl Limits {
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
-        if options.amounts.iter().all(|amount| *amount == 0) {
-            return Self::none();
-        }
+        let amounts = Arc::new(Amounts::new(&options));
         let inner = Arc::new(Inner {
-            table: Table::new(options.quotas_max),
+            table: Table::new(amounts.clone()),
             given: Given::default(),
             node: random(),
-            options,
+            amounts,
             store,
             metrics,
             started: Instant::now(),
@@ -213,10 +214,29 @@ impl Limits {
         Self(Some(inner))
     }
 
+    /// Limits from now on what these options say. Who was not counted in a limit when its connection began is counted
+    /// in it over the next one.
+    pub fn change(&self, options: &LimitOptions) {
+        if let Some(inner) = &self.0 {
+            inner.amounts.change(options);
+        }
+    }
+
+    /// Returns how often the limits were changed: a meter of before may lack what is limited now.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.0.as_ref().map_or(0, |inner| inner.amounts.version())
+    }
+
+    /// Returns what is counted in, where something is limited.
+    fn on(&self) -> Option<&Arc<Inner>> {
+        self.0.as_ref().filter(|inner| inner.amounts.is_on())
+    }
+
     /// Returns whether the storage grants no allowances now; `None` where nothing is limited.
     #[must_use]
     pub fn is_alone(&self) -> Option<bool> {
-        self.0.as_ref().map(|inner| inner.is_alone.load(Ordering::Relaxed))
+        self.on().map(|inner| inner.is_alone.load(Ordering::Relaxed))
     }
 
     /// Counts a log-in with a password from this address.
@@ -224,7 +244,7 @@ impl Limits {
     /// # Errors
     /// There are too many.
     pub async fn log_in(&self, address: Option<IpAddr>) -> Result<(), Over> {
-        let Some(inner) = &self.0 else { return Ok(()) };
+        let Some(inner) = self.on() else { return Ok(()) };
         match inner.of_address(Limit::LogIns, address) {
             Some(quota) => inner.take(&quota).await,
             None => Ok(()),
@@ -236,8 +256,8 @@ impl Limits {
     /// # Errors
     /// It has as many open as it may.
     pub async fn place(&self, caller: &Caller) -> Result<Option<Place>, Over> {
-        let Some(inner) = &self.0 else { return Ok(None) };
-        let rate = inner.options.rate(Limit::Connections);
+        let Some(inner) = self.on() else { return Ok(None) };
+        let rate = inner.amounts.rate(Limit::Connections);
         let Some((rate, quota)) = rate.zip(id_of(Limit::Connections, caller.counted_as())) else {
             return Ok(None);
         };
@@ -252,7 +272,7 @@ impl Limits {
     /// [`Asks::Other`] where that may be anything. One who could not be told counts as one who does not say who it is.
     #[must_use]
     pub fn meter(&self, caller: Option<&Caller>, address: Option<IpAddr>, asks: Asks) -> Meter {
-        let Some(inner) = &self.0 else { return Meter::none() };
+        let Some(inner) = self.on() else { return Meter::none() };
         let who = caller.map_or(&Who::Anonymous, Caller::counted_as);
         let of_who = match who {
             Who::Anonymous => inner.of_address(Limit::AnonymousRequests, address),
@@ -281,14 +301,14 @@ impl Limits {
 
 impl Inner {
     fn of_address(&self, limit: Limit, address: Option<IpAddr>) -> Option<Arc<Quota>> {
-        let rate = self.options.rate(limit)?;
+        self.amounts.rate(limit)?;
         let text = counted_as(address?).to_string();
-        Some(self.table.quota(limit, rate, &[&text]))
+        Some(self.table.quota(limit, &[&text]))
     }
 
     fn of_principal(&self, limit: Limit, who: &Who) -> Option<Arc<Quota>> {
-        let rate = self.options.rate(limit)?;
-        Some(self.table.quota(limit, rate, &named(who)?))
+        self.amounts.rate(limit)?;
+        Some(self.table.quota(limit, &named(who)?))
     }
 
     /// Takes one place.
@@ -299,7 +319,7 @@ impl Inner {
         let exceeded = Exceeded { limit: Limit::Connections, rate, wait: HOLD };
         let may = match self.ask(self.store.hold(&self.places(quota, wanted, rate.amount))).await {
             Some(may) => may,
-            None if self.options.when_away == WhenAway::Refuse => {
+            None if self.amounts.when_away() == WhenAway::Refuse => {
                 return Err(Over::Unknown(Limit::Connections));
             }
             None => wanted <= rate.amount,
@@ -345,7 +365,7 @@ impl Inner {
         let draw = quota.draw(Instant::now());
         match self.ask(self.store.draw(&draw)).await {
             Some(drawn) => quota.take_drawn(drawn, Instant::now()),
-            None => match self.options.when_away {
+            None => match self.amounts.when_away() {
                 WhenAway::Refuse => Err(Over::Unknown(quota.limit)),
                 WhenAway::CountAlone => quota.take_alone(self.elapsed_ms()),
             },
@@ -388,7 +408,7 @@ impl Inner {
                 let now_ms = self.elapsed_ms();
                 let next = now_ms + u64::try_from(AWAY_FOR.as_millis()).unwrap_or(u64::MAX);
                 self.ask_again_ms.store(next, Ordering::Relaxed);
-                let when_away = match self.options.when_away {
+                let when_away = match self.amounts.when_away() {
                     WhenAway::CountAlone => "this node counts by itself",
                     WhenAway::Refuse => "what is limited is refused",
                 };
@@ -443,7 +463,7 @@ impl Inner {
 
     /// Returns how many places a caller may have.
     fn places_max(&self) -> u32 {
-        self.options.rate(Limit::Connections).map_or(0, |rate| rate.amount)
+        self.amounts.rate(Limit::Connections).map_or(0, |rate| rate.amount)
     }
 
     fn elapsed_ms(&self) -> u64 {

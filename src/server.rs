@@ -17,6 +17,7 @@ mod handover;
 mod http2;
 mod listener;
 mod options;
+pub mod reload;
 mod socket;
 mod unread;
 mod upkeep;

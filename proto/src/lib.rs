@@ -75,6 +75,7 @@ pub mod payload;
 pub mod presence;
 pub mod problem;
 pub mod quoted;
+pub mod reload;
 pub mod schedule;
 pub mod selector;
 pub mod series;

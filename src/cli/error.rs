@@ -151,7 +151,7 @@ impl From<tidemill_bench::BenchError> for CliError {
 }
 
 /// Returns an error with its causes, as one line.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -3,6 +3,7 @@
 //! It owns the process around the relay: logs, runtime, signals, and the lines that greet a newcomer.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::Arc;
 
 use clap::builder::UnknownArgumentValueParser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::client::reachable;
 use super::{CliError, logs, open_files, output};
 use crate::config::{Backend, Environment, Flags, Settings};
+use crate::server::reload::Again;
 use crate::server::wiring::{Node, WiringError};
 use crate::server::{Bound, ServeError};
 
@@ -26,7 +28,7 @@ Examples:
   tidemill serve --config tidemill.toml
 
 SIGTERM and SIGINT stop it: it accepts nothing more, finishes what is under way, and exits with 0.
-A second signal ends it at once.";
+A second signal ends it at once. SIGHUP has it read its settings again, as `tidemill reload` does.";
 
 /// The arguments of `tidemill serve`.
 #[derive(Debug, clap::Args)]
@@ -51,7 +53,7 @@ fn stray(_: &str) -> Result<String, &'static str> {
 impl Serve {
     pub(super) fn run(self, environment: &Environment) -> Result<(), CliError> {
         let settings = Settings::load(&self.flags, environment)?;
-        logs::start(settings.log_level, settings.log_format);
+        let log = logs::start(&settings.log_level, settings.log_format);
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
         }
@@ -64,11 +66,13 @@ impl Serve {
             .enable_all()
             .build()
             .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?;
-        runtime.block_on(serve(&settings))
+        let (flags, environment) = (self.flags, environment.clone());
+        let load = Arc::new(move || Settings::examine(&flags, &environment));
+        runtime.block_on(serve(&settings, Again { load, log }))
     }
 }
 
-async fn serve(settings: &Settings) -> Result<(), CliError> {
+async fn serve(settings: &Settings, again: Again) -> Result<(), CliError> {
     // Before listening, so that no signal finds the process without a handler.
     let mut signals = Signals::new()?;
     let failed = |cause| match cause {
@@ -80,7 +84,8 @@ async fn serve(settings: &Settings) -> Result<(), CliError> {
         }
         cause => CliError::Failed("the relay cannot serve", Box::new(cause)),
     };
-    let node = Node::bind(settings).await.map_err(failed)?;
+    let mut node = Node::bind(settings).await.map_err(failed)?;
+    let reloads = node.read_again(settings, again);
     // For people alone: who starts the relay from a program reads its log, which says where it listens. It
     // serves whether or not someone reads its greeting.
     if io::stderr().is_terminal() {
@@ -90,10 +95,21 @@ async fn serve(settings: &Settings) -> Result<(), CliError> {
     let stop = CancellationToken::new();
     let told = async {
         // Not inside the macro: where a level is off, nothing in it is run, so nothing is waited for.
-        let signal = signals.next().await;
+        let signal = loop {
+            match signals.next().await {
+                // What came of it is in the log.
+                RELOAD => drop(reloads.ask().await),
+                signal => break signal,
+            }
+        };
         tracing::info!(signal, "stopping");
         stop.cancel();
-        let signal = signals.next().await;
+        let signal = loop {
+            match signals.next().await {
+                RELOAD => {}
+                signal => break signal,
+            }
+        };
         tracing::warn!(signal, "stopping at once");
     };
     let result = tokio::select! {
@@ -108,22 +124,31 @@ async fn serve(settings: &Settings) -> Result<(), CliError> {
     result
 }
 
+/// The signal that has settings read again.
+const RELOAD: &str = "SIGHUP";
+
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    reload: tokio::signal::unix::Signal,
 }
 
 impl Signals {
     fn new() -> Result<Self, CliError> {
         let open =
             |kind| signal(kind).map_err(|cause| CliError::Failed("cannot listen for signals", cause.into()));
-        Ok(Self { terminate: open(SignalKind::terminate())?, interrupt: open(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: open(SignalKind::terminate())?,
+            interrupt: open(SignalKind::interrupt())?,
+            reload: open(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            _ = self.reload.recv() => RELOAD,
         }
     }
 }

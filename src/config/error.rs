@@ -170,7 +170,29 @@ pub enum ConfigError {
     },
 }
 
+/// All that is wrong with the settings.
+#[derive(Debug)]
+pub struct Faults {
+    /// What is wrong: one thing at least.
+    pub errors: Vec<ConfigError>,
+    /// What is only to be looked at, in sentences.
+    pub warnings: Vec<String>,
+}
+
+impl Faults {
+    /// Returns the first thing that is wrong.
+    pub(super) fn first(mut self) -> ConfigError {
+        self.errors.swap_remove(0)
+    }
+}
+
 impl Settings {
+    /// Returns where a setting's value came from.
+    #[must_use]
+    pub fn source(&self, id: &str) -> Source {
+        self.origins.get(id).map_or(Source::Default, |origin| origin.source.clone())
+    }
+
     /// Returns the error of a setting that breaks a rule, which does not repeat its value.
     pub(super) fn breaks(&self, setting: &'static str, rule: impl Into<String>) -> ConfigError {
         ConfigError::Hidden { setting, from: self.source(setting), rule: rule.into() }

@@ -115,48 +115,6 @@ pub enum ApplicationLimitsAway {
     Allow,
 }
 
-/// How much is logged. Python's names for the levels are taken too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogLevel {
-    /// What needs someone to act
-    #[value(alias = "critical")]
-    Error,
-    /// What may need someone to act
-    #[value(alias = "warning")]
-    Warn,
-    /// What the relay did
-    Info,
-    /// How it did it
-    Debug,
-    /// Every step
-    Trace,
-}
-
-impl LogLevel {
-    /// Returns the word that stands for the level.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
-}
-
-/// How it is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON otherwise
-    Auto,
-    /// For people
-    Text,
-    /// One JSON object a line
-    Json,
-}
-
 /// A text is not a whole number within its bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("is not a whole number from {least} to {most}; write it in digits alone")]

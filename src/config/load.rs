@@ -7,20 +7,15 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
-use super::names::{self, CONFIG_VARIABLE, SECRETS, Setting, known};
+use super::names::{CONFIG_VARIABLE, SECRETS, Setting, known};
 use super::variables::{self, Environment};
-use super::{Backend, ConfigError, Origin, Settings, Source};
-
-/// Largest configuration file or file with a secret: far more than either needs, so that a wrong
-/// path (a device, a dump) ends in an error.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
+use super::{Backend, ConfigError, Faults, Origin, Settings, Source, Written, file};
 
 /// What the file ranks: behind the flag and every name of a variable.
 const FILE_RANK: u8 = 4;
@@ -112,41 +107,71 @@ impl Settings {
     /// # Errors
     /// The first thing that is wrong, with its setting and source.
     pub fn load(flags: &Flags, environment: &Environment) -> Result<Self, ConfigError> {
-        variables::refuse_unknown(environment)?;
-        let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty());
-        let path = flags.config.clone().or_else(|| variable(CONFIG_VARIABLE).map(PathBuf::from));
-        let file = path.as_deref().map_or(Ok(BTreeMap::new()), read_file)?;
+        Self::examine(flags, environment).map_err(Faults::first)
+    }
 
+    /// Does what [`load`](Self::load) does, and goes on where something is wrong.
+    ///
+    /// # Errors
+    /// All that is wrong. What must hold between settings is looked at where each is right by itself.
+    pub fn examine(flags: &Flags, environment: &Environment) -> Result<Self, Faults> {
+        let mut errors = variables::unknown(environment);
         let mut warnings = variables::ignored(environment);
         warnings.extend(variables::near_misses(environment));
+        let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty());
+        let path = flags.config.clone().or_else(|| variable(CONFIG_VARIABLE).map(PathBuf::from));
+        let file = path.map(|path| (file::read(&path, &mut errors), path));
+
         let mut values = Values::new();
         for setting in known() {
-            if let Some(given) = find(setting, flags, environment, &file, &mut warnings)? {
-                values.insert(setting.id, given);
+            match find(setting, flags, environment, file.as_ref(), &mut warnings) {
+                Ok(Some(given)) => {
+                    values.insert(setting.id, given);
+                }
+                Ok(None) => {}
+                Err(error) => errors.push(error),
             }
         }
         for id in SECRETS {
-            read_secret(id, &mut values)?;
+            if let Err(error) = read_secret(id, &mut values) {
+                errors.push(error);
+            }
         }
+        let parsed = match parse(&values, |_| true) {
+            Ok(settings) if errors.is_empty() => settings,
+            Ok(_) => return Err(Faults { errors, warnings }),
+            Err(_) => {
+                let alone = |setting: &Setting| parse(&values, |id| id == setting.id).err();
+                errors.extend(known().iter().filter_map(alone));
+                return Err(Faults { errors, warnings });
+            }
+        };
+        parsed.between(values, warnings)
+    }
 
-        let mut settings = parse(&values)?;
-        settings.origins = values.into_iter().map(|(id, given)| (id, origin(id, given))).collect();
-        settings.check()?;
-        settings.warnings = warnings;
-        settings.warnings.extend(settings.check_access()?);
-        #[cfg(feature = "valkey")]
-        settings.check_memory()?;
-        #[cfg(feature = "valkey")]
-        settings.warnings.extend(settings.unused_server());
-        #[cfg(feature = "valkey")]
-        if settings.storage_backend == Backend::Valkey {
-            settings.placement(&settings.valkey_target()?)?;
-            settings.warnings.extend(settings.valkey_warnings());
+    /// Looks at what must hold between settings of which each is right by itself.
+    fn between(mut self, values: Values, warnings: Vec<String>) -> Result<Self, Faults> {
+        self.written = Written::new(values.iter().map(|(id, given)| (*id, given.text.clone())));
+        self.origins = values.into_iter().map(|(id, given)| (id, origin(id, given))).collect();
+        self.warnings = warnings;
+        let mut errors: Vec<_> = self.check().err().into_iter().collect();
+        match self.check_access() {
+            Ok(warnings) => self.warnings.extend(warnings),
+            Err(error) => errors.push(error),
         }
-        if cfg!(not(feature = "valkey")) && settings.storage_backend == Backend::Valkey {
-            return Err(ConfigError::NoValkey { from: settings.source("storage_backend") });
+        #[cfg(feature = "valkey")]
+        {
+            errors.extend(self.check_memory().err());
+            self.warnings.extend(self.unused_server());
+            if self.storage_backend == Backend::Valkey {
+                errors.extend(self.valkey_target().and_then(|target| self.placement(&target)).err());
+                self.warnings.extend(self.valkey_warnings());
+            }
         }
-        Ok(settings)
+        if cfg!(not(feature = "valkey")) && self.storage_backend == Backend::Valkey {
+            errors.push(ConfigError::NoValkey { from: self.source("storage_backend") });
+        }
+        if errors.is_empty() { Ok(self) } else { Err(Faults { errors, warnings: self.warnings }) }
     }
 
     /// Checks what must hold between settings. A default gives way to what was set.
@@ -268,9 +293,11 @@ impl Bound {
     }
 }
 
-/// Returns the settings of somebody who set nothing.
-pub(super) fn defaults() -> Settings {
-    parse(&Values::new()).expect("every default obeys the rule of its setting")
+/// The settings of somebody who set nothing.
+impl Default for Settings {
+    fn default() -> Self {
+        parse(&Values::new(), |_| true).expect("every default obeys the rule of its setting")
+    }
 }
 
 /// Finds the value of the first source that has one.
@@ -278,7 +305,7 @@ fn find(
     setting: &Setting,
     flags: &Flags,
     environment: &Environment,
-    file: &BTreeMap<&'static str, Given>,
+    file: Option<&(BTreeMap<&'static str, String>, PathBuf)>,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Given>, ConfigError> {
     if let Some(text) = flags.values.get(setting.id) {
@@ -300,10 +327,9 @@ fn find(
         }
         return Ok(Some(Given { text: text.clone(), source: Source::Variable(name.clone()), rank }));
     }
-    Ok(file.get(setting.id).map(|given| Given {
-        text: given.text.clone(),
-        source: given.source.clone(),
-        rank: given.rank,
+    Ok(file.and_then(|(values, path)| {
+        let source = Source::File(path.clone(), setting.id.to_owned());
+        values.get(setting.id).map(|text| Given { text: text.clone(), source, rank: FILE_RANK })
     }))
 }
 
@@ -325,7 +351,7 @@ fn read_secret(id: &'static str, values: &mut Values) -> Result<(), ConfigError>
     }
     let path = PathBuf::from(&file.text);
     let what = format!("{} (from {}):", setting.id, file.source);
-    let text = read_text(&path).map_err(|cause| ConfigError::Unreadable { what, path, cause })?;
+    let text = file::read_text(&path).map_err(|cause| ConfigError::Unreadable { what, path, cause })?;
     let text = text.trim_end_matches(['\r', '\n']).to_owned();
     let (source, rank) = (file.source.clone(), file.rank);
     if text.is_empty() {
@@ -339,9 +365,11 @@ fn read_secret(id: &'static str, values: &mut Values) -> Result<(), ConfigError>
     Ok(())
 }
 
-fn parse(values: &Values) -> Result<Settings, ConfigError> {
+/// Parses those values whose settings are meant.
+fn parse(values: &Values, is_meant: impl Fn(&str) -> bool) -> Result<Settings, ConfigError> {
     let command = Settings::augment_args(Command::new("tidemill").no_binary_name(true));
-    let flags = known().iter().filter_map(|setting| {
+    let meant = known().iter().filter(|setting| is_meant(setting.id));
+    let flags = meant.filter_map(|setting| {
         values.get(setting.id).map(|given| OsString::from(format!("{}={}", setting.flag, given.text)))
     });
     let parsed = command.try_get_matches_from(flags).and_then(|matches| Settings::from_arg_matches(&matches));
@@ -400,75 +428,4 @@ fn redacted(id: &str, text: &str) -> String {
     }
     let _ = (id, text);
     "***".to_owned()
-}
-
-fn read_file(path: &Path) -> Result<BTreeMap<&'static str, Given>, ConfigError> {
-    let what = "configuration file".to_owned();
-    let text = read_text(path).map_err(|cause| ConfigError::Unreadable { what, path: path.into(), cause })?;
-    // Only the message: the full text of the error repeats the line, which may hold a password.
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| ConfigError::NotToml {
-        path: path.into(),
-        line: 1 + error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count()),
-        message: not_toml(&error, &text),
-    })?;
-    let mut values = BTreeMap::new();
-    for (key, value) in table {
-        if is_section(&value) {
-            return Err(ConfigError::Section { path: path.into(), section: key });
-        }
-        let Some(setting) = known().iter().find(|setting| setting.id == key) else {
-            let nearest = names::nearest_key(&key);
-            return Err(ConfigError::UnknownKey { path: path.into(), key, nearest });
-        };
-        let text = match value {
-            toml::Value::String(text) => text,
-            toml::Value::Integer(number) => number.to_string(),
-            toml::Value::Boolean(choice) => choice.to_string(),
-            toml::Value::Float(number) => number.to_string(),
-            toml::Value::Datetime(time) => time.to_string(),
-            toml::Value::Array(_) | toml::Value::Table(_) => {
-                return Err(ConfigError::List { path: path.into(), key });
-            }
-        };
-        // As in the environment; the sample file shows so what may stay unset.
-        if !text.is_empty() {
-            values
-                .insert(setting.id, Given { text, source: Source::File(path.into(), key), rank: FILE_RANK });
-        }
-    }
-    Ok(values)
-}
-
-/// Returns what is wrong with a text that is not TOML. What the reader says of a text without quotes helps nobody.
-fn not_toml(error: &toml::de::Error, text: &str) -> String {
-    let start = error.span().map_or(0, |span| span.start.min(text.len()));
-    let line = text[..start].rfind('\n').map_or(0, |end| end + 1);
-    let line = text[line..].lines().next().unwrap_or_default();
-    // The value is not repeated: it may be a password.
-    let is_bare = line.split_once('=').is_some_and(|(_, value)| {
-        let value = value.trim_start();
-        !value.starts_with(['"', '\'', '[', '{']) && !value.is_empty()
-    });
-    match (is_bare, line.split_once('=')) {
-        (true, Some((key, _))) => {
-            format!("{} (a text stands in quotes: {} = \"…\")", error.message(), key.trim())
-        }
-        _ => error.message().to_owned(),
-    }
-}
-
-/// Returns whether a value is a table, or a list of them, as `[[key]]` writes it.
-fn is_section(value: &toml::Value) -> bool {
-    let is_table = toml::Value::is_table;
-    is_table(value) || value.as_array().is_some_and(|items| items.iter().any(is_table))
-}
-
-/// Reads a file of at most [`FILE_BYTES_MAX`] bytes of UTF-8.
-fn read_text(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    let length = std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if length as u64 > FILE_BYTES_MAX {
-        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "is larger than 1 MiB"));
-    }
-    Ok(text)
 }

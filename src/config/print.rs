@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Setting, Settings, known};
+use super::{Setting, Settings, TAKEN_OVER, known};
 
 /// Columns at which the sample file breaks its comments.
 const COLUMNS: usize = 100;
@@ -62,6 +62,38 @@ pub fn sample() -> String {
         }
         let default = setting.default.as_deref().map_or_else(|| "\"\"".to_owned(), literal);
         let _ = writeln!(out, "#{} = {default}", setting.id);
+    }
+    out
+}
+
+/// Returns the table of all settings, as Markdown.
+#[must_use]
+pub fn document() -> String {
+    let mut out = String::from(
+        "# Settings\n\n\
+         Every setting of a relay, as `tidemill config doc` prints them. How they are written, and where they are read, says \
+         [Operations](operations.md#settings). The key in the file is the flag without its dashes in front, and with `_` in place \
+         of `-` (`drain_ms` for `--drain-ms`). What is marked ↻ is taken over [without a \
+         restart](operations.md#change-settings-while-it-runs).\n",
+    );
+    let mut heading = "";
+    for setting in known() {
+        if setting.heading != heading {
+            heading = &setting.heading;
+            let _ = write!(out, "\n## {heading}\n\n| variable | flag | default | |\n|---|---|---|---|\n");
+        }
+        let default = setting.default.as_ref().map_or_else(String::new, |text| format!("`{text}`"));
+        let choices = match setting.choices.as_slice() {
+            [] => String::new(),
+            choices => format!(" One of `{}`.", choices.join("`, `")),
+        };
+        let help = setting.help.trim_end_matches('.').replace('|', "\\|");
+        let mark = if TAKEN_OVER.contains(&setting.id) { " ↻" } else { "" };
+        let _ = writeln!(
+            out,
+            "| `{}`{mark} | `{}` | {default} | {help}.{choices} |",
+            setting.variable, setting.flag
+        );
     }
     out
 }

@@ -32,17 +32,19 @@ pub(super) fn refuse_empty(setting: &Setting, name: &str) -> Result<(), ConfigEr
     })
 }
 
-/// Refuses what has our prefix and is not ours.
-pub(super) fn refuse_unknown(environment: &Environment) -> Result<(), ConfigError> {
-    for name in environment.keys().filter(|name| name.starts_with(PREFIX)) {
-        let is_known = known().iter().any(|setting| setting.variables().any(|of| of == *name));
+/// Returns the error of each variable that has our prefix and is not ours.
+pub(super) fn unknown(environment: &Environment) -> Vec<ConfigError> {
+    let is_unknown = |name: &&String| {
+        let is_known = known().iter().any(|setting| setting.variables().any(|of| of == **name));
         let is_ours = is_known || names::BESIDE_SETTINGS.contains(&name.as_str());
-        if !is_ours && !names::is_service_link(name) {
-            let nearest = names::nearest_variable(name);
-            return Err(ConfigError::UnknownVariable { name: name.clone(), nearest });
-        }
-    }
-    Ok(())
+        !is_ours && !names::is_service_link(name)
+    };
+    let ours = environment.keys().filter(|name| name.starts_with(PREFIX));
+    let error = |name: &String| {
+        let nearest = names::nearest_variable(name);
+        ConfigError::UnknownVariable { name: name.clone(), nearest }
+    };
+    ours.filter(is_unknown).map(error).collect()
 }
 
 /// Returns a sentence for every group of variables that pulsar-relay honours and this version does not.

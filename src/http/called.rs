@@ -31,6 +31,8 @@ pub(super) struct Called(pub(super) Gate);
 pub(crate) struct Known {
     pub(super) gate: Gate,
     remembered: Option<Remembered>,
+    /// Which limits it is counted in: those that hold may be others by now.
+    limits_version: u64,
 }
 
 impl FromRequestParts<Http> for Called {
@@ -136,15 +138,18 @@ impl Http {
         now: Instant,
     ) -> Option<Box<Known>> {
         let access = &self.0.access;
+        let limits = self.0.entrance.limits();
+        let limits_version = limits.version();
         let before = known.take().filter(|known| {
-            known.remembered.as_ref().is_some_and(|it| access.still_shows(it, authorization, now))
+            known.limits_version == limits_version
+                && known.remembered.as_ref().is_some_and(|it| access.still_shows(it, authorization, now))
         });
         if before.is_some() {
             return before;
         }
         let (caller, remembered) = access.find_once(authorization, now).ok()?;
-        let meter = self.0.entrance.limits().meter(Some(&caller), peer, Asks::Publish);
+        let meter = limits.meter(Some(&caller), peer, Asks::Publish);
         let gate = self.0.relay.as_caller(caller).metered(meter);
-        Some(Box::new(Known { gate, remembered }))
+        Some(Box::new(Known { gate, remembered, limits_version }))
     }
 }

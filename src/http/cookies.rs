@@ -62,13 +62,13 @@ pub(super) fn sent(
     }
     let own_url = http.own_url(request);
     let text = only(headers, log_in_name(&own_url))?;
-    SentCookie::new(text, http.0.web.sender(asked, &own_url), act)
+    SentCookie::new(text, http.0.web.load().rules.sender(asked, &own_url), act)
 }
 
 /// Checks that a request for a cookie comes from no page of others: who lets a page log somebody in reads what is done
 /// in the name of whoever that was.
 pub(super) fn check_sender(http: &Http, request: &Request) -> Result<(), Failure> {
-    match http.0.web.sender(&source::asked(request), &http.own_url(request)) {
+    match http.0.web.load().rules.sender(&source::asked(request), &http.own_url(request)) {
         Sender::Own | Sender::Unsaid => Ok(()),
         Sender::Named | Sender::Other => {
             let detail = "a cookie is for pages of this relay alone; pages of other origins take the tokens of `/auth/login` (behind a proxy set `TIDEMILL_PUBLIC_URL`)";

@@ -147,7 +147,7 @@ pub(super) async fn exchange(State(http): State<Http>, mut request: Request, nex
         let caller = http.who_shows(authorization.as_ref(), cookie.as_ref());
         exchange.audit(&http, failed, caller.as_ref().map(Caller::who), &asked_from);
     }
-    surroundings::set(&http.0.web, origin, response.headers_mut());
+    surroundings::set(&http.0.web.load().rules, origin, response.headers_mut());
     response.headers_mut().insert(X_REQUEST_ID, id);
     response
 }
@@ -166,7 +166,8 @@ struct Admitted {
 fn admit(http: &Http, request: &Request) -> Admitted {
     let act = act(request);
     let asked = source::asked(request);
-    let origin = http.0.web.admitted(&asked).and_then(|origin| HeaderValue::from_bytes(origin).ok());
+    let origin =
+        http.0.web.load().rules.admitted(&asked).and_then(|origin| HeaderValue::from_bytes(origin).ok());
     let admitted = check_head(request, http.0.options.headers_bytes_max)
         .and_then(|()| Ok(check_page(http, request, &asked, act)?))
         .map(|()| act);
@@ -182,10 +183,10 @@ fn check_page(
     asked: &RequestSource<'_>,
     act: Act,
 ) -> Result<(), Box<Problem>> {
-    http.0.web.check(asked, act).or_else(|problem| {
+    http.0.web.load().rules.check(asked, act).or_else(|problem| {
         let is_own = problem.code == Code::OriginForbidden
             && act != Act::Preflight
-            && http.0.web.sender(asked, &http.own_url(request)) == Sender::Own;
+            && http.0.web.load().rules.sender(asked, &http.own_url(request)) == Sender::Own;
         if is_own { Ok(()) } else { Err(problem) }
     })
 }

@@ -161,7 +161,7 @@ impl Http {
         }
         let Headers { host, content_type, key, durability, request_id, authorization } =
             Headers::read(request.headers)?;
-        self.0.web.check(&RequestSource::of(host), Act::Change).ok()?;
+        self.0.web.load().rules.check(&RequestSource::of(host), Act::Change).ok()?;
         let body = Bytes::copy_from_slice(body);
         let content_type = content_type?;
         media::check_charset(content_type).ok()?;
@@ -230,7 +230,7 @@ impl Http {
                     let origin = Origin::new(peer, exchange.id);
                     exchange.audit(self, failed, Some(gate.caller().who()), &origin);
                 }
-                surroundings::set(&self.0.web, None, response.headers_mut());
+                surroundings::set(&self.0.web.load().rules, None, response.headers_mut());
                 let (mut parts, body) = response.into_parts();
                 let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
                 // The answer says these itself.
@@ -254,8 +254,9 @@ impl Http {
         closing: bool,
         body: &[u8],
     ) -> Vec<u8> {
+        let web = self.0.web.load();
         let lines: [(&str, &[u8]); 2] =
-            [(&self.0.fast_path_lines, request_id.as_bytes()), ("\r\nidempotency-replayed: true", b"")];
+            [(&web.fast_path_lines, request_id.as_bytes()), ("\r\nidempotency-replayed: true", b"")];
         let lines = if replayed { &lines[..] } else { &lines[..1] };
         self.answer(status, lines, closing, body)
     }

@@ -265,6 +265,7 @@ mod tests {
         ("delete", "/api/v1/admin/sessions/{session}", "", ""),
         ("post", "/api/v1/admin/copy/read", "", r#"{"version":1,"read":"refuses_new"}"#),
         ("post", "/api/v1/admin/copy/write", "", r#"{"version":1,"write":{"delete":{"topic":"t"}}}"#),
+        ("post", "/api/v1/admin/reload", "", ""),
         ("get", "/health", "", ""),
         ("get", "/ready", "", ""),
         ("get", "/metrics", "", ""),

@@ -4,7 +4,9 @@
 //! It must not know how a head is read, nor what is asked for.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use secrecy::SecretString;
 use tidemill_proto::Problem;
 
@@ -18,7 +20,7 @@ use crate::access::{Access, Audit, Caller, Origin, Refused, Who};
 pub struct Entrance {
     access: Access,
     limits: Limits,
-    proxies: TrustedProxies,
+    proxies: Arc<ArcSwap<TrustedProxies>>,
     audit: Audit,
 }
 
@@ -49,8 +51,8 @@ impl Entrance {
     /// Returns the entrance where callers are found by `access`, and counted in these limits; these proxies are
     /// believed where they tell who calls through them. What is refused is told to `audit`.
     #[must_use]
-    pub const fn new(access: Access, limits: Limits, proxies: TrustedProxies, audit: Audit) -> Self {
-        Self { access, limits, proxies, audit }
+    pub fn new(access: Access, limits: Limits, proxies: TrustedProxies, audit: Audit) -> Self {
+        Self { access, limits, proxies: Arc::new(ArcSwap::from_pointee(proxies)), audit }
     }
 
     /// Returns what finds callers.
@@ -71,6 +73,11 @@ impl Entrance {
         &self.limits
     }
 
+    /// Believes these proxies from now on, and no others.
+    pub fn trust(&self, proxies: TrustedProxies) {
+        self.proxies.store(Arc::new(proxies));
+    }
+
     /// Returns where a request comes from whose connection comes from `peer`; `lines` are those of a header with
     /// this name, in their order.
     #[must_use]
@@ -78,7 +85,7 @@ impl Entrance {
     where
         L: Iterator<Item = &'a [u8]>,
     {
-        self.proxies.client(peer, lines)
+        self.proxies.load().client(peer, lines)
     }
 
     /// Returns whether a proxy that is believed tells that a request came to it over TLS.
@@ -87,7 +94,7 @@ impl Entrance {
     where
         L: Iterator<Item = &'a [u8]>,
     {
-        self.proxies.is_encrypted(peer, lines)
+        self.proxies.load().is_encrypted(peer, lines)
     }
 
     /// Counts a request of whoever was found, who calls from this address. Where nobody was, it counts as one of

@@ -13,9 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tidemill_proto::health::KeptHealth;
 use tidemill_proto::{Code, Problem, TopicName, TopicSelector};
-use tokio::time::sleep;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -44,22 +46,48 @@ pub struct KeptBound {
     pub bytes_max: u64,
 }
 
-/// The bounds of a node, and what is known of each. Cloning is cheap. `None` where there are none.
+/// The bounds of a node, and what is known of each. Cloning is cheap. `None` where there are none, nor can be.
 #[derive(Clone, Debug)]
 pub struct Kept(Option<Arc<Inner>>);
 
 struct Inner {
-    bounds: Box<[Known]>,
-    topics: Box<[TopicSelector]>,
+    bounds: ArcSwap<Bounds>,
+    /// Told when there are other bounds.
+    changed: Notify,
     is_any_reached: AtomicBool,
     upkeep: Arc<dyn Upkeep>,
     metrics: Metrics,
+}
+
+/// The bounds at one time.
+struct Bounds {
+    known: Box<[Known]>,
+    topics: Box<[TopicSelector]>,
 }
 
 struct Known {
     bound: KeptBound,
     /// [`UNKNOWN`] until it was told for the first time.
     bytes: AtomicU64,
+}
+
+impl Bounds {
+    /// Returns these bounds, with what was known of each before.
+    fn new(bounds: &[KeptBound], before: &[Known]) -> Self {
+        let known = |bound: &KeptBound| {
+            let before = before.iter().find(|known| known.bound.topics == bound.topics);
+            let bytes = before.map_or(UNKNOWN, |known| known.bytes.load(Ordering::Relaxed));
+            Known { bound: bound.clone(), bytes: AtomicU64::new(bytes) }
+        };
+        Self {
+            known: bounds.iter().map(known).collect(),
+            topics: bounds.iter().map(|bound| bound.topics.clone()).collect(),
+        }
+    }
+
+    fn is_any_reached(&self) -> bool {
+        self.known.iter().any(Known::is_reached)
+    }
 }
 
 impl Known {
@@ -74,7 +102,7 @@ impl Known {
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner").field("topics", &self.topics).finish_non_exhaustive()
+        f.debug_struct("Inner").field("topics", &self.bounds.load().topics).finish_non_exhaustive()
     }
 }
 
@@ -95,23 +123,32 @@ impl Kept {
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
-        if bounds.is_empty() {
-            return Self::unbounded();
-        }
-        let known = |bound: &KeptBound| Known { bound: bound.clone(), bytes: AtomicU64::new(UNKNOWN) };
         let inner = Arc::new(Inner {
-            bounds: bounds.iter().map(known).collect(),
-            topics: bounds.iter().map(|bound| bound.topics.clone()).collect(),
+            bounds: ArcSwap::from_pointee(Bounds::new(bounds, &[])),
+            changed: Notify::new(),
             is_any_reached: AtomicBool::new(false),
             upkeep,
             metrics,
         });
-        for bound in bounds {
-            inner.metrics.limits().kept_max(&bound.topics.to_string(), bound.bytes_max);
-        }
+        inner.tell_bounds(bounds);
         let watch = inner.clone().watch(sweep_interval / LOOKS_PER_SWEEP);
         tracker.spawn(stop.clone().run_until_cancelled_owned(watch));
         Self(Some(inner))
+    }
+
+    /// Bounds from now on what these say, and no more. What was known of each holds until the storage is asked, at once.
+    pub fn change(&self, bounds: &[KeptBound]) {
+        let Some(inner) = &self.0 else { return };
+        let before = inner.bounds.load_full();
+        let now = Bounds::new(bounds, &before.known);
+        for gone in before.topics.iter().filter(|topics| !now.topics.contains(topics)) {
+            inner.metrics.limits().kept(&gone.to_string(), 0);
+        }
+        let is_any_reached = now.is_any_reached();
+        inner.bounds.store(Arc::new(now));
+        inner.is_any_reached.store(is_any_reached, Ordering::Relaxed);
+        inner.tell_bounds(bounds);
+        inner.changed.notify_one();
     }
 
     /// Checks that one message more may be kept in a topic.
@@ -128,21 +165,22 @@ impl Kept {
     /// Returns what is known of each bound, in the order in which they were set.
     #[must_use]
     pub fn now(&self) -> Vec<KeptHealth> {
-        let bounds = self.0.iter().flat_map(|inner| &inner.bounds);
+        let Some(inner) = &self.0 else { return Vec::new() };
         let told = |known: &Known| KeptHealth {
             topics: known.bound.topics.clone(),
             bytes: known.bytes(),
             bytes_max: known.bound.bytes_max,
             is_reached: known.is_reached(),
         };
-        bounds.map(told).collect()
+        inner.bounds.load().known.iter().map(told).collect()
     }
 }
 
 impl Inner {
     fn check(&self, topic: &TopicName) -> Result<(), Box<Problem>> {
+        let bounds = self.bounds.load();
         let reached =
-            self.bounds.iter().find(|known| known.is_reached() && known.bound.topics.matches(topic));
+            bounds.known.iter().find(|known| known.is_reached() && known.bound.topics.matches(topic));
         let Some(Known { bound: KeptBound { topics, bytes_max }, .. }) = reached else { return Ok(()) };
         self.metrics.limits().refused(LIMIT);
         let detail = format!(
@@ -154,9 +192,14 @@ impl Inner {
     async fn watch(self: Arc<Self>, every: Duration) {
         let mut is_told = false;
         loop {
-            match self.upkeep.kept(&self.topics).await {
+            let bounds = self.bounds.load_full();
+            if bounds.topics.is_empty() {
+                self.changed.notified().await;
+                continue;
+            }
+            match self.upkeep.kept(&bounds.topics).await {
                 Ok(Some(kept)) => {
-                    self.note(&kept);
+                    self.note(&bounds, &kept);
                     is_told = false;
                 }
                 // Another node weighs now: what it finds is told soon.
@@ -171,12 +214,20 @@ impl Inner {
                     }
                 }
             }
-            sleep(jittered(every)).await;
+            // It is over, or there are other bounds.
+            let _ = timeout(jittered(every), self.changed.notified()).await;
         }
     }
 
-    fn note(&self, kept: &[u64]) {
-        for (known, bytes) in self.bounds.iter().zip(kept) {
+    /// Tells how many bytes topics may keep.
+    fn tell_bounds(&self, bounds: &[KeptBound]) {
+        for bound in bounds {
+            self.metrics.limits().kept_max(&bound.topics.to_string(), bound.bytes_max);
+        }
+    }
+
+    fn note(&self, bounds: &Bounds, kept: &[u64]) {
+        for (known, bytes) in bounds.known.iter().zip(kept) {
             let was_reached = known.is_reached();
             known.bytes.store((*bytes).min(UNKNOWN - 1), Ordering::Relaxed);
             let KeptBound { topics, bytes_max } = &known.bound;
@@ -191,7 +242,7 @@ impl Inner {
                 (false, false) | (true, true) => {}
             }
         }
-        let is_any_reached = self.bounds.iter().any(Known::is_reached);
+        let is_any_reached = self.bounds.load().is_any_reached();
         self.is_any_reached.store(is_any_reached, Ordering::Relaxed);
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! It must not know where allowances come from.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::amounts::Amounts;
 use super::{Exceeded, Limit, Over};
 use crate::storage::limits::{Draw, Drawn, Grants, Unspent};
 use crate::storage::{QuotaId, Rate};
@@ -24,7 +26,7 @@ const NOTHING_FOR: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Quota {
     pub(super) limit: Limit,
-    rate: Rate,
+    amounts: Arc<Amounts>,
     id: QuotaId,
     state: Mutex<State>,
     /// Held by who asks the storage for it.
@@ -46,14 +48,18 @@ struct State {
 }
 
 impl Quota {
-    pub(super) fn new(limit: Limit, rate: Rate, id: QuotaId, now: Instant) -> Self {
+    pub(super) fn new(limit: Limit, amounts: Arc<Amounts>, id: QuotaId, now: Instant) -> Self {
         let alone = Grants::default();
         let state = State { left: 0, until: now, slice: 0, nothing: None, used_at: now, alone };
-        Self { limit, rate, id, state: Mutex::new(state), asking: tokio::sync::Mutex::default() }
+        Self { limit, amounts, id, state: Mutex::new(state), asking: tokio::sync::Mutex::default() }
     }
 
     /// Takes one of what is held; `None` where the storage has to be asked.
     pub(super) fn take_held(&self, now: Instant) -> Option<Result<(), Over>> {
+        if self.amounts.rate(self.limit).is_none() {
+            // Nothing is limited here any more.
+            return Some(Ok(()));
+        }
         let mut state = self.state.lock();
         state.used_at = now;
         if state.left > 0 && now < state.until {
@@ -68,7 +74,7 @@ impl Quota {
 
     /// Returns what to ask the storage for; what is left of before goes back with it.
     pub(super) fn draw(&self, now: Instant) -> Draw {
-        let most = if self.limit.hold().is_zero() { 1 } else { (self.rate.amount / SHARE).max(1) };
+        let most = if self.limit.hold().is_zero() { 1 } else { (self.rate().amount / SHARE).max(1) };
         let mut state = self.state.lock();
         state.until = now;
         let back = state.unspent();
@@ -114,13 +120,19 @@ impl Quota {
         now.duration_since(self.state.lock().used_at) > counts_for
     }
 
+    /// Returns how much it lets through now; the least there is, where it is no limit any more: what is asked then only
+    /// gives back.
+    fn rate(&self) -> Rate {
+        self.amounts.rate(self.limit).unwrap_or(Rate { amount: 1, within: self.limit.within() })
+    }
+
     fn asks(&self, most: u32, back: Option<Unspent>) -> Draw {
-        let (quota, rate, hold) = (self.id, self.rate, self.limit.hold());
+        let (quota, rate, hold) = (self.id, self.rate(), self.limit.hold());
         Draw { quota, rate, slices: SLICES, hold, most, back }
     }
 
     fn exceeded(&self, wait: Duration) -> Over {
-        Over::Exceeded(Exceeded { limit: self.limit, rate: self.rate, wait })
+        Over::Exceeded(Exceeded { limit: self.limit, rate: self.rate(), wait })
     }
 }
 

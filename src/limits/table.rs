@@ -10,8 +10,9 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::Limit;
+use super::amounts::Amounts;
 use super::quota::Quota;
-use crate::storage::{QuotaId, Rate};
+use crate::storage::QuotaId;
 
 /// Locks among which the quotas are spread.
 const SHARDS: usize = 16;
@@ -23,25 +24,25 @@ const GIVEN_BACK_MAX: usize = 1_000;
 pub(super) struct Table {
     shards: [Mutex<HashMap<QuotaId, Arc<Quota>>>; SHARDS],
     known: AtomicUsize,
-    known_max: usize,
+    amounts: Arc<Amounts>,
 }
 
 impl Table {
-    pub(super) fn new(known_max: usize) -> Self {
+    pub(super) fn new(amounts: Arc<Amounts>) -> Self {
         let shards = std::array::from_fn(|_| Mutex::default());
-        Self { shards, known: AtomicUsize::new(0), known_max }
+        Self { shards, known: AtomicUsize::new(0), amounts }
     }
 
     /// Returns the quota of a limit with this name.
-    pub(super) fn quota(&self, limit: Limit, rate: Rate, name: &[&str]) -> Arc<Quota> {
+    pub(super) fn quota(&self, limit: Limit, name: &[&str]) -> Arc<Quota> {
         let id = digest(limit, name);
         let mut shard = self.shard(id).lock();
         if let Some(quota) = shard.get(&id) {
             return quota.clone();
         }
-        let new = |id| Arc::new(Quota::new(limit, rate, id, Instant::now()));
+        let new = |id| Arc::new(Quota::new(limit, self.amounts.clone(), id, Instant::now()));
         // Raised before it is compared, so that no two take the last place.
-        if self.known.fetch_add(1, Ordering::Relaxed) < self.known_max {
+        if self.known.fetch_add(1, Ordering::Relaxed) < self.amounts.quotas_max() {
             return shard.entry(id).or_insert_with(|| new(id)).clone();
         }
         self.known.fetch_sub(1, Ordering::Relaxed);

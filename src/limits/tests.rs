@@ -84,10 +84,32 @@ async fn nothing_is_kept_of_who_is_gone() {
     assert_eq!(inner.table.look(Instant::now()).1, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_is_counted_already_is_counted_by_what_limits_say_now() {
+    let options = |amount| LimitOptions::none().with(Limit::PrincipalMessages, amount);
+    let [node] = nodes(options(100));
+    let (version, caller) = (node.version(), Caller::nobody(1));
+    let meter = node.meter(Some(&caller), ADDRESS, Asks::Other);
+    assert_eq!(passing(&meter).await, 100);
+    node.change(&options(150));
+    // What there is not is remembered for a moment.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(passing(&meter).await, 50);
+    node.change(&options(0));
+    assert!(node.is_alone().is_none() && node.version() > version);
+    for _ in 0..1_000 {
+        assert!(meter.message().await.is_ok());
+    }
+    node.change(&options(20));
+    assert_eq!(passing(&meter).await, 0, "what was taken before counts on");
+    let other = node.meter(Some(&Caller::nobody(2)), ADDRESS, Asks::Other);
+    assert_eq!(passing(&other).await, 20);
+}
+
 #[tokio::test]
 async fn where_nothing_is_limited_nothing_is_counted() {
     let [node] = nodes(LimitOptions::none());
-    assert!(node.0.is_none() && node.is_alone().is_none());
+    assert!(node.on().is_none() && node.is_alone().is_none());
     let meter = node.meter(None, ADDRESS, Asks::Other);
     for _ in 0..1_000 {
         assert!(meter.message().await.is_ok() && meter.request(Asks::Other).await.is_ok());

@@ -19,6 +19,7 @@ const SERVER_USED: &str = "tidemill_server_memory_used_bytes";
 const TOPICS: &str = "tidemill_topics";
 const CERTIFICATE: &str = "tidemill_tls_certificate_expires_timestamp_seconds";
 const REPLICA_PAGES: &str = "tidemill_backend_replica_pages_total";
+const RELOADS: &str = "tidemill_settings_reloads_total";
 const RECONNECTS: &str = "tidemill_backend_reconnects_total";
 
 /// What the groups of all topics have.
@@ -58,6 +59,11 @@ pub struct Node {
 impl Node {
     pub(super) fn new(registry: Registry) -> Self {
         registry.describe_counter(RECONNECTS, &[], "Connections to the backend that were lost");
+        registry.describe_counter(
+            RELOADS,
+            &["result"],
+            "How often the settings were read again: `done`, or `refused` where they were wrong",
+        );
         registry.describe_counter(REPLICA_PAGES, &[], "Pages of history that were read from replicas");
         registry.describe_gauge(PING, &[], "What the last ping of the backend took");
         registry.describe_gauge(USED, &[], "Memory that the backend uses");
@@ -175,6 +181,12 @@ impl Node {
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and 2^53 seconds are enough")]
         let seconds = (expires.as_millis() / 1_000) as f64;
         self.set(CERTIFICATE, Some(seconds));
+    }
+
+    /// Tells that the settings were read again, and whether they were taken over.
+    pub fn reloaded(&self, is_done: bool) {
+        let result = if is_done { "done" } else { "refused" };
+        self.registry.counter(RELOADS, &[("result", result)]).increment(1);
     }
 
     /// Sets what may not be known: it is absent for as long as it was never known.

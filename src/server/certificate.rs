@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tidemill_proto::Timestamp;
 use tidemill_tls::{IdentityError, ServerIdentity, ServerTls};
 use tokio::task::spawn_blocking;
@@ -55,12 +56,15 @@ impl CertificateError {
     }
 }
 
-/// The files, and what connections are shown of them.
+/// The files, and what connections are shown of them. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Certificate(Arc<Files>);
+
 #[derive(Debug)]
-pub struct Certificate {
-    paths: Arc<Paths>,
-    /// What the files held when they were looked at last.
-    seen: Content,
+struct Files {
+    paths: Paths,
+    /// What the files held that is shown now.
+    shown: Mutex<Content>,
     tls: ServerTls,
     good_until: Option<Timestamp>,
 }
@@ -84,6 +88,15 @@ impl std::fmt::Debug for Content {
     }
 }
 
+/// What a look at the files has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// What is shown.
+    Same,
+    /// Something else, which is shown from now on, and is good until then, where it tells.
+    Replaced(Option<Timestamp>),
+}
+
 impl Certificate {
     /// Reads the files.
     ///
@@ -91,61 +104,67 @@ impl Certificate {
     /// One of them cannot be read, or they do not fit together.
     pub fn open(certificate: PathBuf, key: PathBuf) -> Result<Self, CertificateError> {
         let paths = Paths { certificate, key };
-        let seen = paths.read()?;
-        let identity = paths.identity(&seen)?;
+        let content = paths.read()?;
+        let identity = paths.identity(&content)?;
         let good_until = good_until(&identity);
-        Ok(Self { paths: Arc::new(paths), seen, tls: ServerTls::new(identity), good_until })
+        let shown = Mutex::new(content);
+        Ok(Self(Arc::new(Files { paths, shown, tls: ServerTls::new(identity), good_until })))
     }
 
     /// Returns until when it is good, as it was read when the files were opened; `None` where it does not tell.
     #[must_use]
-    pub const fn good_until(&self) -> Option<Timestamp> {
-        self.good_until
+    pub fn good_until(&self) -> Option<Timestamp> {
+        self.0.good_until
     }
 
     /// Returns what connections are shown, which changes with the files.
     #[must_use]
-    pub const fn tls(&self) -> &ServerTls {
-        &self.tls
+    pub fn tls(&self) -> &ServerTls {
+        &self.0.tls
+    }
+
+    /// Looks at the files. Those who connect are shown what they hold, where that fits together.
+    ///
+    /// # Errors
+    /// One of them cannot be read, or they do not fit together: what was shown is shown on.
+    pub async fn look(&self) -> Result<Seen, CertificateError> {
+        let files = self.0.clone();
+        let looked = spawn_blocking(move || {
+            let content = files.paths.read()?;
+            let mut shown = files.shown.lock();
+            if *shown == content {
+                return Ok(Seen::Same);
+            }
+            let identity = files.paths.identity(&content)?;
+            let good_until = good_until(&identity);
+            files.tls.replace(identity);
+            *shown = content;
+            tracing::info!("the certificate was replaced; new connections see the new one");
+            Ok(Seen::Replaced(good_until))
+        });
+        // It ends early only where the runtime does.
+        looked.await.unwrap_or(Ok(Seen::Same))
     }
 
     /// Looks at the files, for ever. Those who connect are shown what they hold, as soon as that fits
     /// together; until then what they held before. `replaced` is told until when each new one is good.
-    pub async fn watch(mut self, replaced: impl Fn(Option<Timestamp>)) -> Infallible {
-        let mut is_unreadable = false;
+    pub async fn watch(&self, replaced: impl Fn(Option<Timestamp>)) -> Infallible {
+        let mut told = None;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let paths = self.paths.clone();
-            let Ok(read) = spawn_blocking(move || paths.read()).await else { continue };
-            let outcome = match read {
-                Ok(content) if content == self.seen => {
-                    is_unreadable = false;
-                    continue;
-                }
-                Ok(content) => {
-                    is_unreadable = false;
-                    let identity = self.paths.identity(&content);
-                    self.seen = content;
-                    identity.map(|identity| {
-                        let good_until = good_until(&identity);
-                        self.tls.replace(identity);
-                        good_until
-                    })
-                }
-                // Told once: it will be so until somebody comes.
-                Err(_) if is_unreadable => continue,
-                Err(error) => {
-                    is_unreadable = true;
-                    Err(error)
-                }
-            };
-            match outcome {
-                Ok(good_until) => {
-                    tracing::info!("the certificate was replaced; new connections see the new one");
+            match self.look().await {
+                Ok(Seen::Same) => told = None,
+                Ok(Seen::Replaced(good_until)) => {
+                    told = None;
                     replaced(good_until);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the new certificate is not used; the one before goes on");
+                    // Told once: it will be so until somebody comes.
+                    let text = error.to_string();
+                    if told.as_ref() != Some(&text) {
+                        tracing::warn!(%error, "the new certificate is not used; the one before goes on");
+                        told = Some(text);
+                    }
                 }
             }
         }

@@ -1,25 +1,24 @@
 //! From settings to a server that runs: the backend that was chosen, and what it needs around it.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidemill_proto::{NodeId, Timestamp};
 
+use super::reload::{Again, Changeable, Parts, Reloading, wrong_certificate};
 use super::upkeep::NO_EFFECT;
 use super::{
-    Bound, Certificate, CertificateError, Listen, ServeError, Server, ServerOptions, TcpListen, TlsListen,
-    backends, is_ending,
+    Bound, Certificate, Listen, ServeError, Server, ServerOptions, TcpListen, TlsListen, backends, is_ending,
 };
-use crate::access::{
-    AccessOptions, FirstAdministrator, Issuers, Mode, TrustedHosts, WebRules, has_administrator,
-};
+use crate::access::{AccessOptions, FirstAdministrator, Issuers, Mode, has_administrator};
 use crate::chance::random;
 use crate::clock::Clock;
-use crate::config::{ApplicationLimitsAway, ConfigError, Origins, Settings};
+use crate::config::{self, ApplicationLimitsAway, ConfigError, Settings};
 use crate::features::Feature;
-use crate::http::{HttpOptions, OwnUrl, STREAM_TOPICS_MAX};
+use crate::http::{HttpOptions, OwnUrl, Reloads, STREAM_TOPICS_MAX};
 use crate::metrics::Metrics;
 use crate::relay::{Durabilities, PresenceOptions, RelayOptions, TakesAway};
 use crate::storage::{Backend, Opened, Storage, Unfit};
@@ -55,6 +54,8 @@ pub struct Node {
     /// `None` where it does not speak TLS.
     certificate: Option<Certificate>,
     clock: Clock,
+    /// `None` where the settings are not read again.
+    reloading: Option<Reloading>,
 }
 
 impl Node {
@@ -106,7 +107,16 @@ impl Node {
         if let Some(bound) = server.metrics_addr() {
             tracing::info!(%node, %bound, "serving metrics");
         }
-        Ok(Self { server, backend, certificate, clock })
+        Ok(Self { server, backend, certificate, clock, reloading: None })
+    }
+
+    /// Reads the settings again whenever it is asked to, from [`run`](Self::run) on; returns where that is asked. `settings`
+    /// are those that it was bound with.
+    pub fn read_again(&mut self, settings: &Settings, again: Again) -> Reloads {
+        let (reloads, asked) = Reloads::new();
+        self.server.http.reload_by(reloads.clone());
+        self.reloading = Some(Reloading::new(settings, again, asked));
+        reloads
     }
 
     /// Returns where the server listens.
@@ -122,12 +132,14 @@ impl Node {
     /// # Cancel safety
     /// As that of [`Server::run`].
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), WiringError> {
-        let (clock, metrics) = (self.clock, self.server.metrics().clone());
+        let (clock, metrics, parts) = (self.clock, self.server.metrics().clone(), Parts::of(&self.server));
+        let certificate = self.certificate.as_ref();
         let replaced = |good_until| tell_end(good_until, &clock, &metrics);
         let result = tokio::select! {
             result = self.server.run(shutdown) => result,
             never = look(&*self.backend) => match never {},
-            never = watch(self.certificate, replaced) => match never {},
+            never = watch(certificate, &replaced) => match never {},
+            never = reload(self.reloading, &parts, certificate, &replaced) => match never {},
         };
         self.backend.close().await;
         Ok(result?)
@@ -197,7 +209,19 @@ async fn look(backend: &dyn Backend) -> Infallible {
     std::future::pending().await
 }
 
-async fn watch(certificate: Option<Certificate>, replaced: impl Fn(Option<Timestamp>)) -> Infallible {
+async fn reload(
+    reloading: Option<Reloading>,
+    parts: &Parts,
+    certificate: Option<&Certificate>,
+    replaced: impl Fn(Option<Timestamp>),
+) -> Infallible {
+    match reloading {
+        Some(reloading) => reloading.serve(parts, certificate, replaced).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn watch(certificate: Option<&Certificate>, replaced: impl Fn(Option<Timestamp>)) -> Infallible {
     match certificate {
         Some(certificate) => certificate.watch(replaced).await,
         None => std::future::pending().await,
@@ -228,6 +252,35 @@ pub fn explain_certificate(settings: &Settings) -> Result<Option<Result<String, 
     }))
 }
 
+/// Returns what is wrong with settings of which each is right by itself, and what should be looked at in sentences: what
+/// their files hold, and who would be let in. Nothing is connected to.
+#[must_use]
+pub fn faults(settings: &Settings) -> (Vec<Box<dyn Error>>, Vec<String>) {
+    let (mut errors, mut warnings): (Vec<Box<dyn Error>>, _) = (Vec::new(), Vec::new());
+    match explain_certificate(settings) {
+        Ok(told) => warnings.extend(told.and_then(Result::err)),
+        Err(error) => errors.push(error.into()),
+    }
+    if let Err(error) = check_issuers(settings) {
+        errors.push(error.into());
+    }
+    #[cfg(feature = "valkey")]
+    if settings.is_about_a_server()
+        && let Err(error) = settings.valkey_options()
+    {
+        errors.push(error.into());
+    }
+    // Whom a server knows is not asked here.
+    let is_in_memory = settings.storage_backend == config::Backend::Memory;
+    if is_in_memory && !settings.is_open() && settings.admin_password.is_none() {
+        match settings.nobody_may() {
+            Some(error) => errors.push(error.into()),
+            None => warnings.push(NOBODY_YET.to_owned()),
+        }
+    }
+    (errors, warnings)
+}
+
 /// Reads the keys of the issuers that the settings name, but for those behind URLs, and returns how many issuers
 /// there are.
 ///
@@ -245,19 +298,7 @@ fn certificate(settings: &Settings) -> Result<Option<Certificate>, ConfigError> 
     // One is not set without the other.
     let (Some(certificate), Some(key)) = (&settings.tls_cert, &settings.tls_key) else { return Ok(None) };
     let opened = Certificate::open(certificate.clone(), key.clone());
-    opened.map(Some).map_err(|error| {
-        let setting = if error.is_of_key() { "tls_key" } else { "tls_cert" };
-        let from = settings.source(setting);
-        match error {
-            CertificateError::Unreadable { path, cause, .. } => {
-                ConfigError::Unreadable { what: format!("{setting} (from {from}):"), path, cause }
-            }
-            CertificateError::Unfit { path, cause } => {
-                let rule = format!("names {}, which {cause}", path.display());
-                ConfigError::Hidden { setting, from, rule }
-            }
-        }
-    })
+    opened.map(Some).map_err(|error| wrong_certificate(settings, error))
 }
 
 /// Returns where to listen.
@@ -276,13 +317,15 @@ fn server_options(
     access: AccessOptions,
     first_administrator: Option<FirstAdministrator>,
 ) -> ServerOptions {
+    let Changeable { limits, kept, proxies, web } =
+        Changeable::of(settings, settings.listen.ip(), access.mode);
     ServerOptions {
         listen,
         metrics_listen: settings.metrics_listen.map(TcpListen::at),
         fast_path: settings.fast_path,
-        limits: settings.limits.options(access.mode),
-        kept: settings.limits.limit_kept_bytes.as_ref().map_or_else(Vec::new, |all| all.as_slice().to_vec()),
-        proxies: settings.trusted_proxies.clone().unwrap_or_default(),
+        limits,
+        kept,
+        proxies,
         access,
         first_administrator,
         relay: RelayOptions {
@@ -303,7 +346,7 @@ fn server_options(
             },
             takes_away: takes_away(settings),
         },
-        web: web_rules(settings),
+        web,
         http: HttpOptions {
             body_bytes_max: settings.max_body_bytes,
             inflight_bytes_max: settings.inflight_bytes_max,
@@ -363,14 +406,4 @@ fn own_url(settings: &Settings) -> OwnUrl {
         Some(url) => OwnUrl::Named(url.as_str().to_owned()),
         None => OwnUrl::AsAsked { tls: settings.tls_cert.is_some() },
     }
-}
-
-fn web_rules(settings: &Settings) -> WebRules {
-    let origins = settings.allowed_origins.iter().flat_map(Origins::iter).map(str::to_owned);
-    let address = settings.listen.ip();
-    let hosts = match settings.trusted_hosts.clone() {
-        Some(hosts) => hosts.at(address),
-        None => TrustedHosts::of_open_relay(address),
-    };
-    WebRules::new(origins, hosts)
 }

@@ -31,7 +31,7 @@ pub type QuotaId = [u8; 16];
 pub struct Draw {
     /// The quota.
     pub quota: QuotaId,
-    /// What it lets through, the same in each draw.
+    /// What it lets through; its time is the same in each draw.
     pub rate: Rate,
     /// Parts of the rate's time in which is counted, at least 1, the same in each draw: what was granted counts
     /// until a whole part is over.

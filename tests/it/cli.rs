@@ -18,6 +18,7 @@ mod mistakes;
 mod moving;
 #[cfg(feature = "valkey")]
 mod relayed;
+mod reload;
 mod retry;
 mod settings;
 mod tail;

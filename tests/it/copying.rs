@@ -24,6 +24,7 @@ use crate::support::ground::{
 };
 use crate::support::server::{Kind, Server};
 
+mod file;
 mod freezing;
 mod gone;
 mod sides;

@@ -16,11 +16,13 @@ use tidemill::config::{
 use tidemill::proto::{Code, limits};
 
 mod cluster;
+mod export;
 mod leases;
 mod locks;
 mod metrics;
 mod page;
 mod series;
+mod settings;
 mod takes;
 
 use crate::support::process::{Relay, run_line};
@@ -50,12 +52,14 @@ const PAGES: &[&str] = &[
     "docs/console.md",
     "docs/cli.md",
     "docs/operations.md",
+    "docs/export.md",
     "docs/proxies.md",
     "docs/tls.md",
     "docs/guarantees.md",
     "docs/faults.md",
     "docs/problems.md",
     "docs/metrics.md",
+    "docs/settings.md",
     "docs/performance.md",
     "docs/scaling.md",
     "docs/from-pulsar-relay.md",

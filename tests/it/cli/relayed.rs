@@ -14,6 +14,8 @@ use crate::support::proxy::Proxy;
 use crate::support::relay::try_send;
 use crate::support::server::{Kind, Server};
 
+mod export;
+
 /// Where steps of a copy are asked for.
 const READ: &str = "/api/v1/admin/copy/read";
 const WRITE: &str = "/api/v1/admin/copy/write";

@@ -267,3 +267,57 @@ async fn check_has_a_sentence_for_each_way_of_being_wrong() {
     .await
     .expect("the commands run");
 }
+
+#[test]
+fn config_check_says_all_that_is_wrong_and_connects_to_nothing() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("tidemill.toml");
+    std::fs::write(&path, "colour = 1\ndrain_ms = -1\nsweep = [1]\n").expect("it can be written");
+    let variables = [
+        ("TIDEMILL_LISTNE", "x"),
+        ("MAX_BODY_BYTES", "1MB"),
+        ("TIDEMILL_STRICT", "maybe"),
+        ("VALKEY_PASSWORD", SECRET),
+        ("PULSAR_JWT_SECRET_KEY", SECRET),
+    ];
+    let config = path.to_str().expect("UTF-8");
+    let arguments = ["config", "check", "--config", config];
+    let ended = run(&variables, &arguments, "");
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    let lines: Vec<_> = ended.stdout.lines().collect();
+    for part in [
+        "✗ variable TIDEMILL_LISTNE is not known; the nearest known one is TIDEMILL_LISTEN",
+        "✗ key `colour` of",
+        "✗ key `sweep` of",
+        "✗ max_body_bytes (from variable MAX_BODY_BYTES): `1MB` is not a size",
+        "✗ drain_ms (from file",
+        "✗ strict (from variable TIDEMILL_STRICT): `maybe` is not a boolean",
+        "! PULSAR_JWT_SECRET_KEY is ignored",
+    ] {
+        assert!(lines.iter().any(|line| line.starts_with(part)), "{part}: {}", ended.stdout);
+    }
+    assert_eq!(lines.len(), 7, "{}", ended.stdout);
+    assert!(!format!("{ended:?}").contains(SECRET));
+    let ended = run(&variables, &[&arguments[..], &["-o", "json"]].concat(), "");
+    let wrong = ended.stdout.lines().filter(|line| json(line)["outcome"] == "fail").count();
+    assert_eq!(wrong, 6, "{ended:?}");
+
+    // What files hold, and who would be let in.
+    let key = ("TIDEMILL_TLS_KEY", config);
+    let wrong = run(&[("TIDEMILL_TLS_CERT", config), key], &["config", "check"], "");
+    assert!(wrong.code == Some(2) && wrong.stdout.starts_with("✗ tls_cert (from variable"), "{wrong:?}");
+    let wrong = run(&[], &["config", "check", "--listen", "0.0.0.0:8080"], "");
+    assert!(wrong.code == Some(2) && wrong.stdout.contains("which nobody may administer"), "{wrong:?}");
+
+    let right = run(&[], &["config", "check"], "");
+    assert_eq!((right.code, right.lines()), (Some(0), vec!["a relay can start with these settings"]));
+    // Nothing is there.
+    let right = run(
+        &[("STORAGE_BACKEND", "memory"), ("VALKEY_URL", "redis://localhost:1"), ("LOGLEVEL", "info")],
+        &["config", "check"],
+        "",
+    );
+    assert_eq!(right.code, Some(0), "{right:?}");
+    assert!(right.lines()[0].starts_with("! variable LOGLEVEL is not read"), "{right:?}");
+    assert!(right.lines()[1].ends_with("what is marked `!` should be looked at"), "{right:?}");
+}

@@ -79,6 +79,7 @@ async fn the_document_lists_every_path() {
             "post /api/v1/access/explain",
             "post /api/v1/admin/copy/read",
             "post /api/v1/admin/copy/write",
+            "post /api/v1/admin/reload",
             "post /api/v1/buckets/{bucket}/revoke",
             "post /api/v1/keys/{bucket}",
             "post /api/v1/keys/{bucket}/{key}/increment",

@@ -1,0 +1,179 @@
+//! `tidemill import`: brings what is in a file of `tidemill export` into a storage or a relay.
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemill_proto::TopicSelector;
+use tokio::task::spawn_blocking;
+use tokio::time::interval;
+
+use super::CliError;
+use super::copy::Telling;
+use super::credentials::{self, Token};
+use super::output::{self, Output, counted};
+use super::sides::{Keys, Named, Opened};
+use super::signals;
+use crate::config::Environment;
+use crate::copying::{Copy as Copying, ExportedFile, FileError, Plan};
+
+const EXAMPLES: &str = "\
+The file is read once and checked before anything is changed: one that is cut off or damaged is
+refused, and the error says where. Then it is copied as `tidemill copy` does it: a topic takes
+messages once it is whole, what is whole is left alone, and an import that is broken off is gone on
+with by the same command. Nothing at the target is replaced that is something else, unless
+--overwrite says so.
+
+Examples:
+  tidemill import --to valkey://host:6379 backup.tidemill --dry-run
+  tidemill import --to valkey://host:6379 backup.tidemill
+  tidemill import --to http://host:8080 --to-token @token backup.tidemill 'orders.*'
+  ssh other 'cat backup.tidemill' | tidemill import --to valkey://host:6379 -
+
+From standard input it is kept in a temporary file first (TMPDIR).
+
+--dry-run says what would be done, as that of `tidemill copy` does.
+
+Exit status: 0 all is there, or can be; 1 not all; 2 not understood; 3 --dry-run has found something
+in the way.";
+
+const TO_TOKEN_HELP: &str = "The token that says to the relay who calls. With `@PATH` it is read from a file [env: TIDEMILL_TOKEN, TIDEMILL_TOKEN_FILE]";
+
+/// How often it is said that the file is being checked.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// The arguments of `tidemill import`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Import {
+    /// The file; `-` for standard input
+    file: PathBuf,
+
+    /// The topics, by their names or patterns; all, and all buckets of keys, if none is named
+    topics: Vec<TopicSelector>,
+
+    /// Where to bring it, as in `valkey://host:6379`, or a relay, as in `http://host:8080`. With `@PATH` the URL is read
+    /// from a file
+    #[arg(long, value_name = "URL")]
+    to: String,
+
+    /// How the keys are written there (`TIDEMILL_VALKEY_KEY_FORM`)
+    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
+    to_keys: Keys,
+
+    /// The token for the relay
+    #[arg(long, value_name = "TOKEN", help = TO_TOKEN_HELP, value_parser = credentials::parse)]
+    to_token: Option<Token>,
+
+    /// Replace topics and buckets that are not those of the file. It says how much goes
+    #[arg(long)]
+    overwrite: bool,
+
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Seconds for which the side may be away before it ends
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    patience: u64,
+
+    /// Certificates (PEM) to trust in place of the system's, for a side with TLS
+    #[arg(long, value_name = "PATH")]
+    ca_cert: Option<PathBuf>,
+
+    /// The form of what is printed
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
+    output: Output,
+}
+
+impl Import {
+    pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
+        let stopped = signals::stopped()?;
+        let to = Opened::open(Named {
+            flag: "to",
+            url: &self.to,
+            keys: self.to_keys,
+            ca_cert: self.ca_cert.as_ref(),
+            token: self.to_token.as_ref(),
+            environment,
+        })?;
+        let act = async {
+            let file = self.open().await?;
+            to.ready(Duration::from_secs(self.patience)).await?;
+            self.import(file, &to).await
+        };
+        let done = tokio::select! {
+            done = act => done,
+            () = stopped => Err(CliError::Interrupted),
+        };
+        to.close().await;
+        done
+    }
+
+    /// Opens the file, and checks it.
+    async fn open(&self) -> Result<ExportedFile, CliError> {
+        let is_input = self.file == Path::new("-");
+        if is_input && io::stdin().is_terminal() {
+            return Err(CliError::Usage("standard input is a terminal; name a file".to_owned()));
+        }
+        let path = self.file.clone();
+        let open = move || {
+            if is_input {
+                return ExportedFile::take(&mut io::stdin().lock());
+            }
+            let mut file = File::open(path)?;
+            if file.metadata()?.is_file() { ExportedFile::open(file) } else { ExportedFile::take(&mut file) }
+        };
+        let name = if is_input { "standard input".into() } else { self.file.to_string_lossy() };
+        let name = output::printable(&name);
+        let mut told = interval(TOLD_EVERY);
+        told.tick().await;
+        let mut opening = spawn_blocking(open);
+        let opened = loop {
+            tokio::select! {
+                opened = &mut opening => break opened,
+                _ = told.tick() => eprintln!("checking {name}"),
+            }
+        };
+        let opened = opened.map_err(|ended| CliError::Failed("the file cannot be read", ended.into()))?;
+        let file = opened.map_err(|error| match error {
+            FileError::Unreadable(cause) => CliError::Failed(
+                "nothing is imported; the file cannot be read",
+                format!("{name}: {cause}").into(),
+            ),
+            error => CliError::Failed("nothing is imported", format!("{name}: {error}").into()),
+        })?;
+        if self.output == Output::Text {
+            let (header, counts) = (file.header(), file.counts());
+            eprintln!(
+                "{name}: written at {} by Tidemill {}; {} with {}, {} with {}",
+                header.written_at,
+                output::printable(&header.program),
+                counted(counts.topics, "topic"),
+                counted(counts.messages, "message"),
+                counted(counts.buckets, "bucket"),
+                counted(counts.keys, "key"),
+            );
+        }
+        Ok(file)
+    }
+
+    async fn import(&self, file: ExportedFile, to: &Opened) -> Result<(), CliError> {
+        let plan = Plan {
+            topics: self.topics.clone(),
+            follow: false,
+            switch: false,
+            overwrite: self.overwrite,
+            patience: Duration::from_secs(self.patience),
+        };
+        let copy = Copying::new(Arc::new(file), to.side.clone(), plan.clone());
+        let Self { output, overwrite, .. } = *self;
+        let telling = Telling { done: "imported", output, overwrite, is_data: false };
+        if self.dry_run {
+            return telling.plan(&copy, &plan).await;
+        }
+        telling.copy(&copy, async || Ok(()), async || Ok(())).await
+    }
+}
