@@ -54,6 +54,9 @@ export function given(form) {
   return Object.fromEntries(all);
 }
 
+/** A number of things, as people say it. */
+export const many = (count, thing) => `${number(count)} ${thing}${count === 1 ? '' : 's'}`;
+
 export const number = value => (value === null || value === undefined ? null : value.toLocaleString('en'));
 
 export function bytes(value) {

@@ -1,7 +1,7 @@
 // One group: what waits and is worked on, pausing, seeking, its dead letters.
 
 import { call, get, post, url } from './api.js';
-import { card, confirmed, facts, field, make, number, put, seconds, table, when } from './dom.js';
+import { card, confirmed, facts, field, make, many, number, put, seconds, table, when } from './dom.js';
 import { again, button, every, form } from './app.js';
 import { payloadOf } from './messages.js';
 import { hrefOf } from './topics.js';
@@ -15,7 +15,7 @@ export async function show(place, [topic, group], signal) {
       make('h2', {}, about.paused ? make('span', { class: 'warn' }, 'Paused: nothing is given out') : 'Gives messages out'),
       facts([
         ['Waiting', number(about.waiting)],
-        ['In flight', `${number(about.in_flight)}, at ${number(about.consumers)} consumers`],
+        ['In flight', `${number(about.in_flight)}, at ${many(about.consumers, 'consumer')}`],
         ['Waiting after a failure', number(about.in_backoff)],
         ['Oldest that waits', seconds(about.oldest_waiting_seconds)],
         ['Done', number(about.done)],

@@ -1,7 +1,7 @@
 // Who is in a room.
 
 import { call, get, url } from './api.js';
-import { card, confirmed, field, make, number, put, table, when } from './dom.js';
+import { card, confirmed, field, make, many, put, table, when } from './dom.js';
 import { button, every, form } from './app.js';
 
 export async function show(place, [room], signal) {
@@ -11,7 +11,7 @@ export async function show(place, [room], signal) {
   const at = make('div');
   const look = async () => {
     const about = await get(url`api/v1/presence/${room}` + '?limit=1000');
-    at.replaceChildren(make('p', { class: 'quiet' }, `${number(about.count)} members`), table([
+    at.replaceChildren(make('p', { class: 'quiet' }, many(about.count, 'member')), table([
       ['Member', row => row.member],
       ['Since', row => when(row.since)],
       ['Until', row => when(row.expires_at)],

@@ -1,7 +1,7 @@
 // What is open on the node that answers: who, from where, since when, and how far behind; and ending it.
 
 import { call, get, url } from './api.js';
-import { card, confirmed, make, number, put, seconds, table, when } from './dom.js';
+import { card, confirmed, make, many, number, put, seconds, table, when } from './dom.js';
 import { button, every } from './app.js';
 
 const PAGE = 200;
@@ -11,7 +11,7 @@ export async function show(place, _rest, signal) {
   const look = async () => {
     const { node, count, sessions } = await get(`api/v1/admin/sessions?limit=${PAGE}`);
     const more = count > sessions.length ? `; the ${number(sessions.length)} that are open longest are shown` : '';
-    at.replaceChildren(make('p', { class: 'quiet' }, `${number(count)} are open on node ${node}, which has answered${more}.`), table([
+    at.replaceChildren(make('p', { class: 'quiet' }, `${many(count, 'session')} on node ${node}, which has answered${more}.`), table([
       ['Session', row => make('code', {}, row.session)],
       ['Kind', row => row.kind],
       ['Who', row => row.caller],

@@ -1,7 +1,7 @@
 // One topic: its messages, live and page by page; publishing; its groups; what waits for later; its settings and its end.
 
 import { Refused, call, follow, get, listed, post, url } from './api.js';
-import { bytes, card, confirmed, facts, field, make, number, put, seconds, table, when } from './dom.js';
+import { bytes, card, confirmed, facts, field, make, many, number, put, seconds, table, when } from './dom.js';
 import { again, attempt, button, every, form, told } from './app.js';
 import { gapRow, messageRow, payloadOf } from './messages.js';
 import { hrefOf } from './topics.js';
@@ -26,7 +26,7 @@ export async function show(place, [name, tab = ''], signal, query) {
   if (!about) put(place, make('p', { class: 'error' }, 'There is no such topic now. It is made with its first message.'));
   else {
     put(place, make('p', { class: 'quiet' },
-      `${number(about.length)} messages, the oldest ${about.oldest_age_seconds === null ? 'none' : `${seconds(about.oldest_age_seconds)} old`}`
+      `${many(about.length, 'message')}, the oldest ${about.oldest_age_seconds === null ? 'none' : `${seconds(about.oldest_age_seconds)} old`}`
       + `, ${about.state}${about.reason ? `: ${about.reason}` : ''}${about.description ? ` – ${about.description}` : ''}`));
   }
   put(place, make('div', { class: 'tabs', role: 'navigation', 'aria-label': 'Of this topic' }, TABS.map(([part, title]) =>
@@ -244,7 +244,7 @@ async function settings(place, name, about) {
   const trim = form(async ({ keep }) => {
     if (!await confirmed(`Remove all but the newest ${keep} messages of ${name}? Readers that are behind are told a gap.`, 'Trim it')) return null;
     const done = await post(url`api/v1/topics/${name}/trim`, { keep: Number(keep) });
-    return `${number(done.removed)} messages are gone.`;
+    return `${many(done.removed, 'message')} removed.`;
   }, make('div', { class: 'row' },
     field('Messages that stay', 'keep', { type: 'number', min: 0, required: true }), make('button', { class: 'danger' }, 'Trim')));
   const end = make('div', { class: 'row' });
@@ -257,7 +257,7 @@ async function settings(place, name, about) {
     ends('Close', '/close', `Close ${name}? It takes no messages any more, and its readers are told once they have all.`),
     ends('Cancel', '/cancel', `Cancel ${name}? It takes no messages any more, and workers are told that it was cancelled.`),
     button('Delete', async () => {
-      if (!await confirmed(`Delete ${name} with ${number(about.length)} messages, its groups, and what waits for later? Nothing brings it back.`, 'Delete it', name)) return;
+      if (!await confirmed(`Delete ${name} with ${many(about.length, 'message')}, its groups, and what waits for later? Nothing brings it back.`, 'Delete it', name)) return;
       await call('DELETE', url`api/v1/topics/${name}`);
       location.hash = '#/topics';
     }, 'danger'));

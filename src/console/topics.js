@@ -1,7 +1,7 @@
 // The topics: searched by pattern, page by page, each with how much it has; and making one.
 
 import { get, listed, post, url } from './api.js';
-import { card, field, make, number, put, seconds, table, when } from './dom.js';
+import { card, field, make, many, number, put, seconds, table, when } from './dom.js';
 import { again, form } from './app.js';
 
 const PAGE = 50;
@@ -27,7 +27,7 @@ export async function show(place, _rest, signal, query) {
   make('button', {}, 'Search'));
   put(place,
     make('h1', {}, 'Topics'),
-    stats && make('p', { class: 'quiet' }, `${number(stats.total_topics)} topics with ${number(stats.total_messages)} messages`),
+    stats && make('p', { class: 'quiet' }, `${many(stats.total_topics, 'topic')} with ${many(stats.total_messages, 'message')}`),
     search,
     card(null, table([
       ['Name', row => make('a', { href: hrefOf(row.topic_name) }, row.topic_name)],

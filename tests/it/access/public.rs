@@ -24,12 +24,15 @@ const FOR_EVERYBODY: [(&str, &str); 10] = [
 ];
 
 /// The paths that stand in no document: with what they answer who says nothing.
-const UNDESCRIBED: [(&str, &str, u16); 12] = [
+const UNDESCRIBED: [(&str, &str, u16); 15] = [
     ("GET", "/", 200),
     ("GET", "/docs/", 200),
     ("GET", "/problems", 200),
     ("GET", "/asyncapi.json", 200),
     ("GET", "/auth/device", 200),
+    ("GET", "/console", 308),
+    ("GET", "/console/", 200),
+    ("GET", "/console/{file}", 200),
     // Pages of log-ins, about a provider that there is not.
     ("GET", "/auth/oidc/{provider}/login", 404),
     ("GET", "/auth/oidc/{provider}/callback", 400),
@@ -104,6 +107,7 @@ fn target(path: &str) -> String {
     let target =
         target.replace("{bucket}", "ledger-7q").replace("{key}", "walter-7q").replace("{lock}", "crew-7q");
     let target = target.replace("{lease}", &"0".repeat(32)).replace("{series}", "crew-7q");
+    let target = target.replace("{session}", "0123456789abcdef-1").replace("{file}", "app.js");
     let target = target.replace("{room}", "crew-7q").replace("{member}", "walter-7q");
     if path == "/api/v1/stream" { format!("{target}?topics=payroll-7q") } else { target }
 }
