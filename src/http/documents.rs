@@ -107,7 +107,7 @@ const ROOT_PAGE: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     r#".</p>
 <ul>
-<li><a href="/console">The console</a>, to look at it and to run it</li>
+<li><a href="/console/">The console</a>, to look at it and to run it</li>
 <li><a href="/docs">The API</a>, to read and to try (<a href="/openapi.json">OpenAPI</a>)</li>
 <li><a href="/asyncapi.json">The WebSocket</a> at <code>/ws</code>, for programs</li>
 <li><a href="/problems">Problems</a>: what every error code means</li>

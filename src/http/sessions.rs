@@ -92,8 +92,8 @@ fn of_this_node(http: &Http, field: &'static str, text: &str) -> Result<u64, Fai
     if id.node == http.0.node {
         return Ok(id.number);
     }
-    let rule = format_args!("is of another node; this one is `{}`", http.0.node);
-    Err(Problem::field(field, rule).into())
+    let detail = format!("the session is of another node; this one is `{}`", http.0.node);
+    Err(Problem::new(Code::NotFound, detail).into())
 }
 
 /// Returns milliseconds as seconds.

@@ -81,7 +81,9 @@ async fn who_has_what_open_is_told_and_ended_one_by_one() {
     assert_eq!(refused.status, 403, "{refused:?}");
     assert_eq!(end(&relay, &reader, &name(first)).await.0, 403);
     // What is of another node is none of this one.
-    for wrong in ["0000000000000000-0", "0", "x"] {
+    let other = "0000000000000000-0";
+    assert_eq!(end(&relay, &root, other).await, (404, "not_found".to_owned()));
+    for wrong in ["0", "x"] {
         assert_eq!(end(&relay, &root, wrong).await, (400, "invalid_field".to_owned()), "{wrong}");
     }
 

@@ -23,6 +23,7 @@ async fn the_document_lists_every_path() {
     assert_eq!(
         operations,
         [
+            "delete /api/v1/admin/sessions/{session}",
             "delete /api/v1/buckets/{bucket}",
             "delete /api/v1/keys/{bucket}/{key}",
             "delete /api/v1/leases/{lease}",
@@ -38,6 +39,7 @@ async fn the_document_lists_every_path() {
             "delete /api/v1/topics/{topic}/scheduled/{schedule_id}",
             "delete /api/v1/users/{name}",
             "delete /auth/users/{user_id}",
+            "get /api/v1/admin/sessions",
             "get /api/v1/buckets",
             "get /api/v1/buckets/{bucket}",
             "get /api/v1/keys/{bucket}",
