@@ -293,16 +293,23 @@ impl Session {
         self.over.cancel();
     }
 
-    /// Notes how many topics and patterns it reads, and that it has everything.
-    pub fn has_all(&self, topics: usize) {
-        self.facts.topics.store(u32::try_from(topics).unwrap_or(u32::MAX), Ordering::Relaxed);
+    /// Notes that it reads a topic or a pattern more.
+    pub fn reads_more(&self) {
+        self.facts.topics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that it reads a topic or a pattern less.
+    pub fn reads_less(&self) {
+        self.facts.topics.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Notes that it has everything.
+    pub fn has_all(&self) {
         self.facts.read_up_to.store(0, Ordering::Relaxed);
     }
 
-    /// Notes the time of the message that it was given last, in milliseconds, and that there may be more; and how many
-    /// topics and patterns it reads.
-    pub fn has_up_to(&self, topics: usize, milliseconds: u64) {
-        self.facts.topics.store(u32::try_from(topics).unwrap_or(u32::MAX), Ordering::Relaxed);
+    /// Notes the time of the message that it was given last, in milliseconds, and that there may be more.
+    pub fn has_up_to(&self, milliseconds: u64) {
         self.facts.read_up_to.store(milliseconds, Ordering::Relaxed);
     }
 

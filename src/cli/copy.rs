@@ -41,12 +41,13 @@ read-only, or does that itself with --switch once it has all that there was; the
 and ends.
 
 --dry-run says what would be done, how many messages and keys the target would lose to --overwrite
-and whether its last is younger than that of the source, and ends with 3 where something stands in the way: a topic or
-bucket at the target that is something else, or that an earlier copy has left there and the source
-has no more, or a target that is read-only.
+and whether its last is younger than that of the source, and ends with 3 where something stands in
+the way: a topic or bucket at the target that is something else, or that an earlier copy has left
+there and the source has no more, or a target that is read-only.
 
-Exit status: 0 all is copied, or can be; 1 not all; 2 not understood, both sides are one storage, or one
-has its topics under keys of the other form; 3 --dry-run has found something in the way; 130 interrupted.";
+Exit status: 0 all is copied, or can be; 1 not all; 2 not understood, both sides are one storage, or
+one has its topics under keys of the other form; 3 --dry-run has found something in the way; 130
+interrupted.";
 
 const FROM_TOKEN_HELP: &str = "The token that says to the relay that is copied from who calls. With `@PATH` it is read from a file [env: TIDEMILL_TOKEN, TIDEMILL_TOKEN_FILE]";
 

@@ -26,8 +26,8 @@ The file has all that `tidemill copy` carries: ids, times, payloads, metadata, w
 say of themselves, groups with their positions, dead letters, what waits for later, and buckets with
 their keys and logs. Users, roles and tokens are not in it. `tidemill import` reads it.
 
-It has what there is as each topic is read; what comes meanwhile is not in it. The file is written as
-FILE.part, which only its owner can read, and has its name once it is whole.
+It has what there is as each topic is read; what comes meanwhile is not in it. The file is written
+as FILE.part, which only its owner can read, and has its name once it is whole.
 
 Examples:
   tidemill export --from valkey://host:6379 --output backup.tidemill

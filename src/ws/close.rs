@@ -56,7 +56,7 @@ pub(super) const ALL: &[(u16, &str, &str)] = &[
     ),
     (
         UNKNOWN,
-        "who may do what could not be looked up for too long, because the storage is away; an `end` came before (`who may do what cannot be looked up now; resume from the cursors`)",
+        "who may do what could not be looked up for too long, because the storage is away, or who administers the relay has ended the session; an `end` came before (`who may do what cannot be looked up now; resume from the cursors`, or `ended by who administers the relay; resume from the cursors`)",
         "connect again a little later, with the cursors",
     ),
 ];

@@ -1,4 +1,6 @@
 //! The command line: the real binary, against the relay that the same binary runs.
+//!
+//! Long because: it has what holds for all commands, with the list of them.
 
 use serde_json::Value;
 

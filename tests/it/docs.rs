@@ -3,6 +3,8 @@
 //!
 //! A block of a document that is marked `sh run` is run, in the order of the page; the block after it
 //! that is marked `output` says what it prints, where `…` stands for anything.
+//!
+//! Long because: it has the lists of all pages, settings and limits.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -98,6 +98,7 @@ impl<O: Outlet> LiveReader<O> {
         let has_ended = feed.has_ended();
         let begin = Begin { view, ..begin };
         self.subscriptions.push(Subscription::begin(feed, self.parking.clone(), begin, tail_of));
+        self.session.reads_more();
         self.parking.wake();
         Ok(Begun { cursor: begin.resume(), exists, has_ended })
     }

@@ -69,6 +69,7 @@ impl<O: Outlet> LiveReader<O> {
         }
         let cursor = following.bookmark.to_cursor();
         self.following.push(following);
+        self.session.reads_more();
         self.parking.wake();
         Ok(cursor)
     }
@@ -80,6 +81,7 @@ impl<O: Outlet> LiveReader<O> {
         };
         self.end_topics_of(pattern);
         self.following.swap_remove(at).end();
+        self.session.reads_less();
         if !self.following.iter().any(|following| matches!(following.at, At::Behind(_))) {
             // Nobody of this reader waits for room any more.
             self.turn_by_topic = Turn::None;

@@ -114,6 +114,9 @@ impl<O: Outlet> LiveReader<O> {
 
     pub(super) fn end_subscription(&mut self, at: usize) {
         let subscription = self.subscriptions.swap_remove(at);
+        if subscription.covered_by.is_none() {
+            self.session.reads_less();
+        }
         self.reading.take_if(|reading| reading.is_for(&subscription.waker));
         let topic = subscription.topic();
         if self.owned.contains_key(topic) && !self.subscriptions.iter().any(|it| it.topic() == topic) {
@@ -240,12 +243,12 @@ impl<O: Outlet> LiveReader<O> {
             && self.subscriptions.iter().all(Subscription::is_up_to_date)
             && self.following.iter().all(Following::is_up_to_date);
         let waits = matches!(self.room, Room::Awaited(_));
-        let topics = self.topics();
+        let is_empty = self.subscriptions.is_empty() && self.following.is_empty();
         if is_up_to_date && !waits {
-            self.session.has_all(topics);
+            self.session.has_all();
         }
         // Of what its caller owns, feeds would write to it what may be another's topic.
-        if topics == 0 || !is_up_to_date || waits || !self.owned.is_empty() {
+        if is_empty || !is_up_to_date || waits || !self.owned.is_empty() {
             return Err(outlet);
         }
         let subscriptions = std::mem::take(&mut self.subscriptions);
@@ -324,14 +327,9 @@ impl<O: Outlet> LiveReader<O> {
             self.is_narrow = false;
         }
         if let Some(Item::Message(last)) = items.last() {
-            self.session.has_up_to(self.topics(), last.id().ms);
+            self.session.has_up_to(last.id().ms);
         }
         self.withhold(items)
-    }
-
-    /// Returns how many topics and patterns it reads.
-    fn topics(&self) -> usize {
-        self.subscriptions.iter().filter(|it| it.covered_by.is_none()).count() + self.following.len()
     }
 
     fn take_turns(&mut self, taken: &mut Taken) {

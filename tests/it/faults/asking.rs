@@ -52,7 +52,7 @@ async fn a_page_asks_for_its_entries_and_for_nothing_else(kind: Kind) {
     read(&node, &topic, range(Order::Asc, None, GapCheck::None, 10)).await;
     commands(&server).await;
     // Forwards, what proves that nothing is missing between the entries comes along with them.
-    let (forwards, backwards) = (&["xinfo|groups", "xrange", "zcard"][..], &["xrevrange"][..]);
+    let (forwards, backwards) = (&["xinfo|groups", "xrange", "zlexcount"][..], &["xrevrange"][..]);
     for (range, first, names) in [
         (range(Order::Asc, None, GapCheck::None, 100), 0, forwards),
         (range(Order::Asc, Some(ids[499]), GapCheck::None, 100), 500, forwards),
@@ -79,10 +79,10 @@ async fn a_page_asks_for_its_entries_and_for_nothing_else(kind: Kind) {
         let asked = match gap_check {
             // One of the two for groups is the script's.
             GapCheck::Seen => {
-                &[("evalsha", 1), ("xinfo|groups", 2), ("xinfo|stream", 1), ("xrange", 1), ("zcard", 1)][..]
+                &[("evalsha", 1), ("xinfo|groups", 2), ("xinfo|stream", 1), ("xrange", 1), ("zlexcount", 1)][..]
             }
             // A script costs the server more than all of these.
-            _ => &[("xinfo|groups", 1), ("xrange", 1), ("zcard", 1)],
+            _ => &[("xinfo|groups", 1), ("xrange", 1), ("zlexcount", 1)],
         };
         let asked =
             asked.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect::<BTreeMap<_, _>>();

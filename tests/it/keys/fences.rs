@@ -129,7 +129,7 @@ async fn a_fence_that_no_lock_can_have_given_shuts_nobody_out(storage: Storage) 
         let problem = publish(&made_up).await.problem();
         assert_eq!(
             (problem.status, problem.field.as_deref()),
-            (400, Some("fence")),
+            (400, Some("Tidemill-Fence")),
             "{made_up}: {problem:?}"
         );
     }

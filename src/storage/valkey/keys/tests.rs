@@ -146,7 +146,7 @@ fn the_forms_are_these() {
 fn the_parts_of_an_index_are_spread_over_all_slots_and_what_one_names_lives_around_it() {
     let keys = Keys::new(KeyForm::Braces);
     let all = indexes(keys);
-    assert_eq!(all.len(), 5 * 16);
+    assert_eq!(all.len(), 7 * 16);
     for (at, key) in all.iter().enumerate() {
         let (part, slot) = (at % 16, slot_of(key.as_bytes()));
         assert_eq!(usize::from(slot), part * 1_024 + 512, "{key}");
@@ -155,8 +155,15 @@ fn the_parts_of_an_index_are_spread_over_all_slots_and_what_one_names_lives_arou
     assert_eq!([0, 1_023, 1_024, SLOTS - 1].map(|slot| keys.part_of(slot)), [0, 0, 1, 15]);
     let different: HashSet<_> = all.iter().collect();
     assert_eq!(different.len(), all.len());
-    let plain =
-        ["tidemill:topics", "tidemill:schedules", "tidemill:buckets", "tidemill:expiring", "tidemill:series"];
+    let plain = [
+        "tidemill:topics",
+        "tidemill:schedules",
+        "tidemill:buckets",
+        "tidemill:expiring",
+        "tidemill:series",
+        "tidemill:importing",
+        "tidemill:importing-buckets",
+    ];
     assert_eq!(indexes(Keys::new(KeyForm::Plain)), plain);
     assert_eq!(Keys::new(KeyForm::Plain).part_of(SLOTS - 1), 0);
 }

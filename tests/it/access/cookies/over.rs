@@ -56,6 +56,8 @@ async fn what_a_browser_has_open_ends_with_its_log_in() {
     let running = TestRelay::start_with(memory(), |options| {
         closed::close(options);
         options.access.log_ins.cookie = Duration::from_mins(1);
+        // A hundred log-ins take a while, in which nobody reads the socket.
+        options.ws.ping_timeout = Duration::from_mins(2);
     })
     .await;
     let relay = &running;
