@@ -2,6 +2,8 @@
 //!
 //! It must not know what a session does.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
@@ -53,7 +55,9 @@ pub(super) async fn list(
         address: session.opening.address,
         since: session.opening.since,
         topics: session.topics,
-        behind_seconds: session.read_up_to.map_or(0.0, |at| seconds(now.saturating_sub(at))),
+        behind_seconds: session
+            .read_up_to
+            .map_or(0.0, |at| Duration::from_millis(now.saturating_sub(at)).as_secs_f64()),
     };
     Ok(Json(SessionList {
         node: http.0.node,
@@ -94,10 +98,4 @@ fn of_this_node(http: &Http, field: &'static str, text: &str) -> Result<u64, Fai
     }
     let detail = format!("the session is of another node; this one is `{}`", http.0.node);
     Err(Problem::new(Code::NotFound, detail).into())
-}
-
-/// Returns milliseconds as seconds.
-#[expect(clippy::cast_precision_loss, reason = "exact for 285,000 years")]
-fn seconds(milliseconds: u64) -> f64 {
-    milliseconds as f64 / 1_000.0
 }
