@@ -56,6 +56,7 @@ mod routes;
 mod runs;
 mod schedules;
 mod series;
+mod nodes;
 mod sessions;
 mod sign_ins;
 mod signed_in_page;
@@ -293,6 +294,7 @@ impl Http {
             copying::routes(),
             reload::routes(),
             sessions::routes(),
+            nodes::routes(),
             operations::routes(),
             operations::metrics_routes(options.serve_metrics),
             documents::routes(options.serve_docs),

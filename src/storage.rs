@@ -92,6 +92,7 @@ pub use locks::{
 pub use message::{Appended, Body, Idempotency, NewMessage, StoredMessage, TopicPolicy, Unique};
 pub use messages::{DELETED_MAX, HELD_TIMES, MessageStore, Trim};
 pub use reading::{Batch, Epoch, GapCheck, Range, Tail, TakenOut, end_of};
+pub use nodes::{NODES_MAX, NodeStore};
 pub use records::{Expected, RECORD_CHANGES_KEPT, RecordChanges, RecordEdit, RecordStore};
 pub use runs::{RunEnd, RunEnding, RunStore};
 pub use schedules::{
@@ -127,6 +128,7 @@ pub mod memory;
 mod message;
 mod messages;
 mod reading;
+mod nodes;
 mod records;
 mod runs;
 mod schedules;

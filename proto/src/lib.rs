@@ -79,6 +79,7 @@ pub mod reload;
 pub mod schedule;
 pub mod selector;
 pub mod series;
+pub mod nodes;
 pub mod sessions;
 pub mod takes;
 pub mod time;
