@@ -43,6 +43,7 @@ mod limits;
 mod lock;
 mod locks;
 mod logs;
+mod nodes;
 mod open_files;
 mod output;
 mod points;
@@ -56,7 +57,6 @@ mod schedule;
 mod secret;
 mod series;
 mod serve;
-mod nodes;
 mod sessions;
 mod settle;
 #[cfg(feature = "valkey")]

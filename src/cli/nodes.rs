@@ -13,8 +13,8 @@ Examples:
   tidemill nodes                          which relays there are, and their versions
   tidemill nodes -o json                  the same as JSON
 
-Each node says every few seconds that it is there; one that has ended without a word is listed for 30
-seconds more.";
+Each node says every few seconds that it is there; one that has ended without a word is listed
+for 30 seconds more.";
 
 /// The arguments of `tidemill nodes`.
 #[derive(Debug, clap::Args)]

@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{Access, Administration, FirstAdministrator, Refused};
 use crate::chance::jittered;
 use crate::metrics::{Metrics, WorkSwept};
-use crate::relay::{ANNOUNCED_EVERY, ExpiriesReport, GroupsSwept, PromotionsReport, READS_TOLD_EVERY, Relay, Swept};
+use crate::relay::{
+    ANNOUNCED_EVERY, ExpiriesReport, GroupsSwept, PromotionsReport, READS_TOLD_EVERY, Relay, Swept,
+};
 
 /// Time between two folds: samples take 16 bytes each until they are folded.
 const FOLD_INTERVAL: Duration = Duration::from_secs(2);

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 
 use super::{
     AccessStore, BucketCopyStore, BucketStore, CopyStore, DurableStore, LeaseStore, LimitStore, LiveStore,
-    LockStore, MessageStore, NodeStore, RecordStore, RunStore, ScheduleStore, SeriesStore, TakeStore, TopicStore,
-    Upkeep, WorkStore,
+    LockStore, MessageStore, NodeStore, RecordStore, RunStore, ScheduleStore, SeriesStore, TakeStore,
+    TopicStore, Upkeep, WorkStore,
 };
 
 /// What the process around a backend asks of it, besides its concerns.

@@ -21,12 +21,8 @@ pub trait NodeStore: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `Full`, `ForeignKey`.
-    async fn announce(
-        &self,
-        node: NodeId,
-        document: Bytes,
-        kept_for: Duration,
-    ) -> Result<bool, StorageError>;
+    async fn announce(&self, node: NodeId, document: Bytes, kept_for: Duration)
+    -> Result<bool, StorageError>;
 
     /// Lists the node no more.
     ///

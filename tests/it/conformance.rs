@@ -34,13 +34,13 @@ mod live;
 mod locks;
 mod logged;
 mod messages;
+mod nodes;
 mod numbers;
 mod ordering;
 #[cfg(feature = "valkey")]
 mod parts;
 mod passed;
 mod reading;
-mod nodes;
 mod records;
 mod recurring;
 mod removing;

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use tidemill_proto::{NodeId, Timestamp};
 
 use super::Memory;
-use crate::storage::nodes::{NODES_MAX, NodeStore};
 use crate::storage::StorageError;
+use crate::storage::nodes::{NODES_MAX, NodeStore};
 
 /// The nodes of the backend, each with its document, and until when it is listed.
 #[derive(Debug, Default)]
