@@ -66,6 +66,7 @@ pub(crate) mod surroundings;
 mod takes;
 mod tickets;
 mod topics;
+mod traced;
 mod unconditional;
 mod waiting;
 mod watch;

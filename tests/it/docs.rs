@@ -61,6 +61,7 @@ const PAGES: &[&str] = &[
     "docs/faults.md",
     "docs/problems.md",
     "docs/metrics.md",
+    "docs/traces.md",
     "docs/settings.md",
     "docs/performance.md",
     "docs/scaling.md",

@@ -41,5 +41,6 @@ mod streams;
 mod support;
 mod takes;
 mod tls;
+mod traces;
 mod transport;
 mod ws;
