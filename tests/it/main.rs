@@ -43,4 +43,6 @@ mod takes;
 mod tls;
 mod traces;
 mod transport;
+#[cfg(feature = "valkey")]
+mod upgrades;
 mod ws;
