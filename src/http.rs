@@ -41,6 +41,7 @@ mod media;
 mod messages;
 mod metadata;
 mod names;
+mod nodes;
 mod operations;
 mod own_url;
 mod pages;
@@ -294,6 +295,7 @@ impl Http {
             copying::routes(),
             reload::routes(),
             sessions::routes(),
+            nodes::routes(),
             operations::routes(),
             operations::metrics_routes(options.serve_metrics),
             documents::routes(options.serve_docs),
