@@ -66,6 +66,7 @@ mod tail;
 mod ticket;
 mod tokens;
 mod topics;
+mod traced;
 mod trim;
 mod trust;
 mod users;

@@ -67,6 +67,7 @@ pub(crate) mod surroundings;
 mod takes;
 mod tickets;
 mod topics;
+mod traced;
 mod unconditional;
 mod waiting;
 mod watch;

@@ -20,6 +20,7 @@
 //! | `copies` | steps of copies |
 //! | `node` | readiness, and how the backend is |
 //! | `work` | what consumers claim and settle |
+//! | `traces` | spans |
 //! | `registry` | how counts are described and registered |
 //!
 //! **Invariant:** labels are bounded: methods, patterns of routes, statuses, codes of problems and kinds
@@ -42,6 +43,7 @@ mod schedules;
 mod series;
 mod sockets;
 mod takes;
+mod traces;
 mod work;
 
 use std::fmt;
@@ -69,6 +71,7 @@ pub use schedules::Schedules;
 pub use series::Series;
 pub use sockets::{Ending, Sockets};
 pub use takes::Takes;
+pub use traces::Traces;
 pub use work::Work;
 
 /// The counts of one node. Cloning is cheap.
@@ -91,6 +94,7 @@ struct Inner {
     takes: Takes,
     series: Series,
     copies: Copies,
+    traces: Traces,
     auth: Auth,
     work: Work,
     locks: Locks,
@@ -128,6 +132,7 @@ impl Metrics {
             devices: Devices::new(&registry.about("Devices")),
             limits: Limits::new(registry.about("Limits of callers")),
             copies: Copies::new(&registry.about("Copies")),
+            traces: Traces::new(&registry.about("Traces")),
             registry,
             handle: recorder.handle(),
             recorder,
@@ -191,6 +196,12 @@ impl Metrics {
     #[must_use]
     pub fn readers(&self) -> &Readers {
         &self.0.readers
+    }
+
+    /// Returns the counts of spans.
+    #[must_use]
+    pub fn traces(&self) -> &Traces {
+        &self.0.traces
     }
 
     /// Returns what is told of the node and its backend.

@@ -83,19 +83,16 @@ struct Done {
 
 impl Freeze {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
-        let keys = self.keys.unwrap_or_default();
         let opened = Opened::open(Named {
             flag: "storage",
             url: &self.storage,
-            keys,
+            form: Form { flag: "keys", given: self.keys, may_be_empty: self.undo },
             ca_cert: self.ca_cert.as_ref(),
             token: self.token.given(),
             environment,
         })?;
-        let form = Form { flag: "keys", keys, is_told: self.keys.is_some(), may_be_empty: self.undo };
         let done = async {
             opened.ready(READY_MAX).await?;
-            opened.check_form(form, READY_MAX).await?;
             if self.status { self.tell(&*opened.side).await } else { self.freeze(&*opened.side).await }
         };
         let missing = done.await;

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::failure::{AsItIs, Failed, PROBLEM_JSON, render};
 use super::unconditional::unheeded;
-use super::{Http, cookies, cors, keys, operations, source, surroundings};
+use super::{Http, cookies, cors, keys, operations, source, surroundings, traced};
 use crate::access::{Act, Asked, Caller, Origin, RequestSource, Sender, SentCookie, Who};
 use crate::chance::random;
 use crate::relay::{Failing, Failure};
@@ -130,11 +130,12 @@ pub(super) async fn exchange(State(http): State<Http>, mut request: Request, nex
     if let Some(cookie) = &cookie {
         request.extensions_mut().insert(cookie.clone());
     }
+    let span = traced::begin(&method, route.as_ref().map(MatchedPath::as_str), request.headers());
     let mut response = match admitted {
         Err(failure) => failure.into_response(),
         Ok(Act::Preflight) => cors::preflight(request.headers()),
         Ok(Act::Probe | Act::Read | Act::Change | Act::Connect) => {
-            guarded(next.run(request)).await.unwrap_or_else(Failure::into_response)
+            span.around(guarded(next.run(request))).await.unwrap_or_else(Failure::into_response)
         }
     };
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
@@ -143,6 +144,7 @@ pub(super) async fn exchange(State(http): State<Http>, mut request: Request, nex
         Exchange { id: id.to_str().unwrap_or_default(), method: &method, path: &path, route, started };
     let failed = settle(&http, &mut response, &exchange);
     exchange.close(&http, response.status(), failed.as_ref());
+    traced::end(span, response.status(), failed.as_ref());
     if let Some(failed) = &failed {
         let caller = http.who_shows(authorization.as_ref(), cookie.as_ref());
         exchange.audit(&http, failed, caller.as_ref().map(Caller::who), &asked_from);

@@ -63,6 +63,7 @@ const PAGES: &[&str] = &[
     "docs/faults.md",
     "docs/problems.md",
     "docs/metrics.md",
+    "docs/traces.md",
     "docs/settings.md",
     "docs/comparison.md",
     "docs/performance.md",

@@ -41,5 +41,8 @@ mod streams;
 mod support;
 mod takes;
 mod tls;
+mod traces;
 mod transport;
+#[cfg(feature = "valkey")]
+mod upgrades;
 mod ws;

@@ -135,6 +135,24 @@ const ROOMS: &[Room] = &[
         because: "how often something is told does not depend on what it is",
     },
     Room {
+        name: "tidemill::traces",
+        rooms: &["tidemill::chance"],
+        tests: &[],
+        crates: &[
+            "memchr",
+            "opentelemetry",
+            "opentelemetry_otlp",
+            "opentelemetry_sdk",
+            "pin_project_lite",
+            "serde",
+            "serde_json",
+            "thiserror",
+            "tracing",
+            "url",
+        ],
+        because: "a span does not know what is done in it",
+    },
+    Room {
         name: "tidemill::budget",
         rooms: &[],
         tests: &[],
@@ -163,6 +181,7 @@ const ROOMS: &[Room] = &[
             "tidemill::storage::valkey",
             "tidemill_proto",
             "tidemill_tls",
+            "tidemill::traces",
         ],
         tests: &[],
         crates: &[
@@ -280,6 +299,7 @@ const ROOMS: &[Room] = &[
             "tidemill::ws",
             "tidemill_proto",
             "tidemill_tls",
+            "tidemill::traces",
         ],
         tests: &[],
         crates: &[
@@ -313,6 +333,7 @@ const ROOMS: &[Room] = &[
             "tidemill::metrics",
             "tidemill::relay",
             "tidemill_proto",
+            "tidemill::traces",
         ],
         tests: &["tidemill::clock", "tidemill::storage"],
         crates: &[
@@ -360,6 +381,7 @@ const ROOMS: &[Room] = &[
             "tidemill::metrics",
             "tidemill::relay",
             "tidemill_proto",
+            "tidemill::traces",
         ],
         tests: &[],
         crates: &[
@@ -394,6 +416,7 @@ const ROOMS: &[Room] = &[
             "tidemill::storage",
             "tidemill::thinned",
             "tidemill_proto",
+            "tidemill::traces",
         ],
         tests: &[],
         crates: &[
@@ -437,6 +460,7 @@ const ROOMS: &[Room] = &[
             "tidemill_proto",
             "tidemill_resp",
             "tidemill_tls",
+            "tidemill::traces",
         ],
         tests: &[],
         crates: &[

@@ -37,6 +37,7 @@ use super::options::ValkeyOptions;
 use super::pipeline::{Outcome, Pipeline};
 use super::slots::SLOTS;
 use crate::storage::{NewMessage, StorageError};
+use crate::traces::Carried;
 use budget::{QueueBudget, Ticket};
 use mending::{mend, send};
 use pacing::Step;
@@ -124,6 +125,8 @@ struct Job {
     reply: oneshot::Sender<Vec<Outcome>>,
     queued_at: Instant,
     ticket: Ticket,
+    /// Which spans they belong to.
+    carried: Carried,
 }
 
 impl Lanes {
@@ -379,7 +382,8 @@ impl Job {
         let bytes = messages.iter().map(|message| message.body.len_bytes()).sum();
         let ticket = QueueBudget::take(budget, messages.len(), bytes).ok_or(StorageError::Overloaded)?;
         let (reply, receiver) = oneshot::channel();
-        Ok((Self { messages, reply, queued_at: Instant::now(), ticket }, receiver))
+        let carried = Carried::here();
+        Ok((Self { messages, reply, queued_at: Instant::now(), ticket, carried }, receiver))
     }
 
     fn refuse(self, failure: impl Fn() -> Failure) {
