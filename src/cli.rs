@@ -61,6 +61,7 @@ mod settle;
 #[cfg(feature = "valkey")]
 mod sides;
 mod signals;
+mod slow;
 mod tail;
 mod ticket;
 mod tokens;
@@ -150,6 +151,8 @@ pub enum Command {
     Series(series::Series),
     /// List what is open on a node, with how far behind it is, and end it
     Sessions(sessions::Sessions),
+    /// List what took long on a node, and what its servers have noted as slow
+    Slow(slow::Slow),
     /// Create, renew, show and end leases, which keep locks, keys and members alive together
     Leases(leases::Leases),
     /// Run a command while a lock is held
@@ -256,6 +259,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Limits(limits) => block_on(limits.run(environment)),
         Command::Series(series) => block_on(series.run(environment)),
         Command::Sessions(sessions) => block_on(sessions.run(environment)),
+        Command::Slow(slow) => block_on(slow.run(environment)),
         Command::Leases(leases) => block_on(leases.run(environment)),
         Command::Lock(lock) => block_on(lock.run(environment)),
         Command::Locks(locks) => block_on(locks.run(environment)),

@@ -59,6 +59,7 @@ mod series;
 mod sessions;
 mod sign_ins;
 mod signed_in_page;
+mod slow;
 mod source;
 mod stream;
 mod streamed;
@@ -293,6 +294,7 @@ impl Http {
             copying::routes(),
             reload::routes(),
             sessions::routes(),
+            slow::routes(),
             operations::routes(),
             operations::metrics_routes(options.serve_metrics),
             documents::routes(options.serve_docs),

@@ -18,6 +18,7 @@
 //! | `presence` | members of rooms |
 //! | `series` | points of series |
 //! | `copies` | steps of copies |
+//! | `slow` | what took long |
 //! | `node` | readiness, and how the backend is |
 //! | `work` | what consumers claim and settle |
 //! | `registry` | how counts are described and registered |
@@ -40,6 +41,7 @@ mod registry;
 mod requests;
 mod schedules;
 mod series;
+mod slow;
 mod sockets;
 mod takes;
 mod work;
@@ -67,6 +69,7 @@ pub use registry::{Description, Kind};
 pub use requests::Requests;
 pub use schedules::Schedules;
 pub use series::Series;
+pub use slow::Slow;
 pub use sockets::{Ending, Sockets};
 pub use takes::Takes;
 pub use work::Work;
@@ -90,6 +93,7 @@ struct Inner {
     limits: Limits,
     takes: Takes,
     series: Series,
+    slow: Slow,
     copies: Copies,
     auth: Auth,
     work: Work,
@@ -115,6 +119,7 @@ impl Metrics {
             readers: Readers::new(&registry.about("Live readers")),
             sockets: Sockets::new(&registry.about("WebSockets")),
             requests: Requests::new(registry.about("Requests and connections")),
+            slow: Slow::new(&registry.about("Requests and connections")),
             node: Node::new(registry.about("The node, its backend and its topics")),
             schedules: Schedules::new(&registry.about("Messages for later")),
             work: Work::new(&registry.about("Work")),
@@ -215,6 +220,12 @@ impl Metrics {
     #[must_use]
     pub fn takes(&self) -> &Takes {
         &self.0.takes
+    }
+
+    /// Returns the counts of what took long.
+    #[must_use]
+    pub fn slow(&self) -> &Slow {
+        &self.0.slow
     }
 
     /// Returns the counts of series.

@@ -117,6 +117,7 @@ async fn tell_metrics(http: &Http, uri: &Uri) -> Result<Response, Failure> {
     http.0.metrics.work().tell(relay.work_gone(), relay.work_dead());
     http.0.metrics.locks().waiting(relay.lock_waiters());
     http.0.metrics.presence().connections(relay.present_connections());
+    http.0.metrics.slow().tell(relay.slow().counts());
     let text = http.0.metrics.render();
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

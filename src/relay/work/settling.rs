@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::access::Verb;
 use crate::relay::{Failure, Gate};
+use crate::slow;
 use crate::storage::{Fate, Outcome, Refusal, STEP_MESSAGES_MAX, Settlement, StorageError, Verdict};
 
 /// For how long a nack may have a message wait.
@@ -142,7 +143,7 @@ impl Gate {
             }
             // What lapses, and what dies of it, does so only where it is looked at.
             self.tend(topic, group).await;
-            sleep(pause).await;
+            slow::awaited(sleep(pause)).await;
             pause = (pause * 2).min(FATE_LAST);
         }
     }
