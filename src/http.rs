@@ -37,6 +37,7 @@ mod lines;
 mod live;
 mod locks;
 mod log_ins;
+mod me;
 mod media;
 mod messages;
 mod metadata;
@@ -293,6 +294,7 @@ impl Http {
             tickets::routes(),
             copying::routes(),
             reload::routes(),
+            me::routes(),
             sessions::routes(),
             slow::routes(),
             operations::routes(),

@@ -58,8 +58,24 @@ impl Spent {
 #[derive(Default)]
 struct Running {
     spent: Cell<Spent>,
-    is_waiting: Cell<bool>,
+    /// What goes on now, by its [`Part`]: several things at the same time are one, as their times are not added up.
+    open: [Cell<Option<Open>>; 3],
     topic: RefCell<Option<TopicName>>,
+}
+
+/// What an operation is about now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Queued,
+    Served,
+    Awaited,
+}
+
+/// So many things go on since then.
+#[derive(Clone, Copy)]
+struct Open {
+    count: usize,
+    since: Instant,
 }
 
 tokio::task_local! {
@@ -89,17 +105,22 @@ pub async fn measured<T>(operation: impl Future<Output = T>) -> (T, Found) {
 /// Notes what was spent on the operation that runs here, if one does.
 pub fn note(spent: Spent) {
     // Nothing runs in tasks of the node itself.
-    let _ = RUNNING.try_with(|running| {
-        if running.is_waiting.get() {
+    let _ = RUNNING.try_with(|running| running.add(spent));
+}
+
+impl Running {
+    /// Adds to what was spent, unless it waits: then that is what it is spent on.
+    fn add(&self, spent: Spent) {
+        if self.open[Part::Awaited as usize].get().is_some() {
             return;
         }
-        let before = running.spent.get();
-        running.spent.set(Spent {
+        let before = self.spent.get();
+        self.spent.set(Spent {
             queue: before.queue + spent.queue,
             server: before.server + spent.server,
             waited: before.waited + spent.waited,
         });
-    });
+    }
 }
 
 /// Says what the operation that runs here is about.
@@ -109,47 +130,54 @@ pub fn about(topic: &TopicName) {
 
 /// Waits for a turn to send something.
 pub async fn queued<T>(turn: impl Future<Output = T>) -> T {
-    timed(turn, |queue| Spent { queue, ..Spent::default() }).await
+    let _going_on = GoingOn::begin(Part::Queued);
+    turn.await
 }
 
 /// Waits for an answer of the server.
 pub async fn served<T>(answer: impl Future<Output = T>) -> T {
-    timed(answer, |server| Spent { server, ..Spent::default() }).await
+    let _going_on = GoingOn::begin(Part::Served);
+    answer.await
 }
 
 /// Waits for what the client wants to be waited for, or for the client itself: that takes as long as it takes.
 pub async fn awaited<T>(awaited: impl Future<Output = T>) -> T {
-    let _awaiting = Awaiting::begin();
+    let _going_on = GoingOn::begin(Part::Awaited);
     awaited.await
 }
 
-/// Has begun to wait; notes for how long when it is dropped.
-struct Awaiting(Option<Instant>);
+/// Something that an operation is about; noted when it is dropped. Where none runs, it is nothing.
+struct GoingOn(Option<Part>);
 
-impl Awaiting {
-    /// Within another one, that one notes it.
-    fn begin() -> Self {
-        let was_waiting = RUNNING.try_with(|running| running.is_waiting.replace(true));
-        Self(matches!(was_waiting, Ok(false)).then(Instant::now))
+impl GoingOn {
+    fn begin(part: Part) -> Self {
+        let begun = RUNNING.try_with(|running| {
+            let open = &running.open[part as usize];
+            let before = open.get();
+            let since = before.map_or_else(Instant::now, |open| open.since);
+            open.set(Some(Open { count: before.map_or(0, |open| open.count) + 1, since }));
+        });
+        Self(begun.is_ok().then_some(part))
     }
 }
 
-impl Drop for Awaiting {
+impl Drop for GoingOn {
     fn drop(&mut self) {
-        let Some(begin) = self.0 else { return };
-        let _ = RUNNING.try_with(|running| running.is_waiting.set(false));
-        note(Spent { waited: begin.elapsed(), ..Spent::default() });
+        let Some(part) = self.0 else { return };
+        let _ = RUNNING.try_with(|running| {
+            let open = &running.open[part as usize];
+            let Some(Open { count, since }) = open.take() else { return };
+            if count > 1 {
+                return open.set(Some(Open { count: count - 1, since }));
+            }
+            let (took, none) = (since.elapsed(), Spent::default());
+            running.add(match part {
+                Part::Queued => Spent { queue: took, ..none },
+                Part::Served => Spent { server: took, ..none },
+                Part::Awaited => Spent { waited: took, ..none },
+            });
+        });
     }
-}
-
-async fn timed<T>(future: impl Future<Output = T>, of: impl FnOnce(Duration) -> Spent) -> T {
-    if RUNNING.try_with(|_| ()).is_err() {
-        return future.await;
-    }
-    let begin = Instant::now();
-    let output = future.await;
-    note(of(begin.elapsed()));
-    output
 }
 
 /// An operation that took long.
@@ -242,6 +270,9 @@ impl Slow {
         let Operation { kind, operation, topic, caller, request_id, status } = operation;
         self.0.counts[kind as usize].fetch_add(1, Ordering::Relaxed);
         let Times { now, total, spent, write } = times;
+        // What was done in several calls at the same time counts no more than it took.
+        let queue = spent.queue.min(total);
+        let server = spent.server.min(total - queue);
         let total_ms = u64::try_from(total.as_millis()).unwrap_or(u64::MAX);
         let noted = SlowOperation {
             kind,
@@ -252,8 +283,8 @@ impl Slow {
             status,
             at: Timestamp::from_millis(now.as_millis().saturating_sub(total_ms)),
             total_ms: millis(total),
-            queue_ms: millis(spent.queue),
-            server_ms: millis(spent.server),
+            queue_ms: millis(queue),
+            server_ms: millis(server),
             write_ms: write.map(millis),
         };
         let mut kept = self.0.kept.lock();
@@ -334,13 +365,15 @@ mod tests {
             })
             .await;
             note(Spent { queue: MS, ..Spent::default() });
+            // At the same time.
+            tokio::join!(served(advance(MS)), served(advance(MS)));
             let ((), other) = measured(served(advance(MS))).await;
             assert_eq!(other.spent.server, MS);
             7
         })
         .await;
         assert_eq!((output, found.topic), (7, Some(topic)));
-        assert_eq!(found.spent, Spent { queue: 2 * MS, server: 5 * MS, waited: 9 * MS });
+        assert_eq!(found.spent, Spent { queue: 2 * MS, server: 7 * MS, waited: 9 * MS });
         // Nothing runs here.
         served(async {}).await;
         awaited(async {}).await;

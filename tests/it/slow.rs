@@ -175,14 +175,14 @@ async fn a_client_that_takes_its_answer_slowly_is_told_from_a_slow_server() {
     let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
     let relay = relay_on(&server, &[]).await;
     let address = relay.address();
-    let big = json!("x".repeat(900_000));
-    for _ in 0..8 {
+    let big = json!("x".repeat(700_000));
+    for _ in 0..10 {
         ask(address, "POST", "/api/v1/topics/big/messages", &big).await;
     }
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(8 * 1024).expect("it is set");
     let mut stream = socket.connect(address).await.expect("it listens");
-    let page = request("GET", "/api/v1/topics/big/messages?limit=8", &[], b"");
+    let page = request("GET", "/api/v1/topics/big/messages?limit=10", &[], b"");
     stream.write_all(&page).await.expect("it takes it");
     sleep(Duration::from_millis(600)).await;
     let mut all = Vec::new();

@@ -47,6 +47,7 @@ async fn the_document_lists_every_path() {
             "get /api/v1/keys/{bucket}/{key}",
             "get /api/v1/leases/{lease}",
             "get /api/v1/locks/{lock}",
+            "get /api/v1/me",
             "get /api/v1/presence/{room}",
             "get /api/v1/roles",
             "get /api/v1/series",
