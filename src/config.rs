@@ -461,8 +461,7 @@ pub struct Settings {
     pub write_timeout_ms: u64,
 
     /// Milliseconds that requests under way get to finish when the relay is told to stop
-    #[arg(long, value_name = "MS", default_value = "10000", help_heading = TIMES)]
-    #[arg(value_parser = whole::<u64>(0..=MS_MAX))]
+    #[arg(long, value_name = "MS", default_value = "10000", value_parser = whole::<u64>(0..=MS_MAX), help_heading = TIMES)]
     pub drain_ms: u64,
 
     /// Milliseconds in which a relay that was told to stop takes connections still and `/ready` is 503
@@ -477,6 +476,10 @@ pub struct Settings {
     /// How it is logged; auto is text on a terminal, else JSON
     #[arg(long, value_name = "FORMAT", default_value = "auto", help_heading = PROCESS, ignore_case = true)]
     pub log_format: LogFormat,
+
+    /// Milliseconds past which a publish, a read or a command is noted as slow; 0 notes none
+    #[arg(long, value_name = "MS", default_value = "100", value_parser = whole::<u64>(0..=MS_MAX), help_heading = PROCESS)]
+    pub slow_ms: u64,
 
     /// Threads that do the work; one per core, if not given
     #[arg(long, value_name = "COUNT", help_heading = PROCESS)]

@@ -37,6 +37,7 @@ mod lines;
 mod live;
 mod locks;
 mod log_ins;
+mod me;
 mod media;
 mod messages;
 mod metadata;
@@ -60,6 +61,7 @@ mod series;
 mod sessions;
 mod sign_ins;
 mod signed_in_page;
+mod slow;
 mod source;
 mod stream;
 mod streamed;
@@ -294,8 +296,10 @@ impl Http {
             tickets::routes(),
             copying::routes(),
             reload::routes(),
+            me::routes(),
             sessions::routes(),
             nodes::routes(),
+            slow::routes(),
             operations::routes(),
             operations::metrics_routes(options.serve_metrics),
             documents::routes(options.serve_docs),

@@ -120,6 +120,7 @@ async fn tell_metrics(http: &Http, uri: &Uri) -> Result<Response, Failure> {
     http.0.metrics.presence().connections(relay.present_connections());
     let traces::Sent { sent, dropped, failed } = traces::sent();
     http.0.metrics.traces().tell(sent, dropped, failed);
+    http.0.metrics.slow().tell(relay.slow().counts());
     let text = http.0.metrics.render();
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

@@ -332,7 +332,7 @@ fn server_options(
     access: AccessOptions,
     first_administrator: Option<FirstAdministrator>,
 ) -> ServerOptions {
-    let Changeable { limits, kept, proxies, web } =
+    let Changeable { limits, kept, proxies, web, slow } =
         Changeable::of(settings, settings.listen.ip(), access.mode);
     ServerOptions {
         listen,
@@ -360,6 +360,7 @@ fn server_options(
                 grace: Duration::from_millis(settings.beside.presence_grace_ms),
             },
             takes_away: takes_away(settings),
+            slow_after: slow,
         },
         web,
         http: HttpOptions {

@@ -387,6 +387,8 @@ const LIMITS: &[(&str, u64)] = &[
     ("PAGE_MESSAGES_MAX", limits::PAGE_MESSAGES_MAX as u64),
     ("SESSIONS_PAGE_MAX", limits::SESSIONS_PAGE_MAX as u64),
     ("SESSIONS_PAGE_DEFAULT", limits::SESSIONS_PAGE_DEFAULT as u64),
+    ("SLOW_PAGE_MAX", limits::SLOW_PAGE_MAX as u64),
+    ("SLOW_PAGE_DEFAULT", limits::SLOW_PAGE_DEFAULT as u64),
     ("PAGE_MESSAGES_DEFAULT", limits::PAGE_MESSAGES_DEFAULT as u64),
     ("PAGE_BYTES_MAX", limits::PAGE_BYTES_MAX as u64),
     ("POLL_TOPICS_MAX", limits::POLL_TOPICS_MAX as u64),
