@@ -104,7 +104,7 @@ impl Found {
         holes: Holes,
     ) {
         let _counted = http.0.metrics.readers().enter(Transport::Poll);
-        let farewell = reader.farewell(http.0.options.drain);
+        let farewell = reader.farewell();
         tokio::select! {
             biased;
             () = self.fill(reader, limit, holes) => {}
