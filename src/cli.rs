@@ -44,6 +44,7 @@ mod limits;
 mod lock;
 mod locks;
 mod logs;
+mod nodes;
 mod open_files;
 mod output;
 mod points;
@@ -149,6 +150,8 @@ pub enum Command {
     Limits(limits::Limits),
     /// Add to series of measurements, show them, and forget them
     Series(series::Series),
+    /// List the relays that share the storage, with their versions
+    Nodes(nodes::Nodes),
     /// List what is open on a node, with how far behind it is, and end it
     Sessions(sessions::Sessions),
     /// Create, renew, show and end leases, which keep locks, keys and members alive together
@@ -260,6 +263,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Presence(presence) => block_on(presence.run(environment)),
         Command::Limits(limits) => block_on(limits.run(environment)),
         Command::Series(series) => block_on(series.run(environment)),
+        Command::Nodes(nodes) => block_on(nodes.run(environment)),
         Command::Sessions(sessions) => block_on(sessions.run(environment)),
         Command::Leases(leases) => block_on(leases.run(environment)),
         Command::Lock(lock) => block_on(lock.run(environment)),

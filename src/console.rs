@@ -56,6 +56,7 @@ pub const FILES: &[File] = &[
     file!("locks.js", SCRIPT),
     file!("presence.js", SCRIPT),
     file!("sessions.js", SCRIPT),
+    file!("nodes.js", SCRIPT),
     file!("access.js", SCRIPT),
 ];
 

@@ -42,6 +42,7 @@ mod media;
 mod messages;
 mod metadata;
 mod names;
+mod nodes;
 mod operations;
 mod own_url;
 mod pages;
@@ -293,6 +294,7 @@ impl Http {
             reload::routes(),
             drain::routes(),
             sessions::routes(),
+            nodes::routes(),
             operations::routes(),
             operations::metrics_routes(options.serve_metrics),
             documents::routes(options.serve_docs),

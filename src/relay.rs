@@ -26,6 +26,7 @@ mod live;
 mod locks;
 mod log;
 mod message;
+mod nodes;
 mod owners;
 mod payload;
 mod presence;
@@ -72,6 +73,7 @@ pub use live::{
 pub use locks::{GiveBackLock, HeldLock, LockDraft, parse_fence};
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
+pub use nodes::ANNOUNCED_EVERY;
 pub use payload::{ContentType, Payload};
 pub use presence::{MembersPage, PresenceOptions};
 pub use promotions::{Promotions, PromotionsReport};

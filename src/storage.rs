@@ -91,6 +91,7 @@ pub use locks::{
 };
 pub use message::{Appended, Body, Idempotency, NewMessage, StoredMessage, TopicPolicy, Unique};
 pub use messages::{DELETED_MAX, HELD_TIMES, MessageStore, Trim};
+pub use nodes::{NODES_MAX, NodeStore};
 pub use reading::{Batch, Epoch, GapCheck, Range, Tail, TakenOut, end_of};
 pub use records::{Expected, RECORD_CHANGES_KEPT, RecordChanges, RecordEdit, RecordStore};
 pub use runs::{RunEnd, RunEnding, RunStore};
@@ -126,6 +127,7 @@ mod locks;
 pub mod memory;
 mod message;
 mod messages;
+mod nodes;
 mod reading;
 mod records;
 mod runs;

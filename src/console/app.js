@@ -12,6 +12,7 @@ import * as keys from './keys.js';
 import * as locks from './locks.js';
 import * as presence from './presence.js';
 import * as sessions from './sessions.js';
+import * as nodes from './nodes.js';
 import * as access from './access.js';
 
 /** The pages: the first part of the address, the name in the list, and the module. One without a name is not in it. */
@@ -24,6 +25,7 @@ const PAGES = [
   ['locks', 'Locks', locks],
   ['presence', 'Presence', presence],
   ['sessions', 'Sessions', sessions],
+  ['nodes', 'Nodes', nodes],
   ['access', 'Access', access],
 ];
 

@@ -68,6 +68,12 @@ impl Draining {
         self.0.told.is_cancelled()
     }
 
+    /// Returns what is cancelled when the node is told to begin.
+    #[must_use]
+    pub fn token(&self) -> &CancellationToken {
+        &self.0.told
+    }
+
     /// Notes how far the node is, and when it waits for nothing more.
     pub fn note(&self, stage: DrainStage, ends_at: Instant) {
         *self.0.progress.lock() = (stage, Some(ends_at));

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 
 use super::{
     AccessStore, BucketCopyStore, BucketStore, CopyStore, DurableStore, LeaseStore, LimitStore, LiveStore,
-    LockStore, MessageStore, RecordStore, RunStore, ScheduleStore, SeriesStore, TakeStore, TopicStore,
-    Upkeep, WorkStore,
+    LockStore, MessageStore, NodeStore, RecordStore, RunStore, ScheduleStore, SeriesStore, TakeStore,
+    TopicStore, Upkeep, WorkStore,
 };
 
 /// What the process around a backend asks of it, besides its concerns.
@@ -70,6 +70,8 @@ pub struct Storage {
     pub access: Arc<dyn AccessStore>,
     /// Records of who is let in.
     pub records: Arc<dyn RecordStore>,
+    /// Nodes that share the storage.
+    pub nodes: Arc<dyn NodeStore>,
     /// Groups of consumers.
     pub work: Arc<dyn WorkStore>,
     /// Buckets of keys.
@@ -101,6 +103,7 @@ impl Storage {
             + CopyStore
             + BucketCopyStore
             + AccessStore
+            + NodeStore
             + RecordStore
             + LimitStore
             + TakeStore
@@ -122,6 +125,7 @@ impl Storage {
             copies: backend.clone(),
             bucket_copies: backend.clone(),
             access: backend.clone(),
+            nodes: backend.clone(),
             records: backend.clone(),
             work: backend.clone(),
             buckets: backend.clone(),
@@ -158,6 +162,7 @@ impl Opened {
             + CopyStore
             + BucketCopyStore
             + AccessStore
+            + NodeStore
             + RecordStore
             + LimitStore
             + TakeStore

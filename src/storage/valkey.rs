@@ -40,7 +40,7 @@
 //! | `work` | groups of consumers |
 //! | `locks` | locks, and who waits for them |
 //! | `leases` | what is kept alive together |
-//! | `limits`, `tickets` | allowances, and tickets |
+//! | `limits`, `tickets`, `nodes` | allowances, tickets, and which relays share the server |
 //! | `takes`, `series` | limits of applications, and series of measurements |
 //! | `scripts` | steps that must be one |
 //! | `failure` | the server's errors, turned into the contract's |
@@ -57,7 +57,7 @@
 //! alone is one shard, and so is each of several, or each primary of a cluster.
 //!
 //! **Invariant:** the client library is named by the control plane alone: `control`, `connect`, `topics`,
-//! `trim`, `sweep`, `access`, `records`, `limits`, `tickets`, `health`, `check`.
+//! `trim`, `sweep`, `access`, `records`, `limits`, `tickets`, `nodes`, `health`, `check`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -116,6 +116,7 @@ mod marker;
 mod messages;
 mod misplaced;
 mod new_topic;
+mod nodes;
 mod notice;
 pub mod options;
 mod pipeline;

@@ -34,6 +34,7 @@ mod live;
 mod locks;
 mod logged;
 mod messages;
+mod nodes;
 mod numbers;
 mod ordering;
 #[cfg(feature = "valkey")]
@@ -144,6 +145,9 @@ conformance! {
             what_a_group_has_taken_over_is_not_taken_over_again,
             a_group_that_begins_at_a_frozen_topic_gets_what_comes_later,
             what_waits_for_later_is_copied_and_comes_once;
+        nodes:
+            a_node_is_listed_as_it_has_said_last_until_it_goes,
+            a_node_that_says_nothing_more_is_forgotten;
         records:
             what_has_changed_of_the_records_is_told_and_nothing_else,
             records_change_together_and_only_as_expected,

@@ -290,6 +290,7 @@ const ROOMS: &[Room] = &[
             "hyper",
             "hyper_util",
             "parking_lot",
+            "rustix",
             "secrecy",
             "serde_json",
             "thiserror",

@@ -70,6 +70,9 @@ pub(super) const RECORD_CHANGES: &str = "tidemill:{records}:changes";
 /// cluster.
 pub(super) const TICKETS: &str = "tidemill:{ticket}:all";
 
+/// Hash of the nodes that share the storage.
+pub(super) const NODES: &str = "tidemill:nodes";
+
 /// Returns the key of the hash of a ticket.
 pub(super) fn ticket(id: &str) -> String {
     format!("tidemill:{{ticket}}:id:{id}")

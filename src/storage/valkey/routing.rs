@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::work::{GroupDetail, GroupName, GroupSettings};
-use tidemill_proto::{Durability, MessageId, Timestamp, TopicName, TopicSelector};
+use tidemill_proto::{Durability, MessageId, NodeId, Timestamp, TopicName, TopicSelector};
 
 use super::failure::{Redirect, same};
 use super::{Shard, Valkey, at, health, keys};
@@ -18,9 +18,9 @@ use crate::storage::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Claim, Claimed, Condition,
     DeadLetter, Draw, Drawn, DurableStore, Dying, Existing, Fate, Followed, GroupChange, GroupStart,
     HintListener, Idempotency, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket,
-    Outcome, Places, Pledge, Range, RecordChanges, RecordEdit, RecordStore, Revived, RunEnd, RunEnding,
-    RunStore, Selection, Settlement, StorageError, StoredMessage, Swept, Tail, Tended, TicketClaim,
-    TopicChange, TopicList, TopicState, TopicStore, Trim, Upkeep, WorkStore,
+    NodeStore, Outcome, Places, Pledge, Range, RecordChanges, RecordEdit, RecordStore, Revived, RunEnd,
+    RunEnding, RunStore, Selection, Settlement, StorageError, StoredMessage, Swept, Tail, Tended,
+    TicketClaim, TopicChange, TopicList, TopicState, TopicStore, Trim, Upkeep, WorkStore,
 };
 
 /// Returns results, or their error where all of them say that what they are about lives elsewhere.
@@ -265,6 +265,26 @@ impl RecordStore for Valkey {
 
     async fn change_records(&self, next: u64, edits: Vec<RecordEdit>) -> Result<bool, StorageError> {
         at!(self, keys::RECORDS, shard => shard.change_records(next, edits.clone()).await)
+    }
+}
+
+#[async_trait]
+impl NodeStore for Valkey {
+    async fn announce(
+        &self,
+        node: NodeId,
+        document: Bytes,
+        kept_for: Duration,
+    ) -> Result<bool, StorageError> {
+        at!(self, keys::NODES, shard => shard.announce(node, &document, kept_for).await)
+    }
+
+    async fn retire(&self, node: NodeId) -> Result<(), StorageError> {
+        at!(self, keys::NODES, shard => shard.retire(node).await)
+    }
+
+    async fn nodes(&self) -> Result<Vec<(NodeId, Bytes)>, StorageError> {
+        at!(self, keys::NODES, shard => shard.nodes().await)
     }
 }
 

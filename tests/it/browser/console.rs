@@ -298,6 +298,7 @@ async fn every_page_can_be_read_in_both_schemes_and_on_a_phone() {
         ("#/locks/nightly".to_owned(), "worker-7"),
         ("#/presence/lobby".to_owned(), "ann"),
         ("#/sessions".to_owned(), "which has answered"),
+        ("#/nodes".to_owned(), "has answered"),
         ("#/access".to_owned(), "till-7"),
         ("#/topic/nowhere".to_owned(), "There is no such topic"),
         ("#/group/nowhere/none".to_owned(), "topic_not_found"),

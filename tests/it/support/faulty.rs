@@ -33,6 +33,7 @@ mod durable;
 mod fate;
 mod leases;
 mod locks;
+mod nodes;
 mod runs;
 mod schedules;
 mod series;
