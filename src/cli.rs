@@ -43,6 +43,7 @@ mod limits;
 mod lock;
 mod locks;
 mod logs;
+mod nodes;
 mod open_files;
 mod output;
 mod points;
@@ -66,6 +67,7 @@ mod tail;
 mod ticket;
 mod tokens;
 mod topics;
+mod traced;
 mod trim;
 mod trust;
 mod users;
@@ -150,6 +152,8 @@ pub enum Command {
     Limits(limits::Limits),
     /// Add to series of measurements, show them, and forget them
     Series(series::Series),
+    /// List the relays that share the storage, with their versions
+    Nodes(nodes::Nodes),
     /// List what is open on a node, with how far behind it is, and end it
     Sessions(sessions::Sessions),
     /// List what took long on a node, and what its servers have noted as slow
@@ -259,6 +263,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Presence(presence) => block_on(presence.run(environment)),
         Command::Limits(limits) => block_on(limits.run(environment)),
         Command::Series(series) => block_on(series.run(environment)),
+        Command::Nodes(nodes) => block_on(nodes.run(environment)),
         Command::Sessions(sessions) => block_on(sessions.run(environment)),
         Command::Slow(slow) => block_on(slow.run(environment)),
         Command::Leases(leases) => block_on(leases.run(environment)),

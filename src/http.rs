@@ -42,6 +42,7 @@ mod media;
 mod messages;
 mod metadata;
 mod names;
+mod nodes;
 mod operations;
 mod own_url;
 mod pages;
@@ -68,6 +69,7 @@ pub(crate) mod surroundings;
 mod takes;
 mod tickets;
 mod topics;
+mod traced;
 mod unconditional;
 mod waiting;
 mod watch;
@@ -297,6 +299,7 @@ impl Http {
             me::routes(),
             sessions::routes(),
             slow::routes(),
+            nodes::routes(),
             operations::routes(),
             operations::metrics_routes(options.serve_metrics),
             documents::routes(options.serve_docs),

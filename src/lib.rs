@@ -39,6 +39,10 @@
 //! Of what is measured: **point** (a value, with its time), **series** (of each minute of a day how many points it has, their
 //! sum, the least and the greatest).
 //!
+//! Of traces: **span** (a piece of work with its beginning and end, as OpenTelemetry has it), **parent** (the span that another
+//! one hangs under), **link** (what ties a span to others that are not its parent), **collector** (to whom spans are sent),
+//! **sampled** (of a trace: kept, as whoever has begun it decided).
+//!
 //! Of storage: **epoch** (which of the topics that have had a name), **gap check** (what a read is to tell of
 //! what is missing), **sweep** (one pass over all topics: of age retention, or for changes), **hint** (what a
 //! backend tells of a topic that may have changed), **watch** (to want hints of what others do in a topic, or
@@ -90,6 +94,7 @@
 //! | [`clock`] | the only place that asks the operating system for the time |
 //! | [`slow`] | how the time of an operation is cut into parts, and what took long |
 //! | [`thinned`] | how often the log is told of the same thing |
+//! | [`traces`] | what a collector of OpenTelemetry is told, in spans |
 //! | [`chance`] | random numbers that are no secrets, and jitter |
 //!
 //! Dependencies point one way: `http`, `ws` → `relay` → `storage` → `tidemill-proto`. A backend knows
@@ -151,6 +156,7 @@ pub mod server;
 pub mod slow;
 pub mod storage;
 pub mod thinned;
+pub mod traces;
 pub mod ws;
 
 pub use tidemill_proto as proto;

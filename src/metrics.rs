@@ -21,6 +21,7 @@
 //! | `slow` | what took long |
 //! | `node` | readiness, and how the backend is |
 //! | `work` | what consumers claim and settle |
+//! | `traces` | spans |
 //! | `registry` | how counts are described and registered |
 //!
 //! **Invariant:** labels are bounded: methods, patterns of routes, statuses, codes of problems and kinds
@@ -44,6 +45,7 @@ mod series;
 mod slow;
 mod sockets;
 mod takes;
+mod traces;
 mod work;
 
 use std::fmt;
@@ -72,6 +74,7 @@ pub use series::Series;
 pub use slow::Slow;
 pub use sockets::{Ending, Sockets};
 pub use takes::Takes;
+pub use traces::Traces;
 pub use work::Work;
 
 /// The counts of one node. Cloning is cheap.
@@ -95,6 +98,7 @@ struct Inner {
     series: Series,
     slow: Slow,
     copies: Copies,
+    traces: Traces,
     auth: Auth,
     work: Work,
     locks: Locks,
@@ -133,6 +137,7 @@ impl Metrics {
             devices: Devices::new(&registry.about("Devices")),
             limits: Limits::new(registry.about("Limits of callers")),
             copies: Copies::new(&registry.about("Copies")),
+            traces: Traces::new(&registry.about("Traces")),
             registry,
             handle: recorder.handle(),
             recorder,
@@ -196,6 +201,12 @@ impl Metrics {
     #[must_use]
     pub fn readers(&self) -> &Readers {
         &self.0.readers
+    }
+
+    /// Returns the counts of spans.
+    #[must_use]
+    pub fn traces(&self) -> &Traces {
+        &self.0.traces
     }
 
     /// Returns what is told of the node and its backend.

@@ -26,6 +26,7 @@ mod live;
 mod locks;
 mod log;
 mod message;
+mod nodes;
 mod noted;
 mod owners;
 mod payload;
@@ -42,6 +43,7 @@ mod shown;
 mod takes;
 mod timers;
 mod topics;
+mod trace;
 mod watch;
 mod watching;
 mod work;
@@ -74,6 +76,7 @@ pub use live::{
 pub use locks::{GiveBackLock, HeldLock, LockDraft, parse_fence};
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
+pub use nodes::ANNOUNCED_EVERY;
 pub use payload::{ContentType, Payload};
 pub use presence::{MembersPage, PresenceOptions};
 pub use promotions::{Promotions, PromotionsReport};
@@ -81,6 +84,7 @@ pub use publish::{
     Admitted, Answered, Checked, Draft, IdempotencyKey, TimeToLive, UniqueKey, parse_durability, parse_last,
     parse_order_key,
 };
+pub(crate) use publish::{begin_published, end_published};
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use reads::READS_TOLD_EVERY;
 pub use runs::parse_reason;
@@ -91,6 +95,8 @@ pub use topics::{
     TrimTo, parse_compact_by, parse_description, parse_idle, parse_max_bytes, parse_max_messages,
     parse_retention, parse_when_full,
 };
+pub use trace::Trace;
+pub(crate) use trace::end_refused;
 pub use watch::{
     KeyWatch, SNAPSHOT_RETRY, SNAPSHOTS_MAX, SnapshotPart, StepPlace, TOO_FAST, WatchScope, change_of,
     told_of_entry,
@@ -99,6 +105,7 @@ pub use work::{
     Change, ClaimOrder, Claimant, Deliveries, DeliveriesOf, EXTENSION, GiveBack, GroupDraft, NACK_DELAY,
     SettledReceipt, Source, check_result, parse_group, parse_ordering, within,
 };
+pub(crate) use work::{begin_claimed, begin_settled};
 
 pub use crate::storage::{
     AdaptiveTtl, Appended, Batch, BucketSettings, BucketState, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate,

@@ -230,6 +230,8 @@ impl Server {
         if features.has(Feature::Keys) || features.has(Feature::Presence) {
             tracker.spawn(upkeep::expire(relay.clone(), node, metrics.clone(), draining.clone()));
         }
+        let listening = listeners.iter().map(|listener| listener.bound().to_string()).collect();
+        feeds.spawn(upkeep::announce(relay.clone(), node, listening, leaving.clone(), cut.clone()));
         tracker.spawn(upkeep::sweep(relay, node, options.sweep_interval, metrics.clone(), draining.clone()));
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));
         let caps = (options.connections_max, options.connections_per_address_max);

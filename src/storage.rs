@@ -91,6 +91,7 @@ pub use locks::{
 };
 pub use message::{Appended, Body, Idempotency, NewMessage, StoredMessage, TopicPolicy, Unique};
 pub use messages::{DELETED_MAX, HELD_TIMES, MessageStore, Trim};
+pub use nodes::{NODES_MAX, NodeStore};
 pub use reading::{Batch, Epoch, GapCheck, Range, Tail, TakenOut, end_of};
 pub use records::{Expected, RECORD_CHANGES_KEPT, RecordChanges, RecordEdit, RecordStore};
 pub use runs::{RunEnd, RunEnding, RunStore};
@@ -105,8 +106,8 @@ pub use topics::{Part, TopicChange, TopicState, TopicStore};
 pub use upkeep::{Condition, GroupsSwept, READ_ONLY, StorageLimits, Swept, Upkeep};
 pub use work::{
     BEHIND_MAX, CLAIM_MESSAGES_MAX, CRASHES_MAX, Claim, Claimed, DeadLetter, Delivery, Dying,
-    ERROR_BYTES_MAX, Existing, Fate, GROUPS_MAX, GroupChange, GroupStart, Outcome, Refusal, Revived,
-    STEP_MESSAGES_MAX, Settlement, Tended, Verdict, WorkStore, group_defaults,
+    ERROR_BYTES_MAX, Existing, Fate, GROUPS_MAX, GroupChange, GroupStart, HELD_BY_MAX, Outcome, Refusal,
+    Revived, STEP_MESSAGES_MAX, Settlement, Tended, Verdict, WorkStore, group_defaults,
 };
 
 mod access;
@@ -126,6 +127,7 @@ mod locks;
 pub mod memory;
 mod message;
 mod messages;
+mod nodes;
 mod reading;
 mod records;
 mod runs;

@@ -67,6 +67,7 @@ pub mod locks;
 pub mod message;
 pub mod names;
 pub mod node;
+pub mod nodes;
 pub mod order_key;
 pub mod page;
 pub mod pattern;

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::failure::{AsItIs, Failed, PROBLEM_JSON, render};
 use super::slow::Exchanged;
 use super::unconditional::unheeded;
-use super::{Http, cookies, cors, keys, operations, source, surroundings};
+use super::{Http, cookies, cors, keys, operations, source, surroundings, traced};
 use crate::access::{Act, Asked, Caller, Origin, RequestSource, Sender, SentCookie, Who};
 use crate::chance::random;
 use crate::relay::{Failing, Failure};
@@ -135,11 +135,12 @@ pub(super) async fn exchange(State(http): State<Http>, mut request: Request, nex
         request.extensions_mut().insert(cookie.clone());
     }
     let mut found = Found::default();
+    let span = traced::begin(&method, route.as_ref().map(MatchedPath::as_str), request.headers());
     let mut response = match admitted {
         Err(failure) => failure.into_response(),
         Ok(Act::Preflight) => cors::preflight(request.headers()),
         Ok(Act::Probe | Act::Read | Act::Change | Act::Connect) => {
-            let (answer, measured) = slow::measured(guarded(next.run(request))).await;
+            let (answer, measured) = slow::measured(span.around(guarded(next.run(request)))).await;
             found = measured;
             answer.unwrap_or_else(Failure::into_response)
         }
@@ -155,6 +156,7 @@ pub(super) async fn exchange(State(http): State<Http>, mut request: Request, nex
     };
     let failed = settle(&http, &mut response, &exchange);
     let answered = exchange.close(&http, response.status(), failed.as_ref());
+    traced::end(span, response.status(), failed.as_ref());
     if let Some(failed) = &failed {
         let caller = http.who_shows(authorization.as_ref(), cookie.as_ref());
         exchange.audit(&http, failed, caller.as_ref().map(Caller::who), &asked_from);

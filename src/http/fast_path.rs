@@ -24,7 +24,7 @@ use super::called::Known;
 use super::exchange::{self, Exchange};
 use super::media::{self, Media};
 use super::publishing::{About, Form, Head, Said, published, read_message, scheduled};
-use super::{Http, body, head, surroundings};
+use super::{Http, body, head, surroundings, traced};
 use crate::access::{Act, Origin, RequestSource};
 use crate::limits::{Asks, Peer};
 use crate::relay::{Answered, Checked, IdempotencyKey};
@@ -187,7 +187,7 @@ impl Http {
         let said = Said::of_durability(durability.is_some());
         let (route, form) = match route {
             Route::Message if matches!(media, Media::Json(_)) && durability.is_none() => {
-                (MESSAGES, Form::Described)
+                (MESSAGES, Form::Described(None))
             }
             Route::Topic(topic)
                 if media != Media::Ndjson && body.len() <= self.0.relay.options().payload_bytes_max =>
@@ -229,16 +229,19 @@ impl Http {
             gate.admit_request(Asks::Publish).await?;
             self.publish(gate, message).await
         };
-        let (answer, found) = slow::measured(exchange::guarded(publish)).await;
+        let span = traced::begin_publish(route);
+        let (answer, found) = slow::measured(span.around(exchange::guarded(publish))).await;
         let (status, answered, answer) = match answer.flatten() {
             Ok(Answered::Published(appended, durability)) => {
                 let answered = exchange.close(self, StatusCode::CREATED, None);
+                traced::end(span, StatusCode::CREATED, None);
                 let body = published(&topic, &appended, durability);
                 let answer = self.taken(StatusCode::CREATED, exchange.id, appended.replayed, closing, &body);
                 (StatusCode::CREATED, answered, answer)
             }
             Ok(Answered::Scheduled(later)) => {
                 let answered = exchange.close(self, StatusCode::ACCEPTED, None);
+                traced::end(span, StatusCode::ACCEPTED, None);
                 let body = scheduled(&topic, &later);
                 let answer = self.taken(StatusCode::ACCEPTED, exchange.id, later.replayed, closing, &body);
                 (StatusCode::ACCEPTED, answered, answer)
@@ -247,6 +250,7 @@ impl Http {
                 let mut response = said.named(failure).into_response();
                 let failed = exchange::settle(self, &mut response, &exchange);
                 let answered = exchange.close(self, response.status(), failed.as_ref());
+                traced::end(span, response.status(), failed.as_ref());
                 if let Some(failed) = &failed {
                     let origin = Origin::new(peer, exchange.id);
                     exchange.audit(self, failed, Some(gate.caller().who()), &origin);

@@ -59,7 +59,8 @@ pub(super) async fn publish(
     let key = idempotency_key(&head.headers)?;
     http.counted(gate.check_some_topic(Verb::Publish))?;
     let body = http.0.budget.receive(&head.headers, body, http.payload_limit()).await?;
-    let head = Head { form: Form::Described, key, expected_last: None };
+    let form = Form::Described(metadata::trace(&head.headers));
+    let head = Head { form, key, expected_last: None };
     let message = http.counted(read_message(&gate, &http.0.budget, head, &body.bytes).await)?;
     publish_checked(&http, &gate, message).await
 }

@@ -261,6 +261,7 @@ mod tests {
         ("get", "/auth/users/stats", "", ""),
         ("patch", "/auth/users/{user_id}", "", "{}"),
         ("delete", "/auth/users/{user_id}", "", ""),
+        ("get", "/api/v1/admin/nodes", "", ""),
         ("get", "/api/v1/admin/sessions", "", ""),
         ("delete", "/api/v1/admin/sessions/{session}", "", ""),
         ("get", "/api/v1/admin/slow", "", ""),

@@ -230,6 +230,7 @@ mod tests {
         let body = Bytes::from_static(b"1");
         let payload = Payload::Json(JsonText::parse(&body, &body).expect("a number"), None);
         Draft {
+            trace: None,
             durability: None,
             topic: topic.clone(),
             payload,

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use tidemill_proto::nodes::NodeInfo;
 use tidemill_proto::{MessageId, NodeId};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, Administration, FirstAdministrator, Refused};
 use crate::chance::jittered;
 use crate::metrics::{Metrics, WorkSwept};
-use crate::relay::{ExpiriesReport, GroupsSwept, PromotionsReport, READS_TOLD_EVERY, Relay, Swept};
+use crate::relay::{
+    ANNOUNCED_EVERY, ExpiriesReport, GroupsSwept, PromotionsReport, READS_TOLD_EVERY, Relay, Swept,
+};
 
 /// Time between two folds: samples take 16 bytes each until they are folded.
 const FOLD_INTERVAL: Duration = Duration::from_secs(2);
@@ -214,6 +217,53 @@ pub(super) async fn count_waiting(relay: Relay, metrics: Metrics, stop: Cancella
             metrics.schedules().waiting(count);
         }
     }
+}
+
+/// Says to all nodes that this one is there until it is `over`, at once when it was told to stop, and at last that it is
+/// there no more.
+pub(super) async fn announce(
+    relay: Relay,
+    node: NodeId,
+    listening: Vec<String>,
+    leaving: CancellationToken,
+    over: CancellationToken,
+) {
+    let since = relay.clock().now();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let mut failing = false;
+    loop {
+        let stopping = leaving.is_cancelled();
+        let about = NodeInfo {
+            node,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: host.clone(),
+            listening: listening.clone(),
+            since,
+            stopping,
+            sessions: relay.sessions().count() as u64,
+            told_at: relay.clock().now(),
+        };
+        let Some(told) = over.run_until_cancelled(relay.announce(&about)).await else { break };
+        let is_told = matches!(told, Ok(true));
+        match told {
+            Ok(true) if failing => tracing::info!(%node, "is in the list of nodes again"),
+            // The first of a row tells all.
+            Ok(false) if !failing => tracing::warn!(%node, "is not in the list of nodes: there are too many"),
+            Err(failure) if !failing => {
+                let cause = failure.chain();
+                tracing::warn!(%node, %cause, "cannot tell other nodes that it is there; it is tried again");
+            }
+            Ok(_) | Err(_) => {}
+        }
+        failing = !is_told;
+        tokio::select! {
+            () = tokio::time::sleep(jittered(ANNOUNCED_EVERY)) => {}
+            () = leaving.cancelled(), if !stopping => {}
+            () = over.cancelled() => break,
+        }
+    }
+    // Without it the node is forgotten all the same, in a while.
+    let _ = tokio::time::timeout(STEP_MAX, relay.retire(node)).await;
 }
 
 /// Folds metrics until the node stops.

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 
 use super::{
     AccessStore, BucketCopyStore, BucketStore, CopyStore, DurableStore, LeaseStore, LimitStore, LiveStore,
-    LockStore, MessageStore, RecordStore, RunStore, ScheduleStore, SeriesStore, TakeStore, TopicStore,
-    Upkeep, WorkStore,
+    LockStore, MessageStore, NodeStore, RecordStore, RunStore, ScheduleStore, SeriesStore, TakeStore,
+    TopicStore, Upkeep, WorkStore,
 };
 
 /// What the process around a backend asks of it, besides its concerns.
@@ -27,6 +27,10 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// # Errors
     /// Only where `strict`: the backend can lose messages by itself, or could not be asked.
     async fn examine(&self, strict: bool) -> Result<Vec<String>, Unfit>;
+
+    /// Waits until the backend finds that what it has was written in a way that this release cannot read, and returns why.
+    /// Nothing is read or written then. Where that never comes, as mostly, it waits for ever.
+    async fn unreadable(&self) -> Unfit;
 
     /// Ends everything that the backend has begun, and returns when that has ended. What waits to be sent
     /// is answered as certainly without effect, what was sent and has no answer as unknown; so is what
@@ -70,6 +74,8 @@ pub struct Storage {
     pub access: Arc<dyn AccessStore>,
     /// Records of who is let in.
     pub records: Arc<dyn RecordStore>,
+    /// Nodes that share the storage.
+    pub nodes: Arc<dyn NodeStore>,
     /// Groups of consumers.
     pub work: Arc<dyn WorkStore>,
     /// Buckets of keys.
@@ -101,6 +107,7 @@ impl Storage {
             + CopyStore
             + BucketCopyStore
             + AccessStore
+            + NodeStore
             + RecordStore
             + LimitStore
             + TakeStore
@@ -122,6 +129,7 @@ impl Storage {
             copies: backend.clone(),
             bucket_copies: backend.clone(),
             access: backend.clone(),
+            nodes: backend.clone(),
             records: backend.clone(),
             work: backend.clone(),
             buckets: backend.clone(),
@@ -158,6 +166,7 @@ impl Opened {
             + CopyStore
             + BucketCopyStore
             + AccessStore
+            + NodeStore
             + RecordStore
             + LimitStore
             + TakeStore

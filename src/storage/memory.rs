@@ -10,6 +10,7 @@
 //! | `keys` | the idempotency keys of one topic |
 //! | `group`, `work` | a group of consumers; the groups of topics |
 //! | `access`, `tickets` | documents on who may do what, and tickets |
+//! | `nodes` | which relays share it: this one |
 //! | `limits`, `places` | allowances, and what nodes hold at one time |
 //! | `takes` | limits of applications |
 //! | `series` | series of measurements |
@@ -70,6 +71,7 @@ mod leases;
 mod limits;
 mod locks;
 mod log;
+mod nodes;
 mod places;
 mod records;
 mod runs;
@@ -121,6 +123,7 @@ pub struct Memory {
     topics: RwLock<Topics>,
     hints: Hints,
     access: access::Access,
+    nodes: nodes::Nodes,
     records: records::Records,
     limits: limits::Limits,
     places: places::AllPlaces,
@@ -142,6 +145,7 @@ impl Memory {
             topics: RwLock::new(Topics::new(options)),
             hints: Hints::default(),
             access: access::Access::default(),
+            nodes: nodes::Nodes::default(),
             records: records::Records::default(),
             limits: limits::Limits::default(),
             places: places::AllPlaces::default(),
@@ -180,6 +184,10 @@ impl Backend for Memory {
 
     async fn examine(&self, _strict: bool) -> Result<Vec<String>, Unfit> {
         Ok(Vec::new())
+    }
+
+    async fn unreadable(&self) -> Unfit {
+        std::future::pending().await
     }
 
     async fn close(&self) {}

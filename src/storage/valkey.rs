@@ -5,6 +5,7 @@
 //! | `routing` | the contract, answered by the shard of a topic or by all |
 //! | `target`, `options` | which server, and the bounds |
 //! | `keys`, `slots` | the name of everything in the server; its part of a cluster |
+//! | `layout` | whether what a server has can be read by this release |
 //! | `homes` | what tells which of several servers has something |
 //! | `cluster` | several servers: which has what |
 //! | `resolver`, `finding` | which server is dialled for a target; where that is not told by the target alone |
@@ -40,7 +41,7 @@
 //! | `work` | groups of consumers |
 //! | `locks` | locks, and who waits for them |
 //! | `leases` | what is kept alive together |
-//! | `limits`, `tickets` | allowances, and tickets |
+//! | `limits`, `tickets`, `nodes` | allowances, tickets, and which relays share the server |
 //! | `takes`, `series` | limits of applications, and series of measurements |
 //! | `scripts` | steps that must be one |
 //! | `failure` | the server's errors, turned into the contract's |
@@ -57,7 +58,7 @@
 //! alone is one shard, and so is each of several, or each primary of a cluster.
 //!
 //! **Invariant:** the client library is named by the control plane alone: `control`, `connect`, `topics`,
-//! `trim`, `sweep`, `access`, `records`, `limits`, `tickets`, `health`, `check`.
+//! `trim`, `sweep`, `access`, `records`, `limits`, `tickets`, `nodes`, `health`, `check`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidemill_proto::NodeId;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -106,6 +107,7 @@ mod kept;
 mod keys;
 mod lanes;
 mod latest;
+mod layout;
 mod leases;
 mod limits;
 mod live;
@@ -116,6 +118,7 @@ mod marker;
 mod messages;
 mod misplaced;
 mod new_topic;
+mod nodes;
 mod notice;
 pub mod options;
 mod pipeline;
@@ -158,6 +161,10 @@ pub use options::{DurabilityRule, KeyForm, Placed, ValkeyOptions};
 pub use resolver::{Address, Resolver};
 pub use target::{Target, TargetError};
 pub use tidemill_tls::ClientIdentity;
+
+/// How often it is looked whether a server has what this release cannot read: connections that are refused are tried again
+/// as often.
+const LOOKED_EVERY: Duration = Duration::from_millis(200);
 
 /// The Valkey backend.
 #[derive(Debug)]
@@ -431,6 +438,19 @@ impl Backend for Valkey {
             }
         }
         Ok(warned::by_server(shards.len(), warnings))
+    }
+
+    async fn unreadable(&self) -> Unfit {
+        loop {
+            let down = self.shards().into_iter().find_map(|shard| {
+                let why = shard.why_down().filter(|why| layout::is_newer(why))?;
+                Some(shard.name().map_or_else(|| why.clone(), |name| format!("{name}: {why}")))
+            });
+            if let Some(why) = down {
+                return Unfit::new(why);
+            }
+            sleep(LOOKED_EVERY).await;
+        }
     }
 
     async fn close(&self) {

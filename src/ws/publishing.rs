@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::budget::{Budget, Hold};
 use crate::relay::{Admitted, Answered, Failure, Gate};
 use crate::slow::{self, Found, Spent};
+use crate::traces::{Carried, Span};
 
 /// The answer to one publish.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(super) struct Answer {
     pub(super) bytes: usize,
     /// What came of it.
     pub(super) result: Result<Answered, Failure>,
+    /// Its span.
+    pub(super) span: Span,
 }
 
 /// What is known of a message that the storage has.
@@ -36,6 +39,7 @@ struct Sent {
     reference: Option<String>,
     topic: TopicName,
     bytes: usize,
+    span: Span,
 }
 
 /// Batches of a connection that are under way: one for each place where there is work to be done, from
@@ -60,7 +64,7 @@ pub(super) struct Publishing {
     gate: Gate,
     publishes_max: usize,
     bytes_max: usize,
-    waiting: Vec<(Option<String>, Admitted)>,
+    waiting: Vec<(Option<String>, Admitted, Span)>,
     /// When the first of them came.
     since: Instant,
     /// How many the last batch had: about as many will wait again.
@@ -108,7 +112,7 @@ impl Publishing {
     }
 
     /// Takes a message to be published after all that were taken before, with what is counted of it.
-    pub(super) fn push(&mut self, reference: Option<String>, message: Admitted, hold: Hold) {
+    pub(super) fn push(&mut self, reference: Option<String>, message: Admitted, hold: Hold, span: Span) {
         self.held_bytes += message.len_bytes();
         self.hold.merge(hold);
         self.count();
@@ -118,7 +122,7 @@ impl Publishing {
         if self.waiting.capacity() == 0 {
             self.waiting.reserve(self.last_batch);
         }
-        self.waiting.push((reference, message));
+        self.waiting.push((reference, message, span));
     }
 
     /// Waits for the answers of a batch; for ever where nothing is to be published.
@@ -141,8 +145,8 @@ impl Publishing {
         // What is next is on its way before the answers are written.
         self.begin();
         let answer = |(sent, result): (Sent, _)| {
-            let Sent { reference, topic, bytes } = sent;
-            Answer { reference, topic, bytes, result }
+            let Sent { reference, topic, bytes, span } = sent;
+            Answer { reference, topic, bytes, result, span }
         };
         sent.into_iter().zip(results).map(answer).collect()
     }
@@ -162,16 +166,17 @@ impl Publishing {
         }
         let mut sent = Vec::with_capacity(self.waiting.len());
         let mut messages = Vec::with_capacity(self.waiting.len());
-        for (reference, message) in std::mem::take(&mut self.waiting) {
+        for (reference, message, span) in std::mem::take(&mut self.waiting) {
             let (topic, bytes) = (message.topic().clone(), message.len_bytes());
-            sent.push(Sent { reference, topic, bytes });
+            sent.push(Sent { reference, topic, bytes, span });
             messages.push(message);
         }
         self.sent += sent.len();
         self.last_batch = sent.len();
         let gate = self.gate.clone();
+        let carried: Carried = sent.iter().filter_map(|sent| sent.span.carried()).collect();
         let publish = async move { gate.publish_all(messages).await };
-        let publish: Publish = Box::pin(slow::measured(publish));
+        let publish: Publish = Box::pin(slow::measured(carried.around(publish)));
         let mut publish = maybe_done(publish);
         // It is queued here, before the next one, whenever it is waited for.
         let _ = (&mut publish).now_or_never();

@@ -13,8 +13,9 @@ use tidemill_proto::work::{Receipt, Settled};
 use tokio::time::Instant;
 
 use crate::budget::{Budget, Hold};
-use crate::relay::{Failure, Gate, SettledReceipt, Verdict};
+use crate::relay::{Failure, Gate, SettledReceipt, Verdict, begin_settled, end_refused};
 use crate::slow::{self, Found};
+use crate::traces::Span;
 
 /// Receipts that may wait before nothing more is read from the client.
 const WAITING_MAX: usize = 4_096;
@@ -38,12 +39,14 @@ pub(super) struct Answer {
 struct Waiting {
     reference: Option<String>,
     receipts: Vec<SettledReceipt>,
+    span: Span,
 }
 
 /// A frame whose receipts the storage has.
 struct Sent {
     reference: Option<String>,
     receipts: Vec<Option<Receipt>>,
+    span: Span,
 }
 
 /// What a connection says of messages.
@@ -91,7 +94,8 @@ impl Settling {
         self.bytes += len_bytes(&receipts);
         self.hold.merge(hold);
         self.count();
-        self.waiting.push(Waiting { reference, receipts });
+        let span = begin_settled(&receipts);
+        self.waiting.push(Waiting { reference, receipts, span });
     }
 
     /// Returns the answers of a batch once they are there; never, where nothing is to be settled.
@@ -125,10 +129,10 @@ impl Settling {
     fn begin(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
         let mut all = Vec::with_capacity(self.receipts);
-        let sent = waiting.into_iter().map(|Waiting { reference, receipts }| {
+        let sent = waiting.into_iter().map(|Waiting { reference, receipts, span }| {
             let sent = receipts.iter().map(|settled| settled.receipt.clone()).collect();
             all.extend(receipts);
-            Sent { reference, receipts: sent }
+            Sent { reference, receipts: sent, span }
         });
         let sent = sent.collect();
         let gate = self.gate.clone();
@@ -146,10 +150,13 @@ impl Settling {
 /// Gives each frame its part of what came of all.
 fn answers(sent: Vec<Sent>, settled: Result<Vec<Settled>, Failure>) -> Vec<Answer> {
     let mut rest = settled.map(Vec::into_iter);
-    let answer = |Sent { reference, receipts }: Sent| {
+    let answer = |Sent { reference, receipts, span }: Sent| {
         let result = match &mut rest {
             Ok(rest) => Ok(rest.by_ref().take(receipts.len()).collect()),
-            Err(failure) => Err(Failure::from(failure.problem().clone())),
+            Err(failure) => {
+                end_refused(span, failure);
+                Err(Failure::from(failure.problem().clone()))
+            }
         };
         Answer { reference, receipts, result }
     };

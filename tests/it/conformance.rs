@@ -34,6 +34,7 @@ mod live;
 mod locks;
 mod logged;
 mod messages;
+mod nodes;
 mod numbers;
 mod ordering;
 #[cfg(feature = "valkey")]
@@ -144,6 +145,9 @@ conformance! {
             what_a_group_has_taken_over_is_not_taken_over_again,
             a_group_that_begins_at_a_frozen_topic_gets_what_comes_later,
             what_waits_for_later_is_copied_and_comes_once;
+        nodes:
+            a_node_is_listed_as_it_has_said_last_until_it_goes,
+            a_node_that_says_nothing_more_is_forgotten;
         records:
             what_has_changed_of_the_records_is_told_and_nothing_else,
             records_change_together_and_only_as_expected,
@@ -366,6 +370,7 @@ conformance! {
         work:
             a_group_begins_where_it_is_told_and_is_described,
             each_message_is_with_one_consumer_at_a_time,
+            who_has_most_messages_is_told_with_how_many,
             what_is_acknowledged_is_done_with_its_result,
             what_has_failed_comes_again_in_its_time_and_then_dies,
             what_is_rejected_dies_and_can_be_brought_back,

@@ -12,6 +12,7 @@ mod framing;
 mod half_close;
 mod letters;
 mod locks;
+mod nodes;
 mod operations;
 mod ordering;
 mod pages;

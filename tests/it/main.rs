@@ -43,5 +43,8 @@ mod streams;
 mod support;
 mod takes;
 mod tls;
+mod traces;
 mod transport;
+#[cfg(feature = "valkey")]
+mod upgrades;
 mod ws;

@@ -142,6 +142,24 @@ const ROOMS: &[Room] = &[
         because: "how long something took does not depend on what it is",
     },
     Room {
+        name: "tidemill::traces",
+        rooms: &["tidemill::chance"],
+        tests: &[],
+        crates: &[
+            "memchr",
+            "opentelemetry",
+            "opentelemetry_otlp",
+            "opentelemetry_sdk",
+            "pin_project_lite",
+            "serde",
+            "serde_json",
+            "thiserror",
+            "tracing",
+            "url",
+        ],
+        because: "a span does not know what is done in it",
+    },
+    Room {
         name: "tidemill::budget",
         rooms: &[],
         tests: &[],
@@ -170,6 +188,7 @@ const ROOMS: &[Room] = &[
             "tidemill::storage::valkey",
             "tidemill_proto",
             "tidemill_tls",
+            "tidemill::traces",
         ],
         tests: &[],
         crates: &[
@@ -288,6 +307,7 @@ const ROOMS: &[Room] = &[
             "tidemill::ws",
             "tidemill_proto",
             "tidemill_tls",
+            "tidemill::traces",
         ],
         tests: &[],
         crates: &[
@@ -298,6 +318,7 @@ const ROOMS: &[Room] = &[
             "hyper",
             "hyper_util",
             "parking_lot",
+            "rustix",
             "secrecy",
             "serde_json",
             "thiserror",
@@ -321,6 +342,7 @@ const ROOMS: &[Room] = &[
             "tidemill::relay",
             "tidemill::slow",
             "tidemill_proto",
+            "tidemill::traces",
         ],
         tests: &["tidemill::clock", "tidemill::storage"],
         crates: &[
@@ -369,6 +391,7 @@ const ROOMS: &[Room] = &[
             "tidemill::relay",
             "tidemill::slow",
             "tidemill_proto",
+            "tidemill::traces",
         ],
         tests: &[],
         crates: &[
@@ -404,6 +427,7 @@ const ROOMS: &[Room] = &[
             "tidemill::storage",
             "tidemill::thinned",
             "tidemill_proto",
+            "tidemill::traces",
         ],
         tests: &[],
         crates: &[
@@ -448,6 +472,7 @@ const ROOMS: &[Room] = &[
             "tidemill_proto",
             "tidemill_resp",
             "tidemill_tls",
+            "tidemill::traces",
         ],
         tests: &[],
         crates: &[

@@ -14,6 +14,10 @@ use crate::relay::{Failure, Gate};
 use crate::slow;
 use crate::storage::{Claim, Claimed, Delivery, Settlement, Verdict};
 
+pub(crate) use traced::begin_claimed;
+
+mod traced;
+
 /// How often several groups are looked at for whom none has a change: what becomes due is none.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -194,6 +198,7 @@ impl Gate {
 
     fn deliveries(&self, mut of: Vec<DeliveriesOf>) -> Deliveries {
         of.retain(|of| !of.deliveries.is_empty());
+        traced::note_claimed(&of);
         Deliveries { of, letters: self.relay().stations.letters().clone() }
     }
 

@@ -70,6 +70,9 @@ pub(super) const RECORD_CHANGES: &str = "tidemill:{records}:changes";
 /// cluster.
 pub(super) const TICKETS: &str = "tidemill:{ticket}:all";
 
+/// Hash of the nodes that share the storage.
+pub(super) const NODES: &str = "tidemill:nodes";
+
 /// Returns the key of the hash of a ticket.
 pub(super) fn ticket(id: &str) -> String {
     format!("tidemill:{{ticket}}:id:{id}")
@@ -131,6 +134,9 @@ pub(super) fn fences(written: Guarded, name: &LockName) -> [String; 2] {
 
 /// Written by every look at the publishing connection, to learn whether the server takes writes.
 pub(super) const LOOK: &str = "tidemill:look";
+
+/// The layout of what is kept (see `layout`).
+pub(super) const LAYOUT: &str = "tidemill:layout";
 
 /// Written in front of every wait for the disk or for replicas, which is then one for all that was written before.
 pub(super) const WAIT: &str = "tidemill:wait";

@@ -38,6 +38,7 @@ use super::pipeline::{Outcome, Pipeline};
 use super::slots::SLOTS;
 use crate::slow::{self, Spent};
 use crate::storage::{NewMessage, StorageError};
+use crate::traces::Carried;
 use budget::{QueueBudget, Ticket};
 use mending::{mend, send};
 use pacing::Step;
@@ -139,6 +140,8 @@ struct Job {
     reply: oneshot::Sender<Told>,
     queued_at: Instant,
     ticket: Ticket,
+    /// Which spans they belong to.
+    carried: Carried,
 }
 
 impl Lanes {
@@ -406,7 +409,8 @@ impl Job {
         let bytes = messages.iter().map(|message| message.body.len_bytes()).sum();
         let ticket = QueueBudget::take(budget, messages.len(), bytes).ok_or(StorageError::Overloaded)?;
         let (reply, receiver) = oneshot::channel();
-        Ok((Self { messages, reply, queued_at: Instant::now(), ticket }, receiver))
+        let carried = Carried::here();
+        Ok((Self { messages, reply, queued_at: Instant::now(), ticket, carried }, receiver))
     }
 
     fn refuse(self, failure: impl Fn() -> Failure) {

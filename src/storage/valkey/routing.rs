@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use tidemill_proto::slow::SlowServer;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::work::{GroupDetail, GroupName, GroupSettings};
-use tidemill_proto::{Durability, MessageId, Timestamp, TopicName, TopicSelector};
+use tidemill_proto::{Durability, MessageId, NodeId, Timestamp, TopicName, TopicSelector};
 
 use super::failure::{Redirect, same};
 use super::{Shard, Valkey, at, health, keys, slowlog};
@@ -19,9 +19,9 @@ use crate::storage::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Claim, Claimed, Condition,
     DeadLetter, Draw, Drawn, DurableStore, Dying, Existing, Fate, Followed, GroupChange, GroupStart,
     HintListener, Idempotency, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket,
-    Outcome, Places, Pledge, Range, RecordChanges, RecordEdit, RecordStore, Revived, RunEnd, RunEnding,
-    RunStore, Selection, Settlement, StorageError, StoredMessage, Swept, Tail, Tended, TicketClaim,
-    TopicChange, TopicList, TopicState, TopicStore, Trim, Upkeep, WorkStore,
+    NodeStore, Outcome, Places, Pledge, Range, RecordChanges, RecordEdit, RecordStore, Revived, RunEnd,
+    RunEnding, RunStore, Selection, Settlement, StorageError, StoredMessage, Swept, Tail, Tended,
+    TicketClaim, TopicChange, TopicList, TopicState, TopicStore, Trim, Upkeep, WorkStore,
 };
 
 /// Returns results, or their error where all of them say that what they are about lives elsewhere.
@@ -270,6 +270,26 @@ impl RecordStore for Valkey {
 }
 
 #[async_trait]
+impl NodeStore for Valkey {
+    async fn announce(
+        &self,
+        node: NodeId,
+        document: Bytes,
+        kept_for: Duration,
+    ) -> Result<bool, StorageError> {
+        at!(self, keys::NODES, shard => shard.announce(node, &document, kept_for).await)
+    }
+
+    async fn retire(&self, node: NodeId) -> Result<(), StorageError> {
+        at!(self, keys::NODES, shard => shard.retire(node).await)
+    }
+
+    async fn nodes(&self) -> Result<Vec<(NodeId, Bytes)>, StorageError> {
+        at!(self, keys::NODES, shard => shard.nodes().await)
+    }
+}
+
+#[async_trait]
 impl Upkeep for Valkey {
     async fn health(&self) -> Condition {
         health::of_all(&self.places).await
@@ -352,7 +372,7 @@ impl WorkStore for Valkey {
     }
 
     async fn group(&self, topic: &TopicName, group: &GroupName) -> Result<GroupDetail, StorageError> {
-        at!(self, topic, shard => shard.describe_group(topic, group, true).await)
+        at!(self, topic, shard => shard.describe_group(topic, group, false).await)
     }
 
     async fn delete_group(&self, topic: &TopicName, group: &GroupName) -> Result<(), StorageError> {

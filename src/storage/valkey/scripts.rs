@@ -28,7 +28,8 @@ pub(super) use schedules::{
 pub(super) use script::Script;
 pub(super) use series::{ADD_POINTS, DELETE_SERIES, READ_SERIES};
 pub(super) use shared::{
-    CHANGE_ACCESS, CHANGE_RECORDS, CLAIM_TICKET, DRAW, HOLD_PLACES, PUT_TICKET, READ_RECORDS,
+    ANNOUNCE, CHANGE_ACCESS, CHANGE_RECORDS, CLAIM_TICKET, DRAW, HOLD_PLACES, LIST_NODES, PUT_TICKET,
+    READ_RECORDS,
 };
 pub(super) use takes::TAKE;
 pub(super) use trimming::TRIM_TOPIC;

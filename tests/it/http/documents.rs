@@ -39,6 +39,7 @@ async fn the_document_lists_every_path() {
             "delete /api/v1/topics/{topic}/scheduled/{schedule_id}",
             "delete /api/v1/users/{name}",
             "delete /auth/users/{user_id}",
+            "get /api/v1/admin/nodes",
             "get /api/v1/admin/sessions",
             "get /api/v1/admin/slow",
             "get /api/v1/buckets",

@@ -18,6 +18,7 @@ pub(super) const NAMED_IN: &[NamedIn] = &[
             "src/storage/valkey/health.rs",
             "src/storage/valkey/kept.rs",
             "src/storage/valkey/limits.rs",
+            "src/storage/valkey/nodes.rs",
             "src/storage/valkey/records.rs",
             "src/storage/valkey/slowlog.rs",
             "src/storage/valkey/sweep.rs",

@@ -34,6 +34,7 @@ mod durable;
 mod fate;
 mod leases;
 mod locks;
+mod nodes;
 mod runs;
 mod schedules;
 mod series;

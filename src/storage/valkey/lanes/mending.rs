@@ -12,6 +12,7 @@ use crate::slow::Spent;
 use crate::storage::valkey::failure::Failure;
 use crate::storage::valkey::pipeline::{Outcome, Pipeline, PipelineResult};
 use crate::storage::{NewMessage, StorageError};
+use crate::traces;
 
 /// A pipeline that has been answered.
 pub(super) struct Answered {
@@ -31,12 +32,18 @@ struct Sent {
 pub(super) async fn send<P: Pipeline>(pipeline: &P, jobs: Vec<Job>) -> Answered {
     let sent_at = Instant::now();
     let mut sent = Vec::with_capacity(jobs.len());
-    let mut messages = Vec::with_capacity(jobs.iter().map(|job| job.messages.len()).sum());
-    for Job { messages: more, reply, ticket, queued_at } in jobs {
+    let count = jobs.iter().map(|job| job.messages.len()).sum();
+    let mut messages = Vec::with_capacity(count);
+    let span = traces::pipeline(jobs.iter().map(|job| &job.carried), jobs.len(), count);
+    for Job { messages: more, reply, ticket, queued_at, .. } in jobs {
         sent.push(Sent { messages: more.len(), reply, ticket, queued_at, sent_at });
         messages.extend(more);
     }
-    Answered { jobs: sent, result: pipeline.send(messages).await }
+    let result = pipeline.send(messages).await;
+    if let (Some(notes), Some(error)) = (span.notes(), result.failure()) {
+        notes.failed(error, true);
+    }
+    Answered { jobs: sent, result }
 }
 
 /// Waits for everything under way, sends again what is to be sent again, in its order, and answers the

@@ -1,5 +1,5 @@
-//! The scripts of what all nodes count and keep together beside topics: documents, records, allowances, places and
-//! tickets.
+//! The scripts of what all nodes count and keep together beside topics: documents, records, allowances, places, tickets
+//! and nodes.
 
 /// Changes documents on who may do what, if nobody else has changed them.
 ///
@@ -208,4 +208,37 @@ redis.call('ZADD', ticket['maker'], over, ARGV[1])
 redis.call('EXPIRE', KEYS[2], 172800)
 redis.call('EXPIRE', ticket['maker'], 172800)
 return ticket['document']
+";
+
+/// Lists a node, and forgets those that have not said for too long that they are there.
+///
+/// KEYS: the hash. ARGV: the node, its document, for how many ms it is listed, how many may be. Answers whether it is.
+pub(in crate::storage::valkey) const ANNOUNCE: &str = r"
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local nodes = redis.call('HGETALL', KEYS[1])
+for at = 1, #nodes, 2 do
+  if tonumber(string.match(nodes[at + 1], '^%d+') or 0) <= now then redis.call('HDEL', KEYS[1], nodes[at]) end
+end
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %s', now + tonumber(ARGV[3]), ARGV[2]))
+redis.call('EXPIRE', KEYS[1], 172800)
+return 1
+";
+
+/// Returns the nodes that are listed.
+///
+/// KEYS: the hash. Answers each node and its document.
+pub(in crate::storage::valkey) const LIST_NODES: &str = r"
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local nodes, answer = redis.call('HGETALL', KEYS[1]), {}
+for at = 1, #nodes, 2 do
+  local till, document = string.match(nodes[at + 1], '^(%d+) (.*)$')
+  if till and tonumber(till) > now then
+    answer[#answer + 1] = nodes[at]
+    answer[#answer + 1] = document
+  end
+end
+return answer
 ";
