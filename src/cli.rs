@@ -25,6 +25,7 @@ mod copy;
 mod credentials;
 mod dead;
 mod doctor;
+mod drain;
 mod error;
 mod explain;
 #[cfg(feature = "valkey")]
@@ -235,6 +236,10 @@ pub enum Command {
     ///
     /// What needs no restart is taken over; the rest is named.
     Reload(reload::Reload),
+    /// Have a relay let go of its clients before it is stopped
+    ///
+    /// They are told to go on elsewhere, one after the other. The relay runs on until it is stopped.
+    Drain(drain::Drain),
     /// Show and check the settings, or write a file with all of them
     Config(config::Config),
     /// Ask a relay how it is
@@ -296,6 +301,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         #[cfg(feature = "bench")]
         Command::Bench(bench) => bench.run(environment),
         Command::Reload(reload) => block_on(reload.run(environment)),
+        Command::Drain(drain) => block_on(drain.run(environment)),
         Command::Config(config) => config.run(environment),
         Command::Health(health) => block_on(health.run(environment)),
         Command::Completions(completions) => completions.run(),

@@ -14,6 +14,7 @@
 //! | `logs` | how much is logged, and how |
 //! | `variables` | names in the environment that nothing reads, and variables that are empty |
 //! | `print` | `config show` and the sample file |
+//! | `draining` | how clients are let go of |
 //! | `durability` | how durable messages are to be |
 //! | `log_ins` | how users log in, and whose word is taken for who calls |
 //! | `access` | what the settings say of who is let in |
@@ -35,6 +36,7 @@ use crate::limits::TrustedProxies;
 
 mod access;
 mod changes;
+mod draining;
 mod durability;
 mod error;
 mod features;
@@ -55,6 +57,7 @@ mod target;
 mod variables;
 
 pub use changes::{TAKEN_OVER, Written};
+pub use draining::DrainSettings;
 pub use durability::{DurabilityRules, DurabilitySettings};
 pub use error::{ConfigError, Faults, Origin, Side, Source};
 pub use features::FeatureSettings;
@@ -460,13 +463,9 @@ pub struct Settings {
     #[arg(long, value_name = "MS", default_value = "30000", help_heading = TIMES, value_parser = ms())]
     pub write_timeout_ms: u64,
 
-    /// Milliseconds that requests under way get to finish when the relay is told to stop
-    #[arg(long, value_name = "MS", default_value = "10000", value_parser = whole::<u64>(0..=MS_MAX), help_heading = TIMES)]
-    pub drain_ms: u64,
-
-    /// Milliseconds in which a relay that was told to stop takes connections still and `/ready` is 503
-    #[arg(long, value_name = "MS", default_value = "0", value_parser = whole::<u64>(0..=MS_MAX), help_heading = TIMES)]
-    pub drain_notice_ms: u64,
+    /// How it lets go of its clients.
+    #[command(flatten)]
+    pub draining: DrainSettings,
 
     /// How much the relay logs: `error`, `warn`, `info`, `debug` or `trace`; and behind it, with commas, how much of modules
     /// of it, as in `info,tidemill::storage=debug`. Of libraries no more than warnings is logged

@@ -56,8 +56,8 @@ pub const FILES: &[File] = &[
     file!("locks.js", SCRIPT),
     file!("presence.js", SCRIPT),
     file!("sessions.js", SCRIPT),
-    file!("slow.js", SCRIPT),
     file!("nodes.js", SCRIPT),
+    file!("slow.js", SCRIPT),
     file!("access.js", SCRIPT),
 ];
 

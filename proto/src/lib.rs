@@ -53,6 +53,7 @@ pub mod access;
 pub mod content_type;
 pub mod copy;
 pub mod cursor;
+pub mod drain;
 pub mod durability;
 pub mod duration;
 pub mod frame;

@@ -12,8 +12,8 @@ import * as keys from './keys.js';
 import * as locks from './locks.js';
 import * as presence from './presence.js';
 import * as sessions from './sessions.js';
-import * as slow from './slow.js';
 import * as nodes from './nodes.js';
+import * as slow from './slow.js';
 import * as access from './access.js';
 
 /** The pages: the first part of the address, the name in the list, and the module. One without a name is not in it. */
@@ -26,8 +26,8 @@ const PAGES = [
   ['locks', 'Locks', locks],
   ['presence', 'Presence', presence],
   ['sessions', 'Sessions', sessions],
-  ['slow', 'Slow', slow],
   ['nodes', 'Nodes', nodes],
+  ['slow', 'Slow', slow],
   ['access', 'Access', access],
 ];
 

@@ -134,8 +134,8 @@ pub(super) async fn exchange(State(http): State<Http>, mut request: Request, nex
     if let Some(cookie) = &cookie {
         request.extensions_mut().insert(cookie.clone());
     }
-    let mut found = Found::default();
     let span = traced::begin(&method, route.as_ref().map(MatchedPath::as_str), request.headers());
+    let mut found = Found::default();
     let mut response = match admitted {
         Err(failure) => failure.into_response(),
         Ok(Act::Preflight) => cors::preflight(request.headers()),

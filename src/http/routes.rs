@@ -269,6 +269,8 @@ mod tests {
         ("post", "/api/v1/admin/copy/read", "", r#"{"version":1,"read":"refuses_new"}"#),
         ("post", "/api/v1/admin/copy/write", "", r#"{"version":1,"write":{"delete":{"topic":"t"}}}"#),
         ("post", "/api/v1/admin/reload", "", ""),
+        ("get", "/api/v1/admin/drain", "", ""),
+        ("post", "/api/v1/admin/drain", "", ""),
         ("get", "/health", "", ""),
         ("get", "/ready", "", ""),
         ("get", "/metrics", "", ""),

@@ -105,7 +105,7 @@ impl Found {
         holes: Holes,
     ) {
         let _counted = http.0.metrics.readers().enter(Transport::Poll);
-        let farewell = reader.farewell(http.0.options.drain);
+        let farewell = reader.farewell();
         let waits = async {
             tokio::select! {
                 biased;

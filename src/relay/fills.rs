@@ -99,7 +99,6 @@ impl Gate {
         bucket: &BucketName,
         key: &KeyName,
         draft: FillDraft,
-        drain: Duration,
     ) -> Result<KeyToFill, Failure> {
         self.check_key(Verb::Read, bucket, key)?;
         self.check_key(Verb::Publish, bucket, key)?;
@@ -152,7 +151,7 @@ impl Gate {
                 log = Some(reader);
                 continue;
             };
-            let farewell = log.farewell(drain);
+            let farewell = log.farewell();
             // A millisecond more, since the storage counts whole ones.
             let next_look = left.min(over_in + Duration::from_millis(1));
             let is_over = tokio::select! {

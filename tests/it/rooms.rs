@@ -135,13 +135,6 @@ const ROOMS: &[Room] = &[
         because: "how often something is told does not depend on what it is",
     },
     Room {
-        name: "tidemill::slow",
-        rooms: &["tidemill_proto"],
-        tests: &[],
-        crates: &["parking_lot", "tokio"],
-        because: "how long something took does not depend on what it is",
-    },
-    Room {
         name: "tidemill::traces",
         rooms: &["tidemill::chance"],
         tests: &[],
@@ -158,6 +151,13 @@ const ROOMS: &[Room] = &[
             "url",
         ],
         because: "a span does not know what is done in it",
+    },
+    Room {
+        name: "tidemill::slow",
+        rooms: &["tidemill_proto"],
+        tests: &[],
+        crates: &["parking_lot", "tokio"],
+        because: "how long something took does not depend on what it is",
     },
     Room {
         name: "tidemill::budget",
@@ -307,7 +307,6 @@ const ROOMS: &[Room] = &[
             "tidemill::ws",
             "tidemill_proto",
             "tidemill_tls",
-            "tidemill::traces",
         ],
         tests: &[],
         crates: &[
