@@ -3,12 +3,14 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use tidemill_proto::access::CallerSeen;
+use tidemill_proto::{Code, Problem};
 use utoipa_axum::routes;
 
 use super::called::Called;
 use super::failure::Problems;
 use super::routes::{Concern, Needs};
 use super::{Http, query};
+use crate::access::Who;
 use crate::relay::Failure;
 
 pub(super) fn routes() -> Concern {
@@ -29,6 +31,11 @@ pub(super) async fn show(
     request: Request,
 ) -> Result<Json<CallerSeen>, Failure> {
     let [] = query::parameters(request.uri(), [])?;
+    if *gate.caller().who() == Who::Anonymous {
+        let detail =
+            "this is about who calls, and nothing says who does; send `Authorization: Bearer` with a token";
+        return Err(Problem::new(Code::Unauthenticated, detail).into());
+    }
     Ok(Json(CallerSeen {
         caller: gate.caller().who().to_string(),
         address: gate.origin().address(),

@@ -307,7 +307,6 @@ const ROOMS: &[Room] = &[
             "tidemill::ws",
             "tidemill_proto",
             "tidemill_tls",
-            "tidemill::traces",
         ],
         tests: &[],
         crates: &[

@@ -31,12 +31,14 @@ pub(super) const RELAY: &str = "relay";
 const LOOK: Duration = Duration::from_secs(10);
 /// How long the first event of a stream may take.
 const FIRST_EVENT: Duration = Duration::from_secs(5);
+/// Least bytes of a first event, whatever it was compressed with: what comes first of that is no event.
+const EVENT_BYTES_MIN: usize = 32;
 /// From when on the end of a certificate is told of.
 const ENDS_SOON: Duration = Duration::from_hours(30 * 24);
 /// Pages that are large enough to be compressed, as far as the relay serves them.
 const PAGES: [&str; 2] = ["openapi.json", "console/"];
 
-const HANDS_ON: &str = "have the proxy hand on at once what comes: nginx `proxy_buffering off;`, Caddy `flush_interval -1`, HAProxy no `http-response wait-for-body`; see docs/proxies.md";
+const HANDS_ON: &str = "have the proxy hand on at once what comes: nginx `proxy_buffering off;`, and no `text/event-stream` in `gzip_types`; Caddy `flush_interval -1`; HAProxy no `http-response wait-for-body`; see docs/proxies.md";
 const WAITS: &str = "have the proxy wait longer than 20 seconds for more of an answer: nginx `proxy_read_timeout 60s;`, HAProxy `timeout server 60s` and `timeout tunnel 1h`; see docs/proxies.md";
 const UPGRADES: &str = "have the proxy pass upgrades on: nginx `proxy_http_version 1.1;`, `proxy_set_header Upgrade $http_upgrade;` and `proxy_set_header Connection $connection_upgrade;`; see docs/proxies.md";
 const FORWARDS: &str = "have the proxy pass on `Host` and write `X-Forwarded-Proto` (nginx `proxy_set_header Host $http_host;`, `proxy_set_header X-Forwarded-Proto $scheme;`), and name it in TRUSTED_PROXIES; or set TIDEMILL_PUBLIC_URL";
@@ -232,7 +234,9 @@ impl Outside<'_> {
         const EVENTS: &str = "events";
         const IDLE: &str = "idle";
         let path = format!("api/v1/topics/{}/messages", self.topic);
+        // As a browser asks: a proxy that compresses a stream may hold it back.
         let request = self.get(http, &path).header(ACCEPT, "text/event-stream");
+        let request = request.header(ACCEPT_ENCODING, "gzip, deflate, br");
         let begin = Instant::now();
         let held_back = || {
             let detail =
@@ -260,11 +264,16 @@ impl Outside<'_> {
                 )];
             }
         }
-        match timeout(FIRST_EVENT.saturating_sub(begin.elapsed()), response.chunk()).await {
-            Ok(Ok(Some(_))) => {}
-            Ok(Ok(None) | Err(_)) => {
-                return vec![Line::fail(EVENTS, "a stream ended before its first event", HANDS_ON)];
+        let event = async {
+            let mut bytes = 0;
+            while bytes < EVENT_BYTES_MIN {
+                bytes += response.chunk().await.ok().flatten()?.len();
             }
+            Some(())
+        };
+        match timeout(FIRST_EVENT.saturating_sub(begin.elapsed()), event).await {
+            Ok(Some(())) => {}
+            Ok(None) => return vec![Line::fail(EVENTS, "a stream ended before its first event", HANDS_ON)],
             Err(_) => return held_back(),
         }
         let first = Line::pass(

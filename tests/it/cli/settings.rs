@@ -112,7 +112,7 @@ fn doctor_says_what_is_wrong_with_a_server_that_is_not_there() {
     assert!(ended.stdout.starts_with("✗ connect: valkey://user:***@127.0.0.1:1/0: "), "{ended:?}");
     assert!(ended.stdout.lines().count() > 1, "it says what to do");
     let ended = run(&variables, &["doctor", "-o", "json"], "");
-    assert_eq!(json(ended.stdout.trim())["outcome"], "fail");
+    assert_eq!(json(ended.stdout.lines().next().expect("a line"))["outcome"], "fail");
     assert!(!format!("{ended:?}").contains(SECRET));
 }
 
@@ -143,7 +143,7 @@ fn doctor_says_that_memory_has_no_server_and_whether_the_relay_would_start() {
     let outcomes = ended.stdout.lines().map(|line| json(line)["outcome"].clone());
     assert_eq!(outcomes.collect::<Vec<_>>(), ["pass", "fail", "pass"]);
     // Where files are few, it says which limit to raise.
-    let ended = run(&[memory, ("TIDEMILL_CONNECTIONS_MAX", "2000000000")], &["doctor"], "");
+    let ended = run(&[memory, ("TIDEMILL_CONNECTIONS_MAX", "1000000000")], &["doctor"], "");
     let is_told = |line: &&str| line.starts_with("! open files: ") || line.contains("there is no limit");
     assert!(ended.lines().iter().any(is_told), "{ended:?}");
     // Nobody may administer it yet.
