@@ -238,7 +238,13 @@ impl Server {
         }
         let sessions = relay.sessions().clone();
         let listening = listeners.iter().map(|listener| listener.bound().to_string()).collect();
-        feeds.spawn(upkeep::announce(relay.clone(), node, listening, http.draining().token().clone(), cut.clone()));
+        feeds.spawn(upkeep::announce(
+            relay.clone(),
+            node,
+            listening,
+            http.draining().token().clone(),
+            cut.clone(),
+        ));
         tracker.spawn(upkeep::sweep(relay, node, options.sweep_interval, metrics.clone(), draining.clone()));
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));
         let caps = (options.connections_max, options.connections_per_address_max);
