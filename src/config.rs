@@ -476,6 +476,10 @@ pub struct Settings {
     #[arg(long, value_name = "FORMAT", default_value = "auto", help_heading = PROCESS, ignore_case = true)]
     pub log_format: LogFormat,
 
+    /// Milliseconds past which a publish, a read or a command is noted as slow; 0 notes none
+    #[arg(long, value_name = "MS", default_value = "100", value_parser = whole::<u64>(0..=MS_MAX), help_heading = PROCESS)]
+    pub slow_ms: u64,
+
     /// Threads that do the work; one per core, if not given
     #[arg(long, value_name = "COUNT", help_heading = PROCESS)]
     #[arg(value_parser = whole::<usize>(1..=1_024))]

@@ -38,6 +38,7 @@ mod lines;
 mod live;
 mod locks;
 mod log_ins;
+mod me;
 mod media;
 mod messages;
 mod metadata;
@@ -61,6 +62,7 @@ mod series;
 mod sessions;
 mod sign_ins;
 mod signed_in_page;
+mod slow;
 mod source;
 mod stream;
 mod streamed;
@@ -68,6 +70,7 @@ pub(crate) mod surroundings;
 mod takes;
 mod tickets;
 mod topics;
+mod traced;
 mod unconditional;
 mod waiting;
 mod watch;
@@ -292,9 +295,11 @@ impl Http {
             tickets::routes(),
             copying::routes(),
             reload::routes(),
+            me::routes(),
             drain::routes(),
             sessions::routes(),
             nodes::routes(),
+            slow::routes(),
             operations::routes(),
             operations::metrics_routes(options.serve_metrics),
             documents::routes(options.serve_docs),

@@ -18,8 +18,10 @@
 //! | `presence` | members of rooms |
 //! | `series` | points of series |
 //! | `copies` | steps of copies |
+//! | `slow` | what took long |
 //! | `node` | readiness, and how the backend is |
 //! | `work` | what consumers claim and settle |
+//! | `traces` | spans |
 //! | `registry` | how counts are described and registered |
 //!
 //! **Invariant:** labels are bounded: methods, patterns of routes, statuses, codes of problems and kinds
@@ -40,8 +42,10 @@ mod registry;
 mod requests;
 mod schedules;
 mod series;
+mod slow;
 mod sockets;
 mod takes;
+mod traces;
 mod work;
 
 use std::fmt;
@@ -67,8 +71,10 @@ pub use registry::{Description, Kind};
 pub use requests::Requests;
 pub use schedules::Schedules;
 pub use series::Series;
+pub use slow::Slow;
 pub use sockets::{Ending, Sockets};
 pub use takes::Takes;
+pub use traces::Traces;
 pub use work::Work;
 
 /// The counts of one node. Cloning is cheap.
@@ -90,7 +96,9 @@ struct Inner {
     limits: Limits,
     takes: Takes,
     series: Series,
+    slow: Slow,
     copies: Copies,
+    traces: Traces,
     auth: Auth,
     work: Work,
     locks: Locks,
@@ -115,6 +123,7 @@ impl Metrics {
             readers: Readers::new(&registry.about("Live readers")),
             sockets: Sockets::new(&registry.about("WebSockets")),
             requests: Requests::new(registry.about("Requests and connections")),
+            slow: Slow::new(&registry.about("Requests and connections")),
             node: Node::new(registry.about("The node, its backend and its topics")),
             schedules: Schedules::new(&registry.about("Messages for later")),
             work: Work::new(&registry.about("Work")),
@@ -128,6 +137,7 @@ impl Metrics {
             devices: Devices::new(&registry.about("Devices")),
             limits: Limits::new(registry.about("Limits of callers")),
             copies: Copies::new(&registry.about("Copies")),
+            traces: Traces::new(&registry.about("Traces")),
             registry,
             handle: recorder.handle(),
             recorder,
@@ -193,6 +203,12 @@ impl Metrics {
         &self.0.readers
     }
 
+    /// Returns the counts of spans.
+    #[must_use]
+    pub fn traces(&self) -> &Traces {
+        &self.0.traces
+    }
+
     /// Returns what is told of the node and its backend.
     #[must_use]
     pub fn node(&self) -> &Node {
@@ -215,6 +231,12 @@ impl Metrics {
     #[must_use]
     pub fn takes(&self) -> &Takes {
         &self.0.takes
+    }
+
+    /// Returns the counts of what took long.
+    #[must_use]
+    pub fn slow(&self) -> &Slow {
+        &self.0.slow
     }
 
     /// Returns the counts of series.

@@ -27,6 +27,7 @@ mod locks;
 mod log;
 mod message;
 mod nodes;
+mod noted;
 mod owners;
 mod payload;
 mod presence;
@@ -42,6 +43,7 @@ mod shown;
 mod takes;
 mod timers;
 mod topics;
+mod trace;
 mod watch;
 mod watching;
 mod work;
@@ -49,6 +51,7 @@ mod work;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemill_proto::slow::SlowServer;
 use tidemill_proto::{BucketName, TopicName};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -81,6 +84,7 @@ pub use publish::{
     Admitted, Answered, Checked, Draft, IdempotencyKey, TimeToLive, UniqueKey, parse_durability, parse_last,
     parse_order_key,
 };
+pub(crate) use publish::{begin_published, end_published};
 pub use read::{PageRequest, Start, parse_id, parse_selector, parse_since, parse_topic};
 pub use reads::READS_TOLD_EVERY;
 pub use runs::parse_reason;
@@ -91,6 +95,8 @@ pub use topics::{
     TrimTo, parse_compact_by, parse_description, parse_idle, parse_max_bytes, parse_max_messages,
     parse_retention, parse_when_full,
 };
+pub use trace::Trace;
+pub(crate) use trace::end_refused;
 pub use watch::{
     KeyWatch, SNAPSHOT_RETRY, SNAPSHOTS_MAX, SnapshotPart, StepPlace, TOO_FAST, WatchScope, change_of,
     told_of_entry,
@@ -99,6 +105,7 @@ pub use work::{
     Change, ClaimOrder, Claimant, Deliveries, DeliveriesOf, EXTENSION, GiveBack, GroupDraft, NACK_DELAY,
     SettledReceipt, Source, check_result, parse_group, parse_ordering, within,
 };
+pub(crate) use work::{begin_claimed, begin_settled};
 
 pub use crate::storage::{
     AdaptiveTtl, Appended, Batch, BucketSettings, BucketState, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate,
@@ -112,6 +119,7 @@ use crate::access::{Caller, Sessions};
 use crate::clock::Clock;
 use crate::features::{Feature, Features};
 use crate::limits::Kept;
+use crate::slow::Slow;
 use crate::storage::{Storage, TopicPolicy};
 use ears::Ears;
 use known::KnownTopics;
@@ -152,6 +160,8 @@ pub struct RelayOptions {
     pub presence: PresenceOptions,
     /// What becomes of limits of applications while the storage cannot be asked.
     pub takes_away: TakesAway,
+    /// Past which time an operation is noted as slow; zero for none.
+    pub slow_after: Duration,
 }
 
 /// The relay: a storage with the rules in front of it. Cloning is cheap.
@@ -174,6 +184,7 @@ struct Inner {
     _ears: Arc<Ears>,
     sessions: Sessions,
     failure_log: FailureLog,
+    slow: Slow,
     /// Topics that were there a moment ago, where it is counted who makes some.
     known: KnownTopics,
     /// When something is due that waits.
@@ -219,6 +230,7 @@ impl Relay {
             tracker.spawn(token.clone().run_until_cancelled_owned(keep));
         }
         let (failure_log, known) = (FailureLog::default(), KnownTopics::default());
+        let slow = Slow::new(options.slow_after);
         Self(Arc::new(Inner {
             storage,
             clock,
@@ -230,6 +242,7 @@ impl Relay {
             _ears: ears,
             sessions,
             failure_log,
+            slow,
             known,
             timers: Timers::default(),
             expiries: Timers::default(),
@@ -334,6 +347,17 @@ impl Relay {
     #[must_use]
     pub fn failure_log(&self) -> &FailureLog {
         &self.0.failure_log
+    }
+
+    /// Returns what took long, and what is to be noted so.
+    #[must_use]
+    pub fn slow(&self) -> &Slow {
+        &self.0.slow
+    }
+
+    /// Returns what each server of the storage has noted as slow by itself, at most so many commands.
+    pub async fn slow_commands(&self, limit: usize) -> Vec<SlowServer> {
+        self.0.storage.upkeep.slow_commands(limit).await
     }
 
     /// Returns how many bytes topics keep together, and how many they may.

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::error::ClientError;
 use crate::options::Backoff;
+use crate::trace::Trace;
 use crate::work::{Verdict, WorkClient};
 
 /// How long giving a message back may take once a worker is to end at once.
@@ -34,6 +35,12 @@ impl Job {
     #[must_use]
     pub const fn grace(&self) -> Duration {
         self.grace
+    }
+
+    /// Returns the trace that the message is part of, if its publisher has said: a span of the handler hangs under its.
+    #[must_use]
+    pub fn trace(&self) -> Option<Trace> {
+        Trace::of_metadata(self.delivered.message.metadata.as_deref())
     }
 
     /// Waits until the handler had better stop, and returns why: `max_run_reached`, shortly before the time is over for

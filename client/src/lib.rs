@@ -89,6 +89,7 @@ mod publisher;
 mod start;
 mod subscription;
 mod takes;
+mod trace;
 mod work;
 mod worker;
 
@@ -106,6 +107,8 @@ pub use publisher::{Publisher, Receipt};
 pub use start::{Start, StartError};
 pub use subscription::{Event, Subscription};
 pub use takes::LimitClient;
+pub use trace::Trace;
+
 pub use tidemill_proto as proto;
 pub use work::{Verdict, WorkClient};
 pub use worker::{CONCURRENCY_MAX, Stopper, Worker, WorkerEvent, WorkerOptions};

@@ -11,6 +11,7 @@ use tidemill_proto::{
 };
 
 use crate::connection::Received;
+use crate::trace::Trace;
 
 /// A message as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +137,13 @@ impl NewMessage {
     #[must_use]
     pub fn with_metadata(mut self, metadata: Box<RawValue>) -> Self {
         self.metadata = Some(metadata);
+        self
+    }
+
+    /// Adds the trace that the message is part of to its metadata, unless that has one: who gets it goes on with it.
+    #[must_use]
+    pub fn with_trace(mut self, trace: &Trace) -> Self {
+        self.metadata = trace.note(self.metadata.take());
         self
     }
 

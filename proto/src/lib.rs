@@ -82,6 +82,7 @@ pub mod schedule;
 pub mod selector;
 pub mod series;
 pub mod sessions;
+pub mod slow;
 pub mod takes;
 pub mod time;
 pub mod topic;

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::config::{Environment, Faults, Flags, Settings, document, sample, show};
 use crate::server::wiring::faults;
+use crate::traces::TracesSettings;
 
 use super::CliError;
 use super::error::chain;
@@ -37,7 +38,7 @@ enum Action {
     /// Say all that is wrong with the settings, and what should be looked at
     ///
     /// Takes the same flags, variables and file as `tidemill serve`, reads the files that they name, and connects to
-    /// nothing: `tidemill check` looks at the server, too.
+    /// nothing: `tidemill doctor` looks at the server, too.
     Check(Check),
     /// Print a table of all settings, as Markdown
     Doc,
@@ -121,7 +122,8 @@ impl Check {
         let (errors, warnings) = match Settings::examine(&self.flags, environment) {
             Ok(settings) => {
                 let (errors, warnings) = faults(&settings);
-                let errors: Vec<_> = errors.iter().map(|error| chain(&**error)).collect();
+                let mut errors: Vec<_> = errors.iter().map(|error| chain(&**error)).collect();
+                errors.extend(TracesSettings::read(environment).err().map(|error| error.to_string()));
                 (errors, [settings.warnings, warnings].concat())
             }
             Err(Faults { errors, warnings }) => (errors.iter().map(|error| chain(error)).collect(), warnings),

@@ -2,15 +2,12 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use tidemill_proto::TopicSelector;
 
 use super::CliError;
 use super::credentials::{self, Token};
-use super::output::Output;
-use super::sides::{Form, Keys, Named, Opened};
+use super::sides::{Bringing, Form, Keys, Named, Opened, Reaching};
 use super::signals;
 use crate::config::Environment;
 use crate::copying::{Copy as Copying, CopyError, Plan, Side, SideError};
@@ -55,7 +52,6 @@ const FROM_TOKEN_HELP: &str = "The token that says to the relay that is copied f
 const GOES_ON: &str = "not all is copied; the same command goes on from here";
 
 /// The arguments of `tidemill copy`.
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Copy {
@@ -96,25 +92,11 @@ pub struct Copy {
     #[arg(long, requires = "follow")]
     switch: bool,
 
-    /// Replace topics and buckets of the target that are not copies of those at the source. It says how much goes
-    #[arg(long)]
-    overwrite: bool,
+    #[command(flatten)]
+    bringing: Bringing,
 
-    /// Say what would be done, and do nothing
-    #[arg(long)]
-    dry_run: bool,
-
-    /// Seconds for which a side may be away before it ends
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    patience: u64,
-
-    /// Certificates (PEM) to trust in place of the system's, for sides with TLS
-    #[arg(long, value_name = "PATH")]
-    ca_cert: Option<PathBuf>,
-
-    /// The form of what is printed
-    #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
-    output: Output,
+    #[command(flatten)]
+    reaching: Reaching,
 }
 
 impl From<CopyError> for CliError {
@@ -131,7 +113,7 @@ fn advice(error: &CopyError) -> &'static str {
         CopyError::Same(Some(_)) => "nothing is copied; leave that one out",
         CopyError::Shared => "nothing is copied; name the topics that are to be moved",
         CopyError::TargetReadOnly => {
-            "no more is copied; `tidemill freeze --storage URL --undo`, with the URL of the target, has it take changes again, then the same command goes on from here"
+            "no more is copied; `tidemill freeze --storage URL --undo`, with the URL of the target, and --keys where --to-keys is given, has it take changes again, then the same command goes on from here"
         }
         CopyError::Missing(_) => "not all is copied; leave it out, or correct its name",
         CopyError::Changed(_) => {
@@ -155,7 +137,7 @@ fn advice(error: &CopyError) -> &'static str {
                 "not all is copied; name a token of who may administer the relay with --to-token, and the same command goes on from here"
             }
             (SideError::ReadOnly, _) => {
-                "not all is copied; `tidemill freeze --storage URL --undo`, with the URL of that side, has it take changes again, then the same command goes on from here"
+                "not all is copied; `tidemill freeze --storage URL --undo`, with the URL of that side, and --keys where its form is given, has it take changes again, then the same command goes on from here"
             }
             (SideError::Passing(_), _) => {
                 "not all is copied; once that side is there again, the same command goes on from here"
@@ -170,41 +152,36 @@ fn advice(error: &CopyError) -> &'static str {
 impl Copy {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let stopped = signals::stopped()?;
-        let side = |flag, url, keys, token| {
-            Opened::open(Named { flag, url, keys, ca_cert: self.ca_cert.as_ref(), token, environment })
+        let side = |flag, url, form, token| {
+            let ca_cert = self.reaching.ca_cert.as_ref();
+            Opened::open(Named { flag, url, form, ca_cert, token, environment })
         };
-        let forms = [self.from_keys.unwrap_or_default(), self.to_keys.unwrap_or_default()];
-        let from = side("from", &self.from, forms[0], self.from_token.as_ref())?;
-        let to = side("to", &self.to, forms[1], self.to_token.as_ref())?;
-        let is_one = from.name == to.name;
-        if is_one && forms[0] == forms[1] {
-            return Err(CliError::Usage("--from and --to name the same side".to_owned()));
+        let read = Form { flag: "from-keys", given: self.from_keys, may_be_empty: false };
+        let written = Form { flag: "to-keys", given: self.to_keys, may_be_empty: true };
+        let mut from = side("from", &self.from, read, self.from_token.as_ref())?;
+        let mut to = side("to", &self.to, written, self.to_token.as_ref())?;
+        if from.name == to.name {
+            if read.keys() == written.keys() {
+                return Err(CliError::Usage("--from and --to name the same side".to_owned()));
+            }
+            // Of one server that has both, each side is one of them.
+            from.form.given = Some(read.keys());
+            to.form.given = Some(written.keys());
         }
-        // Of one server that has both, each side is one of them.
-        let form = |flag, keys, given: Option<Keys>, may_be_empty| Form {
-            flag,
-            keys,
-            is_told: is_one || given.is_some(),
-            may_be_empty,
-        };
-        let read = form("from-keys", forms[0], self.from_keys, false);
-        let written = form("to-keys", forms[1], self.to_keys, true);
+        let Bringing { overwrite, dry_run, output } = self.bringing;
         let plan = Plan {
             topics: self.topics.clone(),
             follow: self.follow,
             switch: self.switch,
-            overwrite: self.overwrite,
-            patience: Duration::from_secs(self.patience),
+            overwrite,
+            patience: self.reaching.patience(),
         };
         let copy = Copying::new(from.side.clone(), to.side.clone(), plan.clone());
-        let Self { output, overwrite, .. } = self;
         let telling = Telling { done: "copied", output, overwrite, is_data: false };
         let act = async {
             from.ready(plan.patience).await?;
             to.ready(plan.patience).await?;
-            from.check_form(read, plan.patience).await?;
-            to.check_form(written, plan.patience).await?;
-            if self.dry_run {
+            if dry_run {
                 return telling.plan(&copy, &plan).await;
             }
             telling.copy(&copy, async || Ok(()), async || Ok(())).await
@@ -214,14 +191,14 @@ impl Copy {
             () = stopped => Err(CliError::Interrupted),
         };
         let reached = copy.progress().reached();
-        let undo = self.undo(&from.name, self.from_keys.or(is_one.then_some(forms[0])));
+        let undo = self.undo(&from.name, from.form.given);
         let stands = match (reached.source_read_only, reached.switching) {
             (true, _) => Some(format!("the source is read-only now, and {undo}")),
             (false, true) => Some(format!("a part of the source may be read-only by now, and {undo}")),
             (false, false) => None,
         };
         let done = match (done, stands) {
-            (Err(CliError::Interrupted), stands) if !self.dry_run => {
+            (Err(CliError::Interrupted), stands) if !dry_run => {
                 let stands = stands.map_or_else(String::new, |stands| format!("; {stands}"));
                 Err(CliError::Kept(Box::new(CliError::Interrupted), format!("{GOES_ON}{stands}")))
             }

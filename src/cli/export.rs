@@ -6,7 +6,6 @@ use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tidemill_proto::TopicSelector;
 
@@ -14,7 +13,7 @@ use super::CliError;
 use super::copy::Telling;
 use super::credentials::{self, Token};
 use super::output::Output;
-use super::sides::{Keys, Named, Opened};
+use super::sides::{Form, Keys, Named, Opened, Reaching};
 use super::signals;
 use crate::chance::random;
 use crate::clock::Clock;
@@ -36,7 +35,8 @@ Examples:
 
 A relay is asked over HTTP, and needs a caller who may administer it.
 
-Exit status: 0 all is in the file; 1 there is none; 2 not understood, or the file is there already.";
+Exit status: 0 all is in the file; 1 there is none; 2 not understood, the file is there already, or
+the source has its topics under keys of the other form.";
 
 const FROM_TOKEN_HELP: &str = "The token that says to the relay who calls. With `@PATH` it is read from a file [env: TIDEMILL_TOKEN, TIDEMILL_TOKEN_FILE]";
 
@@ -59,9 +59,9 @@ pub struct Export {
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
 
-    /// How the keys are written there (`TIDEMILL_VALKEY_KEY_FORM`)
-    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
-    from_keys: Keys,
+    /// How the keys are written there, as `TIDEMILL_VALKEY_KEY_FORM` of its relays says it; plain, if it is not given
+    #[arg(long, value_name = "FORM", value_enum)]
+    from_keys: Option<Keys>,
 
     /// The token for the relay
     #[arg(long, value_name = "TOKEN", help = FROM_TOKEN_HELP, value_parser = credentials::parse)]
@@ -71,15 +71,10 @@ pub struct Export {
     #[arg(long)]
     overwrite: bool,
 
-    /// Seconds for which the side may be away before it ends
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    patience: u64,
+    #[command(flatten)]
+    reaching: Reaching,
 
-    /// Certificates (PEM) to trust in place of the system's, for a side with TLS
-    #[arg(long, value_name = "PATH")]
-    ca_cert: Option<PathBuf>,
-
-    /// The form of what is printed
+    /// The form of what is printed; the file has only one
     #[arg(short = 'o', long = "form", value_name = "FORM", value_enum, default_value_t)]
     form: Output,
 }
@@ -90,14 +85,14 @@ impl Export {
         let from = Opened::open(Named {
             flag: "from",
             url: &self.from,
-            keys: self.from_keys,
-            ca_cert: self.ca_cert.as_ref(),
+            form: Form { flag: "from-keys", given: self.from_keys, may_be_empty: false },
+            ca_cert: self.reaching.ca_cert.as_ref(),
             token: self.from_token.as_ref(),
             environment,
         })?;
         let target = Target::of(&self.output, self.overwrite)?;
         let act = async {
-            from.ready(Duration::from_secs(self.patience)).await?;
+            from.ready(self.reaching.patience()).await?;
             self.export(&from, target).await
         };
         let done = tokio::select! {
@@ -114,7 +109,7 @@ impl Export {
             follow: false,
             switch: false,
             overwrite: false,
-            patience: Duration::from_secs(self.patience),
+            patience: self.reaching.patience(),
         };
         let export = Exporting::default();
         let copy = Copying::new(export.source(from.side.clone()), export.target(), plan);

@@ -25,7 +25,7 @@ Examples:
   tidemill freeze --storage http://old:8080             a relay, with all that share its storage
   tidemill freeze --storage valkey://old:6379 --status  whether it is read-only; nothing is changed
 
-/health and `tidemill check` say of a storage that it is read-only as a whole, and the metric
+/health and `tidemill doctor` say of a storage that it is read-only as a whole, and the metric
 tidemill_backend_read_only is 1 then.
 
 Exit status: 0 done, 1 failed, 2 not understood.";
@@ -83,19 +83,16 @@ struct Done {
 
 impl Freeze {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
-        let keys = self.keys.unwrap_or_default();
         let opened = Opened::open(Named {
             flag: "storage",
             url: &self.storage,
-            keys,
+            form: Form { flag: "keys", given: self.keys, may_be_empty: self.undo },
             ca_cert: self.ca_cert.as_ref(),
             token: self.token.given(),
             environment,
         })?;
-        let form = Form { flag: "keys", keys, is_told: self.keys.is_some(), may_be_empty: self.undo };
         let done = async {
             opened.ready(READY_MAX).await?;
-            opened.check_form(form, READY_MAX).await?;
             if self.status { self.tell(&*opened.side).await } else { self.freeze(&*opened.side).await }
         };
         let missing = done.await;

@@ -14,7 +14,7 @@ use super::CliError;
 use super::copy::Telling;
 use super::credentials::{self, Token};
 use super::output::{self, Output, counted};
-use super::sides::{Keys, Named, Opened};
+use super::sides::{Bringing, Form, Keys, Named, Opened, Reaching};
 use super::signals;
 use crate::config::Environment;
 use crate::copying::{Copy as Copying, ExportedFile, FileError, Plan};
@@ -36,8 +36,8 @@ From standard input it is kept in a temporary file first (TMPDIR).
 
 --dry-run says what would be done, as that of `tidemill copy` does.
 
-Exit status: 0 all is there, or can be; 1 not all; 2 not understood; 3 --dry-run has found something
-in the way.";
+Exit status: 0 all is there, or can be; 1 not all; 2 not understood, or the target has its topics
+under keys of the other form; 3 --dry-run has found something in the way.";
 
 const TO_TOKEN_HELP: &str = "The token that says to the relay who calls. With `@PATH` it is read from a file [env: TIDEMILL_TOKEN, TIDEMILL_TOKEN_FILE]";
 
@@ -59,33 +59,19 @@ pub struct Import {
     #[arg(long, value_name = "URL")]
     to: String,
 
-    /// How the keys are written there (`TIDEMILL_VALKEY_KEY_FORM`)
-    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
-    to_keys: Keys,
+    /// How the keys are written there, as `TIDEMILL_VALKEY_KEY_FORM` of its relays says it; plain, if it is not given
+    #[arg(long, value_name = "FORM", value_enum)]
+    to_keys: Option<Keys>,
 
     /// The token for the relay
     #[arg(long, value_name = "TOKEN", help = TO_TOKEN_HELP, value_parser = credentials::parse)]
     to_token: Option<Token>,
 
-    /// Replace topics and buckets that are not those of the file. It says how much goes
-    #[arg(long)]
-    overwrite: bool,
+    #[command(flatten)]
+    bringing: Bringing,
 
-    /// Say what would be done, and do nothing
-    #[arg(long)]
-    dry_run: bool,
-
-    /// Seconds for which the side may be away before it ends
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    patience: u64,
-
-    /// Certificates (PEM) to trust in place of the system's, for a side with TLS
-    #[arg(long, value_name = "PATH")]
-    ca_cert: Option<PathBuf>,
-
-    /// The form of what is printed
-    #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
-    output: Output,
+    #[command(flatten)]
+    reaching: Reaching,
 }
 
 impl Import {
@@ -94,14 +80,14 @@ impl Import {
         let to = Opened::open(Named {
             flag: "to",
             url: &self.to,
-            keys: self.to_keys,
-            ca_cert: self.ca_cert.as_ref(),
+            form: Form { flag: "to-keys", given: self.to_keys, may_be_empty: true },
+            ca_cert: self.reaching.ca_cert.as_ref(),
             token: self.to_token.as_ref(),
             environment,
         })?;
         let act = async {
             let file = self.open().await?;
-            to.ready(Duration::from_secs(self.patience)).await?;
+            to.ready(self.reaching.patience()).await?;
             self.import(file, &to).await
         };
         let done = tokio::select! {
@@ -145,7 +131,7 @@ impl Import {
             ),
             error => CliError::Failed("nothing is imported", format!("{name}: {error}").into()),
         })?;
-        if self.output == Output::Text {
+        if self.bringing.output == Output::Text {
             let (header, counts) = (file.header(), file.counts());
             eprintln!(
                 "{name}: written at {} by Tidemill {}; {} with {}, {} with {}",
@@ -161,17 +147,17 @@ impl Import {
     }
 
     async fn import(&self, file: ExportedFile, to: &Opened) -> Result<(), CliError> {
+        let Bringing { overwrite, dry_run, output } = self.bringing;
         let plan = Plan {
             topics: self.topics.clone(),
             follow: false,
             switch: false,
-            overwrite: self.overwrite,
-            patience: Duration::from_secs(self.patience),
+            overwrite,
+            patience: self.reaching.patience(),
         };
         let copy = Copying::new(Arc::new(file), to.side.clone(), plan.clone());
-        let Self { output, overwrite, .. } = *self;
         let telling = Telling { done: "imported", output, overwrite, is_data: false };
-        if self.dry_run {
+        if dry_run {
             return telling.plan(&copy, &plan).await;
         }
         telling.copy(&copy, async || Ok(()), async || Ok(())).await

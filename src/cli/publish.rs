@@ -24,9 +24,10 @@ use super::CliError;
 use super::client::{Client, Relay};
 use super::output::{self, Output};
 use super::points::{at, delay, ttl};
+use super::traced;
 use crate::chance::random;
 use crate::config::Environment;
-use tidemill_client::Encoding;
+use tidemill_client::{Encoding, Trace};
 
 mod input;
 mod keys;
@@ -178,7 +179,7 @@ impl Publish {
 
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let metadata = self.metadata.as_deref().map(object).transpose()?;
-        let client = self.relay.client(environment)?;
+        let (client, trace) = (self.relay.client(environment)?, traced::trace(environment));
         let made_up = random_key();
         let keys = match &self.key {
             Some(key) => Keys::Own(key),
@@ -215,11 +216,11 @@ impl Publish {
                     eprintln!("reading from the terminal, one message a line; Ctrl-D ends");
                 }
                 let client = self.relay.target.live_client(environment, Encoding::Binary)?;
-                let published = lines::publish(&self, &client, keys, metadata).await;
+                let published = lines::publish(&self, &client, keys, metadata, trace).await;
                 return published.map_err(|error| self.relay.target.advised(environment, error));
             }
         };
-        self.publish_one(&client, keys, payload, metadata).await
+        self.publish_one(&client, keys, payload, metadata, trace).await
     }
 
     async fn publish_one(
@@ -228,6 +229,7 @@ impl Publish {
         keys: Keys<'_>,
         payload: Vec<u8>,
         metadata: Option<Box<RawValue>>,
+        trace: Option<Trace>,
     ) -> Result<(), CliError> {
         let (payload, kind) = match &self.content_type {
             Some(kind) => (payload, kind.as_str()),
@@ -272,6 +274,13 @@ impl Publish {
                 key: None,
             };
             Box::new(move || client.request(Method::POST, &["api", "v1", "messages"]).json(&body))
+        };
+        let build = || match &trace {
+            None => build(),
+            Some(Trace { traceparent, tracestate }) => {
+                let request = build().header("traceparent", traceparent);
+                tracestate.iter().fold(request, |request, state| request.header("tracestate", state))
+            }
         };
         let (answer, attempts) = send(client, build, keys, self.no_retry).await?;
         if answer.replayed

@@ -16,6 +16,7 @@ use crate::config::{Backend, Environment, Flags, Settings};
 use crate::server::reload::Again;
 use crate::server::wiring::{Node, WiringError};
 use crate::server::{Bound, ServeError};
+use crate::traces::{Traces, TracesSettings};
 
 const EXAMPLES: &str = "\
 Every setting is a flag, a variable, and a key of the file (`drain_ms` for --drain-ms); a flag wins
@@ -70,9 +71,16 @@ impl Serve {
             .enable_all()
             .build()
             .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?;
+        let traced =
+            TracesSettings::read(environment).and_then(|traced| traced.map(Traces::start).transpose());
+        let traces = traced.map_err(|error| CliError::Usage(error.to_string()))?;
         let (flags, environment) = (self.flags, environment.clone());
         let load = Arc::new(move || Settings::examine(&flags, &environment));
-        runtime.block_on(serve(&settings, handed, Again { load, log }))
+        let result = runtime.block_on(serve(&settings, handed, Again { load, log }));
+        if let Some(traces) = traces {
+            traces.stop();
+        }
+        result
     }
 }
 

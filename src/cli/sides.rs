@@ -1,4 +1,5 @@
-//! Sides of a copy that a command names by their URLs: storages, beside the settings of a relay, and relays.
+//! Sides of a copy that a command names by their URLs: storages, beside the settings of a relay, and relays; and the flags that
+//! all such commands have.
 //!
 //! It must not know what a command does with them.
 
@@ -15,7 +16,8 @@ use tidemill_proto::{Code, NodeId};
 use tokio::time::{Instant, sleep};
 
 use super::credentials::{self, Token};
-use super::{CliError, logs, output};
+use super::output::{self, Output};
+use super::{CliError, logs};
 use crate::chance::random;
 use crate::clock::Clock;
 use crate::config::Environment;
@@ -67,17 +69,56 @@ impl Keys {
     }
 }
 
-/// Which form of keys a side is asked for, and whether that is what was meant.
+/// How sides are reached, of all commands that copy.
+#[derive(Debug, clap::Args)]
+pub(super) struct Reaching {
+    /// Seconds for which a side may be away before it ends
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    patience: u64,
+
+    /// Certificates (PEM) to trust in place of the system's, for sides with TLS
+    #[arg(long, value_name = "PATH")]
+    pub(super) ca_cert: Option<PathBuf>,
+}
+
+impl Reaching {
+    pub(super) const fn patience(&self) -> Duration {
+        Duration::from_secs(self.patience)
+    }
+}
+
+/// How something is brought to a side, and how that is told, of the commands that do so.
+#[derive(Debug, clap::Args)]
+pub(super) struct Bringing {
+    /// Replace topics and buckets of the target that are not copies of those that are brought. It says how much goes
+    #[arg(long)]
+    pub(super) overwrite: bool,
+
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+
+    /// The form of what is printed
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
+    pub(super) output: Output,
+}
+
+/// Which form of keys a storage is asked for, and whether that is what was meant.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Form {
     /// The flag that names it.
     pub(super) flag: &'static str,
-    /// Which.
-    pub(super) keys: Keys,
-    /// Whether somebody has said so.
-    pub(super) is_told: bool,
-    /// Whether a side that has nothing of that form, and something of the other, may be meant all the same.
+    /// Which, if somebody has said so.
+    pub(super) given: Option<Keys>,
+    /// Whether a storage that has nothing of the form that was said, and something of the other, may be meant all the same.
     pub(super) may_be_empty: bool,
+}
+
+impl Form {
+    /// Returns which it is, said or not.
+    pub(super) fn keys(&self) -> Keys {
+        self.given.unwrap_or_default()
+    }
 }
 
 /// How a side is reached.
@@ -88,7 +129,7 @@ pub(super) struct Named<'a> {
     /// Its URL; behind an `@` that of a file with it.
     pub(super) url: &'a str,
     /// How the keys of a storage are written.
-    pub(super) keys: Keys,
+    pub(super) form: Form,
     /// Certificates (PEM) to trust in place of the system's.
     pub(super) ca_cert: Option<&'a PathBuf>,
     /// The token that says to a relay who calls; what the environment has, if none is given.
@@ -102,13 +143,15 @@ pub(super) struct Opened {
     pub(super) side: Arc<dyn CopySide>,
     /// What it is called where a command speaks of it.
     pub(super) name: String,
+    /// How the keys of a storage are written.
+    pub(super) form: Form,
     backend: Option<Arc<Valkey>>,
 }
 
 impl Opened {
     /// Opens the side that a flag names. A storage is connected to meanwhile.
     pub(super) fn open(named: Named<'_>) -> Result<Self, CliError> {
-        let Named { flag, url, keys, ca_cert, token, environment } = named;
+        let Named { flag, url, form, ca_cert, token, environment } = named;
         let wrong = |rule: String| CliError::Usage(format!("--{flag}: {rule}"));
         let url = match url.strip_prefix('@') {
             Some(path) => {
@@ -128,7 +171,7 @@ impl Opened {
         };
         let ca_pem = ca_cert.map(read).transpose()?;
         if url.starts_with("http://") || url.starts_with("https://") {
-            return Self::relay(&url, credentials::token(token, environment)?, ca_pem);
+            return Self::relay(&url, form, credentials::token(token, environment)?, ca_pem);
         }
         let target = Target::parse(&url).map_err(|error| {
             let relays = match error {
@@ -138,15 +181,22 @@ impl Opened {
             };
             wrong(format!("{error}{relays}"))
         })?;
-        Ok(Self::storage(target, keys, ca_pem))
+        Ok(Self::storage(target, form, ca_pem))
     }
 
-    /// Waits until it can be used, and says now and then why it cannot. A relay is not asked.
+    /// Waits until it can be used, and says now and then why it cannot; then looks whether it has what is looked for. A relay
+    /// is not asked.
     ///
     /// # Errors
-    /// It cannot be used for so long, or refuses the login, which does not pass.
+    /// It cannot be used for so long, or refuses the login, which does not pass. It has topics or buckets under keys of the
+    /// other form, and nobody has said that this one is meant, or it has none of this one.
     pub(super) async fn ready(&self, patience: Duration) -> Result<(), CliError> {
         let Some(backend) = &self.backend else { return Ok(()) };
+        self.connected(backend, patience).await?;
+        self.check_form(backend, patience).await
+    }
+
+    async fn connected(&self, backend: &Valkey, patience: Duration) -> Result<(), CliError> {
         let began = Instant::now();
         let (name, until, mut told_at) = (&self.name, began + patience.max(READY_MIN), began + TOLD_EVERY);
         let mut refused_since: Option<Instant> = None;
@@ -157,7 +207,7 @@ impl Opened {
             match backend.refusal() {
                 None => refused_since = None,
                 Some(why) if refused_since.get_or_insert_with(Instant::now).elapsed() >= REFUSED_FOR => {
-                    let why = format!("{name}: {why}; `tidemill check` tells more");
+                    let why = format!("{name}: {why}; `tidemill doctor` tells more");
                     return Err(CliError::Failed(REFUSED, why.into()));
                 }
                 Some(_) => {}
@@ -168,7 +218,7 @@ impl Opened {
             told_at += TOLD_EVERY;
             let why = backend.health().await.backend.warnings.into_iter().next().unwrap_or_default();
             if until <= Instant::now() {
-                let why = format!("{name}: {why}; `tidemill check` tells more");
+                let why = format!("{name}: {why}; `tidemill doctor` tells more");
                 return Err(CliError::Failed("a storage cannot be used", why.into()));
             }
             eprintln!("waiting for {name}: {}", output::printable(&why));
@@ -177,12 +227,9 @@ impl Opened {
 
     /// Checks that a storage has what is looked for under keys of this form: else nothing is found there, and that is taken
     /// for all that there is.
-    ///
-    /// # Errors
-    /// It has topics or buckets of the other form, and nobody has said that this one is meant, or it has none of this one.
-    pub(super) async fn check_form(&self, form: Form, patience: Duration) -> Result<(), CliError> {
-        let Some(backend) = &self.backend else { return Ok(()) };
-        let Form { flag, keys, is_told, may_be_empty } = form;
+    async fn check_form(&self, backend: &Valkey, patience: Duration) -> Result<(), CliError> {
+        let Form { flag, given, may_be_empty } = self.form;
+        let (keys, is_told) = (self.form.keys(), given.is_some());
         if is_told && may_be_empty {
             return Ok(());
         }
@@ -211,19 +258,24 @@ impl Opened {
         )))
     }
 
-    fn relay(url: &str, token: Option<SecretString>, roots_pem: Option<Vec<u8>>) -> Result<Self, CliError> {
+    fn relay(
+        url: &str,
+        form: Form,
+        token: Option<SecretString>,
+        roots_pem: Option<Vec<u8>>,
+    ) -> Result<Self, CliError> {
         let client_id = Some(concat!("tidemill/", env!("CARGO_PKG_VERSION")).to_owned());
         let options = ClientOptions { token, roots_pem, client_id, ..ClientOptions::default() };
         let client = Client::new(url, options)?;
         let (name, side) = (client.name().to_owned(), Arc::new(Relay(client.copies()?)));
-        Ok(Self { side, name, backend: None })
+        Ok(Self { side, name, form, backend: None })
     }
 
-    fn storage(target: Target, keys: Keys, ca_pem: Option<Vec<u8>>) -> Self {
+    fn storage(target: Target, form: Form, ca_pem: Option<Vec<u8>>) -> Self {
         let name = target.to_string();
         let options = ValkeyOptions {
             ca_pem,
-            key_form: match keys {
+            key_form: match form.keys() {
                 Keys::Plain => KeyForm::Plain,
                 Keys::Braces => KeyForm::Braces,
             },
@@ -240,7 +292,7 @@ impl Opened {
         };
         logs::start_silent();
         let backend = Valkey::connect(NodeId::new(random()), options, limits, Clock::system());
-        Self { side: Arc::new(Storage::new(backend.clone())), name, backend: Some(backend) }
+        Self { side: Arc::new(Storage::new(backend.clone())), name, form, backend: Some(backend) }
     }
 
     /// Lets go of it.

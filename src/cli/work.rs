@@ -35,7 +35,8 @@ Examples:
 The command gets the payload on its standard input, and in its environment TIDEMILL_MESSAGE_ID,
 TIDEMILL_DELIVERY (1, 2, …), TIDEMILL_TOPIC, TIDEMILL_GROUP, TIDEMILL_CONTENT_TYPE,
 TIDEMILL_TIMESTAMP and, where the message has some, TIDEMILL_METADATA (JSON) and
-TIDEMILL_ORDER_KEY. Where the topic was cancelled, TIDEMILL_CANCELLED says why.
+TIDEMILL_ORDER_KEY. Where the topic was cancelled, TIDEMILL_CANCELLED says why. TRACEPARENT and
+TRACESTATE are those of the message, where its publisher is traced.
 
 How it ends is what becomes of the message: with status 0 it is done; with 65 it is a dead letter;
 with 75, any other status, or a signal it has failed and comes again, with the last line of

@@ -22,7 +22,9 @@ use super::publishing::{About, FIELDS, Said, draft, idempotency_key, mark_replay
 use super::routes::{Concern, Needs};
 use super::{Http, json, metadata, query};
 use crate::access::Verb;
-use crate::relay::{Admitted, Answered, Appended, Draft, Failure, Gate, IdempotencyKey, Payload, Scheduled};
+use crate::relay::{
+    Admitted, Answered, Appended, Draft, Failure, Gate, IdempotencyKey, Payload, Scheduled, Trace,
+};
 
 /// The header with which a client says how much of an answer it wants, and the one that says that it was
 /// heard.
@@ -61,7 +63,7 @@ pub(super) async fn publish_bulk(
     media::require_json(&head.headers)?;
     metadata::refuse(&head.headers)?;
     refuse_about(&head.headers)?;
-    let key = idempotency_key(&head.headers)?;
+    let (key, trace) = (idempotency_key(&head.headers)?, metadata::trace(&head.headers));
     http.counted(gate.check_some_topic(Verb::Publish))?;
     let body = http.0.budget.receive(&head.headers, body, http.bulk_limit()).await?;
     let [messages] = json::fields::<Few<'_, BULK_MESSAGES_MAX>, 1>(&body.bytes, ["messages"])?;
@@ -73,7 +75,7 @@ pub(super) async fn publish_bulk(
     let mut results = Results::new(Answers::wanted(&head.headers), messages.len());
     let mut checked = Vec::with_capacity(messages.len());
     for (at, raw) in messages.iter().enumerate() {
-        checked.push(check_item(&http, &gate, &body.bytes, raw, key.as_ref(), at).await);
+        checked.push(check_item(&http, &gate, &body.bytes, raw, key.as_ref(), trace.as_ref(), at).await);
     }
     publish_some(&http, &gate, checked, &mut results).await;
     Ok(results.into_response())
@@ -134,6 +136,7 @@ impl Lines {
             unique: self.about.unique.as_ref().map(|unique| unique.derive(index)),
             fence: self.about.fence.clone(),
             durability: self.about.durability,
+            trace: None,
         })
     }
 }
@@ -201,6 +204,7 @@ async fn check_item(
     body: &Bytes,
     raw: &RawValue,
     key: Option<&IdempotencyKey>,
+    trace: Option<&Trace>,
     at: usize,
 ) -> Item {
     const COUNT: usize = FIELDS.len();
@@ -218,7 +222,7 @@ async fn check_item(
                 Some(text) => text.and_then(|text| IdempotencyKey::parse("key", text.as_bytes())).map(Some),
                 None => Ok(key.map(|key| key.derive(at))),
             };
-            (name, key.and_then(|key| draft(&http.0.budget, body, fields, key)))
+            (name, key.and_then(|key| draft(&http.0.budget, body, fields, key, trace.cloned())))
         }
     };
     Item { topic, checked: check(gate, draft).await, line: None }

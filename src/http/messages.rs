@@ -23,6 +23,7 @@ use super::routes::{Concern, Needs};
 use super::{Http, bulk, metadata, query};
 use crate::access::Verb;
 use crate::relay::{Answered, Checked, Failure, Gate, TimeToLive};
+use crate::slow;
 
 pub(super) fn routes() -> Concern {
     Concern::new()
@@ -58,7 +59,8 @@ pub(super) async fn publish(
     let key = idempotency_key(&head.headers)?;
     http.counted(gate.check_some_topic(Verb::Publish))?;
     let body = http.0.budget.receive(&head.headers, body, http.payload_limit()).await?;
-    let head = Head { form: Form::Described, key, expected_last: None };
+    let form = Form::Described(metadata::trace(&head.headers));
+    let head = Head { form, key, expected_last: None };
     let message = http.counted(read_message(&gate, &http.0.budget, head, &body.bytes).await)?;
     publish_checked(&http, &gate, message).await
 }
@@ -131,6 +133,7 @@ pub(super) async fn publish_body(
 
 async fn publish_checked(http: &Http, gate: &Gate, message: Checked) -> Result<Response, Failure> {
     let topic = message.topic().clone();
+    slow::about(&topic);
     let taken = http.publish(gate, message).await?;
     let (status, body) = match &taken {
         Answered::Published(appended, durability) => {

@@ -1,8 +1,8 @@
 //! Metadata in headers, of publishes whose body is the payload and nothing else.
 //!
 //! `Tidemill-Meta-<name>` is the member `<name>`; `ce-*` (`CloudEvents` over HTTP, binary mode) and the two
-//! headers of W3C Trace Context are members under their own names. Values are strings, as they came. It must
-//! not know what becomes of them.
+//! headers of W3C Trace Context are members under their own names. Values are strings, as they came. Where the body has a
+//! place for metadata, those of a trace alone are taken. It must not know what becomes of them.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use axum::body::Bytes;
 use axum::http::HeaderMap;
 use tidemill_proto::Problem;
 
-use crate::relay::{Failure, JsonText, TRACE};
+use crate::relay::{Failure, JsonText, TRACE, Trace};
 
 /// What stands before the name of a member.
 const PREFIX: &str = "tidemill-meta-";
@@ -56,6 +56,18 @@ pub(super) fn refuse(headers: &HeaderMap) -> Result<(), Failure> {
             Err(Problem::field(name.as_str(), rule).into())
         }
     }
+}
+
+/// Returns the trace that the headers tell of, for a body that has a place for metadata. What is there twice, or no text,
+/// is none: programs add it by themselves.
+pub(super) fn trace(headers: &HeaderMap) -> Option<Trace> {
+    let one = |name: &str| {
+        let mut values = headers.get_all(name).iter();
+        let value = values.next().filter(|_| values.next().is_none())?;
+        std::str::from_utf8(value.as_bytes()).ok()
+    };
+    let parent = one(TRACE[0])?;
+    Some(Trace { parent: parent.into(), state: one(TRACE[1]).map(Box::from) })
 }
 
 /// Returns the name of the member that a header is.

@@ -15,6 +15,7 @@ use super::routes::{Concern, Needs};
 use super::{Http, query};
 use crate::access::Verb;
 use crate::relay::{Condition, Failure};
+use crate::traces;
 
 /// The paths that probes ask, by whatever address they have.
 pub(super) const PROBES: [&str; 2] = ["/health", "/ready"];
@@ -118,6 +119,9 @@ async fn tell_metrics(http: &Http, uri: &Uri) -> Result<Response, Failure> {
     http.0.metrics.work().tell(relay.work_gone(), relay.work_dead());
     http.0.metrics.locks().waiting(relay.lock_waiters());
     http.0.metrics.presence().connections(relay.present_connections());
+    let traces::Sent { sent, dropped, failed } = traces::sent();
+    http.0.metrics.traces().tell(sent, dropped, failed);
+    http.0.metrics.slow().tell(relay.slow().counts());
     let text = http.0.metrics.render();
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

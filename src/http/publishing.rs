@@ -19,7 +19,7 @@ use super::media::Media;
 use super::{Http, json};
 use crate::relay::{
     Answered, Appended, Checked, ContentType, Draft, Failure, Gate, IdempotencyKey, JsonText, Payload,
-    RecurringDraft, Scheduled, TimeToLive, UniqueKey, parse_durability, parse_fence, parse_last,
+    RecurringDraft, Scheduled, TimeToLive, Trace, UniqueKey, parse_durability, parse_fence, parse_last,
     parse_order_key, parse_topic,
 };
 
@@ -46,8 +46,8 @@ pub(super) struct Head<'a> {
 /// What the body of a publish is.
 #[derive(Debug)]
 pub(super) enum Form<'a> {
-    /// A JSON object with the topic, the payload, and what else belongs to a message.
-    Described,
+    /// A JSON object with the topic, the payload, and what else belongs to a message; and the trace of the request.
+    Described(Option<Trace>),
     /// The payload of a message for this topic, with what else is said of it.
     Payload(TopicName, Media<'a>, About),
 }
@@ -100,7 +100,7 @@ pub(super) async fn read_message(
     body: &Bytes,
 ) -> Result<Checked, Failure> {
     let draft = match head.form {
-        Form::Described => described(budget, body, head.key),
+        Form::Described(trace) => described(budget, body, head.key, trace),
         Form::Payload(topic, media, about) => {
             let About { ttl, metadata, delivery, order_key, unique, fence, durability } = about;
             let (key, expected_last) = (head.key, head.expected_last);
@@ -116,6 +116,7 @@ pub(super) async fn read_message(
                 unique,
                 fence,
                 durability,
+                trace: None,
             })
         }
     };
@@ -235,8 +236,13 @@ pub(super) fn is_form(kind: &str) -> bool {
 }
 
 /// Returns the message that a body describes.
-fn described(budget: &BodyBudget, body: &Bytes, key: Option<IdempotencyKey>) -> Result<Draft, Failure> {
-    draft(budget, body, json::fields(body, FIELDS)?, key)
+fn described(
+    budget: &BodyBudget,
+    body: &Bytes,
+    key: Option<IdempotencyKey>,
+    trace: Option<Trace>,
+) -> Result<Draft, Failure> {
+    draft(budget, body, json::fields(body, FIELDS)?, key, trace)
 }
 
 /// Returns the message whose [`FIELDS`] are these. A payload that has to be decoded counts against the budget,
@@ -261,6 +267,7 @@ pub(super) fn draft(
         durability,
     ]: [Option<&RawValue>; FIELDS.len()],
     key: Option<IdempotencyKey>,
+    trace: Option<Trace>,
 ) -> Result<Draft, Failure> {
     let topic = json::string("topic", topic.ok_or_else(|| json::missing("topic"))?)?;
     let payload = match (payload, text, base64, kind) {
@@ -280,6 +287,7 @@ pub(super) fn draft(
         unique: json::optional(unique).map(read_unique).transpose()?,
         fence: json::optional(fence).map(read_fence).transpose()?,
         durability: json::optional(durability).map(read_durability).transpose()?,
+        trace,
     })
 }
 
@@ -336,6 +344,8 @@ pub(super) fn recurring_draft(
         unique: None,
         fence: None,
         durability: None,
+        // What recurs is part of no trace.
+        trace: None,
     };
     Ok(RecurringDraft { name, cron, timezone, draft })
 }

@@ -211,6 +211,7 @@ mod tests {
             features: Features::all(),
             presence: PresenceOptions::usual(NodeId::new(0)),
             takes_away: TakesAway::CountAlone,
+            slow_after: std::time::Duration::ZERO,
         };
         let token = CancellationToken::new();
         let sessions = Sessions::new(token.child_token());
@@ -229,6 +230,7 @@ mod tests {
         let body = Bytes::from_static(b"1");
         let payload = Payload::Json(JsonText::parse(&body, &body).expect("a number"), None);
         Draft {
+            trace: None,
             durability: None,
             topic: topic.clone(),
             payload,

@@ -59,6 +59,7 @@ mod awaited;
 mod begin;
 mod bookmark;
 mod by_topic;
+mod delivered;
 mod doubt;
 mod encodings;
 mod feed;

@@ -11,10 +11,14 @@ use tidemill_proto::{
 
 use super::fingerprint::fingerprint;
 use super::payload::{BytesRule, Payload, check_readable};
-use super::{Appended, Failure, Gate, JsonText, Scheduled};
+use super::{Appended, Failure, Gate, JsonText, Scheduled, Trace};
 use crate::access::Verb;
 use crate::features::Feature;
 use crate::storage::{Body, Idempotency, NewMessage, NewSchedule, Pledge, StorageError, Unique};
+
+pub(crate) use traced::{begin_published, end_published};
+
+mod traced;
 
 /// A message as a publisher sent it: its parts are well-formed, the rules are not yet checked.
 #[derive(Debug)]
@@ -41,6 +45,8 @@ pub struct Draft {
     pub fence: Option<Fence>,
     /// How durable it must be before its publisher is answered; `None` for what is set for its topic.
     pub durability: Option<Durability>,
+    /// The trace of the request, for metadata without one.
+    pub trace: Option<Trace>,
 }
 
 /// A group, and a key of which one message at a time may wait or be worked on in it: as an [`IdempotencyKey`], 1 to
@@ -241,7 +247,7 @@ impl Gate {
             check_metadata(metadata)?;
         }
         let metadata = draft.metadata.map(JsonText::into_bytes);
-        let body = Body { payload, content_type, metadata, order_key: draft.order_key };
+        let mut body = Body { payload, content_type, metadata, order_key: draft.order_key };
         let ttl_seconds = draft.ttl.map(|ttl| ttl.0);
         let later = match draft.delivery {
             None => None,
@@ -282,6 +288,10 @@ impl Gate {
             key: key.0,
             fingerprint: fingerprint(&draft.topic, &body, ttl_seconds, draft.delivery, unique.as_ref()),
         });
+        // Behind the fingerprint: it is the same message in whichever span it is sent again.
+        if let Some(trace) = &draft.trace {
+            body.metadata = trace.note(body.metadata.take());
+        }
         let message = NewMessage {
             topic: draft.topic,
             body,
@@ -377,6 +387,7 @@ impl Gate {
             self.reach(&mut result, vec![(0, keyed, pledge)]).await;
         }
         let [result] = result;
+        traced::note_published(&topic, &result);
         result
     }
 
@@ -450,6 +461,7 @@ impl Gate {
         if !pledges.is_empty() {
             self.reach(&mut results, pledges).await;
         }
+        traced::note_all(&results);
         results
     }
 }

@@ -4,7 +4,7 @@ use tidemill_proto::limits::{PAGE_BYTES_MAX, PAGE_MESSAGES_MAX};
 use tidemill_proto::page::Order;
 use tidemill_proto::{Code, Cursor, MessageId, Problem, Since, TopicName, TopicSelector};
 
-use super::{Batch, Failure, Gate, StoredMessage};
+use super::{Batch, Failure, Gate, StoredMessage, trace};
 use crate::access::Verb;
 use crate::storage::{GapCheck, LatestRange, Range};
 
@@ -87,7 +87,10 @@ impl Gate {
             },
         };
         let range = Range { order, after, gap_check, limit: request.limit, bytes_max: PAGE_BYTES_MAX };
-        storage.messages.read(topic, range).await.map_err(|error| Failure::read(error, Some(topic)))
+        let read = storage.messages.read(topic, range).await;
+        let batch = read.map_err(|error| Failure::read(error, Some(topic)))?;
+        trace::note_read(topic, batch.messages.len());
+        Ok(batch)
     }
 
     /// Returns a page of the latest messages of the keys of a topic. Who goes on behind an id goes on with the pages before;
@@ -109,7 +112,10 @@ impl Gate {
             },
         };
         let range = LatestRange { after, gap_check, goes_on, limit, bytes_max: PAGE_BYTES_MAX };
-        storage.messages.latest(topic, range).await.map_err(|error| Failure::read(error, Some(topic)))
+        let read = storage.messages.latest(topic, range).await;
+        let batch = read.map_err(|error| Failure::read(error, Some(topic)))?;
+        trace::note_read(topic, batch.messages.len());
+        Ok(batch)
     }
 
     /// Returns one message.
@@ -121,7 +127,10 @@ impl Gate {
         self.check_topic(Verb::Read, topic).await?;
         let found = self.relay().storage.messages.get(topic, id).await;
         match found.map_err(|error| Failure::read(error, Some(topic)))? {
-            Some(message) => Ok(message),
+            Some(message) => {
+                trace::note_read(topic, 1);
+                Ok(message)
+            }
             None => Err(no_message(topic, id).into()),
         }
     }

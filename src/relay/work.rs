@@ -17,7 +17,9 @@ mod settling;
 mod station;
 mod stations;
 
+pub(crate) use claims::begin_claimed;
 pub use claims::{ClaimOrder, Claimant, Deliveries, DeliveriesOf, GiveBack, Source};
 pub use groups::{Change, GroupDraft, parse_group, parse_ordering};
+pub(crate) use settling::begin_settled;
 pub use settling::{EXTENSION, NACK_DELAY, SettledReceipt, check_result, within};
 pub(super) use stations::Stations;

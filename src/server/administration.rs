@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::ServeError;
-use super::backends;
+use super::backends::{self, Purpose};
 use super::wiring::WiringError;
 use crate::access::{
     Access, AccessOptions, Administration, Caller, NamedThing, Refused, Sessions, Thing, Verb, explained,
@@ -67,7 +67,8 @@ impl StorageAdministration {
     /// The settings are wrong.
     pub async fn open(settings: &Settings) -> Result<Self, WiringError> {
         let clock = Clock::system();
-        let Opened { backend, storage } = backends::open(NodeId::new(random()), settings, &clock)?;
+        let Opened { backend, storage } =
+            backends::open(NodeId::new(random()), settings, &clock, Purpose::Visit)?;
         backend.ready(Duration::from_millis(settings.servers.valkey_connect_timeout_ms)).await;
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let (options, sessions) = (AccessOptions::open(), Sessions::new(stop.clone()));

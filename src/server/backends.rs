@@ -11,25 +11,39 @@ use crate::config::{Backend, ConfigError, MemoryFull, Settings};
 use crate::storage::Opened;
 use crate::storage::memory::{Memory, MemoryOptions, WhenFull};
 #[cfg(feature = "valkey")]
-use crate::storage::valkey::Valkey;
+use crate::storage::valkey::{Valkey, ValkeyOptions};
 
 /// Opens a backend. What it needs outside this process need not be there yet.
-type Open = fn(NodeId, &Settings, &Clock) -> Result<Opened, ConfigError>;
+type Open = fn(NodeId, &Settings, &Clock, Purpose) -> Result<Opened, ConfigError>;
+
+/// What a backend is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A node serves it.
+    Serve,
+    /// Something is looked up, or changed, and it is closed again.
+    Visit,
+}
 
 /// Opens the backend that the settings name, for this node.
 ///
 /// # Errors
 /// The settings of the backend are wrong, or this build does not have it.
-pub(super) fn open(node: NodeId, settings: &Settings, clock: &Clock) -> Result<Opened, ConfigError> {
+pub(super) fn open(
+    node: NodeId,
+    settings: &Settings,
+    clock: &Clock,
+    purpose: Purpose,
+) -> Result<Opened, ConfigError> {
     let open: Open = match settings.storage_backend {
         Backend::Memory => memory,
         Backend::Valkey => valkey,
     };
-    open(node, settings, clock)
+    open(node, settings, clock, purpose)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "backends are opened alike")]
-fn memory(_: NodeId, settings: &Settings, clock: &Clock) -> Result<Opened, ConfigError> {
+fn memory(_: NodeId, settings: &Settings, clock: &Clock, _: Purpose) -> Result<Opened, ConfigError> {
     Ok(Opened::new(Arc::new(Memory::new(MemoryOptions {
         limits: settings.storage_limits(),
         bytes_max: settings.memory_bytes_max as u64,
@@ -43,13 +57,14 @@ fn memory(_: NodeId, settings: &Settings, clock: &Clock) -> Result<Opened, Confi
 }
 
 #[cfg(feature = "valkey")]
-fn valkey(node: NodeId, settings: &Settings, clock: &Clock) -> Result<Opened, ConfigError> {
-    let options = settings.valkey_options()?;
+fn valkey(node: NodeId, settings: &Settings, clock: &Clock, purpose: Purpose) -> Result<Opened, ConfigError> {
+    let marks_layout = purpose == Purpose::Serve;
+    let options = ValkeyOptions { marks_layout, ..settings.valkey_options()? };
     let valkey = Valkey::connect(node, options, settings.storage_limits(), clock.clone());
     Ok(Opened::new(valkey))
 }
 
 #[cfg(not(feature = "valkey"))]
-fn valkey(_: NodeId, settings: &Settings, _: &Clock) -> Result<Opened, ConfigError> {
+fn valkey(_: NodeId, settings: &Settings, _: &Clock, _: Purpose) -> Result<Opened, ConfigError> {
     Err(ConfigError::NoValkey { from: settings.source("storage_backend") })
 }

@@ -126,14 +126,15 @@ impl FastPath {
                 waiting.arrived = Vec::new();
             }
             let closing = closing || is_late || draining.is_cancelled();
-            let (answer, known) = self.http.answer_eligible(ready, closing).await;
-            waiting.known = Some(known);
-            *outbox.own() = answer;
+            let mut written = self.http.answer_eligible(ready, closing).await;
+            *outbox.own() = std::mem::take(&mut written.answer);
             transport.flush(&mut outbox, self.write_timeout).await?;
+            let now = Instant::now();
+            waiting.known = Some(self.http.written(written, now));
             if closing {
                 return Ok(Exit::Answered);
             }
-            deadline = Instant::now() + self.header_timeout;
+            deadline = now + self.header_timeout;
             is_first = false;
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tidemill_proto::{NodeId, Timestamp};
 
+use super::backends::Purpose;
 use super::reload::{Again, Changeable, Parts, Reloading, wrong_certificate};
 use super::upkeep::NO_EFFECT;
 use super::{
@@ -70,7 +71,7 @@ impl Node {
         let clock = Clock::system();
         // Made here alone, and handed down to whoever says which node it is.
         let node = NodeId::new(random());
-        let Opened { backend, storage } = backends::open(node, settings, &clock)?;
+        let Opened { backend, storage } = backends::open(node, settings, &clock, Purpose::Serve)?;
         // Servers that topics are placed on must stand alone.
         if settings.strict || settings.servers.valkey_placement.is_some() {
             backend.ready(Duration::from_millis(settings.servers.valkey_connect_timeout_ms)).await;
@@ -133,17 +134,30 @@ impl Node {
     /// # Cancel safety
     /// As that of [`Server::run`].
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), WiringError> {
+        let (backend, mut unfit) = (self.backend.clone(), None);
+        let stop = async {
+            tokio::select! {
+                () = shutdown => {}
+                found = backend.unreadable() => {
+                    tracing::error!("{found}");
+                    unfit = Some(found);
+                }
+            }
+        };
         let (clock, metrics, parts) = (self.clock, self.server.metrics().clone(), Parts::of(&self.server));
         let certificate = self.certificate.as_ref();
         let replaced = |good_until| tell_end(good_until, &clock, &metrics);
         let result = tokio::select! {
-            result = self.server.run(shutdown) => result,
+            result = self.server.run(stop) => result,
             never = look(&*self.backend) => match never {},
             never = watch(certificate, &replaced) => match never {},
             never = reload(self.reloading, &parts, certificate, &replaced) => match never {},
         };
         self.backend.close().await;
-        Ok(result?)
+        match unfit {
+            Some(unfit) => Err(unfit.into()),
+            None => Ok(result?),
+        }
     }
 }
 
@@ -180,7 +194,8 @@ pub async fn explain_access(settings: &Settings) -> Result<Result<String, String
         return Ok(Ok(format!("everybody who reaches {} is let in", settings.listen)));
     }
     let clock = Clock::system();
-    let Opened { backend, storage } = backends::open(NodeId::new(random()), settings, &clock)?;
+    let Opened { backend, storage } =
+        backends::open(NodeId::new(random()), settings, &clock, Purpose::Visit)?;
     backend.ready(Duration::from_millis(settings.servers.valkey_connect_timeout_ms)).await;
     let standing = standing(settings, &storage, &clock).await;
     backend.close().await;
@@ -325,7 +340,7 @@ fn server_options(
     access: AccessOptions,
     first_administrator: Option<FirstAdministrator>,
 ) -> ServerOptions {
-    let Changeable { limits, kept, proxies, web } =
+    let Changeable { limits, kept, proxies, web, slow } =
         Changeable::of(settings, settings.listen.ip(), access.mode);
     ServerOptions {
         listen,
@@ -353,6 +368,7 @@ fn server_options(
                 grace: Duration::from_millis(settings.beside.presence_grace_ms),
             },
             takes_away: takes_away(settings),
+            slow_after: slow,
         },
         web,
         http: HttpOptions {

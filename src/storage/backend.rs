@@ -28,6 +28,10 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// Only where `strict`: the backend can lose messages by itself, or could not be asked.
     async fn examine(&self, strict: bool) -> Result<Vec<String>, Unfit>;
 
+    /// Waits until the backend finds that what it has was written in a way that this release cannot read, and returns why.
+    /// Nothing is read or written then. Where that never comes, as mostly, it waits for ever.
+    async fn unreadable(&self) -> Unfit;
+
     /// Ends everything that the backend has begun, and returns when that has ended. What waits to be sent
     /// is answered as certainly without effect, what was sent and has no answer as unknown; so is what
     /// is asked later. A second call does nothing.

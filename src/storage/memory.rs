@@ -186,6 +186,10 @@ impl Backend for Memory {
         Ok(Vec::new())
     }
 
+    async fn unreadable(&self) -> Unfit {
+        std::future::pending().await
+    }
+
     async fn close(&self) {}
 }
 

@@ -5,6 +5,7 @@
 //! | `routing` | the contract, answered by the shard of a topic or by all |
 //! | `target`, `options` | which server, and the bounds |
 //! | `keys`, `slots` | the name of everything in the server; its part of a cluster |
+//! | `layout` | whether what a server has can be read by this release |
 //! | `homes` | what tells which of several servers has something |
 //! | `cluster` | several servers: which has what |
 //! | `resolver`, `finding` | which server is dialled for a target; where that is not told by the target alone |
@@ -66,7 +67,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidemill_proto::NodeId;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -106,6 +107,7 @@ mod kept;
 mod keys;
 mod lanes;
 mod latest;
+mod layout;
 mod leases;
 mod limits;
 mod live;
@@ -139,6 +141,7 @@ mod scripts;
 mod sending;
 mod series;
 mod slots;
+mod slowlog;
 mod supervised;
 mod sweep;
 mod takes;
@@ -158,6 +161,10 @@ pub use options::{DurabilityRule, KeyForm, Placed, ValkeyOptions};
 pub use resolver::{Address, Resolver};
 pub use target::{Target, TargetError};
 pub use tidemill_tls::ClientIdentity;
+
+/// How often it is looked whether a server has what this release cannot read: connections that are refused are tried again
+/// as often.
+const LOOKED_EVERY: Duration = Duration::from_millis(200);
 
 /// The Valkey backend.
 #[derive(Debug)]
@@ -431,6 +438,19 @@ impl Backend for Valkey {
             }
         }
         Ok(warned::by_server(shards.len(), warnings))
+    }
+
+    async fn unreadable(&self) -> Unfit {
+        loop {
+            let down = self.shards().into_iter().find_map(|shard| {
+                let why = shard.why_down().filter(|why| layout::is_newer(why))?;
+                Some(shard.name().map_or_else(|| why.clone(), |name| format!("{name}: {why}")))
+            });
+            if let Some(why) = down {
+                return Unfit::new(why);
+            }
+            sleep(LOOKED_EVERY).await;
+        }
     }
 
     async fn close(&self) {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::requests::Consumption;
 use crate::budget::{Budget, Hold};
 use crate::chance::jittered;
-use crate::relay::{Claimant, Deliveries, DeliveriesOf, Failure, Gate, Settlement, Verdict};
+use crate::relay::{Claimant, Deliveries, DeliveriesOf, Failure, Gate, Settlement, Verdict, begin_claimed};
 
 /// Groups that one connection consumes.
 const GROUPS_MAX: usize = 64;
@@ -233,6 +233,7 @@ impl Consuming {
                         one.pause_for(jittered(AGAIN));
                         continue;
                     }
+                    let _span = begin_claimed(&deliveries.of);
                     for of in deliveries.take() {
                         one.keep(gate, &of, places);
                         come.push(Come::Work(of, std::mem::take(&mut hold)));

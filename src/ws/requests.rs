@@ -361,6 +361,7 @@ fn draft(encoding: Encoding, body: &Bytes, frame: &Publish<'_>) -> Result<Draft,
             .map(|key| parse_order_key("order_key", key.as_bytes()))
             .transpose()?,
         fence: None,
+        trace: None,
         durability: frame
             .durability
             .as_deref()

@@ -26,7 +26,7 @@ use crate::chance::random;
 use crate::limits::Asks;
 use crate::link::Taken;
 use crate::metrics;
-use crate::relay::{Admitted, Draft, Failure, Gate, LiveReader, TakeLimit};
+use crate::relay::{Admitted, Draft, Failure, Gate, LiveReader, TakeLimit, begin_published, end_refused};
 
 /// Most frames of a client that are taken before what they ask for is done.
 const FRAMES_AT_ONCE: usize = 256;
@@ -382,13 +382,17 @@ impl Session {
             return Err(Ending::Client);
         }
         match requests::read(out.encoding(), message) {
-            Ok(Request::Publish(reference, draft)) => match admit(&self.gate, draft).await {
-                Ok(message) => self.publishing.push(reference, message, hold),
-                Err(failure) => {
-                    self.ws.audit(&self.gate, self.id, &failure);
-                    refuse(out, &Rejection::new(reference, ErrorClass::Publish, failure));
+            Ok(Request::Publish(reference, draft)) => {
+                let span = begin_published(&draft);
+                match admit(&self.gate, draft).await {
+                    Ok(message) => self.publishing.push(reference, message, hold, span),
+                    Err(failure) => {
+                        end_refused(span, &failure);
+                        self.ws.audit(&self.gate, self.id, &failure);
+                        refuse(out, &Rejection::new(reference, ErrorClass::Publish, failure));
+                    }
                 }
-            },
+            }
             Ok(Request::Subscribe(subscription)) => match self.gate.admit_request(Asks::Other).await {
                 Ok(()) => return Ok(Some(Command::Subscribe(subscription))),
                 Err(failure) => {

@@ -36,10 +36,15 @@ mod pulsar;
 mod rooms;
 mod seeded;
 mod series;
+#[cfg(feature = "valkey")]
+mod slow;
 mod soak;
 mod streams;
 mod support;
 mod takes;
 mod tls;
+mod traces;
 mod transport;
+#[cfg(feature = "valkey")]
+mod upgrades;
 mod ws;

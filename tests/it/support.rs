@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 #[cfg(feature = "valkey")]
 pub(crate) mod cluster;
+pub(crate) mod collector;
 pub(crate) mod dice;
 pub(crate) mod doors;
 pub(crate) mod faulty;

@@ -22,7 +22,9 @@ use super::sending::{GIVE_UP_AFTER, once_listening, waits};
 use super::tally::{Tally, is_about_message, is_for_good};
 use super::{CliError, Output, Publish, json_error, output, parse};
 use crate::cli::signals::stopped;
-use tidemill_client::{Client, ClientError, LinkState, NewMessage, Publisher, PublisherOptions, Refusal};
+use tidemill_client::{
+    Client, ClientError, LinkState, NewMessage, Publisher, PublisherOptions, Refusal, Trace,
+};
 
 /// Most lines without a printed result: those under way, and those that wait behind one which the relay
 /// has asked for again, because results are printed in order.
@@ -44,6 +46,7 @@ pub(super) async fn publish(
     client: &Client,
     keys: Keys<'_>,
     metadata: Option<Box<RawValue>>,
+    trace: Option<Trace>,
 ) -> Result<(), CliError> {
     let stop = stopped()?;
     // Every line has the key that is due to it here.
@@ -69,6 +72,7 @@ pub(super) async fn publish(
         keys,
         left_out_keys: matches!(keys, Keys::None),
         metadata,
+        trace,
         bar,
         out: Vec::new(),
         waiting: VecDeque::new(),
@@ -119,6 +123,7 @@ struct Run<'a> {
     /// Whether lines were published without a key, so that the same input can make copies.
     left_out_keys: bool,
     metadata: Option<Box<RawValue>>,
+    trace: Option<Trace>,
     bar: Bar,
     /// What is to be printed.
     out: Vec<u8>,
@@ -337,6 +342,9 @@ impl Run<'_> {
         };
         if let Some(metadata) = &self.metadata {
             message = message.with_metadata(metadata.clone());
+        }
+        if let Some(trace) = &self.trace {
+            message = message.with_trace(trace);
         }
         if let Some(ttl) = self.options.ttl {
             message = message.with_ttl_seconds(ttl);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::value::RawValue;
-use tidemill_client::{Job, Stopper, Verdict};
+use tidemill_client::{Job, Stopper, Trace, Verdict};
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{Code, TopicName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::super::groups::shown;
 use super::super::processes::Processes;
+use super::super::traced::{TRACEPARENT, TRACESTATE};
 use super::log::Log;
 
 /// The exit status that says that the input is at fault, as `sysexits.h` has it.
@@ -91,10 +92,16 @@ impl Runner<'_> {
         if let Some(metadata) = &message.metadata {
             command.env("TIDEMILL_METADATA", metadata.get());
         }
+        // One of the worker is not that of the message.
+        command.env_remove(TRACEPARENT).env_remove(TRACESTATE);
+        if let Some(Trace { traceparent, tracestate }) = job.trace() {
+            // A program is run with no text that has a NUL.
+            command.env(TRACEPARENT, traceparent.replace('\0', " "));
+            command.envs(tracestate.map(|state| (TRACESTATE, state.replace('\0', " "))));
+        }
         if let Some(key) = &message.order_key {
             command.env("TIDEMILL_ORDER_KEY", key.as_str());
         }
-        // A program is run with no text that has a NUL.
         if let Some(reason) = &job.delivered.cancelled {
             command.env("TIDEMILL_CANCELLED", reason.replace('\0', " "));
         }

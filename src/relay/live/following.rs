@@ -128,6 +128,7 @@ impl<P: Park> Following<P> {
                 return false;
             }
             outlet.deliver(batch);
+            batch.note_reader();
             self.at = At::Ring(batch.end());
             if !outlet.is_free() {
                 return false;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tidemill_proto::{MessageId, TopicName};
 
+use super::delivered::begin_delivered;
 use super::doubt::{Doubt, Owned};
 use super::feeds::Feeds;
 use super::following::Following;
@@ -325,6 +326,7 @@ impl<O: Outlet> LiveReader<O> {
         } else if !items.is_empty() {
             self.is_narrow = false;
         }
+        let _span = begin_delivered(&items);
         if let Some(Item::Message(last)) = items.last() {
             self.session.has_up_to(last.id().ms);
         }

@@ -1,15 +1,17 @@
 //! Shared batches: what a feed has for its readers, encoded once for all that stand in the same place.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use bytes::Bytes;
 use tidemill_proto::MessageId;
 
+use super::delivered::begin_delivered;
 use super::item::Item;
 use super::pending::{Held, Pending};
 use super::primitives::RwLock;
 use super::ring::{Ring, Slot};
 use crate::budget::FREE_BYTES;
+use crate::traces::Span;
 
 /// Most messages of a batch.
 const BATCH_ITEMS_MAX: usize = 256;
@@ -28,6 +30,9 @@ pub struct SharedBatch {
     encoded: RefCell<Vec<(&'static str, Bytes)>>,
     /// What keeps it counted, where it is.
     held: RefCell<Option<Held>>,
+    /// How many readers got it, and the span of that.
+    readers: Cell<usize>,
+    span: Span,
 }
 
 impl SharedBatch {
@@ -65,6 +70,11 @@ impl SharedBatch {
         true
     }
 
+    /// Counts a reader that it was written to.
+    pub(super) fn note_reader(&self) {
+        self.readers.set(self.readers.get() + 1);
+    }
+
     /// Returns what has to be kept until it is written; `None` if it is small.
     #[must_use]
     pub fn held(&self) -> Option<Held> {
@@ -99,6 +109,7 @@ impl SharedBatch {
             last = Some(message.id());
             items.push(Item::Message(message));
         }
+        let span = begin_delivered(&items);
         match last {
             Some(last) => Next::Batch(Self {
                 from,
@@ -107,8 +118,18 @@ impl SharedBatch {
                 bytes,
                 encoded: RefCell::default(),
                 held: RefCell::default(),
+                readers: Cell::default(),
+                span,
             }),
             None => Next::Nothing,
+        }
+    }
+}
+
+impl Drop for SharedBatch {
+    fn drop(&mut self) {
+        if let Some(notes) = self.span.notes() {
+            notes.number("tidemill.readers", self.readers.get());
         }
     }
 }

@@ -219,6 +219,7 @@ impl<O: Outlet> Subscription<O> {
                 "what follows a place in the ring comes after the cursor"
             );
             outlet.deliver(batch);
+            batch.note_reader();
             self.cursor = Some(batch.last());
             self.standing = Standing::Ring(batch.end());
             if !outlet.is_free() {

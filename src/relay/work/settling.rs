@@ -11,7 +11,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::access::Verb;
 use crate::relay::{Failure, Gate};
+use crate::slow;
 use crate::storage::{Fate, Outcome, Refusal, STEP_MESSAGES_MAX, Settlement, StorageError, Verdict};
+
+pub(crate) use traced::begin_settled;
+
+mod traced;
 
 /// For how long a nack may have a message wait.
 pub const NACK_DELAY: [Duration; 2] = [Duration::ZERO, Duration::from_hours(365 * 24)];
@@ -33,6 +38,20 @@ pub struct SettledReceipt {
     pub verdict: Verdict,
 }
 
+impl SettledReceipt {
+    /// Returns what its consumer says, as the path is called where that is said.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self.verdict {
+            Verdict::Ack(_) => "ack",
+            Verdict::Nack(..) => "nack",
+            Verdict::Extend(_) => "extend",
+            Verdict::Reject(_) => "reject",
+            Verdict::Release | Verdict::Lost { .. } => "release",
+        }
+    }
+}
+
 /// Receipts of one group that are settled in one step, by their places.
 type Step = (TopicName, GroupName, Vec<(usize, Settlement)>);
 
@@ -44,6 +63,7 @@ impl Gate {
     /// The storage did not answer for any of them.
     pub async fn settle(&self, receipts: Vec<SettledReceipt>) -> Result<Vec<Settled>, Failure> {
         let mut results: Vec<Settled> = receipts.iter().map(unsettled).collect();
+        traced::note_settled(&receipts);
         let mut steps: HashMap<(TopicName, GroupName), Vec<(usize, Settlement)>> = HashMap::new();
         let mut permitted: HashMap<TopicName, Option<Box<Problem>>> = HashMap::new();
         let verdicts: Vec<SettledStatus> =
@@ -142,7 +162,7 @@ impl Gate {
             }
             // What lapses, and what dies of it, does so only where it is looked at.
             self.tend(topic, group).await;
-            sleep(pause).await;
+            slow::awaited(sleep(pause)).await;
             pause = (pause * 2).min(FATE_LAST);
         }
     }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::connect::ConnectError;
 use super::failure::Redirect;
-use super::keys;
 use super::options::ValkeyOptions;
 use super::replication::Replication;
 use super::resolver::Address;
 use super::resp::{Reply, Request, RespConnection};
+use super::{keys, layout};
 
 /// How long the key of a look is kept, should nobody look again.
 const LOOK_KEPT_MS: &str = "60000";
@@ -45,6 +45,15 @@ pub(super) trait Connection: Sized + Send + Sync + 'static {
         work: Work,
         within: Duration,
     ) -> impl Future<Output = Result<Look, String>> + Send;
+
+    /// Asks for the layout of what the server has, after this one's was written where there is none and that is its work.
+    /// `None` where it is not told, as for want of rights.
+    fn layout(
+        &self,
+        options: &ValkeyOptions,
+        work: Work,
+        within: Duration,
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, String>> + Send;
 
     /// Lets the connection go. What waits on it ends, now or at its own time.
     fn close(&self, reason: &str);
@@ -96,6 +105,23 @@ impl Connection for RespConnection {
         // What has just moved says nothing of the server.
         let refusal = replies.next().filter(|_| work == Work::Writes).and_then(|reply| reply.error());
         Ok(Look { replication, time_ms, refusal: refusal.filter(|text| Redirect::read(text).is_none()) })
+    }
+
+    async fn layout(
+        &self,
+        options: &ValkeyOptions,
+        work: Work,
+        within: Duration,
+    ) -> Result<Option<Vec<u8>>, String> {
+        let key = keys::of_server(keys::LAYOUT, options.resolver.own_slot());
+        let mut request = Request::default();
+        if work == Work::Writes && options.marks_layout {
+            request.add(&[b"SET", key.as_bytes(), layout::written().as_bytes(), b"NX"]);
+        }
+        request.add(&[b"GET", key.as_bytes()]);
+        let replies = self.exchange(&request, within).await.map_err(|error| error.to_string())?;
+        let found = replies.iter().last().filter(|reply| reply.error().is_none());
+        Ok(found.and_then(|reply| reply.bytes().map(<[u8]>::to_vec)))
     }
 
     fn close(&self, reason: &str) {

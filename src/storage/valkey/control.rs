@@ -17,11 +17,13 @@ use super::connect::{ConnectError, connect, dial, left, primary};
 use super::connection::{Connection, Driving, Look, Work, time_ms};
 use super::entry;
 use super::failure::{Effect, Failure, of_reply, refuses_writes, unexpected};
+use super::keys;
 use super::login::keep_logged_in;
 use super::options::ValkeyOptions;
 use super::replication::Replication;
 use super::resolver::Address;
 use super::supervised::Supervised;
+use crate::slow;
 use crate::storage::StorageError;
 
 /// After how long without an answer the port is tried beside the library's client, because a server that
@@ -59,6 +61,22 @@ impl Connection for GlideClient {
             return Err(error.to_string());
         }
         look.await
+    }
+
+    async fn layout(
+        &self,
+        options: &ValkeyOptions,
+        _: Work,
+        within: Duration,
+    ) -> Result<Option<Vec<u8>>, String> {
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("GET").arg(keys::of_server(keys::LAYOUT, options.resolver.own_slot()));
+        let of_call = PipelineOptions::new().with_timeout(within);
+        match timeout(within, self.exec(&pipeline, false, &of_call)).await {
+            Ok(Ok(replies)) => Ok(replies.into_iter().next().and_then(bytes_of).map(|bytes| bytes.to_vec())),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer within {} ms", within.as_millis())),
+        }
     }
 
     /// It ends with what carries it.
@@ -119,7 +137,7 @@ impl Control {
         let mut up = self.status();
         let answer = tokio::select! {
             biased;
-            answer = self.answer(&client, pipeline) => answer,
+            answer = slow::served(self.answer(&client, pipeline)) => answer,
             // The library goes on trying to reach a server that is gone, for as long as the call may take.
             _ = up.wait_for(|up| !*up) => return Err(self.lost(effect)),
         };

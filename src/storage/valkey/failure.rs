@@ -1,6 +1,7 @@
 //! Turns the errors of the connection, and the server's error replies, into the storage contract's. No other
 //! file reads one, but for those of the client library, which `control` turns.
 
+use super::layout;
 use super::resolver::Address;
 use super::resp::RespError;
 use super::slots::SLOTS;
@@ -187,7 +188,7 @@ pub(super) fn refuses_connecting(text: &str) -> bool {
         "server refused to set client name",
         "server refused to switch database",
     ];
-    REFUSALS.iter().any(|refusal| text.contains(refusal))
+    REFUSALS.iter().any(|refusal| text.contains(refusal)) || layout::is_newer(text)
 }
 
 /// Whether the reply says that the server is not ready yet.

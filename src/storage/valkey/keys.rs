@@ -135,6 +135,9 @@ pub(super) fn fences(written: Guarded, name: &LockName) -> [String; 2] {
 /// Written by every look at the publishing connection, to learn whether the server takes writes.
 pub(super) const LOOK: &str = "tidemill:look";
 
+/// The layout of what is kept (see `layout`).
+pub(super) const LAYOUT: &str = "tidemill:layout";
+
 /// Written in front of every wait for the disk or for replicas, which is then one for all that was written before.
 pub(super) const WAIT: &str = "tidemill:wait";
 

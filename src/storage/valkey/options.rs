@@ -43,6 +43,8 @@ pub struct ValkeyOptions {
     pub reads_replicas: bool,
     /// How the keys of topics are written. All nodes of a server write them alike.
     pub key_form: KeyForm,
+    /// Whether the layout of what is kept is written where a server has none: by relays, and by nobody who only looks.
+    pub marks_layout: bool,
     /// How often nodes sweep. Of nodes with the same interval one does the work.
     pub sweep_interval: Duration,
     /// How durable messages are to be whose publishers say nothing of it, where that is more than accepted: what the
@@ -99,6 +101,7 @@ impl ValkeyOptions {
             cluster: None,
             reads_replicas: false,
             key_form: KeyForm::Plain,
+            marks_layout: false,
             sweep_interval: Duration::from_mins(1),
             durabilities: Arc::default(),
             placed: Vec::new(),

@@ -31,6 +31,15 @@ impl PipelineResult {
         Self { outcomes: (0..messages).map(|_| None).collect(), ..Self::default() }
     }
 
+    /// Returns what went wrong with the server, if something did.
+    pub(super) fn failure(&self) -> Option<&'static str> {
+        self.outcomes.iter().flatten().find_map(|outcome| match outcome {
+            Err(StorageError::Unavailable(_)) => Some("unavailable"),
+            Err(StorageError::Indeterminate(_)) => Some("outcome_unknown"),
+            _ => None,
+        })
+    }
+
     /// Whether every message has its outcome.
     pub(super) fn is_whole(&self) -> bool {
         self.again.is_empty() && self.elsewhere.is_empty()

@@ -8,12 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
+use tidemill_proto::slow::SlowServer;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::work::{GroupDetail, GroupName, GroupSettings};
 use tidemill_proto::{Durability, MessageId, NodeId, Timestamp, TopicName, TopicSelector};
 
 use super::failure::{Redirect, same};
-use super::{Shard, Valkey, at, health, keys};
+use super::{Shard, Valkey, at, health, keys, slowlog};
 use crate::storage::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Claim, Claimed, Condition,
     DeadLetter, Draw, Drawn, DurableStore, Dying, Existing, Fate, Followed, GroupChange, GroupStart,
@@ -294,6 +295,10 @@ impl Upkeep for Valkey {
         health::of_all(&self.places).await
     }
 
+    async fn slow_commands(&self, limit: usize) -> Vec<SlowServer> {
+        slowlog::of_all(&self.places.current().shards, limit).await
+    }
+
     fn away(&self) -> Vec<String> {
         let placement = self.places.current();
         placement.shards.iter().filter(|shard| !shard.is_up()).filter_map(|shard| shard.name()).collect()
@@ -367,7 +372,7 @@ impl WorkStore for Valkey {
     }
 
     async fn group(&self, topic: &TopicName, group: &GroupName) -> Result<GroupDetail, StorageError> {
-        at!(self, topic, shard => shard.describe_group(topic, group, true).await)
+        at!(self, topic, shard => shard.describe_group(topic, group, false).await)
     }
 
     async fn delete_group(&self, topic: &TopicName, group: &GroupName) -> Result<(), StorageError> {

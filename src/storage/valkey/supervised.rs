@@ -25,12 +25,14 @@ use tokio_util::sync::CancellationToken;
 use super::connect::ConnectError;
 use super::connection::{Connection, Driving, Work};
 use super::failure::{Effect, Failure, is_loading, of_exchange};
+use super::layout;
 use super::options::ValkeyOptions;
 use super::replication::Replication;
 use super::resolver::Address;
 use super::resp::{Replies, Request, RespConnection, RespError};
 use crate::chance::jittered;
 use crate::clock::Clock;
+use crate::slow;
 use crate::storage::StorageError;
 
 /// How often the supervisor asks a connection whether it is alive.
@@ -201,12 +203,19 @@ impl<C: Connection> Supervised<C> {
         let reason = tokio::select! {
             biased;
             reason = &mut driving => reason,
-            looked = self.look(&connection) => match looked {
+            looked = self.look_first(&connection) => match looked {
                 Ok(()) => return Ok((Arc::new(connection), driving, address)),
                 Err(reason) => reason,
             },
         };
         Err(ConnectError::Refused(reason))
+    }
+
+    /// Looks at a server before anything is asked of it: also whether what it has can be read.
+    async fn look_first(&self, connection: &C) -> Result<(), String> {
+        self.look(connection).await?;
+        let found = connection.layout(&self.options, self.work, LOOK_TIMEOUT).await?;
+        layout::check(found.as_deref())
     }
 
     fn set_down(&self, reason: &str) {
@@ -316,7 +325,7 @@ impl Supervised<RespConnection> {
         &self,
         request: &Request,
     ) -> Result<Result<Replies, RespError>, StorageError> {
-        let answer = self.current()?.exchange(request, self.options.timeout).await;
+        let answer = slow::served(self.current()?.exchange(request, self.options.timeout)).await;
         if let Err(RespError::Unsent(_) | RespError::Unanswered(_)) = answer {
             self.suspect();
         }

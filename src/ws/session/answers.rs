@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::{Ending, Session};
 use crate::access::Verb;
 use crate::limits::Asks;
-use crate::relay::{Answered, Failing, Failure, Gate, Scheduled};
+use crate::relay::{Answered, Failing, Failure, Gate, Scheduled, end_published};
 use crate::ws::Ws;
 use crate::ws::consuming::Come;
 use crate::ws::frames::Outgoing;
@@ -40,7 +40,8 @@ impl Session {
         out: &mut Outgoing,
         answers: Vec<Answer>,
     ) -> Result<(), Ending> {
-        for Answer { reference, topic, bytes, result } in answers {
+        for Answer { reference, topic, bytes, result, span } in answers {
+            end_published(span, &topic, &result);
             match result {
                 Ok(Answered::Published(appended, durability)) => {
                     self.ws.0.metrics.messages().published(bytes, appended.replayed);

@@ -97,6 +97,48 @@ async fn topics_under_keys_of_the_other_form_are_no_empty_storage() {
     .await;
 }
 
+/// A file with nothing in it, or one whose topics nobody sees where they are brought, would pass for a backup.
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_a_file_nor_its_target_is_of_the_other_form_unless_that_is_said() {
+    let Some(servers) = two().await else { return };
+    let [old, new] = servers.each_ref().map(url);
+    walk(move || {
+        let before = relay_on(&old, "braces");
+        before.run(&["publish", "orders", "1"], "").lines();
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("all").to_str().expect("UTF-8").to_owned();
+        let export =
+            |more: &[&str]| run(&[], &[&["export", "--from", &*old, "--output", &*path], more].concat(), "");
+        for more in [&[][..], &["--from-keys", "plain"]] {
+            let ended = export(more);
+            assert!(ended.error(2).contains("add --from-keys braces where they are meant"), "{ended:?}");
+            assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
+        }
+        assert_eq!(export(&["--from-keys", "braces"]).code, Some(0));
+
+        let after = relay_on(&new, "braces");
+        after.run(&["topics", "create", "other"], "").lines();
+        let import = |more: &[&str]| run(&[], &[&["import", "--to", &*new, &*path], more].concat(), "");
+        for more in [&[][..], &["--dry-run"]] {
+            let ended = import(more);
+            assert_eq!(ended.code, Some(2), "{ended:?}");
+            assert!(ended.stderr.contains("add --to-keys braces where they are meant"), "{ended:?}");
+        }
+        let would = import(&["--to-keys", "plain", "--dry-run"]);
+        assert_eq!(would.lines(), ["orders: 1 message, 0 groups; would be copied"]);
+        assert_eq!(import(&["--to-keys", "braces"]).code, Some(0));
+        assert_eq!(after.run(&["read", "orders"], "").lines().len(), 1);
+
+        // What ends read-only names the form, too.
+        run(&[], &["freeze", "--storage", &new, "--keys", "braces"], "").lines();
+        let variables = [("VALKEY_URL", new.as_str()), ("TIDEMILL_VALKEY_KEY_FORM", "braces")];
+        let told = run(&[&[("STORAGE_BACKEND", "valkey")], &variables[..]].concat(), &["doctor"], "");
+        let undo = format!("`tidemill freeze --storage {new}/0 --keys braces --undo` ends that");
+        assert!(told.stdout.contains(&undo), "{told:?}");
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn that_there_is_nothing_to_copy_is_said() {
     let Some(servers) = two().await else { return };
@@ -277,7 +319,7 @@ fn the_schemes_of_relays_are_named_where_none_is_understood() {
         let ended = run(&[], &["copy", "--from", url, "--to", "valkey://127.0.0.1:1"], "");
         assert!(ended.error(2).contains(part), "{ended:?}");
     }
-    for command in ["copy", "freeze"] {
+    for command in ["copy", "freeze", "export", "import"] {
         let help = run(&[], &[command, "--help"], "").stdout;
         assert!(help.contains("TIDEMILL_VALKEY_KEY_FORM"), "{help}");
     }

@@ -122,6 +122,9 @@ async fn does_everything(storage: &Storage) {
     who_may_do_what(storage).await;
     limits_and_tickets(storage).await;
     works(storage, &topic).await;
+    for server in storage.upkeep.slow_commands(10).await {
+        assert_eq!(server.refusal, None, "what took long is told");
+    }
     let health = storage.upkeep.health().await.backend;
     assert!(health.connected && health.eviction_policy.is_some(), "{health:?}");
 }

@@ -41,6 +41,7 @@ impl Inside {
             let key = sent.key.as_deref().map(|key| IdempotencyKey::parse("key", key.as_bytes()));
             let key = key.transpose().expect("a key");
             Draft {
+                trace: None,
                 durability: None,
                 topic: sent.topic.clone(),
                 payload,

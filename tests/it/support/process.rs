@@ -384,6 +384,13 @@ os.write(1, printed)
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs").count()
     }
 
+    /// Returns the names of its threads.
+    pub(crate) fn threads(&self) -> Vec<String> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        let names = threads.flatten().map(|thread| std::fs::read_to_string(thread.path().join("comm")));
+        names.flatten().map(|name| name.trim().to_owned()).collect()
+    }
+
     /// Runs a command against this relay.
     pub(crate) fn run(&self, arguments: &[&str], input: &str) -> Ended {
         run(&[("TIDEMILL_URL", &self.url)], arguments, input)

@@ -92,6 +92,7 @@ pub(crate) fn options() -> ServerOptions {
             features: Features::all(),
             presence: PresenceOptions::usual(node()),
             takes_away: TakesAway::CountAlone,
+            slow_after: Duration::ZERO,
         },
         access: AccessOptions::open(),
         limits: LimitOptions::none(),

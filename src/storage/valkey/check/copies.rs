@@ -6,19 +6,30 @@ use super::Probe;
 use super::report::{CheckReport, Outcome};
 use super::servers::Server;
 use crate::storage::READ_ONLY;
+use crate::storage::valkey::KeyForm;
 use crate::storage::valkey::control::bytes_of;
 use crate::storage::valkey::keys::IndexName;
 
 /// How many names are told.
 const NAMED: usize = 3;
 
+/// Returns the flag that says how the keys of a server are written to commands that name it by its URL; a cluster has one
+/// form.
+fn keys_flag(server: &Server) -> &'static str {
+    match server.options.key_form {
+        KeyForm::Braces if !server.is_of_a_cluster() => " --keys braces",
+        KeyForm::Plain | KeyForm::Braces => "",
+    }
+}
+
 impl Probe {
     /// Looks whether the server is read-only, and what a copy has left there that is not whole.
     pub(super) async fn copies(&self, report: &mut CheckReport, server: &Server) {
         if self.is_read_only(server).await == Ok(true) {
-            let url = server.options.target.to_string();
-            let advice =
-                format!("`tidemill freeze --storage {url} --undo` ends that, unless it was moved elsewhere");
+            let (url, keys) = (server.options.target.to_string(), keys_flag(server));
+            let advice = format!(
+                "`tidemill freeze --storage {url}{keys} --undo` ends that, unless it was moved elsewhere"
+            );
             report.add("read-only", Outcome::Warn, READ_ONLY, Some(&advice));
         }
         // What cannot be read here fails where that is tried.

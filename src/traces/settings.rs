@@ -1,0 +1,237 @@
+//! The variables of OpenTelemetry that are heeded, and what they may say.
+//!
+//! They are those of every program that traces, so they are no settings of the relay: no flag and no file has them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use opentelemetry_sdk::trace::{Sampler, ShouldSample};
+
+use super::sampling::LinkedOr;
+
+pub(super) const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+/// Those of which there is one for traces alone.
+const EITHER: [(&str, &str); 4] = [
+    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"),
+    ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"),
+    ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"),
+    ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"),
+];
+/// Most spans that may wait: each takes about a kibibyte.
+const QUEUE_MAX: u64 = 100_000;
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// A variable that says what it cannot.
+#[derive(Debug, thiserror::Error)]
+#[error("{variable} (from the environment) {rule}")]
+pub struct TracesError {
+    variable: &'static str,
+    rule: String,
+}
+
+impl TracesError {
+    pub(super) fn new(variable: &'static str, rule: impl Into<String>) -> Self {
+        Self { variable, rule: rule.into() }
+    }
+}
+
+/// How a process traces.
+#[derive(Debug)]
+pub struct TracesSettings {
+    pub(super) sampler: Box<dyn ShouldSample>,
+    /// Whether the environment says what the service is called.
+    pub(super) is_named: bool,
+    pub(super) queue_max: usize,
+    pub(super) batch_max: usize,
+    pub(super) delay: Duration,
+}
+
+/// The variables, where an empty one is none.
+struct Variables<'a>(&'a BTreeMap<String, String>);
+
+impl<'a> Variables<'a> {
+    fn get(&self, name: &str) -> Option<&'a str> {
+        self.0.get(name).map(|text| text.trim()).filter(|text| !text.is_empty())
+    }
+
+    fn number(&self, name: &'static str, default: u64, [min, max]: [u64; 2]) -> Result<u64, TracesError> {
+        let Some(text) = self.get(name) else { return Ok(default) };
+        let number = text.parse().ok().filter(|number| (min..=max).contains(number));
+        let rule = || format!("must be a whole number from {min} to {max}, and is `{text}`");
+        number.ok_or_else(|| TracesError::new(name, rule()))
+    }
+
+    fn size(&self, name: &'static str, default: u64) -> Result<usize, TracesError> {
+        Ok(usize::try_from(self.number(name, default, [1, QUEUE_MAX])?).unwrap_or(usize::MAX))
+    }
+
+    /// Returns what one of a pair says, and which of them; that for traces alone wins.
+    fn either(&self, (own, all): (&'static str, &'static str)) -> Option<(&'static str, &'a str)> {
+        [own, all].into_iter().find_map(|name| Some((name, self.get(name)?)))
+    }
+
+    fn one_of(&self, name: &'static str, known: &[&str]) -> Result<(), TracesError> {
+        match self.get(name) {
+            Some(text) if !known.contains(&text) => Err(not_among(name, text, known)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl TracesSettings {
+    /// Returns how a process with these variables traces; `None` if it does not.
+    ///
+    /// # Errors
+    /// A variable says what it cannot. Where nothing is traced, none is looked at but those that say so.
+    pub fn read(environment: &BTreeMap<String, String>) -> Result<Option<Self>, TracesError> {
+        let variables = Variables(environment);
+        let endpoints = [TRACES_ENDPOINT, ENDPOINT];
+        if endpoints.iter().all(|name| variables.get(name).is_none()) {
+            return Ok(None);
+        }
+        match variables.get("OTEL_SDK_DISABLED") {
+            Some(text) if text.eq_ignore_ascii_case("true") => return Ok(None),
+            Some(text) if !text.eq_ignore_ascii_case("false") => {
+                return Err(not_among("OTEL_SDK_DISABLED", text, &["true", "false"]));
+            }
+            _ => {}
+        }
+        variables.one_of("OTEL_TRACES_EXPORTER", &["otlp", "none"])?;
+        if variables.get("OTEL_TRACES_EXPORTER") == Some("none") {
+            return Ok(None);
+        }
+        for name in endpoints {
+            let Some(text) = variables.get(name) else { continue };
+            let url = url::Url::parse(text).ok();
+            if !url.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
+                return Err(TracesError::new(name, "must be a URL, as in `http://collector:4318`"));
+            }
+        }
+        let [protocol, timeout, compression, headers] = EITHER.map(|pair| variables.either(pair));
+        if let Some((name, text)) = protocol
+            && text != "http/protobuf"
+        {
+            let rule =
+                format!("must be `http/protobuf`, and is `{text}`: the relay sends spans in no other way");
+            return Err(TracesError::new(name, rule));
+        }
+        if let Some((name, _)) = timeout {
+            variables.number(name, 0, [1, DAY_MS])?;
+        }
+        if let Some((name, _)) = compression {
+            variables.one_of(name, &["gzip", "none"])?;
+        }
+        if let Some((name, text)) = headers
+            && text
+                .split(',')
+                .any(|pair| !pair.split_once('=').is_some_and(|(name, _)| !name.trim().is_empty()))
+        {
+            // What they say is secret.
+            return Err(TracesError::new(name, "must be names and values, as in `api-key=123,tenant=a`"));
+        }
+        let names_service =
+            |pair: &str| pair.split('=').next().is_some_and(|name| name.trim() == "service.name");
+        let is_named = variables.get("OTEL_SERVICE_NAME").is_some()
+            || variables
+                .get("OTEL_RESOURCE_ATTRIBUTES")
+                .is_some_and(|text| text.split(',').any(names_service));
+        let queue_max = variables.size("OTEL_BSP_MAX_QUEUE_SIZE", 2_048)?;
+        let batch_max = variables.size("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512)?;
+        let delay = variables.number("OTEL_BSP_SCHEDULE_DELAY", 5_000, [1, DAY_MS])?;
+        Ok(Some(Self {
+            sampler: sampler(&variables)?,
+            is_named,
+            queue_max,
+            batch_max: batch_max.min(queue_max),
+            delay: Duration::from_millis(delay),
+        }))
+    }
+}
+
+fn sampler(variables: &Variables<'_>) -> Result<Box<dyn ShouldSample>, TracesError> {
+    const NAME: &str = "OTEL_TRACES_SAMPLER";
+    const ARGUMENT: &str = "OTEL_TRACES_SAMPLER_ARG";
+    const KNOWN: [&str; 6] = [
+        "always_on",
+        "always_off",
+        "traceidratio",
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+    ];
+    let ratio = || match variables.get(ARGUMENT) {
+        None => Ok(Sampler::TraceIdRatioBased(1.0)),
+        Some(text) => match text.parse() {
+            Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(Sampler::TraceIdRatioBased(ratio)),
+            _ => Err(TracesError::new(ARGUMENT, format!("must be a number from 0 to 1, and is `{text}`"))),
+        },
+    };
+    let under = |root| Box::new(LinkedOr(Sampler::ParentBased(Box::new(root))));
+    Ok(match variables.get(NAME).unwrap_or("parentbased_always_on") {
+        "always_on" => Box::new(Sampler::AlwaysOn),
+        "always_off" => Box::new(Sampler::AlwaysOff),
+        "traceidratio" => Box::new(ratio()?),
+        "parentbased_always_on" => under(Sampler::AlwaysOn),
+        "parentbased_always_off" => under(Sampler::AlwaysOff),
+        "parentbased_traceidratio" => under(ratio()?),
+        text => return Err(not_among(NAME, text, &KNOWN)),
+    })
+}
+
+fn not_among(name: &'static str, text: &str, known: &[&str]) -> TracesError {
+    TracesError::new(name, format!("must be one of `{}`, and is `{text}`", known.join("`, `")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Option<TracesSettings>, String> {
+        let environment =
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        TracesSettings::read(&environment).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_process_traces_where_there_is_a_collector_and_nothing_says_otherwise() {
+        let collector = (ENDPOINT, "http://collector:4318");
+        assert!(read(&[]).expect("nothing").is_none());
+        assert!(read(&[(ENDPOINT, "")]).expect("nothing").is_none());
+        assert!(read(&[("OTEL_TRACES_SAMPLER", "nonsense")]).expect("not looked at").is_none());
+        assert!(read(&[collector]).expect("on").is_some());
+        assert!(read(&[(TRACES_ENDPOINT, "https://collector/v1/traces")]).expect("on").is_some());
+        assert!(read(&[collector, ("OTEL_SDK_DISABLED", "TRUE")]).expect("off").is_none());
+        assert!(read(&[collector, ("OTEL_TRACES_EXPORTER", "none")]).expect("off").is_none());
+        let settings = read(&[collector, ("OTEL_BSP_MAX_QUEUE_SIZE", "7")]).expect("on").expect("settings");
+        assert_eq!((settings.queue_max, settings.batch_max, settings.is_named), (7, 7, false));
+        let named = [collector, ("OTEL_RESOURCE_ATTRIBUTES", "a=b, service.name=relay")];
+        assert!(read(&named).expect("on").expect("settings").is_named);
+    }
+
+    #[test]
+    fn what_a_variable_cannot_say_is_named() {
+        for (name, value) in [
+            ("OTEL_SDK_DISABLED", "yes"),
+            ("OTEL_TRACES_EXPORTER", "zipkin"),
+            (TRACES_ENDPOINT, "collector:4318"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "soon"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "secret"),
+            ("OTEL_TRACES_SAMPLER", "sometimes"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "-1"),
+        ] {
+            let error = read(&[(ENDPOINT, "http://a:1"), (name, value)]).expect_err(name);
+            assert!(error.starts_with(name), "{error}");
+            assert!(name != "OTEL_EXPORTER_OTLP_HEADERS" || !error.contains(value), "{error}");
+        }
+        let ratio = [
+            (ENDPOINT, "http://a:1"),
+            ("OTEL_TRACES_SAMPLER", "traceidratio"),
+            ("OTEL_TRACES_SAMPLER_ARG", "2"),
+        ];
+        assert!(read(&ratio).expect_err("too much").starts_with("OTEL_TRACES_SAMPLER_ARG"));
+    }
+}
