@@ -44,6 +44,8 @@ mod limits;
 mod lock;
 mod locks;
 mod logs;
+mod man;
+mod manager;
 mod nodes;
 mod open_files;
 mod output;
@@ -249,6 +251,8 @@ pub enum Command {
     Health(health::Health),
     /// Print the completions of a shell
     Completions(completions::Completions),
+    /// Write the manual pages of all commands
+    Man(man::Man),
 }
 
 /// Runs a command and returns the code to exit with. Errors are printed.
@@ -305,6 +309,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Config(config) => config.run(environment),
         Command::Health(health) => block_on(health.run(environment)),
         Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

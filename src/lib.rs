@@ -13,7 +13,8 @@
 //!
 //! Around them: **backend** (memory, valkey), **node** (one running relay, with an id that it makes up when
 //! it starts), **caller** (who publishes, reads or changes), **gate** (the relay as one caller may use it),
-//! **session** (what a caller has open: a WebSocket, a stream, a long-poll), **log-in** (what a user's name and
+//! **session** (what a caller has open: a WebSocket, a stream, a long-poll), **drain** (of a node: to let go of all clients
+//! before it is stopped), **log-in** (what a user's name and
 //! password give: an access token for a short time, and a refresh token for the next two), **device** (a program
 //! that wants a log-in and that a user lets in elsewhere, with a code), **sign-in** (a log-in by what a provider of
 //! others says of who somebody is), **ticket** (what stands in the URL of one

@@ -31,7 +31,6 @@ use std::time::Duration;
 
 use axum::Router;
 use tidemill_proto::NodeId;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -275,24 +274,7 @@ impl Server {
             doors: &doors,
             parting: &parting,
         };
-        let mut shutdown = std::pin::pin!(shutdown);
-        let stops = tokio::select! {
-            biased;
-            () = &mut shutdown => true,
-            () = http.draining().told() => false,
-        };
-        let told = Instant::now();
-        http.draining().begin();
-        if stops {
-            leaving.give_notice(told).await;
-        } else {
-            tokio::select! {
-                () = shutdown => {}
-                never = leaving.take_leave(told) => match never {},
-            }
-            // What is left of the notice.
-            tokio::time::sleep_until(told + options.drain_notice).await;
-        }
+        leaving.until(shutdown).await;
         accepting.cancel();
         acceptors.close();
         acceptors.wait().await;

@@ -3,6 +3,7 @@
 //! It owns the process around the relay: logs, runtime, signals, and the lines that greet a newcomer.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use clap::builder::UnknownArgumentValueParser;
@@ -10,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::client::reachable;
-use super::{CliError, logs, open_files, output};
+use super::{CliError, logs, manager, open_files, output};
 use crate::config::{Backend, Environment, Flags, Settings};
 use crate::server::reload::Again;
 use crate::server::wiring::{Node, WiringError};
@@ -29,7 +30,9 @@ Examples:
   tidemill serve --config tidemill.toml
 
 SIGTERM and SIGINT stop it: it accepts nothing more, finishes what is under way, and exits with 0.
-A second signal ends it at once. SIGHUP has it read its settings again, as `tidemill reload` does.";
+A second signal ends it at once. SIGHUP has it read its settings again, as `tidemill reload` does.
+As a service of systemd it says when it is ready (NOTIFY_SOCKET, WATCHDOG_USEC), and takes the
+socket that it is given (LISTEN_FDS), which must be bound to the address in TIDEMILL_LISTEN.";
 
 /// The arguments of `tidemill serve`.
 #[derive(Debug, clap::Args)]
@@ -54,6 +57,7 @@ fn stray(_: &str) -> Result<String, &'static str> {
 impl Serve {
     pub(super) fn run(self, environment: &Environment) -> Result<(), CliError> {
         let settings = Settings::load(&self.flags, environment)?;
+        let handed = manager::handed_socket(settings.listen)?;
         let log = logs::start(&settings.log_level, settings.log_format);
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
@@ -72,7 +76,7 @@ impl Serve {
         let traces = traced.map_err(|error| CliError::Usage(error.to_string()))?;
         let (flags, environment) = (self.flags, environment.clone());
         let load = Arc::new(move || Settings::examine(&flags, &environment));
-        let result = runtime.block_on(serve(&settings, Again { load, log }));
+        let result = runtime.block_on(serve(&settings, handed, Again { load, log }));
         if let Some(traces) = traces {
             traces.stop();
         }
@@ -80,7 +84,7 @@ impl Serve {
     }
 }
 
-async fn serve(settings: &Settings, again: Again) -> Result<(), CliError> {
+async fn serve(settings: &Settings, handed: Option<TcpListener>, again: Again) -> Result<(), CliError> {
     // Before listening, so that no signal finds the process without a handler.
     let mut signals = Signals::new()?;
     let failed = |cause| match cause {
@@ -92,7 +96,7 @@ async fn serve(settings: &Settings, again: Again) -> Result<(), CliError> {
         }
         cause => CliError::Failed("the relay cannot serve", Box::new(cause)),
     };
-    let mut node = Node::bind(settings).await.map_err(failed)?;
+    let mut node = Node::bind(settings, handed).await.map_err(failed)?;
     let reloads = node.read_again(settings, again);
     // For people alone: who starts the relay from a program reads its log, which says where it listens. It
     // serves whether or not someone reads its greeting.
@@ -100,17 +104,23 @@ async fn serve(settings: &Settings, again: Again) -> Result<(), CliError> {
         let _ = greet(settings, node.local_addrs());
     }
 
+    manager::tell_ready();
     let stop = CancellationToken::new();
     let told = async {
         // Not inside the macro: where a level is off, nothing in it is run, so nothing is waited for.
         let signal = loop {
             match signals.next().await {
                 // What came of it is in the log.
-                RELOAD => drop(reloads.ask().await),
+                RELOAD => {
+                    manager::tell_reloading();
+                    drop(reloads.ask().await);
+                    manager::tell_ready();
+                }
                 signal => break signal,
             }
         };
         tracing::info!(signal, "stopping");
+        manager::tell_stopping();
         stop.cancel();
         let signal = loop {
             match signals.next().await {
@@ -123,6 +133,7 @@ async fn serve(settings: &Settings, again: Again) -> Result<(), CliError> {
     let result = tokio::select! {
         result = node.run(stop.clone().cancelled_owned()) => result.map_err(failed),
         () = told => Err(CliError::Told),
+        never = manager::tell_alive() => match never {},
     };
     if result.is_ok() {
         tracing::info!("stopped");

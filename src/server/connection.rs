@@ -249,9 +249,7 @@ async fn answer(
         return pending().await;
     }
     // What is still to come of the body stands before the next request.
-    if is_last {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    } else if !response.headers().contains_key(CONNECTION) && !unread.read_out(UNREAD_WAIT).await {
+    if is_last || !response.headers().contains_key(CONNECTION) && !unread.read_out(UNREAD_WAIT).await {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)

@@ -27,6 +27,9 @@ const HEADERS_MAX: usize = 32;
 /// How long the rest of a body is waited for.
 const BODY_WAIT: Duration = Duration::from_millis(500);
 
+/// How long the first request of a connection is waited for that had come before the node drained.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+
 /// What connections are served with here.
 #[derive(Clone, Debug)]
 pub(super) struct FastPath {
@@ -92,8 +95,9 @@ impl FastPath {
             peer,
             known: None,
             timer: pin!(sleep_until(Instant::now() + self.header_timeout)),
-            draining: pin!(draining.cancelled()),
+            draining: Some(pin!(draining.cancelled())),
         };
+        let mut is_first = true;
         let mut deadline = waiting.timer.deadline();
         let mut outbox = Outbox::default();
         loop {
@@ -106,6 +110,11 @@ impl FastPath {
                     Arrival::Parsed(reading) => reading,
                     Arrival::Late | Arrival::End if matches!(reading, Parsed::Body) => Parsed::Other,
                     Arrival::Draining if !waiting.arrived.is_empty() => Parsed::Other,
+                    // Whoever has just connected has asked for something, which is about to come.
+                    Arrival::Draining if is_first => {
+                        deadline = deadline.min(Instant::now() + FIRST_WAIT);
+                        Parsed::Head
+                    }
                     Arrival::End | Arrival::Late | Arrival::Draining => return Ok(Exit::Closed),
                 };
             }
@@ -126,6 +135,7 @@ impl FastPath {
                 return Ok(Exit::Answered);
             }
             deadline = now + self.header_timeout;
+            is_first = false;
         }
     }
 
@@ -164,7 +174,8 @@ struct Arriving<'a, D> {
     known: Option<Box<Known>>,
     /// Ends at a deadline or before it: it is not set anew for every request.
     timer: Pin<&'a mut Sleep>,
-    draining: Pin<&'a mut D>,
+    /// `None` once it was told.
+    draining: Option<Pin<&'a mut D>>,
 }
 
 impl<D: Future<Output = ()>> Arriving<'_, D> {
@@ -178,7 +189,10 @@ impl<D: Future<Output = ()>> Arriving<'_, D> {
         if let Poll::Ready(arrival) = self.poll_read(cx, fast_path, transport)? {
             return Poll::Ready(Ok(arrival));
         }
-        if self.draining.as_mut().poll(cx).is_ready() {
+        if let Some(draining) = &mut self.draining
+            && draining.as_mut().poll(cx).is_ready()
+        {
+            self.draining = None;
             return Poll::Ready(Ok(Arrival::Draining));
         }
         if self.timer.deadline() > deadline {

@@ -2,6 +2,7 @@
 //!
 //! It owns the order of that. It must not know who has told it, nor what a session is.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tidemill_proto::NodeId;
@@ -29,9 +30,29 @@ pub(super) struct Leaving<'a> {
 }
 
 impl Leaving<'_> {
+    /// Waits until the node is to stop accepting: `shutdown`, and then what is left of the notice. Where a caller tells
+    /// it to drain before, it takes leave of its clients meanwhile.
+    pub(super) async fn until(&self, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = pin!(shutdown);
+        let stops = tokio::select! {
+            biased;
+            () = &mut shutdown => true,
+            () = self.draining.told() => false,
+        };
+        let told = Instant::now();
+        self.draining.begin();
+        if stops {
+            return self.give_notice(told).await;
+        }
+        tokio::select! {
+            () = shutdown => sleep_until(told + self.options.drain_notice).await,
+            never = self.take_leave(told) => match never {},
+        }
+    }
+
     /// Says that the node is not ready any more, and waits until load balancers have looked, but for what of that time
     /// has gone by since it was `told`.
-    pub(super) async fn give_notice(&self, told: Instant) {
+    async fn give_notice(&self, told: Instant) {
         let ServerOptions { drain_notice: notice, drain_spread: spread, drain, .. } = self.options;
         self.draining.note(DrainStage::Notice, told + *notice + *spread + *drain);
         if !notice.is_zero() {
@@ -42,7 +63,7 @@ impl Leaving<'_> {
 
     /// Sends all clients away, and waits until nothing is under way any more, or the time for that is over; then for
     /// ever.
-    pub(super) async fn take_leave(&self, told: Instant) -> std::convert::Infallible {
+    async fn take_leave(&self, told: Instant) -> std::convert::Infallible {
         self.give_notice(told).await;
         let spread = self.options.drain_spread;
         let ends_at = Instant::now() + spread + self.options.drain;

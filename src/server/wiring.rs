@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::Future;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,7 +67,7 @@ impl Node {
     /// # Errors
     /// The settings are wrong, the address cannot be listened on, or in strict mode the backend cannot be
     /// trusted with messages.
-    pub async fn bind(settings: &Settings) -> Result<Self, WiringError> {
+    pub async fn bind(settings: &Settings, handed: Option<TcpListener>) -> Result<Self, WiringError> {
         let clock = Clock::system();
         // Made here alone, and handed down to whoever says which node it is.
         let node = NodeId::new(random());
@@ -95,7 +96,7 @@ impl Node {
         let certificate = certificate(settings)?;
         let decided = settings.access_because();
         let who = access.mode.as_str();
-        let listen = listen(settings, certificate.as_ref());
+        let listen = listen(settings, certificate.as_ref(), handed);
         let options = server_options(settings, node, listen, access, first);
         let server = Server::with_storage(node, options, storage, clock.clone()).await?;
         for bound in server.local_addrs() {
@@ -317,8 +318,15 @@ fn certificate(settings: &Settings) -> Result<Option<Certificate>, ConfigError> 
 }
 
 /// Returns where to listen.
-fn listen(settings: &Settings, certificate: Option<&Certificate>) -> Vec<Arc<dyn Listen>> {
-    let tcp = TcpListen::at(settings.listen);
+fn listen(
+    settings: &Settings,
+    certificate: Option<&Certificate>,
+    handed: Option<TcpListener>,
+) -> Vec<Arc<dyn Listen>> {
+    let tcp = match handed {
+        Some(handed) => TcpListen::on(settings.listen, handed),
+        None => TcpListen::at(settings.listen),
+    };
     vec![match certificate {
         Some(certificate) => TlsListen::over(tcp, certificate.tls().clone()),
         None => tcp,

@@ -22,6 +22,7 @@ mod moving;
 mod relayed;
 mod reload;
 mod retry;
+mod service;
 mod settings;
 mod tail;
 mod topics;

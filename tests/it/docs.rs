@@ -39,8 +39,10 @@ const PAGES: &[&str] = &[
     "CHANGELOG.md",
     "examples/README.md",
     "examples/langgraph/README.md",
+    "deploy/kubernetes/README.md",
     "docs/README.md",
     "docs/getting-started.md",
+    "docs/install.md",
     "docs/http-api.md",
     "docs/websocket-api.md",
     "docs/work.md",
@@ -226,7 +228,7 @@ async fn the_page_on_pulsar_relay_does_what_it_says() {
 #[test]
 fn every_page_is_looked_at() {
     let mut found = BTreeSet::new();
-    for folder in ["", "docs", "examples", "examples/langgraph"] {
+    for folder in ["", "docs", "examples", "examples/langgraph", "deploy/kubernetes"] {
         for entry in fs::read_dir(root().join(folder)).expect("the folder can be read") {
             let name = entry.expect("the folder can be read").file_name().to_string_lossy().into_owned();
             if Path::new(&name).extension().is_some_and(|extension| extension == "md") {

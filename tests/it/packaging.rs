@@ -1,4 +1,4 @@
-//! What is shipped beside the binary: valkey.conf, docker-compose.yml, Dockerfile, deny.toml.
+//! What is shipped beside the binary: valkey.conf, docker-compose.yml, Dockerfile, deny.toml, units and manifests.
 //!
 //! The files are parsed and held to their rules, and the real servers are started with the very
 //! valkey.conf, and with the very command of docker-compose.yml. No container engine is needed, so
@@ -12,6 +12,7 @@ use tidemill::config::known;
 
 #[cfg(feature = "valkey")]
 mod cluster;
+mod deploy;
 mod rights;
 
 use crate::support::resp::{Connection, Reply};
@@ -78,7 +79,7 @@ fn the_image_runs_without_rights_and_checks_itself() {
     let of_run = |word: &str| run.iter().find(|(name, _)| name == word).map(|(_, rest)| rest.as_str());
 
     assert!(of_run("FROM").is_some_and(|image| image.contains("distroless") && image.ends_with(":nonroot")));
-    assert_eq!(of_run("USER"), Some("nonroot:nonroot"));
+    assert_eq!(of_run("USER"), Some("65532:65532"));
     assert_eq!(of_run("EXPOSE"), Some("8080"));
     let health = of_run("HEALTHCHECK").expect("the image has a health check");
     assert!(health.ends_with(r#"CMD ["/usr/local/bin/tidemill", "health"]"#), "{health}");

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,8 +12,12 @@ use super::{Accepted, Bound, Listen, Listener};
 use crate::link::Tcp;
 
 /// An address to listen on; port 0 takes any free one.
-#[derive(Clone, Copy, Debug)]
-pub struct TcpListen(SocketAddr);
+#[derive(Debug)]
+pub struct TcpListen {
+    address: SocketAddr,
+    /// What listens there already, and goes on when this process has ended.
+    handed: Option<StdTcpListener>,
+}
 
 #[derive(Debug)]
 struct Open {
@@ -25,20 +29,33 @@ impl TcpListen {
     /// Returns the entry of this address in the list of a server's listeners.
     #[must_use]
     pub fn at(address: SocketAddr) -> Arc<dyn Listen> {
-        Arc::new(Self(address))
+        Arc::new(Self { address, handed: None })
+    }
+
+    /// Returns the same of an address where others listen, who have handed their socket over.
+    #[must_use]
+    pub fn on(address: SocketAddr, handed: StdTcpListener) -> Arc<dyn Listen> {
+        Arc::new(Self { address, handed: Some(handed) })
     }
 }
 
 impl fmt::Display for TcpListen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.address.fmt(f)
     }
 }
 
 #[async_trait]
 impl Listen for TcpListen {
     async fn bind(&self) -> io::Result<Box<dyn Listener>> {
-        let listener = TcpListener::bind(self.0).await?;
+        let listener = match &self.handed {
+            None => TcpListener::bind(self.address).await?,
+            Some(handed) => {
+                let own = handed.try_clone()?;
+                own.set_nonblocking(true)?;
+                TcpListener::from_std(own)?
+            }
+        };
         let address = listener.local_addr()?;
         let bound = Bound { url: format!("http://{address}"), address: Some(address) };
         Ok(Box::new(Open { listener, bound }))

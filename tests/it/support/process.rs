@@ -4,7 +4,8 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::str::FromStr as _;
@@ -30,6 +31,18 @@ fn binary(variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(path());
     command.env_clear().envs(variables.iter().copied());
     command
+}
+
+/// Returns the binary as a command that is given its standard input as the socket to listen on.
+fn with_a_socket(variables: &[(&str, &str)]) -> Command {
+    const SCRIPT: &str = r#"export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@" 3<&0 </dev/null"#;
+    let mut command = Command::new("/bin/sh");
+    command.args(["-euc", SCRIPT, "sh"]).arg(path()).env_clear().envs(variables.iter().copied());
+    command
+}
+
+fn as_input(socket: &TcpListener) -> Stdio {
+    Stdio::from(OwnedFd::from(socket.try_clone().expect("a file more")))
 }
 
 /// Starts a command whose output is ours.
@@ -248,17 +261,32 @@ impl Relay {
         }
         let mut command = in_its_own();
         command.arg(path());
-        Some(Self::serve(command, "127.0.0.1:0", &[]))
+        Some(Self::serve(command, Stdio::null(), "127.0.0.1:0", &[]))
     }
 
     /// Starts a relay at an address.
     pub(crate) fn start_at(listen: &str, variables: &[(&str, &str)], arguments: &[&str]) -> Self {
-        Self::serve(binary(variables), listen, arguments)
+        Self::serve(binary(variables), Stdio::null(), listen, arguments)
     }
 
-    fn serve(mut command: Command, listen: &str, arguments: &[&str]) -> Self {
+    /// Starts a relay that is given a socket, as systemd gives it.
+    pub(crate) fn start_on(socket: &TcpListener, variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let listen = socket.local_addr().expect("it is bound").to_string();
+        Self::serve(with_a_socket(variables), as_input(socket), &listen, arguments)
+    }
+
+    /// Starts a relay that is given a socket, and is to listen elsewhere; returns what it says of that.
+    pub(crate) fn refused_on(socket: &TcpListener, listen: &str) -> String {
+        let mut command = with_a_socket(&[]);
+        let child = spawn(command.args(["serve", "--listen", listen]), as_input(socket));
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        String::from_utf8(output.stderr).expect("UTF-8")
+    }
+
+    fn serve(mut command: Command, input: Stdio, listen: &str, arguments: &[&str]) -> Self {
         let serve = ["serve", "--listen", listen];
-        let mut child = spawn(command.args(serve).args(arguments), Stdio::null());
+        let mut child = spawn(command.args(serve).args(arguments), input);
         let mut stderr = BufReader::new(child.stderr.take().expect("it was asked for"));
         let (told, listens) = std::sync::mpsc::channel();
         let log = std::thread::spawn(move || {
