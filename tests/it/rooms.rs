@@ -144,6 +144,7 @@ const ROOMS: &[Room] = &[
             "opentelemetry_otlp",
             "opentelemetry_sdk",
             "pin_project_lite",
+            "reqwest",
             "serde",
             "serde_json",
             "thiserror",
@@ -299,7 +300,6 @@ const ROOMS: &[Room] = &[
             "tidemill::ws",
             "tidemill_proto",
             "tidemill_tls",
-            "tidemill::traces",
         ],
         tests: &[],
         crates: &[

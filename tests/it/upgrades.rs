@@ -28,7 +28,9 @@ async fn a_storage_that_a_newer_release_has_written_is_not_read() {
     let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
     let url = format!("valkey://127.0.0.1:{}", server.port());
     // Who only looks leaves nothing behind.
-    let from = ["export", "--from", &url, "--output", "-"];
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file").display().to_string();
+    let from = ["export", "--from", &url, "--overwrite", "--output", &file];
     assert_eq!(run(&[], &from, "").code, Some(0));
     assert_eq!(said(&server, &["EXISTS", LAYOUT]).await, "0");
     let relay = start(&url).await;
