@@ -106,8 +106,8 @@ pub use topics::{Part, TopicChange, TopicState, TopicStore};
 pub use upkeep::{Condition, GroupsSwept, READ_ONLY, StorageLimits, Swept, Upkeep};
 pub use work::{
     BEHIND_MAX, CLAIM_MESSAGES_MAX, CRASHES_MAX, Claim, Claimed, DeadLetter, Delivery, Dying,
-    ERROR_BYTES_MAX, Existing, Fate, GROUPS_MAX, GroupChange, GroupStart, Outcome, Refusal, Revived,
-    STEP_MESSAGES_MAX, Settlement, Tended, Verdict, WorkStore, group_defaults,
+    ERROR_BYTES_MAX, Existing, Fate, GROUPS_MAX, GroupChange, GroupStart, HELD_BY_MAX, Outcome, Refusal,
+    Revived, STEP_MESSAGES_MAX, Settlement, Tended, Verdict, WorkStore, group_defaults,
 };
 
 mod access;

@@ -8,8 +8,8 @@ pub mod receipt;
 pub mod settle;
 
 pub use group::{
-    Backoff, GroupDetail, GroupSettings, GroupUpdate, MinuteCounts, Ordering, OrderingError, RedriveRequest,
-    Redriven, SeekRequest,
+    Backoff, ConsumerCounts, GroupDetail, GroupSettings, GroupUpdate, MinuteCounts, Ordering, OrderingError,
+    RedriveRequest, Redriven, SeekRequest,
 };
 pub use message::{
     ClaimFromRequest, ClaimRequest, ClaimSource, Delivered, DeliveredRef, MessageState, MessageStateName,

@@ -4,7 +4,7 @@ use clap::ArgAction;
 use reqwest::Method;
 use reqwest::header::IF_NONE_MATCH;
 use serde_json::{Map, Value, json};
-use tidemill_proto::work::{GroupDetail, GroupName, Ordering};
+use tidemill_proto::work::{ConsumerCounts, GroupDetail, GroupName, Ordering};
 use tidemill_proto::{Code, TopicName};
 
 use super::CliError;
@@ -422,6 +422,9 @@ pub(super) fn shown(duration: std::time::Duration) -> String {
     format!("{} {name}", seconds / unit)
 }
 
+/// Consumers whose messages are counted in what is printed.
+const HELD_BY_SHOWN: usize = 10;
+
 fn show(group: &GroupDetail, form: Output) -> Result<(), CliError> {
     if form == Output::Json {
         return output::json(group);
@@ -431,6 +434,10 @@ fn show(group: &GroupDetail, form: Output) -> Result<(), CliError> {
     let backoff: Vec<_> = settings.backoff.iter().map(|wait| shown(wait.0)).collect();
     let exact = if group.exact { "" } else { " (not exact)" };
     let oldest = group.oldest_waiting_seconds.map_or("-".to_owned(), |seconds| format!("{seconds:.1} s"));
+    let of = |of: &ConsumerCounts| format!("{} {}", output::printable(&of.consumer), of.in_flight);
+    let most: Vec<_> = group.held_by.iter().take(HELD_BY_SHOWN).map(of).collect();
+    let rest = if group.consumers > most.len() as u64 { ", …" } else { "" };
+    let held_by = if most.is_empty() { String::new() } else { format!(": {}{rest}", most.join(", ")) };
     let rows = [
         ("topic", group.topic.to_string()),
         ("group", group.group.to_string()),
@@ -457,7 +464,7 @@ fn show(group: &GroupDetail, form: Output) -> Result<(), CliError> {
         ("failed", group.failed.to_string()),
         ("redelivered", group.redelivered.to_string()),
         ("gone", group.gone.to_string()),
-        ("consumers", group.consumers.to_string()),
+        ("consumers", format!("{}{held_by}", group.consumers)),
         ("last claim", group.last_claim.map_or("never".to_owned(), |at| at.to_string())),
     ];
     output::line(&output::table(&rows.map(|(name, value)| [name.to_owned(), value])))

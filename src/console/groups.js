@@ -29,7 +29,12 @@ export async function show(place, [topic, group], signal) {
         ['Dead after failures', number(about.max_deliveries)],
         ['Order', about.ordering],
         ['Numbers are exact', about.exact ? 'yes' : 'no: other programs have worked on it'],
-      ])));
+      ]),
+      about.held_by?.length > 0 && make('div', {}, make('h2', {}, 'Who has messages'), table([
+        ['Consumer', row => row.consumer],
+        ['In flight', row => number(row.in_flight), true],
+      ], about.held_by, ''),
+      about.consumers > about.held_by.length && make('p', { class: 'quiet' }, `And ${many(about.consumers - about.held_by.length, 'other')}, with no more each.`))));
     return about;
   };
   const about = await look();

@@ -18,7 +18,7 @@ impl Relay {
     /// # Errors
     /// The storage does not take it.
     pub async fn announce(&self, about: &NodeInfo) -> Result<bool, Failure> {
-        let document = serde_json::to_vec(about).expect("it is plain data");
+        let document = serde_json::json!(about).to_string();
         let listed = self.0.storage.nodes.announce(about.node, document.into(), LISTED_FOR).await;
         listed.map_err(Failure::changed)
     }

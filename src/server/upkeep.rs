@@ -247,14 +247,13 @@ pub(super) async fn announce(
         let is_told = matches!(told, Ok(true));
         match told {
             Ok(true) if failing => tracing::info!(%node, "is in the list of nodes again"),
-            Ok(true) => {}
             // The first of a row tells all.
             Ok(false) if !failing => tracing::warn!(%node, "is not in the list of nodes: there are too many"),
             Err(failure) if !failing => {
                 let cause = failure.chain();
                 tracing::warn!(%node, %cause, "cannot tell other nodes that it is there; it is tried again");
             }
-            Ok(false) | Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
         failing = !is_told;
         tokio::select! {

@@ -322,6 +322,9 @@ pub struct GroupChange {
     pub next: GroupSettings,
 }
 
+/// Consumers that a group tells of, with how many messages each has.
+pub const HELD_BY_MAX: usize = 100;
+
 /// Groups of consumers.
 ///
 /// Every method but [`put_group`](Self::put_group) is `NoTopic` where there is no such topic, and `NoGroup` where the
@@ -353,7 +356,7 @@ pub trait WorkStore: fmt::Debug + Send + Sync {
         change: &GroupChange,
     ) -> Result<bool, StorageError>;
 
-    /// Returns the groups of a topic, in the order of their names, without their minutes.
+    /// Returns the groups of a topic, in the order of their names, without their minutes and who has their messages.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.

@@ -6,7 +6,7 @@
 
 mod board;
 mod closed;
-mod console;
+pub(crate) mod console;
 mod cookies;
 mod developer;
 mod origins;

@@ -370,6 +370,7 @@ conformance! {
         work:
             a_group_begins_where_it_is_told_and_is_described,
             each_message_is_with_one_consumer_at_a_time,
+            who_has_most_messages_is_told_with_how_many,
             what_is_acknowledged_is_done_with_its_result,
             what_has_failed_comes_again_in_its_time_and_then_dies,
             what_is_rejected_dies_and_can_be_brought_back,

@@ -15,7 +15,7 @@ use tidemill::config::{
     CA_CERT_VARIABLE, CONFIG_VARIABLE, Environment, Flags, Settings, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE,
     URL_VARIABLE, known,
 };
-use tidemill::proto::{Code, limits};
+use tidemill::proto::limits;
 
 mod cluster;
 mod export;
@@ -23,6 +23,7 @@ mod leases;
 mod locks;
 mod metrics;
 mod page;
+mod problems;
 mod series;
 mod settings;
 mod takes;
@@ -38,6 +39,7 @@ const PAGES: &[&str] = &[
     "CHANGELOG.md",
     "examples/README.md",
     "examples/langgraph/README.md",
+    "docs/README.md",
     "docs/getting-started.md",
     "docs/http-api.md",
     "docs/websocket-api.md",
@@ -63,6 +65,7 @@ const PAGES: &[&str] = &[
     "docs/metrics.md",
     "docs/traces.md",
     "docs/settings.md",
+    "docs/comparison.md",
     "docs/performance.md",
     "docs/scaling.md",
     "docs/from-pulsar-relay.md",
@@ -229,6 +232,15 @@ fn every_page_is_looked_at() {
         }
     }
     assert_eq!(found, PAGES.iter().map(|page| (*page).to_owned()).collect());
+}
+
+#[test]
+fn the_start_page_leads_to_every_page() {
+    let start = text_of("docs/README.md");
+    for page in PAGES.iter().filter_map(|page| page.strip_prefix("docs/")).filter(|page| *page != "README.md")
+    {
+        assert!(start.contains(&format!("({page}")), "docs/README.md does not lead to {page}");
+    }
 }
 
 #[test]
@@ -420,38 +432,6 @@ const LIMITS: &[(&str, u64)] = &[
     ("LIBRARY_FRAME_BYTES", limits::LIBRARY_FRAME_BYTES as u64),
     ("TEXT_ESCAPED_BYTES_MAX", limits::TEXT_ESCAPED_BYTES_MAX as u64),
 ];
-
-/// Returns the page of problems, made from the list of codes.
-fn problems() -> String {
-    let mut page = String::from(
-        "# Problems\n\nEvery error of the relay is a problem document (RFC 9457). Programs tell problems apart by `code`, which is stable. `retryable` says whether the same request, sent again later, can succeed and does no harm. A running relay shows this list at `/problems`. What is no request of HTTP at all (a broken request line or header, far too many headers) is answered by the HTTP library before the relay has seen it: 400, 414 or 431 without a body, and the connection ends.\n",
-    );
-    for code in Code::ALL {
-        let retry = match (code.retryable(), tidemill::proto::Problem::new(*code, "").retry_after_seconds) {
-            (false, _) if code.retryable_under_key() => "retryable under an `Idempotency-Key`".to_owned(),
-            (false, _) => "not retryable".to_owned(),
-            (true, None) => "retryable".to_owned(),
-            (true, Some(seconds)) => format!("retryable, `Retry-After: {seconds}`"),
-        };
-        page.push_str(&format_problem(*code, &retry));
-    }
-    page
-}
-
-fn format_problem(code: Code, retry: &str) -> String {
-    let explanation = code.explanation().trim();
-    format!("\n## {}\n\n{}: {retry}. {}.\n\n{explanation}\n", code.as_str(), code.status(), code.title())
-}
-
-#[test]
-fn every_problem_is_explained() {
-    let path = root().join("docs/problems.md");
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(&path, problems()).expect("the page can be written");
-    }
-    let page = fs::read_to_string(&path).unwrap_or_default();
-    assert!(page == problems(), "docs/problems.md is not up to date: run this test with UPDATE_DOCS=1");
-}
 
 /// Returns all sources below a folder, one after the other.
 fn sources_of(folder: &str) -> String {

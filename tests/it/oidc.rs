@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tidemill::proto::Code;
 use tokio::task::spawn_blocking;
 
+use crate::browser::console;
 use crate::support::process::Relay;
 use crate::support::relay::{Answer, try_send};
 use crate::support::server::free_port;
@@ -161,6 +162,7 @@ async fn users_sign_in_with_a_provider() {
     comes_back_once_and_in_the_browser_that_left(relay, &login).await;
     a_device_is_let_in_by_who_has_signed_in_and_is_asked(relay, &login).await;
     a_browser_keeps_a_cookie_and_goes_on_to_a_page_of_the_relay(relay, &public, &login).await;
+    console::is_signed_in_at(&public).await;
 
     who_is_removed_is_somebody_new_when_it_signs_in_again(&process, &login, &unverified).await;
 

@@ -11,6 +11,8 @@ use serde_json::Value;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Error;
 
+use crate::access::closed::{close, log_in};
+use crate::browser::console;
 use crate::support::eventually;
 use crate::support::relay::{Answer, STUCK, TestRelay, memory, try_send};
 use crate::support::server::free_port;
@@ -282,6 +284,18 @@ async fn programs_behind_nginx_as_it_comes() {
     let alone = "server { listen 80; location / { proxy_pass http://127.0.0.1:8080; } }";
     if let Some(proxy) = Kind::Nginx.start(alone, relay.address).await {
         programs_publish_read_and_follow(proxy.address).await;
+    }
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_console_below_a_path_behind_nginx() {
+    let relay = TestRelay::start_with(memory(), close).await;
+    log_in(&relay, "root").await;
+    let path = "location /relay/ { proxy_pass http://127.0.0.1:8080/; proxy_http_version 1.1; proxy_set_header Host $http_host; proxy_buffering off; }";
+    let below = format!("server {{ listen 80; {path} }}");
+    if let Some(proxy) = Kind::Nginx.start(&below, relay.address).await {
+        console::is_used_at(&format!("http://{}/relay/console/", proxy.address)).await;
     }
     relay.stop().await;
 }

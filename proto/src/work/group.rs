@@ -87,6 +87,16 @@ pub struct MinuteCounts {
     pub failed: u64,
 }
 
+/// How many messages a consumer has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ConsumerCounts {
+    /// Its name.
+    pub consumer: String,
+    /// The messages that it has.
+    pub in_flight: u64,
+}
+
 /// A group with what it has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -130,6 +140,9 @@ pub struct GroupDetail {
     pub oldest_waiting_seconds: Option<f64>,
     /// Consumers that have messages.
     pub consumers: u64,
+    /// Those that have most messages, 100 at most, those with more before the others; absent in lists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_by: Vec<ConsumerCounts>,
     /// When a consumer last asked for messages, to about five seconds; null where none ever did.
     #[cfg_attr(feature = "openapi", schema(required = true))]
     pub last_claim: Option<Timestamp>,

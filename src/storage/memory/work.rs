@@ -60,7 +60,7 @@ fn beginning(kept: &Kept<'_>, start: GroupStart) -> Beginning {
     Beginning { after, passed: kept.given() - kept.kept_behind(after) }
 }
 
-/// Describes a group, with its minutes.
+/// Describes a group, with its minutes and who has its messages.
 fn detail(
     (topic, name): (&TopicName, &GroupName),
     group: &Group,
@@ -103,6 +103,7 @@ fn detail(
         last_claim: group.last_claim(),
         exact: true,
         minutes: group.minutes(now),
+        held_by: group.held_by(),
     }
 }
 
@@ -190,6 +191,7 @@ impl WorkStore for Memory {
         let (now, scheduled) = (self.clock.now(), topics.scheduled(topic));
         let detail = |(name, group)| GroupDetail {
             minutes: Vec::new(),
+            held_by: Vec::new(),
             ..detail((topic, name), group, (log, scheduled), now)
         };
         Ok(all.map(detail).collect())

@@ -367,7 +367,7 @@ impl WorkStore for Valkey {
     }
 
     async fn group(&self, topic: &TopicName, group: &GroupName) -> Result<GroupDetail, StorageError> {
-        at!(self, topic, shard => shard.describe_group(topic, group, true).await)
+        at!(self, topic, shard => shard.describe_group(topic, group, false).await)
     }
 
     async fn delete_group(&self, topic: &TopicName, group: &GroupName) -> Result<(), StorageError> {

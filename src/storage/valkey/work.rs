@@ -21,7 +21,8 @@ use replies::{Dead, Facts, epoch_of, number, read_detail, read_fate, text, time}
 
 use crate::storage::{
     CRASHES_MAX, DeadLetter, Dying, ERROR_BYTES_MAX, Existing, Fate, GROUPS_MAX, GroupChange, GroupStart,
-    HELD_TIMES, Outcome, Refusal, Revived, STEP_MESSAGES_MAX, Settlement, StorageError, Tended, Verdict,
+    HELD_BY_MAX, HELD_TIMES, Outcome, Refusal, Revived, STEP_MESSAGES_MAX, Settlement, StorageError, Tended,
+    Verdict,
 };
 
 mod claiming;
@@ -257,13 +258,13 @@ impl Shard {
         &self,
         topic: &TopicName,
         group: &GroupName,
-        with_minutes: bool,
+        is_listed: bool,
     ) -> Result<GroupDetail, StorageError> {
-        let minutes = if with_minutes { "1" } else { "0" };
+        let held_by = if is_listed { 0 } else { HELD_BY_MAX }.to_string();
         let [_, bodies, recurring] = self.keys.schedules(topic);
         let beside = [bodies, recurring];
         let call = self
-            .of_group((topic, group), &scripts::DESCRIBE_GROUP, Effect::Read, &beside, &[minutes])
+            .of_group((topic, group), &scripts::DESCRIBE_GROUP, Effect::Read, &beside, &[held_by.as_str()])
             .replied(DETAIL_BYTES, 4 * DETAIL_BYTES);
         let (topic, group) = (topic.clone(), group.clone());
         self.ask(call, |parts| read_detail(topic, group, parts)).await

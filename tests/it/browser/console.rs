@@ -238,6 +238,7 @@ async fn a_whole_life_of_a_dead_letter() {
     shown.does("await press('Work on it again'); await shows('There is none.');").await;
     let claimed = shown.asks("POST", "/api/v1/topics/jobs/groups/workers/claim", claim.clone()).await;
     assert_eq!(claimed["messages"][0]["payload"], "do it", "{claimed}");
+    shown.does("await shows('Who has messages');").await;
     shown.does("await press('Pause'); await shows('Paused: nothing is given out');").await;
     shown.publish("jobs", r#""later""#).await;
     let claimed = shown.asks("POST", "/api/v1/topics/jobs/groups/workers/claim", claim).await;
@@ -266,6 +267,21 @@ async fn a_connection_that_breaks_is_told_and_nothing_live_is_missed() {
     shown.does("await shows('\"three\"'); await shows('\"two\"'); await until('it is well', () => document.querySelector('.link-state').hidden);").await;
     let rows = "[...document.querySelectorAll('.message pre')].map(row => row.textContent)";
     assert_eq!(shown.tools.run(rows).await, json!([r#""three""#, r#""two""#, r#""one""#]));
+    // What is gone by the time it comes back stands there as a gap.
+    shown.proxy.refuse(true);
+    shown.proxy.cut();
+    shown.does("await shows('The connection broke');").await;
+    // More than a node holds of the newest.
+    let many = vec![json!({ "topic": "t", "payload": "four" }); 700];
+    for _ in 0..2 {
+        shown.asks("POST", "/api/v1/messages/bulk", json!({ "messages": many })).await;
+    }
+    shown.publish("t", r#""five""#).await;
+    shown.asks("POST", "/api/v1/topics/t/trim", json!({ "keep": 1 })).await;
+    shown.proxy.refuse(false);
+    shown.does("await shows('\"five\"'); await shows('Gap: 1400 messages'); await shows('were trimmed');").await;
+    let rows = "[...document.querySelectorAll('.message pre')].map(row => row.textContent).slice(0, 2)";
+    assert_eq!(shown.tools.run(rows).await, json!([r#""five""#, r#""three""#]));
     shown.close().await;
 }
 
@@ -354,4 +370,55 @@ async fn who_may_do_little_sees_that_and_a_token_lets_in_as_well() {
     shown.does("location.hash = '#/topics'; await shows('The log-in is over');").await;
     assert_eq!(shown.url, shown.tools.run("location.href.split('#')[0]").await.as_str().unwrap_or_default());
     shown.close().await;
+}
+
+/// Opens the console at an address; `None` where there is no browser.
+async fn open_at(url: &str) -> Option<(Browser, Tools)> {
+    let browser = open(find()?, "about:blank", &[]);
+    let mut tools = Tools::open(&browser).await;
+    tools.run_first(HANDS).await;
+    tools.go(url).await;
+    Some((browser, tools))
+}
+
+/// Uses the console of a closed relay at this address: logs in, publishes, and follows what comes.
+pub(crate) async fn is_used_at(url: &str) {
+    let Some((_browser, mut tools)) = open_at(url).await else { return };
+    tools
+        .run(
+            r#"(async () => {
+                await shows('Log in'); await fill('Name', 'root'); await fill('Password', 'correct horse');
+                await press('Log in'); await shows('Memory of the storage');
+                location.hash = '#/topic/t/publish'; await fill('Payload', '"one"'); await press('Publish');
+                await shows('Kept as');
+                location.hash = '#/topic/t/live'; await shows('Live; 0 came');
+                location.hash = '#/topic/t'; await shows('"one"');
+            })()"#,
+        )
+        .await;
+    let there = tools.run("location.href").await;
+    assert_eq!((there, tools.run("wrong").await), (json!(format!("{url}#/topic/t")), json!([])));
+}
+
+/// Signs in at the console of the relay at this address with the provider `one`, which takes everybody for who they say
+/// they are.
+pub(crate) async fn is_signed_in_at(public: &str) {
+    let url = format!("{public}/console/");
+    let Some((_browser, mut tools)) = open_at(&url).await else { return };
+    // What runs while the browser goes elsewhere has no answer.
+    tools.run("shows('Sign in with one').then(() => { press('Sign in with one'); })").await;
+    for (prompt, more) in
+        [("login", "form.elements.login.value = 'ann'; form.elements.password.value = 'x';"), ("consent", "")]
+    {
+        let asks = format!("document.querySelector('input[name=prompt][value={prompt}]')");
+        tools.comes_to(&format!("String(!!{asks})"), "true").await;
+        tools
+            .run(&format!(
+                "(() => {{ const {{ form }} = {asks}; {more} setTimeout(() => form.submit()); }})()"
+            ))
+            .await;
+    }
+    let shown =
+        "location.href.split('#')[0] + ' ' + document.querySelector('.who')?.textContent.includes('ann')";
+    tools.comes_to(shown, &format!("{url} true")).await;
 }

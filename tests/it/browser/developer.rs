@@ -99,12 +99,17 @@ impl Tools {
 
     /// Waits until the browser shows a page.
     pub(super) async fn is_at(&mut self, url: &str) {
+        self.comes_to("document.readyState + ' ' + location.href", &format!("complete {url}")).await;
+    }
+
+    /// Waits until a script comes to this text, on whatever page the browser is by then.
+    pub(super) async fn comes_to(&mut self, script: &str, text: &str) {
         let there = async {
             let mut every = interval(LOOK_EVERY);
-            while self.run("document.readyState + ' ' + location.href").await != format!("complete {url}") {
+            while self.run(script).await != text {
                 every.tick().await;
             }
         };
-        timeout(STUCK, there).await.expect("it goes there in time");
+        timeout(STUCK, there).await.unwrap_or_else(|_| panic!("{script} comes to {text} in time"));
     }
 }

@@ -22,7 +22,7 @@ async fn of(storage: &Storage, node: NodeId) -> Option<Bytes> {
 pub(super) async fn a_node_is_listed_as_it_has_said_last_until_it_goes(ground: &Ground) {
     let storage = &ground.storage;
     let (one, two) = (node(), node());
-    let long = Duration::from_secs(60);
+    let long = Duration::from_mins(1);
     let first = Bytes::from_static("{\"a\": 1,\n \"é\": \"\\u0000\"}".as_bytes());
     assert!(storage.nodes.announce(one, first.clone(), long).await.expect("it answers"));
     assert!(storage.nodes.announce(two, Bytes::from_static(b"{}"), long).await.expect("it answers"));

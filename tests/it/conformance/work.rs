@@ -9,8 +9,8 @@ use tidemill::proto::duration::Seconds;
 use tidemill::proto::work::{ClaimId, ConsumerName, GroupName, GroupSettings, MessageStateName, Ordering};
 use tidemill::proto::{MessageId, OrderKey, TopicName};
 use tidemill::storage::{
-    Body, Claim, Claimed, DeadLetter, Delivery, Existing, GroupChange, GroupStart, GroupsSwept, Outcome,
-    Refusal, Revived, Settlement, StorageError, Trim, Verdict, group_defaults,
+    Body, Claim, Claimed, DeadLetter, Delivery, Existing, GroupChange, GroupStart, GroupsSwept, HELD_BY_MAX,
+    Outcome, Refusal, Revived, Settlement, StorageError, Trim, Verdict, group_defaults,
 };
 use tokio::time::{Instant, sleep};
 
@@ -259,6 +259,32 @@ pub(super) async fn each_message_is_with_one_consumer_at_a_time(ground: &Ground)
     assert_eq!(of.state(sent[0]).await, Some(MessageStateName::InFlight));
     assert_eq!(of.state(sent[499]).await, Some(MessageStateName::Waiting));
     assert_eq!(of.state(MessageId::new(1, 1)).await, None);
+}
+
+pub(super) async fn who_has_most_messages_is_told_with_how_many(ground: &Ground) {
+    let (of, _) = Of::numbers(ground, 120, |_| {}).await;
+    let claims = (0..105).map(|who| of.ask(&format!("w{who:03}"), 1)).collect();
+    let first = ground.storage.work.claim(claims).await;
+    of.claim("w104", 2).await;
+    let held = of.claim("ann", 5).await;
+    let told = async || {
+        let told = ground.storage.work.group(&of.topic, &of.group).await.unwrap();
+        let by = told.held_by.into_iter().map(|of| (of.consumer, of.in_flight)).collect::<Vec<_>>();
+        (told.consumers, by)
+    };
+    let (consumers, by) = told().await;
+    let counted = |(consumer, count): (&str, u64)| (consumer.to_owned(), count);
+    assert_eq!((consumers, by.len()), (106, HELD_BY_MAX));
+    assert_eq!(by[..4], [("ann", 5), ("w104", 3), ("w000", 1), ("w001", 1)].map(counted));
+    // Who has given everything back has none, and what waits for later is with nobody.
+    for claimed in &held {
+        settled(of.settle(claimed, nack(Duration::from_mins(10))).await);
+    }
+    let (consumers, by) = told().await;
+    assert_eq!((consumers, &by[0]), (105, &counted(("w104", 3))));
+    assert!(first.into_iter().all(|claimed| claimed.is_ok()));
+    let listed = ground.storage.work.groups(&of.topic).await.unwrap();
+    assert!(listed.iter().all(|group| group.consumers == 105 && group.held_by.is_empty()), "{listed:?}");
 }
 
 pub(super) async fn what_is_acknowledged_is_done_with_its_result(ground: &Ground) {

@@ -1,14 +1,15 @@
 //! What a group tells of its messages: of those that die, of dead letters, of one, and of how many there are.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use tidemill_proto::work::MessageStateName;
+use tidemill_proto::work::{ConsumerCounts, ConsumerName, MessageStateName};
 use tidemill_proto::{MessageId, Timestamp};
 
 use super::pending::{Dead, Pending, Place, Why};
 use super::{Group, Messages};
-use crate::storage::{DeadLetter, Dying, Fate, GroupsSwept, Revived, StoredMessage};
+use crate::storage::{DeadLetter, Dying, Fate, GroupsSwept, HELD_BY_MAX, Revived, StoredMessage};
 
 /// Counts of a group's messages at one time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,17 +23,36 @@ pub(in crate::storage::memory) struct Numbers {
 }
 
 impl Group {
+    /// Returns how many messages each consumer has that has some.
+    fn held(&self) -> BTreeMap<&ConsumerName, u64> {
+        let mut held = BTreeMap::new();
+        for pending in self.pending.values() {
+            if let Place::With(lease) = &pending.place {
+                *held.entry(&lease.consumer).or_default() += 1;
+            }
+        }
+        held
+    }
+
+    /// Returns the consumers that have most messages.
+    pub(in crate::storage::memory) fn held_by(&self) -> Vec<ConsumerCounts> {
+        let of = |(consumer, in_flight): (&ConsumerName, u64)| ConsumerCounts {
+            consumer: consumer.as_str().to_owned(),
+            in_flight,
+        };
+        let mut held: Vec<_> = self.held().into_iter().map(of).collect();
+        held.sort_by_key(|of| Reverse(of.in_flight));
+        held.truncate(HELD_BY_MAX);
+        held
+    }
+
     /// Returns how many messages consumers have, wait for the end of a failure's time, can be claimed again, and are
     /// dying or dead.
     pub(in crate::storage::memory) fn numbers(&self, now: Timestamp) -> Numbers {
         let mut numbers = Numbers { dead: self.dead.len() as u64, ..Numbers::default() };
-        let mut consumers = BTreeSet::new();
         for (id, pending) in &self.pending {
             match &pending.place {
-                Place::With(lease) => {
-                    numbers.in_flight += 1;
-                    consumers.insert(&lease.consumer);
-                }
+                Place::With(_) => numbers.in_flight += 1,
                 Place::Waits { due, .. } if *due > now => numbers.backoff += 1,
                 Place::Waits { .. } | Place::Behind => {
                     numbers.ready += 1;
@@ -41,7 +61,7 @@ impl Group {
                 Place::Dying { .. } => numbers.dead += 1,
             }
         }
-        numbers.consumers = consumers.len() as u64;
+        numbers.consumers = self.held().len() as u64;
         numbers
     }
 

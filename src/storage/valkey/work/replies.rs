@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use serde::Deserialize;
-use tidemill_proto::work::{GroupDetail, GroupName, MessageStateName, MinuteCounts};
+use tidemill_proto::work::{ConsumerCounts, GroupDetail, GroupName, MessageStateName, MinuteCounts};
 use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use crate::storage::valkey::entry::{self, read_id};
@@ -209,6 +209,13 @@ pub(super) fn read_detail(topic: TopicName, group: GroupName, parts: &mut Parts<
     let oldest = again.filter_map(|id| read_id(id.bytes()?)).chain(behind).min();
     let scheduled = number(&parts.next()?)?;
     let elsewhere = parts.next()?.integer()?;
+    let Reply::Array(mut held) = parts.next()? else { return None };
+    let mut held_by = Vec::new();
+    while let Some(name) = held.next() {
+        // Another program may have given a consumer a name that is no text.
+        let consumer = String::from_utf8_lossy(name.bytes()?).into_owned();
+        held_by.push(ConsumerCounts { consumer, in_flight: number(&held.next()?)? });
+    }
     let lag = u64::try_from(lag).ok().or(behind.is_none().then_some(0));
     let of = |name: &str| settings.get(name).and_then(|text| text.parse().ok()).unwrap_or(0_u64);
     let document = settings.get("document").and_then(|text| serde_json::from_str(text).ok());
@@ -231,6 +238,7 @@ pub(super) fn read_detail(topic: TopicName, group: GroupName, parts: &mut Parts<
         gone: of("gone") + missed,
         oldest_waiting_seconds: oldest.map(seconds),
         consumers,
+        held_by,
         last_claim: time_of("claimed_at"),
         exact: lag.is_some() && elsewhere <= 0,
         minutes: minutes(&counts, now),

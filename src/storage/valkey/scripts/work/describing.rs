@@ -124,12 +124,12 @@ return {destroyed == 0 and 4 or 0}
 /// Tells what a group has.
 ///
 /// KEYS behind those of all: the bodies of what waits for later in the topic, and its recurring messages. ARGV: the group,
-/// and 1 where its minutes are wanted. Answers 0, now, its settings, its minutes, and the last id that
+/// how many consumers are wanted with how much they have, and 0 where its minutes are not wanted, either. Answers 0, now, its settings, its minutes, and the last id that
 /// it gave out; how far it lags (-1 where that is not known), how many are pending, how many of these wait, how many of
 /// those can be claimed or stand behind others of their keys, how many are dying, and dead; how many consumers there are;
 /// the id behind the last one (or nothing), the ids of some that can be claimed again, how many are gone that it has not
-/// passed yet, how many messages wait for later, recurring ones apart, and how many other programs have settled (-1 where
-/// that is not known).
+/// passed yet, how many messages wait for later, recurring ones apart, how many other programs have settled (-1 where
+/// that is not known), and consumers that have messages, each with how many, those that have most in front.
 pub(in crate::storage::valkey) static DESCRIBE_GROUP: Script = Script::new(concat!(
     work!(),
     info_of!(),
@@ -144,9 +144,24 @@ for _, of in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
 end
 if not of_group then return {4} end
 local all = redis.call('XPENDING', stream, group)
-local waits, holding = 0, 0
+local waits, holding, held = 0, 0, {}
+local wanted = tonumber(ARGV[2])
 for _, of in ipairs(type(all[4]) == 'table' and all[4] or {}) do
-  if of[1] == waiting then waits = tonumber(of[2]) else holding = holding + 1 end
+  if of[1] == waiting then waits = tonumber(of[2])
+  else
+    holding = holding + 1
+    -- Of very many, the first: putting all in order would take too long.
+    if wanted > 0 and holding <= 10000 then held[holding] = {of[1], tonumber(of[2])} end
+  end
+end
+table.sort(held, function(one, other)
+  if one[2] ~= other[2] then return one[2] > other[2] end
+  return one[1] < other[1]
+end)
+local held_by = {}
+for at = 1, math.min(#held, wanted) do
+  held_by[#held_by + 1] = held[at][1]
+  held_by[#held_by + 1] = held[at][2]
 end
 local last = of_group['last-delivered-id']
 local again = redis.call('ZRANGE', KEYS[3], '-inf', now, 'BYSCORE', 'LIMIT', 0, 100)
@@ -178,9 +193,9 @@ local behind = redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)[1]
 local elsewhere = not seen.base and -1 or not seen.passed and 1
   or math.abs(seen.passed - seen.base - settled_by_us() - all[1])
 return {0, string.format('%.0f', now), redis.call('HGETALL', KEYS[2]),
-  ARGV[2] == '1' and redis.call('HGETALL', KEYS[8]) or {}, last, lag, all[1], waits,
+  wanted > 0 and redis.call('HGETALL', KEYS[8]) or {}, last, lag, all[1], waits,
   redis.call('ZCOUNT', KEYS[3], '-inf', now) + standing, redis.call('ZCARD', KEYS[6]), redis.call('ZCARD', KEYS[7]), holding,
-  behind and behind[1] or '', again, seen.missed, scheduled, elsewhere}
+  behind and behind[1] or '', again, seen.missed, scheduled, elsewhere, held_by}
 "
 ));
 
