@@ -56,17 +56,16 @@ pub async fn bring_access(
     for _ in 0..TRIES_MAX {
         let there = store.documents(None).await?.unwrap_or_default();
         let plan = plan_access(documents, &there);
-        let mut names: Vec<&Box<str>> = plan.new.iter().collect();
+        let mut names: Vec<&str> = plan.new.iter().map(Box::as_ref).collect();
         match (plan.other.is_empty(), overwrite) {
             (true, _) => {}
-            (false, true) => names.extend(&plan.other),
+            (false, true) => names.extend(plan.other.iter().map(Box::as_ref)),
             (false, false) => return Ok(plan),
         }
         if names.is_empty() {
             return Ok(plan);
         }
-        let edit =
-            |name: &Box<str>| AccessEdit { name: name.clone(), document: documents.get(name).cloned() };
+        let edit = |name: &str| AccessEdit { name: name.into(), document: documents.get(name).cloned() };
         let edits = names.into_iter().map(edit).collect();
         if store.change_documents(there.revision, next(), edits).await? {
             return Ok(plan);

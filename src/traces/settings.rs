@@ -127,9 +127,7 @@ impl TracesSettings {
             variables.one_of(name, &["gzip", "none"])?;
         }
         if let Some((name, text)) = headers
-            && text
-                .split(',')
-                .any(|pair| !pair.split_once('=').is_some_and(|(name, _)| !name.trim().is_empty()))
+            && text.split(',').any(|pair| pair.split_once('=').is_none_or(|(name, _)| name.trim().is_empty()))
         {
             // What they say is secret.
             return Err(TracesError::new(name, "must be names and values, as in `api-key=123,tenant=a`"));

@@ -106,10 +106,10 @@ pub(super) fn text_of(first: &impl Serialize, told: Option<Told>) -> serde_json:
 /// Returns the record of documents as its text.
 pub(super) fn text_of_access(documents: &Documents) -> serde_json::Result<Vec<u8>> {
     let mut text = text_of(&Head::Access(documents.len() as u64), None)?;
-    let raw = |(name, document): (&Box<str>, &Bytes)| {
-        Ok((name.clone(), serde_json::from_slice::<Box<RawValue>>(document)?))
-    };
-    let members = documents.iter().map(raw).collect::<serde_json::Result<BTreeMap<_, _>>>()?;
+    let mut members: BTreeMap<&str, &RawValue> = BTreeMap::new();
+    for (name, document) in documents {
+        members.insert(name, serde_json::from_slice(document)?);
+    }
     serde_json::to_writer(&mut text, &members)?;
     text.push(b'\n');
     Ok(text)
