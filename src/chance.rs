@@ -22,8 +22,25 @@ pub fn jittered(wait: Duration) -> Duration {
 /// Returns a time below `whole`.
 #[must_use]
 pub fn share_of(whole: Duration) -> Duration {
-    let share = u32::try_from(random() % u64::from(SHARES)).unwrap_or_default();
-    whole / SHARES * share
+    Share::random().of(whole)
+}
+
+/// A random part of whatever it is a part of, below the whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Share(u32);
+
+impl Share {
+    /// Returns one.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(u32::try_from(random() % u64::from(SHARES)).unwrap_or_default())
+    }
+
+    /// Returns this part of a time.
+    #[must_use]
+    pub fn of(self, whole: Duration) -> Duration {
+        whole / SHARES * self.0
+    }
 }
 
 #[cfg(test)]

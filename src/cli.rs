@@ -15,7 +15,6 @@ mod administer;
 #[cfg(feature = "bench")]
 mod bench;
 mod buckets;
-mod check;
 mod claim;
 mod client;
 mod completions;
@@ -25,6 +24,8 @@ mod confirm;
 mod copy;
 mod credentials;
 mod dead;
+mod doctor;
+mod drain;
 mod error;
 mod explain;
 #[cfg(feature = "valkey")]
@@ -62,6 +63,7 @@ mod settle;
 #[cfg(feature = "valkey")]
 mod sides;
 mod signals;
+mod slow;
 mod tail;
 mod ticket;
 mod tokens;
@@ -85,7 +87,7 @@ Examples:
   tidemill read orders --limit 5                  read the newest five
   tidemill tail orders                            see what comes, as it comes
   tidemill work jobs -g workers --create -- ./job run a command for each message, once
-  tidemill check                                  see whether the Valkey server is fit
+  tidemill doctor                                 see whether all is well, and what to do
 
 Exit status: 0 success, 1 failure, 2 not understood.";
 
@@ -109,12 +111,13 @@ pub enum Command {
     ///
     /// Keeps messages in memory unless told otherwise: they are gone when the process ends.
     Serve(serve::Serve),
-    /// Check that a Valkey or Redis server can carry a relay
+    /// Look at a relay: its settings, its Valkey or Redis server, and how it is reached through proxies
     ///
     /// Does with a topic of its own what the relay does, under the same keys, scripts and channels, and
-    /// looks at latency, version, persistence and eviction policy. Says what to do about what it finds,
-    /// and leaves nothing behind.
-    Check(check::Check),
+    /// looks at latency, clock, version, persistence and eviction policy. With --url it looks at a relay
+    /// as its clients reach it: what stands in front may hold events back, cut connections, refuse
+    /// WebSockets, or hide who calls. Says what to do about what it finds, and leaves nothing behind.
+    Doctor(doctor::Doctor),
     /// Publish messages to a topic
     ///
     /// The payload is the argument, a file, or else standard input, where each line is one message.
@@ -154,6 +157,8 @@ pub enum Command {
     Nodes(nodes::Nodes),
     /// List what is open on a node, with how far behind it is, and end it
     Sessions(sessions::Sessions),
+    /// List what took long on a node, and what its servers have noted as slow
+    Slow(slow::Slow),
     /// Create, renew, show and end leases, which keep locks, keys and members alive together
     Leases(leases::Leases),
     /// Run a command while a lock is held
@@ -231,6 +236,10 @@ pub enum Command {
     ///
     /// What needs no restart is taken over; the rest is named.
     Reload(reload::Reload),
+    /// Have a relay let go of its clients before it is stopped
+    ///
+    /// They are told to go on elsewhere, one after the other. The relay runs on until it is stopped.
+    Drain(drain::Drain),
     /// Show and check the settings, or write a file with all of them
     Config(config::Config),
     /// Ask a relay how it is
@@ -247,7 +256,7 @@ pub enum Command {
 pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
     let result = match cli.command {
         Command::Serve(serve) => serve.run(environment),
-        Command::Check(check) => check.run(environment),
+        Command::Doctor(doctor) => doctor.run(environment),
         Command::Publish(publish) => block_on(publish.run(environment)),
         Command::Read(read) => block_on(read.run(environment)),
         Command::Tail(tail) => block_on(tail.run(environment)),
@@ -261,6 +270,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         Command::Series(series) => block_on(series.run(environment)),
         Command::Nodes(nodes) => block_on(nodes.run(environment)),
         Command::Sessions(sessions) => block_on(sessions.run(environment)),
+        Command::Slow(slow) => block_on(slow.run(environment)),
         Command::Leases(leases) => block_on(leases.run(environment)),
         Command::Lock(lock) => block_on(lock.run(environment)),
         Command::Locks(locks) => block_on(locks.run(environment)),
@@ -291,6 +301,7 @@ pub fn run(cli: Cli, environment: &Environment) -> ExitCode {
         #[cfg(feature = "bench")]
         Command::Bench(bench) => bench.run(environment),
         Command::Reload(reload) => block_on(reload.run(environment)),
+        Command::Drain(drain) => block_on(drain.run(environment)),
         Command::Config(config) => config.run(environment),
         Command::Health(health) => block_on(health.run(environment)),
         Command::Completions(completions) => completions.run(),

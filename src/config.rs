@@ -1,5 +1,7 @@
 //! Settings: one struct, loaded once: flag, then environment, then file, then default.
 //!
+//! Long because: it is one struct, in which each setting takes a few lines.
+//!
 //! The struct below is the single source of every setting's name, help, default and form: the flags,
 //! the variables, the keys of the file, `config show`, `config init` and `--help` are made from it.
 //! It must not know what the settings do, and it never reads the process environment by itself.
@@ -14,6 +16,7 @@
 //! | `logs` | how much is logged, and how |
 //! | `variables` | names in the environment that nothing reads, and variables that are empty |
 //! | `print` | `config show` and the sample file |
+//! | `draining` | how clients are let go of |
 //! | `durability` | how durable messages are to be |
 //! | `log_ins` | how users log in, and whose word is taken for who calls |
 //! | `access` | what the settings say of who is let in |
@@ -35,6 +38,7 @@ use crate::limits::TrustedProxies;
 
 mod access;
 mod changes;
+mod draining;
 mod durability;
 mod error;
 mod features;
@@ -55,6 +59,7 @@ mod target;
 mod variables;
 
 pub use changes::{TAKEN_OVER, Written};
+pub use draining::DrainSettings;
 pub use durability::{DurabilityRules, DurabilitySettings};
 pub use error::{ConfigError, Faults, Origin, Side, Source};
 pub use features::FeatureSettings;
@@ -120,6 +125,8 @@ pub struct Settings {
     /// and --tls-key the relay speaks TLS, and HTTP/2
     ///
     /// Both files are read again when they change; connections stay.
+    ///
+    /// Both files are looked at again by themselves.
     #[arg(long, value_name = "PATH", help_heading = LISTENING)]
     pub tls_cert: Option<PathBuf>,
 
@@ -128,11 +135,16 @@ pub struct Settings {
     pub tls_key: Option<PathBuf>,
 
     /// The URL under which others reach this relay. If not given, the host that they have asked for
+    ///
+    /// As in `https://relay.example.com`, with a path behind it where a proxy has one. It is what others are told to
+    /// open.
     #[arg(long, value_name = "URL", help_heading = LISTENING, value_parser = parse_public_url)]
     pub public_url: Option<PublicUrl>,
 
     /// Origins whose web pages may use this relay, besides its own, with commas between them, as in
     /// `https://app.example.com`
+    ///
+    /// They are compared byte for byte, and there are no patterns. A JSON list is taken, too.
     #[arg(long, value_name = "ORIGINS", help_heading = LISTENING, value_parser = parse_origins)]
     pub allowed_origins: Option<Origins>,
 
@@ -180,6 +192,9 @@ pub struct Settings {
     /// Who is let in: everybody, or who has the right to what it does. If not given: everybody where the relay
     /// listens on this machine alone and neither --admin-password nor --jwt-issuers is given; elsewhere who has
     /// the right, and the relay does not start where nobody may administer it
+    ///
+    /// A proxy or a name by which others reach it counts as listening elsewhere (--trusted-proxies, --trusted-hosts,
+    /// --public-url). The line `listening` of the log says which it is, and what decided it.
     #[arg(long, value_name = "WHO", default_value = "auto", help_heading = ACCESS, ignore_case = true)]
     pub access: AccessMode,
 
@@ -191,6 +206,8 @@ pub struct Settings {
     /// The password of the first administrator; with users that are there it changes nothing
     ///
     /// Prefer the variable or a file: other users of the machine can see flags.
+    ///
+    /// Where somebody may administer the relay, the log says at start that it has no effect.
     #[arg(long, value_name = "PASSWORD", help_heading = ACCESS, value_parser = secret())]
     pub admin_password: Option<SecretString>,
 
@@ -216,6 +233,8 @@ pub struct Settings {
     pub storage_backend: Backend,
 
     /// Messages that a topic keeps at least, once it has had as many; older ones are trimmed
+    ///
+    /// Where groups have not acknowledged them, a topic keeps ten times as many at most.
     #[arg(long, value_name = "COUNT", default_value = "1000000", help_heading = STORAGE)]
     #[arg(value_parser = whole::<u64>(1..=i64::MAX.unsigned_abs()))]
     pub max_messages_per_topic: u64,
@@ -248,6 +267,9 @@ pub struct Settings {
 
     /// Memory backend: bytes of idempotency keys that it remembers at most; past it a publish under a new
     /// one is refused
+    ///
+    /// A key takes about 300 bytes and its text. What is refused is 507 with the field `Idempotency-Key`; `tidemill
+    /// publish` and the client library then go on without the keys that they make up.
     #[arg(long, value_name = "BYTES", default_value = "128MiB", help_heading = STORAGE)]
     #[arg(value_parser = parse_bytes)]
     pub idempotency_bytes_max: usize,
@@ -276,6 +298,8 @@ pub struct Settings {
     /// of sentinels, and the name by which they know the server stands behind them, as in
     /// `valkey+sentinel://h1,h2,h3/name[/database]`. Prefer the variable or a file: other users of the
     /// machine can see flags.
+    ///
+    /// Several hosts, or sentinels (`valkey+sentinel://…/NAME`), stand there with commas between them.
     #[arg(long, value_name = "URL", help_heading = VALKEY, value_parser = secret())]
     pub valkey_url: Option<SecretString>,
 
@@ -313,6 +337,8 @@ pub struct Settings {
     /// A file that holds the password of --valkey-password
     ///
     /// It is read again while the relay runs: where the password in it changes, connections log in again.
+    ///
+    /// It is read again while the relay runs, so that a password may change.
     #[arg(long, value_name = "PATH", help_heading = VALKEY)]
     pub valkey_password_file: Option<PathBuf>,
 
@@ -348,11 +374,15 @@ pub struct Settings {
     pub servers: ServerSettings,
 
     /// Most messages that wait to be sent to the server
+    ///
+    /// Past it publishing is 503.
     #[arg(long, value_name = "COUNT", default_value = "65536", help_heading = VALKEY)]
     #[arg(value_parser = count())]
     pub publish_queue_messages_max: usize,
 
     /// Most bytes of messages that wait to be sent to the server
+    ///
+    /// Past it publishing is 503.
     #[arg(long, value_name = "BYTES", default_value = "128MiB", help_heading = VALKEY)]
     #[arg(value_parser = parse_bytes)]
     pub publish_queue_bytes_max: usize,
@@ -364,6 +394,8 @@ pub struct Settings {
     pub strict: bool,
 
     /// Largest payload of a message
+    ///
+    /// Beyond the default, readers on WebSockets have to be told to take larger frames.
     #[arg(long, value_name = "BYTES", default_value = "704KiB", help_heading = LIMITS)]
     #[arg(value_parser = parse_bytes)]
     pub payload_bytes_max: usize,
@@ -375,6 +407,8 @@ pub struct Settings {
 
     /// Most bytes that are held at one time of what clients send and are answered, over all connections:
     /// bodies, pages, and messages of WebSockets, whole or not
+    ///
+    /// Past it requests are 503 `overloaded`, and WebSockets are closed with the code 1013.
     #[arg(long, value_name = "BYTES", default_value = "256MiB", help_heading = LIMITS)]
     #[arg(value_parser = parse_bytes)]
     pub inflight_bytes_max: usize,
@@ -390,6 +424,8 @@ pub struct Settings {
     pub connections_max: usize,
 
     /// Most connections from one address
+    ///
+    /// Lower it where clients come directly; behind a load balancer all have its address.
     #[arg(long, value_name = "COUNT", default_value = "10000", help_heading = LIMITS)]
     #[arg(value_parser = count())]
     pub connections_per_address_max: usize,
@@ -407,11 +443,15 @@ pub struct Settings {
 
     /// Most bytes that the newest messages of all topics that are read live take; readers of what has no room
     /// read it of the backend
+    ///
+    /// Each byte of a message takes three there.
     #[arg(long, value_name = "BYTES", default_value = "256MiB", help_heading = LIMITS)]
     #[arg(value_parser = parse_bytes)]
     pub live_bytes_max: usize,
 
     /// Most topics that are read live on this node at one time; one that is waited for counts
+    ///
+    /// Past it a live read of one more is 503 `overloaded`.
     #[arg(long, value_name = "COUNT", default_value = "250000", help_heading = LIMITS, value_parser = count())]
     pub live_topics_max: usize,
 
@@ -445,6 +485,8 @@ pub struct Settings {
     pub ws_ping_timeout_ms: u64,
 
     /// Milliseconds in which a message that a client has begun to send over a WebSocket must arrive whole
+    ///
+    /// Past it the socket is closed with the code 4501.
     #[arg(long, value_name = "MS", default_value = "30000", help_heading = TIMES, value_parser = ms())]
     pub ws_message_timeout_ms: u64,
 
@@ -460,23 +502,24 @@ pub struct Settings {
     #[arg(long, value_name = "MS", default_value = "30000", help_heading = TIMES, value_parser = ms())]
     pub write_timeout_ms: u64,
 
-    /// Milliseconds that requests under way get to finish when the relay is told to stop
-    #[arg(long, value_name = "MS", default_value = "10000", help_heading = TIMES)]
-    #[arg(value_parser = whole::<u64>(0..=MS_MAX))]
-    pub drain_ms: u64,
-
-    /// Milliseconds in which a relay that was told to stop takes connections still and `/ready` is 503
-    #[arg(long, value_name = "MS", default_value = "0", value_parser = whole::<u64>(0..=MS_MAX), help_heading = TIMES)]
-    pub drain_notice_ms: u64,
+    /// How it lets go of its clients.
+    #[command(flatten)]
+    pub draining: DrainSettings,
 
     /// How much the relay logs: `error`, `warn`, `info`, `debug` or `trace`; and behind it, with commas, how much of modules
     /// of it, as in `info,tidemill::storage=debug`. Of libraries no more than warnings is logged
+    ///
+    /// A module is what stands as `target` in the log.
     #[arg(long, value_name = "LEVELS", default_value = "info", help_heading = PROCESS, value_parser = parse_levels)]
     pub log_level: LogLevels,
 
     /// How it is logged; auto is text on a terminal, else JSON
     #[arg(long, value_name = "FORMAT", default_value = "auto", help_heading = PROCESS, ignore_case = true)]
     pub log_format: LogFormat,
+
+    /// Milliseconds past which a publish, a read or a command is noted as slow; 0 notes none
+    #[arg(long, value_name = "MS", default_value = "100", value_parser = whole::<u64>(0..=MS_MAX), help_heading = PROCESS)]
+    pub slow_ms: u64,
 
     /// Threads that do the work; one per core, if not given
     #[arg(long, value_name = "COUNT", help_heading = PROCESS)]

@@ -57,6 +57,7 @@ pub const FILES: &[File] = &[
     file!("presence.js", SCRIPT),
     file!("sessions.js", SCRIPT),
     file!("nodes.js", SCRIPT),
+    file!("slow.js", SCRIPT),
     file!("access.js", SCRIPT),
 ];
 

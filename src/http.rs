@@ -20,6 +20,7 @@ mod description;
 mod device_page;
 mod devices;
 mod documents;
+mod drain;
 mod encoding;
 mod etag;
 mod events;
@@ -37,6 +38,7 @@ mod lines;
 mod live;
 mod locks;
 mod log_ins;
+mod me;
 mod media;
 mod messages;
 mod metadata;
@@ -60,6 +62,7 @@ mod series;
 mod sessions;
 mod sign_ins;
 mod signed_in_page;
+mod slow;
 mod source;
 mod stream;
 mod streamed;
@@ -99,6 +102,7 @@ use crate::limits::Entrance;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 pub(crate) use called::Known;
+pub use drain::{CountedConnection, Draining};
 pub use own_url::OwnUrl;
 pub use reload::{ReloadAsked, ReloadError, Reloads};
 
@@ -132,8 +136,6 @@ pub struct HttpOptions {
     pub stream_topics_max: usize,
     /// Time after which a stream that was silent shows that it is alive.
     pub ping_every: Duration,
-    /// Time in which connections are to end when the node drains; streams end in the first half.
-    pub drain: Duration,
     /// Whether documents for people and programs are served.
     pub serve_docs: bool,
     /// Whether the console is served.
@@ -158,7 +160,6 @@ impl HttpOptions {
             subscriber_bytes_max: 64 << 10,
             stream_topics_max: 10,
             ping_every: Duration::from_secs(15),
-            drain: Duration::from_secs(1),
             serve_docs: false,
             serve_console: false,
             serve_metrics: false,
@@ -187,7 +188,7 @@ struct Inner {
     budget: BodyBudget,
     request_ids: RequestIds,
     node: NodeId,
-    leaving: CancellationToken,
+    draining: Draining,
     waiters: Waiters,
     /// Written where there are settings that can be read again.
     reloads: OnceLock<Reloads>,
@@ -230,7 +231,7 @@ fn compression() -> CompressionLayer<impl Predicate> {
 
 impl Http {
     /// Returns the edge of `relay`, whose callers come in by `entrance`. Once `leaving` is
-    /// cancelled, the node says that it is not ready.
+    /// cancelled, which a caller may do as well, the node says that it is not ready.
     #[must_use]
     pub fn new(
         relay: Relay,
@@ -251,7 +252,7 @@ impl Http {
             web: ArcSwap::from_pointee(Web::new(web)),
             request_ids: RequestIds::new(),
             node,
-            leaving,
+            draining: Draining::new(leaving),
             waiters: Waiters::default(),
             reloads: OnceLock::new(),
             started: Instant::now(),
@@ -294,8 +295,11 @@ impl Http {
             tickets::routes(),
             copying::routes(),
             reload::routes(),
+            me::routes(),
+            drain::routes(),
             sessions::routes(),
             nodes::routes(),
+            slow::routes(),
             operations::routes(),
             operations::metrics_routes(options.serve_metrics),
             documents::routes(options.serve_docs),
@@ -322,6 +326,12 @@ impl Http {
             .layer(compression())
             .layer(from_fn_with_state(self.clone(), exchange::exchange))
             .layer(axum::Extension(exchange::Alone))
+    }
+
+    /// Returns how far the node is with letting go of its clients.
+    #[must_use]
+    pub fn draining(&self) -> &Draining {
+        &self.0.draining
     }
 
     /// Has the settings read again there, whenever that is asked for.

@@ -33,6 +33,9 @@
 //! of applications, which have nothing to do with those: **policy** (so much in a time, and so much at once), **take** (to
 //! ask whether something may be done, and to count it), **burst** (how much may be done at once).
 //!
+//! Of how a node works: **operation** (a publish, a read, or a command, which is anything else that a caller asks for), **slow** (of an
+//! operation: it took longer than is set).
+//!
 //! Of what is measured: **point** (a value, with its time), **series** (of each minute of a day how many points it has, their
 //! sum, the least and the greatest).
 //!
@@ -91,12 +94,13 @@
 //! | [`features`] | what a relay can be switched off in |
 //! | [`budget`] | how many bytes may be held at one time, by all who share a budget |
 //! | [`clock`] | the only place that asks the operating system for the time |
+//! | [`slow`] | how the time of an operation is cut into parts, and what took long |
 //! | [`thinned`] | how often the log is told of the same thing |
 //! | [`traces`] | what a collector of OpenTelemetry is told, in spans |
 //! | [`chance`] | random numbers that are no secrets, and jitter |
 //!
 //! Dependencies point one way: `http`, `ws` → `relay` → `storage` → `tidemill-proto`. A backend knows
-//! `storage` and `tidemill-proto` only, `tidemill-client` and `tidemill-bench` the latter alone, and of
+//! `storage`, `slow` and `tidemill-proto` only, `tidemill-client` and `tidemill-bench` the latter alone, and of
 //! the relay only `cli` knows them; `server`, `http` and `ws` know `link`, which knows none of them.
 //! `tests/it/rooms.rs` has a line for each room, of what it may use, and fails on anything else, and on
 //! files that know each other in a circle.
@@ -151,6 +155,7 @@ pub mod link;
 pub mod metrics;
 pub mod relay;
 pub mod server;
+pub mod slow;
 pub mod storage;
 pub mod thinned;
 pub mod traces;

@@ -18,6 +18,7 @@
 //! | `presence` | members of rooms |
 //! | `series` | points of series |
 //! | `copies` | steps of copies |
+//! | `slow` | what took long |
 //! | `node` | readiness, and how the backend is |
 //! | `work` | what consumers claim and settle |
 //! | `traces` | spans |
@@ -41,6 +42,7 @@ mod registry;
 mod requests;
 mod schedules;
 mod series;
+mod slow;
 mod sockets;
 mod takes;
 mod traces;
@@ -69,6 +71,7 @@ pub use registry::{Description, Kind};
 pub use requests::Requests;
 pub use schedules::Schedules;
 pub use series::Series;
+pub use slow::Slow;
 pub use sockets::{Ending, Sockets};
 pub use takes::Takes;
 pub use traces::Traces;
@@ -93,6 +96,7 @@ struct Inner {
     limits: Limits,
     takes: Takes,
     series: Series,
+    slow: Slow,
     copies: Copies,
     traces: Traces,
     auth: Auth,
@@ -119,6 +123,7 @@ impl Metrics {
             readers: Readers::new(&registry.about("Live readers")),
             sockets: Sockets::new(&registry.about("WebSockets")),
             requests: Requests::new(registry.about("Requests and connections")),
+            slow: Slow::new(&registry.about("Requests and connections")),
             node: Node::new(registry.about("The node, its backend and its topics")),
             schedules: Schedules::new(&registry.about("Messages for later")),
             work: Work::new(&registry.about("Work")),
@@ -226,6 +231,12 @@ impl Metrics {
     #[must_use]
     pub fn takes(&self) -> &Takes {
         &self.0.takes
+    }
+
+    /// Returns the counts of what took long.
+    #[must_use]
+    pub fn slow(&self) -> &Slow {
+        &self.0.slow
     }
 
     /// Returns the counts of series.

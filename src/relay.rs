@@ -27,6 +27,7 @@ mod locks;
 mod log;
 mod message;
 mod nodes;
+mod noted;
 mod owners;
 mod payload;
 mod presence;
@@ -50,6 +51,7 @@ mod work;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemill_proto::slow::SlowServer;
 use tidemill_proto::{BucketName, TopicName};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -117,6 +119,7 @@ use crate::access::{Caller, Sessions};
 use crate::clock::Clock;
 use crate::features::{Feature, Features};
 use crate::limits::Kept;
+use crate::slow::Slow;
 use crate::storage::{Storage, TopicPolicy};
 use ears::Ears;
 use known::KnownTopics;
@@ -157,6 +160,8 @@ pub struct RelayOptions {
     pub presence: PresenceOptions,
     /// What becomes of limits of applications while the storage cannot be asked.
     pub takes_away: TakesAway,
+    /// Past which time an operation is noted as slow; zero for none.
+    pub slow_after: Duration,
 }
 
 /// The relay: a storage with the rules in front of it. Cloning is cheap.
@@ -179,6 +184,7 @@ struct Inner {
     _ears: Arc<Ears>,
     sessions: Sessions,
     failure_log: FailureLog,
+    slow: Slow,
     /// Topics that were there a moment ago, where it is counted who makes some.
     known: KnownTopics,
     /// When something is due that waits.
@@ -224,6 +230,7 @@ impl Relay {
             tracker.spawn(token.clone().run_until_cancelled_owned(keep));
         }
         let (failure_log, known) = (FailureLog::default(), KnownTopics::default());
+        let slow = Slow::new(options.slow_after);
         Self(Arc::new(Inner {
             storage,
             clock,
@@ -235,6 +242,7 @@ impl Relay {
             _ears: ears,
             sessions,
             failure_log,
+            slow,
             known,
             timers: Timers::default(),
             expiries: Timers::default(),
@@ -339,6 +347,17 @@ impl Relay {
     #[must_use]
     pub fn failure_log(&self) -> &FailureLog {
         &self.0.failure_log
+    }
+
+    /// Returns what took long, and what is to be noted so.
+    #[must_use]
+    pub fn slow(&self) -> &Slow {
+        &self.0.slow
+    }
+
+    /// Returns what each server of the storage has noted as slow by itself, at most so many commands.
+    pub async fn slow_commands(&self, limit: usize) -> Vec<SlowServer> {
+        self.0.storage.upkeep.slow_commands(limit).await
     }
 
     /// Returns how many bytes topics keep together, and how many they may.

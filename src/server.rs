@@ -12,9 +12,11 @@ mod admission;
 mod backends;
 mod certificate;
 mod connection;
+mod doors;
 mod fast_path;
 mod handover;
 mod http2;
+mod leaving;
 mod listener;
 mod options;
 pub mod reload;
@@ -29,6 +31,7 @@ use std::time::Duration;
 
 use axum::Router;
 use tidemill_proto::NodeId;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -43,6 +46,8 @@ use crate::storage::Storage;
 use crate::ws::Ws;
 use admission::Admission;
 use connection::Connections;
+use doors::Doors;
+use leaving::Leaving;
 
 pub use certificate::{Certificate, CertificateError, is_ending};
 pub use listener::{Accepted, Bound, Listen, Listener, TcpListen, TlsListen};
@@ -88,9 +93,9 @@ pub struct Server {
     access: Access,
     /// The first administrator, to be made where nobody may administer the relay.
     first: Option<upkeep::First>,
+    /// Cancelled when sessions are to end.
+    parting: CancellationToken,
     /// Cancelled when the server stops accepting.
-    /// Cancelled when it was told to stop.
-    leaving: CancellationToken,
     draining: CancellationToken,
     /// Cancelled when the last connection has ended, or the drain time.
     cut: CancellationToken,
@@ -121,8 +126,9 @@ impl Server {
         };
         let metrics = Metrics::new();
         let [leaving, draining, cut] = std::array::from_fn(|_| CancellationToken::new());
+        let parting = draining.child_token();
         let feeds = TaskTracker::new();
-        let sessions = Sessions::new(draining.clone());
+        let sessions = Sessions::new(parting.clone());
         let access =
             Access::start(options.access.clone(), &storage, clock.clone(), sessions.clone(), &feeds, &cut)?;
         let making = |wanted| upkeep::First::new(access.as_caller(Caller::anyone()), wanted);
@@ -145,7 +151,7 @@ impl Server {
             options.web.clone(),
             metrics.clone(),
             node,
-            leaving.clone(),
+            leaving,
         );
         let tracker = TaskTracker::new();
         let ws = Ws::new(relay.clone(), entrance, options.ws.clone(), metrics.clone(), http.budget().clone());
@@ -161,7 +167,7 @@ impl Server {
             router,
             access,
             first,
-            leaving,
+            parting,
             draining,
             cut,
             tracker,
@@ -193,7 +199,7 @@ impl Server {
     }
 
     /// Serves until `shutdown` is ready; then stops accepting, lets requests under way finish within
-    /// the drain time, and returns.
+    /// the drain time, and returns. Where a caller has told it to drain before, it has sent its clients away by then.
     ///
     /// # Errors
     /// None today: what goes wrong with a connection concerns that connection.
@@ -212,7 +218,7 @@ impl Server {
             router,
             access,
             first,
-            leaving,
+            parting,
             draining,
             cut,
             tracker,
@@ -230,16 +236,23 @@ impl Server {
         if features.has(Feature::Keys) || features.has(Feature::Presence) {
             tracker.spawn(upkeep::expire(relay.clone(), node, metrics.clone(), draining.clone()));
         }
+        let sessions = relay.sessions().clone();
         let listening = listeners.iter().map(|listener| listener.bound().to_string()).collect();
-        feeds.spawn(upkeep::announce(relay.clone(), node, listening, leaving.clone(), cut.clone()));
+        feeds.spawn(upkeep::announce(
+            relay.clone(),
+            node,
+            listening,
+            http.draining().token().clone(),
+            cut.clone(),
+        ));
         tracker.spawn(upkeep::sweep(relay, node, options.sweep_interval, metrics.clone(), draining.clone()));
         tracker.spawn(upkeep::fold_metrics(metrics.clone(), draining.clone()));
         let caps = (options.connections_max, options.connections_per_address_max);
         let admission = Admission::new(caps.0, caps.1, metrics.clone());
+        let doors = Doors::new(&draining, http.draining().clone());
         let connections = |options: &ServerOptions, router| {
             let (http, metrics) = (http.clone(), metrics.clone());
-            let (draining, cut) = (draining.clone(), cut.clone());
-            Connections::new(options, (http, router), metrics, draining, cut, tracker.clone())
+            Connections::new(options, (http, router), metrics, doors.clone(), cut.clone(), tracker.clone())
         };
         let of_metrics = metrics_listener.map(|listener| {
             let options = ServerOptions { fast_path: false, ..options.clone() };
@@ -254,17 +267,37 @@ impl Server {
             let accept_all = acceptor::accept_all(listener, admission.clone(), connections, tracker.clone());
             acceptors.spawn(accepting.clone().run_until_cancelled_owned(accept_all));
         }
-        shutdown.await;
-        leaving.cancel();
-        if !options.drain_notice.is_zero() {
-            let notice_ms = u64::try_from(options.drain_notice.as_millis()).unwrap_or(u64::MAX);
-            tracing::info!(%node, notice_ms, "not ready any more");
-            tokio::time::sleep(options.drain_notice).await;
+        let leaving = Leaving {
+            node,
+            options: &options,
+            draining: http.draining(),
+            sessions: &sessions,
+            doors: &doors,
+            parting: &parting,
+        };
+        let mut shutdown = std::pin::pin!(shutdown);
+        let stops = tokio::select! {
+            biased;
+            () = &mut shutdown => true,
+            () = http.draining().told() => false,
+        };
+        let told = Instant::now();
+        http.draining().begin();
+        if stops {
+            leaving.give_notice(told).await;
+        } else {
+            tokio::select! {
+                () = shutdown => {}
+                never = leaving.take_leave(told) => match never {},
+            }
+            // What is left of the notice.
+            tokio::time::sleep_until(told + options.drain_notice).await;
         }
         accepting.cancel();
         acceptors.close();
         acceptors.wait().await;
         tracing::info!(%node, drain_ms = u64::try_from(options.drain.as_millis()).unwrap_or(u64::MAX), "draining");
+        sessions.end_within(options.drain_spread.min(options.drain / 2));
         draining.cancel();
         tracker.close();
         if tokio::time::timeout(options.drain, tracker.wait()).await.is_err() {

@@ -76,7 +76,7 @@ pub struct WsOptions {
     pub ping_timeout: Duration,
     /// Time for a message to arrive whole.
     pub message_timeout: Duration,
-    /// The drain time of the node, over which goodbyes are spread.
+    /// The drain time of the node, in which what is under way is to end.
     pub drain: Duration,
     /// Time without anything else after which a watch tells where it is.
     pub bookmark_every: Duration,

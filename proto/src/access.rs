@@ -1,6 +1,7 @@
 //! Users, tokens and roles on the wire, and why somebody may do something.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -165,6 +166,20 @@ pub struct RoleInfo {
     pub rules: Vec<String>,
     /// Whether it is there before anybody has written one.
     pub is_ready_made: bool,
+}
+
+/// Who calls, and from where, as the relay sees it: the answer of `GET /api/v1/me`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CallerSeen {
+    /// Who, as in `user "ann"`.
+    pub caller: String,
+    /// From which address; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, nullable = false))]
+    pub address: Option<IpAddr>,
+    /// Under which URL the relay is reached.
+    pub url: String,
 }
 
 /// The body of `POST /api/v1/access/explain`.

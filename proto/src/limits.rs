@@ -26,6 +26,10 @@ pub const PAGE_MESSAGES_MAX: usize = 1_000;
 pub const SESSIONS_PAGE_DEFAULT: usize = 100;
 /// Most sessions of a node in one page.
 pub const SESSIONS_PAGE_MAX: usize = 1_000;
+/// Operations of a node, and commands of a server, that took long and are listed, unless told.
+pub const SLOW_PAGE_DEFAULT: usize = 50;
+/// Most of them that are listed.
+pub const SLOW_PAGE_MAX: usize = 256;
 
 /// Messages in a page when the reader does not say; what today's clients expect.
 pub const PAGE_MESSAGES_DEFAULT: usize = 10;

@@ -19,7 +19,7 @@ pub struct NodeInfo {
     pub listening: Vec<String>,
     /// When it was started.
     pub since: Timestamp,
-    /// Whether it was told to stop.
+    /// Whether it was told to drain, or to stop.
     pub stopping: bool,
     /// How many sessions were open on it when it said so.
     pub sessions: u64,

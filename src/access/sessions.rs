@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::Caller;
 use super::token::TokenId;
 use super::turns::Turns;
-use crate::chance::share_of;
+use crate::chance::Share;
 
 /// The sessions of a node that are open now. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -32,6 +32,10 @@ pub struct Sessions(Arc<Inner>);
 struct Inner {
     /// Cancelled when the node drains; the token of each session is a child of it.
     draining: CancellationToken,
+    /// Over how many milliseconds goodbyes are spread then.
+    spread_ms: AtomicU64,
+    /// Cancelled when the node is about to end: goodbyes are spread over what there is left.
+    ending: CancellationToken,
     open: Mutex<Open>,
     turns: Turns,
     /// Whether it cannot be told now who may go on.
@@ -149,8 +153,20 @@ impl Sessions {
     /// Returns a registry without sessions; all of them are to leave once `draining` is cancelled.
     #[must_use]
     pub fn new(draining: CancellationToken) -> Self {
-        let (open, turns, is_away) = Default::default();
-        Self(Arc::new(Inner { draining, open, turns, is_away }))
+        let (spread_ms, ending, open, turns, is_away) = Default::default();
+        Self(Arc::new(Inner { draining, spread_ms, ending, open, turns, is_away }))
+    }
+
+    /// Has goodbyes spread over this time once the node drains.
+    pub fn spread_over(&self, spread: Duration) {
+        let spread_ms = u64::try_from(spread.as_millis()).unwrap_or(u64::MAX);
+        self.0.spread_ms.store(spread_ms, Ordering::Release);
+    }
+
+    /// Has goodbyes that are not said yet spread over this time from now on, as the node ends.
+    pub fn end_within(&self, spread: Duration) {
+        self.spread_over(spread);
+        self.0.ending.cancel();
     }
 
     /// Enters a session. It is over at once where its caller has come with a ticket that somebody else has come with
@@ -326,15 +342,15 @@ impl Session {
     }
 
     /// Returns what is ready when the session is to end: at once where it is ended; while the node drains
-    /// at a random moment in the first half of `drain`, so that clients do not all come to the next node
-    /// at the same time.
+    /// at a random moment of the time over which goodbyes are spread, so that clients do not all come to the
+    /// next node at the same time.
     #[must_use]
-    pub fn farewell(&self, drain: Duration) -> Farewell {
+    pub fn farewell(&self) -> Farewell {
         Farewell {
             over: Some(Box::pin(self.over.clone().cancelled_owned())),
             facts: self.facts.clone(),
             sessions: self.sessions.clone(),
-            spread: share_of(drain / 2),
+            share: Share::random(),
             wait: None,
         }
     }
@@ -362,8 +378,30 @@ pub struct Farewell {
     over: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     facts: Arc<Facts>,
     sessions: Sessions,
-    spread: Duration,
-    wait: Option<Pin<Box<Sleep>>>,
+    /// Which part of the spread it waits.
+    share: Share,
+    wait: Option<Wait>,
+}
+
+/// The wait for one's turn to leave.
+#[derive(Debug)]
+struct Wait {
+    turn: Pin<Box<Sleep>>,
+    /// When the node is about to end, and the turn comes earlier; `None` once it is.
+    ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+impl Farewell {
+    fn turn(&self) -> Pin<Box<Sleep>> {
+        let spread = Duration::from_millis(self.sessions.0.spread_ms.load(Ordering::Acquire));
+        Box::pin(sleep(self.share.of(spread)))
+    }
+
+    /// Returns whether it waits, and the node is about to end since it was asked last.
+    fn is_hurried(&mut self, cx: &mut Context<'_>) -> bool {
+        let ending = self.wait.as_mut().and_then(|wait| wait.ending.as_mut());
+        ending.is_some_and(|ending| ending.as_mut().poll(cx).is_ready())
+    }
 }
 
 impl Future for Farewell {
@@ -374,13 +412,18 @@ impl Future for Farewell {
             ready!(over.as_mut().poll(cx));
             self.over = None;
             if self.sessions.0.draining.is_cancelled() {
-                self.wait = Some(Box::pin(sleep(self.spread)));
+                let ending = Some(Box::pin(self.sessions.0.ending.clone().cancelled_owned()));
+                self.wait = Some(Wait { turn: self.turn(), ending });
             }
+        }
+        if self.is_hurried(cx) {
+            let turn = self.turn();
+            self.wait = Some(Wait { turn, ending: None });
         }
         let why = self.facts.why.load(Ordering::Acquire);
         let is_away = self.sessions.0.is_away.load(Ordering::Acquire) || why == COMES_AGAIN;
         match &mut self.wait {
-            Some(wait) => wait.as_mut().poll(cx).map(|()| Leave::Draining),
+            Some(wait) => wait.turn.as_mut().poll(cx).map(|()| Leave::Draining),
             None if why == CUT => Poll::Ready(Leave::Cut),
             None if is_away => Poll::Ready(Leave::Unknown),
             None => Poll::Ready(Leave::Ended),
@@ -389,79 +432,4 @@ impl Future for Farewell {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt as _;
-
-    use super::*;
-    use crate::access::Who;
-    use crate::access::token::{NewToken, TokenKind};
-
-    const DRAIN: Duration = Duration::from_secs(10);
-
-    #[tokio::test]
-    async fn a_caller_s_sessions_are_ended_and_no_others() {
-        let sessions = Sessions::new(CancellationToken::new());
-        let (one, other) = (Caller::nobody(1), Caller::nobody(2));
-        let (first, second, third) = (
-            sessions.open(&one, Opening::by_the_node()),
-            sessions.open(&other, Opening::by_the_node()),
-            sessions.open(&one, Opening::by_the_node()),
-        );
-        drop(third);
-        assert_eq!((sessions.count(), sessions.end(&one)), (2, 1));
-        assert_eq!(first.farewell(DRAIN).now_or_never(), Some(Leave::Ended));
-        assert_eq!(second.farewell(DRAIN).now_or_never(), None);
-        drop((first, second));
-        assert_eq!((sessions.count(), sessions.end(&one)), (0, 0));
-        assert_eq!(
-            sessions.open(&one, Opening::by_the_node()).farewell(DRAIN).now_or_never(),
-            None,
-            "one that comes later"
-        );
-        assert!(sessions.0.open.lock().by_caller.is_empty(), "nothing is left of those that went");
-    }
-
-    #[tokio::test]
-    async fn a_ticket_is_of_who_came_with_it_last_whoever_begins_first() {
-        let sessions = Sessions::new(CancellationToken::new());
-        let ticket = NewToken::make(TokenKind::Ticket).id;
-        let with_ticket = || {
-            let who = Who::Ticket { id: ticket.as_str().into(), maker: Box::new(Who::Anyone) };
-            Caller::of(who, &["allow read *"], None)
-        };
-        let (first, second) = (with_ticket(), with_ticket());
-        let is_over = |session: &Session| session.farewell(DRAIN).now_or_never() == Some(Leave::Ended);
-        assert_eq!(sessions.note_ticket(ticket, 1, &first), None);
-        assert_eq!(sessions.note_ticket(ticket, 2, &second), Some(first.clone()));
-        assert_eq!(sessions.end(&first), 0, "it has not begun");
-        assert!(
-            is_over(&sessions.open(&first, Opening::by_the_node()))
-                && !is_over(&sessions.open(&second, Opening::by_the_node()))
-        );
-        // Another node has told that somebody came there.
-        assert_eq!(sessions.forget_ticket(ticket, 1), None);
-        assert_eq!(sessions.forget_ticket(ticket, 2), Some(second.clone()));
-        assert!(is_over(&sessions.open(&second, Opening::by_the_node())));
-    }
-
-    #[tokio::test]
-    async fn farewells_are_spread_over_half_of_the_drain_time() {
-        let draining = CancellationToken::new();
-        let sessions = Sessions::new(draining.clone());
-        let open: Vec<_> =
-            (0..64).map(|_| sessions.open(&Caller::anyone(), Opening::by_the_node())).collect();
-        let drain = Duration::from_millis(400);
-        let farewells: Vec<_> = open.iter().map(|session| session.farewell(drain)).collect();
-        draining.cancel();
-        let began = tokio::time::Instant::now();
-        let mut early = 0;
-        for farewell in farewells {
-            let spread = farewell.spread;
-            assert!(spread < drain / 2);
-            early += usize::from(spread < drain / 4);
-            assert_eq!(farewell.await, Leave::Draining);
-            assert!(began.elapsed() >= spread);
-        }
-        assert!((8..=56).contains(&early), "{early} of 64 in the first half");
-    }
-}
+mod tests;

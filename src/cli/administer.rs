@@ -49,7 +49,7 @@ impl Args for OfStorage {
             let is_of_server = known().iter().any(|setting| setting.id == id && setting.heading == "Valkey");
             is_of_server || ["config", "storage_backend"].contains(&id)
         };
-        // They are explained at `tidemill check`.
+        // They are explained at `tidemill doctor`.
         let wanted = all.get_arguments().filter(|arg| is_wanted(arg.get_id().as_str()));
         wanted.fold(command, |command, arg| command.arg(arg.clone().hide(true)))
     }

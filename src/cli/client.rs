@@ -11,7 +11,7 @@ use reqwest::{Method, RequestBuilder, Response};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use tidemill_proto::{Code, Problem};
-use url::{Host, Url};
+use url::Url;
 
 use super::CliError;
 use super::credentials::{self, TokenFlag};
@@ -23,26 +23,23 @@ use tidemill_client::{Client as LiveClient, ClientError, ClientOptions, Encoding
 
 mod header;
 mod lines;
+mod reach;
 
 use header::{Header, parse_header};
 pub(super) use lines::Lines;
+pub(super) use reach::Reach;
+use reach::parse;
 
 /// Where a relay is, when nobody says.
 const URL_DEFAULT: &str = "http://127.0.0.1:8080";
 
 const URL_HELP: &str = "The relay [env: TIDEMILL_URL] [default: http://127.0.0.1:8080]";
 
-/// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(5);
-
 /// How long a request may take, from connecting to the last byte of the answer.
 const REQUEST: Duration = Duration::from_mins(1);
 
 /// Largest answer that is read: above any page, whatever the relay's limit on payloads.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024 * 1024;
-
-/// Paths of a relay that stand in an address which somebody copied.
-const OWN_PATHS: [&str; 5] = ["/ws", "/docs", "/health", "/ready", "/metrics"];
 
 /// Returns the URL that the variable or the default names.
 #[cfg(feature = "bench")]
@@ -299,34 +296,13 @@ impl Client {
     }
 
     fn new(url: &str, source: &str, headers: HeaderMap, trust: Trust) -> Result<Self, CliError> {
-        let base = parse(url, source)?;
-        let is_said = headers.contains_key(AUTHORIZATION) || !base.username().is_empty();
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
-            .timeout(REQUEST)
-            .redirect(reqwest::redirect::Policy::none())
-            .default_headers(headers)
-            .user_agent(concat!("tidemill/", env!("CARGO_PKG_VERSION")));
-        if base.scheme() == "http" {
-            // Without TLS no certificate is looked at: none need be loaded, and a container need not have any.
-            builder = builder.tls_certs_only([]);
-        } else {
-            builder = trust.apply(builder)?;
-        }
-        let is_here = match base.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            None => false,
-        };
-        if is_here {
-            // A proxy would look for its own loopback.
-            builder = builder.no_proxy();
-        }
+        let reach = Reach::new(url, source, headers, trust)?;
+        let is_said = reach.is_said();
+        let builder = reach.builder()?.timeout(REQUEST);
         let http = builder
             .build()
             .map_err(|cause| CliError::Failed("cannot start the HTTP client", cause.into()))?;
-        Ok(Self { http, base, unsaid: (!is_said).then_some(credentials::WAYS) })
+        Ok(Self { http, base: reach.base, unsaid: (!is_said).then_some(credentials::WAYS) })
     }
 
     /// Returns the same client, of a command that takes a user's name and password, too.
@@ -341,10 +317,7 @@ impl Client {
 
     /// Returns where the relay is, without a password that the URL may hold.
     pub(super) fn name(&self) -> String {
-        let mut url = self.base.clone();
-        let _ = url.set_password(None);
-        let _ = url.set_username("");
-        url.as_str().trim_end_matches('/').to_owned()
+        reach::name(&self.base)
     }
 
     /// Returns a request for a path of the relay. The segments are encoded.
@@ -452,25 +425,6 @@ impl Client {
     fn not_a_relay(&self, what: &str) -> CliError {
         CliError::NotARelay { url: self.name(), what: what.to_owned() }
     }
-}
-
-fn parse(url: &str, source: &str) -> Result<Url, CliError> {
-    let usage = |rule: &str| CliError::Usage(format!("the relay's URL (from {source}) {rule}"));
-    let url = Url::parse(url).map_err(|_| usage("is not one; write http://host:port"))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(usage("does not start with http:// or https://; write http://host:port"));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(usage("has a query or a fragment; write http://host:port"));
-    }
-    // Any other can be that of a proxy, below which the relay is.
-    let path = url.path().trim_end_matches('/');
-    if OWN_PATHS.contains(&path) || path.starts_with("/api/v1") {
-        return Err(usage(
-            "has a path of the relay's; the URL is that of the relay, without it: write http://host:port",
-        ));
-    }
-    Ok(url)
 }
 
 fn header<'a>(response: &'a Response, name: &reqwest::header::HeaderName) -> Option<&'a str> {

@@ -38,7 +38,7 @@ enum Action {
     /// Say all that is wrong with the settings, and what should be looked at
     ///
     /// Takes the same flags, variables and file as `tidemill serve`, reads the files that they name, and connects to
-    /// nothing: `tidemill check` looks at the server, too.
+    /// nothing: `tidemill doctor` looks at the server, too.
     Check(Check),
     /// Print a table of all settings, as Markdown
     Doc,

@@ -25,7 +25,7 @@ Examples:
   tidemill freeze --storage http://old:8080             a relay, with all that share its storage
   tidemill freeze --storage valkey://old:6379 --status  whether it is read-only; nothing is changed
 
-/health and `tidemill check` say of a storage that it is read-only as a whole, and the metric
+/health and `tidemill doctor` say of a storage that it is read-only as a whole, and the metric
 tidemill_backend_read_only is 1 then.
 
 Exit status: 0 done, 1 failed, 2 not understood.";

@@ -65,7 +65,7 @@ impl Health {
         }
         if details.backend.taken_over > 0 {
             output::line(&format!(
-                "! {} of topics and buckets that are a part of a copy, and take no changes until they are whole; `tidemill check` names some",
+                "! {} of topics and buckets that are a part of a copy, and take no changes until they are whole; `tidemill doctor` names some",
                 details.backend.taken_over
             ))?;
         }

@@ -11,3 +11,8 @@ pub(super) fn raise() -> Option<u64> {
     }
     getrlimit(Resource::Nofile).current
 }
+
+/// Returns how many files a process may have open that has raised its limit; `None` where there is no limit.
+pub(super) fn limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).maximum
+}

@@ -208,7 +208,7 @@ impl Opened {
             match backend.refusal() {
                 None => refused_since = None,
                 Some(why) if refused_since.get_or_insert_with(Instant::now).elapsed() >= REFUSED_FOR => {
-                    let why = format!("{name}: {why}; `tidemill check` tells more");
+                    let why = format!("{name}: {why}; `tidemill doctor` tells more");
                     return Err(CliError::Failed(REFUSED, why.into()));
                 }
                 Some(_) => {}
@@ -219,7 +219,7 @@ impl Opened {
             told_at += TOLD_EVERY;
             let why = backend.health().await.backend.warnings.into_iter().next().unwrap_or_default();
             if until <= Instant::now() {
-                let why = format!("{name}: {why}; `tidemill check` tells more");
+                let why = format!("{name}: {why}; `tidemill doctor` tells more");
                 return Err(CliError::Failed("a storage cannot be used", why.into()));
             }
             eprintln!("waiting for {name}: {}", output::printable(&why));

@@ -22,7 +22,7 @@ pub(super) struct TrustFlags {
 }
 
 /// Whom a command trusts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Trust {
     /// Whom the system trusts.
     System,
@@ -63,6 +63,14 @@ impl Trust {
     /// Returns the trust in a relay that shows what this file holds, as the relay's own settings name it.
     pub(super) fn shown(path: &PathBuf, source: &str) -> Result<Self, CliError> {
         Ok(Self::Shown(read(path, source)?))
+    }
+
+    /// Returns the certificates (PEM) that are trusted in place of the system's.
+    pub(super) fn roots(&self) -> Option<&[u8]> {
+        match self {
+            Self::System => None,
+            Self::Roots(pem) | Self::Shown(pem) => Some(pem),
+        }
     }
 
     /// Has a client trust nobody else.

@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{Settings, known};
 
 /// Settings that are taken over without a restart.
-pub const TAKEN_OVER: [&str; 15] = [
+pub const TAKEN_OVER: [&str; 16] = [
     "allowed_origins",
     "trusted_hosts",
     "trusted_proxies",
@@ -23,6 +23,7 @@ pub const TAKEN_OVER: [&str; 15] = [
     "limits_away",
     "limits_counted_max",
     "log_level",
+    "slow_ms",
 ];
 
 /// The values of all settings that were set, as they were written. `Debug` shows none.

@@ -16,6 +16,8 @@ pub struct DurabilitySettings {
 
     /// The same for topics, by their names or by patterns, as in `orders.*, jobs=fsync, replicas=1; log.*=accepted`: commas
     /// between names, semicolons between parts; the first name or pattern that matches counts
+    ///
+    /// At most 64 names and patterns.
     #[arg(long, value_name = "RULES", help_heading = STORAGE, value_parser = parse_durabilities)]
     pub durability_topics: Option<DurabilityRules>,
 }

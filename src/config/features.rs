@@ -47,6 +47,8 @@ pub struct FeatureSettings {
     #[arg(value_parser = whole::<u64>(0..=3_600_000))]
     pub presence_grace_ms: u64,
     /// Largest value of a key
+    ///
+    /// Up to 512MiB.
     #[arg(long, value_name = "BYTES", default_value = "1MiB", help_heading = LIMITS)]
     #[arg(value_parser = parse_bytes)]
     pub value_bytes_max: usize,

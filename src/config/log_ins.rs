@@ -24,6 +24,8 @@ pub struct LogInSettings {
     pub refresh_token_ttl_days: u64,
 
     /// Hours after which a browser that has logged in with a cookie logs in again
+    ///
+    /// At most 720.
     #[arg(long, value_name = "HOURS", default_value = "12", help_heading = ACCESS)]
     #[arg(value_parser = whole::<u64>(1..=720))]
     pub cookie_expire_hours: u64,

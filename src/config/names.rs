@@ -106,7 +106,7 @@ pub struct Setting {
     pub is_secret: bool,
     /// The default, as it would be written; `None` where the setting may stay unset.
     pub default: Option<String>,
-    /// What it is for, in a phrase.
+    /// What it is for, in a few words, without a stop at the end.
     pub help: String,
     /// The group it is shown in.
     pub heading: String,
@@ -127,6 +127,13 @@ pub fn known() -> &'static [Setting] {
     &SETTINGS
 }
 
+/// Returns what an argument is for, with all that is said of it, on one line.
+fn help_of(arg: &clap::Arg) -> String {
+    let said = arg.get_long_help().or_else(|| arg.get_help()).map(ToString::to_string).unwrap_or_default();
+    let paragraphs = said.split("\n\n").map(|one| one.split_whitespace().collect::<Vec<_>>().join(" "));
+    paragraphs.map(|one| one.trim_end_matches('.').to_owned()).collect::<Vec<_>>().join(". ")
+}
+
 fn describe(arg: &clap::Arg) -> Setting {
     // The list is made once and lives as long as the process, so its few names may be leaked.
     let id: &'static str = String::leak(arg.get_id().as_str().to_owned());
@@ -141,7 +148,7 @@ fn describe(arg: &clap::Arg) -> Setting {
         is_shared: unprefixed,
         is_secret: SECRETS.contains(&id),
         default: arg.get_default_values().first().map(|value| value.to_string_lossy().into_owned()),
-        help: arg.get_help().map(ToString::to_string).unwrap_or_default(),
+        help: help_of(arg),
         heading: arg.get_help_heading().unwrap_or_default().to_owned(),
         choices: if is_choice {
             choices.iter().map(|choice| choice.get_name().to_owned()).collect()

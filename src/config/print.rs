@@ -46,7 +46,7 @@ pub fn sample() -> String {
          # Start with: tidemill serve --config <this file>\n",
     );
     let mut heading = "";
-    for setting in known() {
+    for setting in by_heading() {
         if setting.heading != heading {
             heading = &setting.heading;
             let _ = write!(out, "\n# == {heading} ==\n");
@@ -57,7 +57,7 @@ pub fn sample() -> String {
             choices => format!(" One of {}.", choices.join(", ")),
         };
         out.push('\n');
-        for line in wrap(&format!("{}.{choices} {variable}", setting.help.trim_end_matches('.'))) {
+        for line in wrap(&format!("{}.{choices} {variable}", setting.help)) {
             let _ = writeln!(out, "# {line}");
         }
         let default = setting.default.as_deref().map_or_else(|| "\"\"".to_owned(), literal);
@@ -77,7 +77,7 @@ pub fn document() -> String {
          restart](operations.md#change-settings-while-it-runs).\n",
     );
     let mut heading = "";
-    for setting in known() {
+    for setting in by_heading() {
         if setting.heading != heading {
             heading = &setting.heading;
             let _ = write!(out, "\n## {heading}\n\n| variable | flag | default | |\n|---|---|---|---|\n");
@@ -87,7 +87,7 @@ pub fn document() -> String {
             [] => String::new(),
             choices => format!(" One of `{}`.", choices.join("`, `")),
         };
-        let help = setting.help.trim_end_matches('.').replace('|', "\\|");
+        let help = setting.help.replace('|', "\\|");
         let mark = if TAKEN_OVER.contains(&setting.id) { " ↻" } else { "" };
         let _ = writeln!(
             out,
@@ -96,6 +96,18 @@ pub fn document() -> String {
         );
     }
     out
+}
+
+/// Returns all settings, those of one group together, and groups in the order in which they come first.
+fn by_heading() -> Vec<&'static Setting> {
+    let mut headings: Vec<&str> = Vec::new();
+    for setting in known() {
+        if !headings.contains(&&*setting.heading) {
+            headings.push(&setting.heading);
+        }
+    }
+    let of = |heading| known().iter().filter(move |setting| setting.heading == heading);
+    headings.into_iter().flat_map(of).collect()
 }
 
 /// Returns a value as TOML writes it.

@@ -18,6 +18,8 @@ pub struct ServerSettings {
     /// applications and series are placed by their own names in the same way. Nothing is moved when this is changed.
     /// All nodes of a relay must have the same. Prefer the variable or a file: other users of the machine can see
     /// flags.
+    ///
+    /// Refused beside messages in memory, as are --valkey-cluster=true and --valkey-read-from=replica.
     #[arg(long, value_name = "PLACEMENT", help_heading = VALKEY, value_parser = secret())]
     pub valkey_placement: Option<SecretString>,
 

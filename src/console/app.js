@@ -13,6 +13,7 @@ import * as locks from './locks.js';
 import * as presence from './presence.js';
 import * as sessions from './sessions.js';
 import * as nodes from './nodes.js';
+import * as slow from './slow.js';
 import * as access from './access.js';
 
 /** The pages: the first part of the address, the name in the list, and the module. One without a name is not in it. */
@@ -26,6 +27,7 @@ const PAGES = [
   ['presence', 'Presence', presence],
   ['sessions', 'Sessions', sessions],
   ['nodes', 'Nodes', nodes],
+  ['slow', 'Slow', slow],
   ['access', 'Access', access],
 ];
 

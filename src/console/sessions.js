@@ -10,8 +10,16 @@ export async function show(place, _rest, signal) {
   const at = make('div');
   const look = async () => {
     const { node, count, sessions } = await get(`api/v1/admin/sessions?limit=${PAGE}`);
+    const drain = await get('api/v1/admin/drain');
+    const begin = button('Drain', async () => {
+      if (!await confirmed(`Drain node ${drain.node}? All that is open on it is told to go on elsewhere, and it is not ready again before a restart.`, 'Drain it')) return;
+      await call('POST', url`api/v1/admin/drain?node=${drain.node}`);
+      await look();
+    }, 'danger');
+    const draining = make('div', { class: 'row' }, drain.stage === 'serving' ? begin
+      : make('p', { class: 'warn' }, `Node ${drain.node} drains (${drain.stage}): ${many(drain.connections, 'other connection')} open.`));
     const more = count > sessions.length ? `; the ${number(sessions.length)} that are open longest are shown` : '';
-    at.replaceChildren(make('p', { class: 'quiet' }, `${many(count, 'session')} on node ${node}, which has answered${more}.`), table([
+    at.replaceChildren(draining, make('p', { class: 'quiet' }, `${many(count, 'session')} on node ${node}, which has answered${more}.`), table([
       ['Session', row => make('code', {}, row.session)],
       ['Kind', row => row.kind],
       ['Who', row => row.caller],

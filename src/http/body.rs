@@ -13,6 +13,7 @@ use tidemill_proto::{Code, Problem};
 use super::encoding::{self, Coding};
 use crate::budget::{self, Hold, Spent};
 use crate::relay::Failure;
+use crate::slow;
 
 /// Bodies up to this size are not counted: the connections bound them, and most publishes are small.
 pub(super) const FREE_BYTES: usize = budget::FREE_BYTES;
@@ -90,7 +91,7 @@ impl BodyBudget {
         let mut hold = Hold::default();
         self.raise(&mut hold, announced)?;
         let bytes = tokio::time::timeout(limit.timeout, self.collect(body, announced, limit, &mut hold));
-        match bytes.await {
+        match slow::awaited(bytes).await {
             Ok(bytes) => match coding {
                 None => Ok(Received { bytes: bytes?, _hold: hold }),
                 Some(coding) => self.decode(coding, &bytes?, limit).await,

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use tidemill_proto::TopicPattern;
 use tidemill_proto::limits::{
     BUCKETS_PAGE_MAX, CONTENT_TYPE_BYTES_MAX, DESCRIPTION_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX,
-    PAGE_MESSAGES_MAX, POLL_SECONDS_MAX, TOPICS_PAGE_MAX, TTL_SECONDS_MAX,
+    PAGE_MESSAGES_MAX, POLL_SECONDS_MAX, SLOW_PAGE_MAX, TOPICS_PAGE_MAX, TTL_SECONDS_MAX,
 };
 use tidemill_proto::series::SERIES_PAGE_MAX;
 use tidemill_proto::takes::{LIMIT_MAX, POLICIES_MAX, TAKES_MAX};
@@ -185,6 +185,7 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         ("list_topics", "cursor") | (_, "topic") => json!({ "$ref": "#/components/schemas/TopicName" }),
         ("list_scheduled", "cursor") => text(&format!("[0-9]{{1,19}}\\.{SCHEDULE}")),
         (_, "cursor" | "message_id" | "revision") => text(ID),
+        ("drain", "node") => text("[0-9a-f]{16}"),
         ("list_sessions", "after") | (_, "session") => text("[0-9a-f]{16}-[0-9]{1,19}"),
         ("list_keys" | "list_buckets" | "list_members" | "list_series", "after")
         | (_, "bucket" | "key" | "owner" | "lock" | "room" | "member" | "presence" | "series")
@@ -202,6 +203,7 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         }),
         ("list_topics", "limit") => number(TOPICS_PAGE_MAX as u64),
         ("list_series", "limit") => number(SERIES_PAGE_MAX as u64),
+        ("list_slow", "limit") => number(SLOW_PAGE_MAX as u64),
         ("read_series", "last") => series::last(),
         (_, "limit") => number(PAGE_MESSAGES_MAX as u64),
         ("message_state", "wait") => text("([0-9]{1,2}(\\.[0-9]{1,3})?s?|[0-9]{1,5}ms|1m)"),

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
@@ -20,11 +21,13 @@ use tidemill_proto::{Code, Problem};
 use tokio::time::Instant;
 
 use super::failure::{AsItIs, Failed, PROBLEM_JSON, render};
+use super::slow::Exchanged;
 use super::unconditional::unheeded;
 use super::{Http, cookies, cors, keys, operations, source, surroundings, traced};
 use crate::access::{Act, Asked, Caller, Origin, RequestSource, Sender, SentCookie, Who};
 use crate::chance::random;
 use crate::relay::{Failing, Failure};
+use crate::slow::{self, Found};
 
 /// The header that carries the request id, both ways.
 pub(super) const X_REQUEST_ID: &str = "x-request-id";
@@ -77,8 +80,8 @@ impl Exchange<'_> {
         http.0.entrance.audit().refused(failed.failure.problem(), asked);
     }
 
-    /// Counts the request and tells the log.
-    pub(super) fn close(&self, http: &Http, status: StatusCode, failed: Option<&Failed>) {
+    /// Counts the request and tells the log. Returns how long it took.
+    pub(super) fn close(&self, http: &Http, status: StatusCode, failed: Option<&Failed>) -> Duration {
         let Self { id, method, path, route, started } = self;
         let elapsed = started.elapsed();
         http.0.metrics.requests().answered(method.as_str(), route, status.as_u16(), elapsed);
@@ -103,6 +106,7 @@ impl Exchange<'_> {
             elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
             "answered"
         );
+        elapsed
     }
 }
 
@@ -131,27 +135,37 @@ pub(super) async fn exchange(State(http): State<Http>, mut request: Request, nex
         request.extensions_mut().insert(cookie.clone());
     }
     let span = traced::begin(&method, route.as_ref().map(MatchedPath::as_str), request.headers());
+    let mut found = Found::default();
     let mut response = match admitted {
         Err(failure) => failure.into_response(),
         Ok(Act::Preflight) => cors::preflight(request.headers()),
         Ok(Act::Probe | Act::Read | Act::Change | Act::Connect) => {
-            span.around(guarded(next.run(request))).await.unwrap_or_else(Failure::into_response)
+            let (answer, measured) = slow::measured(span.around(guarded(next.run(request)))).await;
+            found = measured;
+            answer.unwrap_or_else(Failure::into_response)
         }
     };
-    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let pattern = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let path = uri.path();
-    let exchange =
-        Exchange { id: id.to_str().unwrap_or_default(), method: &method, path: &path, route, started };
+    let exchange = Exchange {
+        id: id.to_str().unwrap_or_default(),
+        method: &method,
+        path: &path,
+        route: pattern,
+        started,
+    };
     let failed = settle(&http, &mut response, &exchange);
-    exchange.close(&http, response.status(), failed.as_ref());
+    let answered = exchange.close(&http, response.status(), failed.as_ref());
     traced::end(span, response.status(), failed.as_ref());
     if let Some(failed) = &failed {
         let caller = http.who_shows(authorization.as_ref(), cookie.as_ref());
         exchange.audit(&http, failed, caller.as_ref().map(Caller::who), &asked_from);
     }
     surroundings::set(&http.0.web.load().rules, origin, response.headers_mut());
-    response.headers_mut().insert(X_REQUEST_ID, id);
-    response
+    response.headers_mut().insert(X_REQUEST_ID, id.clone());
+    let status = response.status().as_u16();
+    Exchanged { method, uri, route, id, authorization, cookie, started, answered, status, found }
+        .follow(&http, response)
 }
 
 /// What is known of a request before its path is looked at.

@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::header::{CONNECTION, CONTENT_LENGTH};
@@ -15,6 +16,7 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::IntoResponse as _;
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
+use tidemill_proto::slow::SlowKind;
 use tidemill_proto::{Durability, TopicName};
 use tokio::time::Instant;
 
@@ -26,6 +28,7 @@ use super::{Http, body, head, surroundings, traced};
 use crate::access::{Act, Origin, RequestSource};
 use crate::limits::{Asks, Peer};
 use crate::relay::{Answered, Checked, IdempotencyKey};
+use crate::slow::{self, Found, Operation, Times};
 
 /// Largest body that takes the fast path, in bytes: what is held without being counted.
 pub(crate) const BODY_BYTES_MAX: usize = body::FREE_BYTES;
@@ -53,6 +56,21 @@ pub(crate) struct Ready {
     said: Said,
     request_id: HeaderValue,
     started: Instant,
+}
+
+/// The answer to a publish, with what is noted of it once it is written.
+pub(crate) struct Written {
+    /// The whole answer.
+    pub(crate) answer: Vec<u8>,
+    known: Box<Known>,
+    route: &'static str,
+    topic: TopicName,
+    request_id: HeaderValue,
+    status: StatusCode,
+    started: Instant,
+    /// When it was answered, from then on.
+    answered: Duration,
+    found: Found,
 }
 
 /// Returns the route of a request that may take the fast path.
@@ -194,7 +212,7 @@ impl Http {
 
     /// Publishes, and returns the whole answer, and who has called. `closing` tells the client that the connection
     /// ends with it.
-    pub(crate) async fn answer_eligible(&self, ready: Box<Ready>, closing: bool) -> (Vec<u8>, Box<Known>) {
+    pub(crate) async fn answer_eligible(&self, ready: Box<Ready>, closing: bool) -> Written {
         let Ready { known, peer: Peer(peer), route, message, said, request_id, started } = *ready;
         let topic = message.topic().clone();
         let path = Path { route, topic: &topic };
@@ -212,23 +230,26 @@ impl Http {
             self.publish(gate, message).await
         };
         let span = traced::begin_publish(route);
-        let answer = match span.around(exchange::guarded(publish)).await.flatten() {
+        let (answer, found) = slow::measured(span.around(exchange::guarded(publish))).await;
+        let (status, answered, answer) = match answer.flatten() {
             Ok(Answered::Published(appended, durability)) => {
-                exchange.close(self, StatusCode::CREATED, None);
+                let answered = exchange.close(self, StatusCode::CREATED, None);
                 traced::end(span, StatusCode::CREATED, None);
                 let body = published(&topic, &appended, durability);
-                self.taken(StatusCode::CREATED, exchange.id, appended.replayed, closing, &body)
+                let answer = self.taken(StatusCode::CREATED, exchange.id, appended.replayed, closing, &body);
+                (StatusCode::CREATED, answered, answer)
             }
             Ok(Answered::Scheduled(later)) => {
-                exchange.close(self, StatusCode::ACCEPTED, None);
+                let answered = exchange.close(self, StatusCode::ACCEPTED, None);
                 traced::end(span, StatusCode::ACCEPTED, None);
                 let body = scheduled(&topic, &later);
-                self.taken(StatusCode::ACCEPTED, exchange.id, later.replayed, closing, &body)
+                let answer = self.taken(StatusCode::ACCEPTED, exchange.id, later.replayed, closing, &body);
+                (StatusCode::ACCEPTED, answered, answer)
             }
             Err(failure) => {
                 let mut response = said.named(failure).into_response();
                 let failed = exchange::settle(self, &mut response, &exchange);
-                exchange.close(self, response.status(), failed.as_ref());
+                let answered = exchange.close(self, response.status(), failed.as_ref());
                 traced::end(span, response.status(), failed.as_ref());
                 if let Some(failed) = &failed {
                     let origin = Origin::new(peer, exchange.id);
@@ -244,10 +265,30 @@ impl Http {
                 let values = parts.headers.values().map(HeaderValue::as_bytes);
                 let mut lines: Vec<_> = starts.iter().map(String::as_str).zip(values).collect();
                 lines.push((REQUEST_ID, request_id.as_bytes()));
-                self.answer(parts.status, &lines, closing, &body)
+                (parts.status, answered, self.answer(parts.status, &lines, closing, &body))
             }
         };
-        (answer, known)
+        Written { answer, known, route, topic, request_id, status, started, answered, found }
+    }
+
+    /// Notes a publish whose client has accepted the answer now, if it took long. Returns who has called.
+    pub(crate) fn written(&self, written: Written, now: Instant) -> Box<Known> {
+        let Written { known, route, topic, request_id, status, started, answered, found, .. } = written;
+        let total = now.saturating_duration_since(started);
+        let slow = self.0.relay.slow();
+        if slow.is_slow(total) {
+            let operation = Operation {
+                kind: SlowKind::Publish,
+                operation: format!("POST {route}"),
+                topic: Some(topic),
+                caller: Some(known.gate.caller().who().to_string()),
+                request_id: request_id.to_str().ok().map(str::to_owned),
+                status: Some(status.as_u16()),
+            };
+            let (now, write) = (self.0.relay.clock().now(), Some(total.saturating_sub(answered)));
+            slow.keep(operation, Times { now, total, spent: found.spent, write });
+        }
+        known
     }
 
     fn taken(

@@ -23,6 +23,7 @@ use super::routes::{Concern, Needs};
 use super::{Http, bulk, metadata, query};
 use crate::access::Verb;
 use crate::relay::{Answered, Checked, Failure, Gate, TimeToLive};
+use crate::slow;
 
 pub(super) fn routes() -> Concern {
     Concern::new()
@@ -132,6 +133,7 @@ pub(super) async fn publish_body(
 
 async fn publish_checked(http: &Http, gate: &Gate, message: Checked) -> Result<Response, Failure> {
     let topic = message.topic().clone();
+    slow::about(&topic);
     let taken = http.publish(gate, message).await?;
     let (status, body) = match &taken {
         Answered::Published(appended, durability) => {

@@ -72,7 +72,7 @@ pub(super) async fn ready(
 ) -> Result<Response, Failure> {
     let [] = query::parameters(&uri, [])?;
     let mut reasons = Vec::new();
-    if http.0.leaving.is_cancelled() {
+    if http.0.draining.is_told() {
         reasons.push("the relay is shutting down".to_owned());
     }
     if !http.0.relay.is_ready() {
@@ -113,13 +113,15 @@ async fn tell_metrics(http: &Http, uri: &Uri) -> Result<Response, Failure> {
     let (inflight, pending) = (http.budget().held_bytes(), relay.pending_bytes());
     http.0.metrics.requests().held_bytes(inflight, pending, relay.live_bytes());
     let backend = relay.health().await.backend;
-    let is_ready = !http.0.leaving.is_cancelled() && relay.is_ready() && http.0.access.can_tell();
+    let is_ready = !http.0.draining.is_told() && relay.is_ready() && http.0.access.can_tell();
     http.0.metrics.node().tell(is_ready, &backend, relay.feeds(), relay.patterns());
+    http.0.metrics.node().draining(http.0.draining.is_told());
     http.0.metrics.work().tell(relay.work_gone(), relay.work_dead());
     http.0.metrics.locks().waiting(relay.lock_waiters());
     http.0.metrics.presence().connections(relay.present_connections());
     let traces::Sent { sent, dropped, failed } = traces::sent();
     http.0.metrics.traces().tell(sent, dropped, failed);
+    http.0.metrics.slow().tell(relay.slow().counts());
     let text = http.0.metrics.render();
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

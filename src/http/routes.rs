@@ -264,9 +264,13 @@ mod tests {
         ("get", "/api/v1/admin/nodes", "", ""),
         ("get", "/api/v1/admin/sessions", "", ""),
         ("delete", "/api/v1/admin/sessions/{session}", "", ""),
+        ("get", "/api/v1/admin/slow", "", ""),
+        ("get", "/api/v1/me", "", ""),
         ("post", "/api/v1/admin/copy/read", "", r#"{"version":1,"read":"refuses_new"}"#),
         ("post", "/api/v1/admin/copy/write", "", r#"{"version":1,"write":{"delete":{"topic":"t"}}}"#),
         ("post", "/api/v1/admin/reload", "", ""),
+        ("get", "/api/v1/admin/drain", "", ""),
+        ("post", "/api/v1/admin/drain", "", ""),
         ("get", "/health", "", ""),
         ("get", "/ready", "", ""),
         ("get", "/metrics", "", ""),
@@ -297,6 +301,7 @@ mod tests {
             features: Features::all(),
             presence: PresenceOptions::usual(NodeId::new(0)),
             takes_away: TakesAway::CountAlone,
+            slow_after: std::time::Duration::ZERO,
         };
         let relay = Relay::start(
             test_storage(),

@@ -234,7 +234,7 @@ impl Stream {
         let http = self.http.clone();
         let options = &http.0.options;
         let limit = TakeLimit { items: CHUNK_ITEMS_MAX, bytes: self.bytes_max() };
-        let mut farewell = pin!(reader.farewell(options.drain));
+        let mut farewell = pin!(reader.farewell());
         let mut ping = pin!(sleep(options.ping_every));
         let link = self.link.clone();
         let mut ignored = 0;

@@ -16,6 +16,7 @@ use super::Http;
 use super::live::View;
 use crate::metrics::Transport;
 use crate::relay::{self, Absent, Failure, Gate, Item, LiveMessage, LiveReader};
+use crate::slow;
 
 /// What a long-poll has found.
 #[derive(Debug)]
@@ -104,12 +105,15 @@ impl Found {
         holes: Holes,
     ) {
         let _counted = http.0.metrics.readers().enter(Transport::Poll);
-        let farewell = reader.farewell(http.0.options.drain);
-        tokio::select! {
-            biased;
-            () = self.fill(reader, limit, holes) => {}
-            _ = timeout(wait, farewell) => {}
-        }
+        let farewell = reader.farewell();
+        let waits = async {
+            tokio::select! {
+                biased;
+                () = self.fill(reader, limit, holes) => {}
+                _ = timeout(wait, farewell) => {}
+            }
+        };
+        slow::awaited(waits).await;
         self.absent = reader.absent();
         http.0.metrics.messages().served(self.messages.len());
     }

@@ -169,8 +169,7 @@ impl Writer {
     /// # Errors
     /// The client has hung up, or does not read.
     async fn write_snapshot(&mut self, stream: &mut Stream, has_begun: bool) -> io::Result<Taken> {
-        let drain = self.http.0.options.drain;
-        let mut farewell = Box::pin(self.watch.reader().farewell(drain));
+        let mut farewell = Box::pin(self.watch.reader().farewell());
         if !has_begun {
             let mut wait = SNAPSHOT_RETRY[0];
             while let Err(failure) = self.watch.begin().await {

@@ -41,6 +41,7 @@ pub struct WorkSwept {
 pub struct Node {
     registry: Registry,
     ready: Gauge,
+    draining: Gauge,
     up: Gauge,
     accepts_writes: Gauge,
     read_only: Gauge,
@@ -89,6 +90,7 @@ impl Node {
         let gauge = |name, text| registry.gauge(name, text);
         Self {
             ready: gauge("tidemill_ready", "1 where `/ready` answers 200, else 0"),
+            draining: gauge("tidemill_draining", "1 once the node was told to drain, or to stop, else 0"),
             up: gauge("tidemill_backend_up", "1 where the backend can be reached, else 0"),
             accepts_writes: gauge(
                 "tidemill_backend_accepts_writes",
@@ -122,6 +124,11 @@ impl Node {
             reconnects: registry.counter(RECONNECTS, &[]),
             registry,
         }
+    }
+
+    /// Tells whether the node was told to drain, or to stop.
+    pub fn draining(&self, is_told: bool) {
+        self.draining.set(f64::from(u8::from(is_told)));
     }
 
     /// Tells how the node and its backend are now.

@@ -14,6 +14,7 @@ use super::live::{Item, LiveReader, NoOutlet, TakeLimit};
 use super::watch::change_of;
 use super::{Failure, Gate, within};
 use crate::access::{Verb, secret_id};
+use crate::slow;
 use crate::storage::{FILL_MAX, FillAsked, FillToken, KeyCondition, KeyEntry, KeyFill};
 
 /// For how long a token can count.
@@ -98,7 +99,6 @@ impl Gate {
         bucket: &BucketName,
         key: &KeyName,
         draft: FillDraft,
-        drain: Duration,
     ) -> Result<KeyToFill, Failure> {
         self.check_key(Verb::Read, bucket, key)?;
         self.check_key(Verb::Publish, bucket, key)?;
@@ -151,11 +151,11 @@ impl Gate {
                 log = Some(reader);
                 continue;
             };
-            let farewell = log.farewell(drain);
+            let farewell = log.farewell();
             // A millisecond more, since the storage counts whole ones.
             let next_look = left.min(over_in + Duration::from_millis(1));
             let is_over = tokio::select! {
-                _ = timeout(next_look, changed(log, key)) => false,
+                _ = slow::awaited(timeout(next_look, changed(log, key))) => false,
                 _ = farewell => true,
             };
             if is_over {

@@ -211,6 +211,7 @@ mod tests {
             features: Features::all(),
             presence: PresenceOptions::usual(NodeId::new(0)),
             takes_away: TakesAway::CountAlone,
+            slow_after: std::time::Duration::ZERO,
         };
         let token = CancellationToken::new();
         let sessions = Sessions::new(token.child_token());

@@ -13,6 +13,7 @@ use super::{Failure, Gate, LeaseHold, Leased};
 use crate::access::{Kind, Verb, Who, changed, secret_id};
 use crate::chance::jittered;
 use crate::features::Feature;
+use crate::slow;
 use crate::storage::{
     LockAnswer, LockAsked, LockHeld, LockId, LockKept, LockKey, LockRenewal, LockSecret, LockSeen,
     PLACE_KEPT, StorageError, is_made_up,
@@ -172,14 +173,17 @@ impl Gate {
             };
             asked.again = true;
             let next_look = (Instant::now() + next_look).min(until);
-            match &place {
-                Some(place) => tokio::select! {
-                    () = place.told() => {}
-                    () = waiters.stopping() => {}
-                    () = sleep_until(next_look) => {}
-                },
-                None => sleep_until(next_look).await,
-            }
+            let looks_again = async {
+                match &place {
+                    Some(place) => tokio::select! {
+                        () = place.told() => {}
+                        () = waiters.stopping() => {}
+                        () = sleep_until(next_look) => {}
+                    },
+                    None => sleep_until(next_look).await,
+                }
+            };
+            slow::awaited(looks_again).await;
         }
     }
 

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::{ConnectionPermit, Refusal, refused};
+use super::doors::{Door, Doors};
 use super::fast_path::{Exit, FastPath};
 use super::handover::{Answer, Slot};
 use super::http2::Http2;
@@ -55,7 +56,7 @@ pub(super) struct Connections {
     /// Time for a client to agree on what has to be agreed on before its first request.
     agree_timeout: Duration,
     write_timeout: Duration,
-    draining: CancellationToken,
+    doors: Doors,
     cut: CancellationToken,
     tracker: TaskTracker,
 }
@@ -72,7 +73,7 @@ impl Connections {
         options: &ServerOptions,
         (http, router): (Http, Router),
         metrics: Metrics,
-        draining: CancellationToken,
+        doors: Doors,
         cut: CancellationToken,
         tracker: TaskTracker,
     ) -> Self {
@@ -90,18 +91,7 @@ impl Connections {
         });
         let http2 = Http2::new(options, router.clone(), cut.clone(), tracker.clone());
         let (agree_timeout, write_timeout) = (options.header_timeout, options.write_timeout);
-        Self {
-            builder,
-            router,
-            fast_path,
-            http2,
-            metrics,
-            agree_timeout,
-            write_timeout,
-            draining,
-            cut,
-            tracker,
-        }
+        Self { builder, router, fast_path, http2, metrics, agree_timeout, write_timeout, doors, cut, tracker }
     }
 
     /// Serves a connection until one side ends it.
@@ -119,14 +109,15 @@ impl Connections {
             metrics,
             agree_timeout,
             write_timeout,
-            draining,
+            doors,
             cut,
             tracker,
         } = self.clone();
-        // Its own: all connections would look at the same lock again and again.
-        let draining = draining.child_token();
+        let Door { closed: draining, is_late, counted } = doors.enter();
+        drop(doors);
         let own_cut = cut.child_token();
         async move {
+            let _counted = counted;
             if let Err(error) = transport.tune() {
                 tracing::debug!(%error, "cannot set what a connection needs of the kernel");
             }
@@ -149,7 +140,7 @@ impl Connections {
             }
             let fast = async {
                 match fast_path {
-                    Some(fast_path) => fast_path.serve(&*transport, peer, &draining).await,
+                    Some(fast_path) => fast_path.serve(&*transport, peer, &draining, is_late).await,
                     None => Ok(Exit::Leaves(Bytes::new())),
                 }
             };
@@ -174,7 +165,7 @@ impl Connections {
             let io = TokioIo::new(Socket::new(transport, arrived, write_timeout, permit, slot.clone()));
             let router = TowerToHyperService::new(router);
             let service =
-                service_fn(|request| answer(&router, request, (peer, hangup.clone()), slot.clone()));
+                service_fn(|request| answer(&router, request, (peer, hangup.clone()), slot.clone(), is_late));
             let mut connection = builder.serve_connection(io, service);
             let end = tokio::select! {
                 biased;
@@ -239,12 +230,14 @@ where
     .await
 }
 
-/// Answers a request; an answer that hands the connection over is left on the slot.
+/// Answers a request, after which the connection ends where it `is_last`; an answer that hands the connection over is
+/// left on the slot.
 async fn answer(
     router: &TowerToHyperService<Router>,
     mut request: Request<Incoming>,
     (peer, hangup): (Peer, Hangup),
     slot: Arc<Slot>,
+    is_last: bool,
 ) -> Result<Response, std::convert::Infallible> {
     request.extensions_mut().insert(peer);
     request.extensions_mut().insert(hangup);
@@ -256,7 +249,9 @@ async fn answer(
         return pending().await;
     }
     // What is still to come of the body stands before the next request.
-    if !response.headers().contains_key(CONNECTION) && !unread.read_out(UNREAD_WAIT).await {
+    if is_last {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    } else if !response.headers().contains_key(CONNECTION) && !unread.read_out(UNREAD_WAIT).await {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)

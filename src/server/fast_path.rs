@@ -79,12 +79,13 @@ enum Arrival {
 
 impl FastPath {
     /// Answers requests until one comes that is not eligible, or the connection ends.
-    /// Once `draining` is cancelled, no more is waited for.
+    /// Once `draining` is cancelled, no more is waited for; where the connection `is_late`, it ends with its first answer.
     pub(super) async fn serve(
         &self,
         transport: &dyn Transport,
         peer: Peer,
         draining: &CancellationToken,
+        is_late: bool,
     ) -> io::Result<Exit> {
         let mut waiting = Arriving {
             arrived: Vec::new(),
@@ -115,15 +116,16 @@ impl FastPath {
             if waiting.arrived.is_empty() {
                 waiting.arrived = Vec::new();
             }
-            let closing = closing || draining.is_cancelled();
-            let (answer, known) = self.http.answer_eligible(ready, closing).await;
-            waiting.known = Some(known);
-            *outbox.own() = answer;
+            let closing = closing || is_late || draining.is_cancelled();
+            let mut written = self.http.answer_eligible(ready, closing).await;
+            *outbox.own() = std::mem::take(&mut written.answer);
             transport.flush(&mut outbox, self.write_timeout).await?;
+            let now = Instant::now();
+            waiting.known = Some(self.http.written(written, now));
             if closing {
                 return Ok(Exit::Answered);
             }
-            deadline = Instant::now() + self.header_timeout;
+            deadline = now + self.header_timeout;
         }
     }
 

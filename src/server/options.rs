@@ -47,6 +47,9 @@ pub struct ServerOptions {
     pub write_timeout: Duration,
     /// Time that requests under way get when the server stops.
     pub drain: Duration,
+    /// Time over which clients are sent away where the server is told to drain; where it stops, within the first half of
+    /// `drain`.
+    pub drain_spread: Duration,
     /// Time for which it takes everything still once it was told to stop, and says that it is not ready.
     pub drain_notice: Duration,
     /// Time between two sweeps of age retention.

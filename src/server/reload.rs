@@ -7,6 +7,7 @@ use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemill_proto::Timestamp;
 use tidemill_proto::reload::Reloaded;
@@ -20,6 +21,7 @@ use crate::config::{ConfigError, Faults, LogLevels, Origins, Settings, Source, T
 use crate::http::{Http, ReloadAsked};
 use crate::limits::{Kept, KeptBound, LimitOptions, TrustedProxies};
 use crate::metrics::Metrics;
+use crate::slow::Slow;
 
 /// Those of them that may decide whether everybody is let in, which holds until a restart.
 const DECIDING: [&str; 2] = ["trusted_hosts", "trusted_proxies"];
@@ -50,6 +52,8 @@ pub(super) struct Changeable {
     pub(super) kept: Vec<KeptBound>,
     pub(super) proxies: TrustedProxies,
     pub(super) web: WebRules,
+    /// Past which time an operation is noted as slow.
+    pub(super) slow: Duration,
 }
 
 impl Changeable {
@@ -69,6 +73,7 @@ impl Changeable {
                 .map_or_else(Vec::new, |all| all.as_slice().to_vec()),
             proxies: settings.trusted_proxies.clone().unwrap_or_default(),
             web: WebRules::new(origins, hosts),
+            slow: Duration::from_millis(settings.slow_ms),
         }
     }
 }
@@ -77,19 +82,22 @@ impl Changeable {
 pub(super) struct Parts {
     http: Http,
     kept: Kept,
+    slow: Slow,
     metrics: Metrics,
 }
 
 impl Parts {
     pub(super) fn of(server: &Server) -> Self {
-        let (http, kept) = (server.http.clone(), server.relay.kept().clone());
-        Self { http, kept, metrics: server.metrics.clone() }
+        let (http, relay) = (server.http.clone(), &server.relay);
+        let (kept, slow) = (relay.kept().clone(), relay.slow().clone());
+        Self { http, kept, slow, metrics: server.metrics.clone() }
     }
 
     fn change(&self, now: Changeable, is_as_open: bool) {
         let entrance = self.http.entrance();
         entrance.limits().change(&now.limits);
         self.kept.change(&now.kept);
+        self.slow.change(now.slow);
         if is_as_open {
             entrance.trust(now.proxies);
             self.http.admit_pages(now.web);

@@ -332,7 +332,7 @@ fn server_options(
     access: AccessOptions,
     first_administrator: Option<FirstAdministrator>,
 ) -> ServerOptions {
-    let Changeable { limits, kept, proxies, web } =
+    let Changeable { limits, kept, proxies, web, slow } =
         Changeable::of(settings, settings.listen.ip(), access.mode);
     ServerOptions {
         listen,
@@ -360,6 +360,7 @@ fn server_options(
                 grace: Duration::from_millis(settings.beside.presence_grace_ms),
             },
             takes_away: takes_away(settings),
+            slow_after: slow,
         },
         web,
         http: HttpOptions {
@@ -370,7 +371,6 @@ fn server_options(
             subscriber_bytes_max: settings.subscriber_bytes_max,
             stream_topics_max: settings.stream_topics_max,
             ping_every: PING_EVERY,
-            drain: Duration::from_millis(settings.drain_ms),
             serve_docs: settings.docs,
             serve_console: settings.console,
             serve_metrics: settings.metrics,
@@ -384,7 +384,7 @@ fn server_options(
             ping_every: Duration::from_millis(settings.ws_ping_interval_ms),
             ping_timeout: Duration::from_millis(settings.ws_ping_timeout_ms),
             message_timeout: Duration::from_millis(settings.ws_message_timeout_ms),
-            drain: Duration::from_millis(settings.drain_ms),
+            drain: Duration::from_millis(settings.draining.drain_ms),
             bookmark_every: PING_EVERY,
             groups: settings.beside.features.has(Feature::Groups),
             serve_docs: settings.docs,
@@ -393,8 +393,9 @@ fn server_options(
         connections_per_address_max: settings.connections_per_address_max,
         header_timeout: Duration::from_millis(settings.header_timeout_ms),
         write_timeout: Duration::from_millis(settings.write_timeout_ms),
-        drain: Duration::from_millis(settings.drain_ms),
-        drain_notice: Duration::from_millis(settings.drain_notice_ms),
+        drain: Duration::from_millis(settings.draining.drain_ms),
+        drain_notice: Duration::from_millis(settings.draining.drain_notice_ms),
+        drain_spread: Duration::from_millis(settings.draining.spread_ms()),
         sweep_interval: Duration::from_millis(settings.sweep_interval_ms),
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidemill_proto::health::{BackendHealth, HealthStatus};
+use tidemill_proto::slow::SlowServer;
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{MessageId, Timestamp, TopicName, TopicSelector};
 
@@ -109,6 +110,11 @@ pub trait Upkeep: fmt::Debug + Send + Sync {
 
     /// Returns the addresses of those of several servers that cannot be reached, without asking them.
     fn away(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Returns what each of its servers has noted as slow by itself, at most so many commands, within some seconds.
+    async fn slow_commands(&self, _limit: usize) -> Vec<SlowServer> {
         Vec::new()
     }
 

@@ -141,6 +141,7 @@ mod scripts;
 mod sending;
 mod series;
 mod slots;
+mod slowlog;
 mod supervised;
 mod sweep;
 mod takes;

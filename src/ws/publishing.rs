@@ -10,9 +10,12 @@ use std::pin::Pin;
 use futures_util::FutureExt as _;
 use futures_util::future::{MaybeDone, maybe_done};
 use tidemill_proto::TopicName;
+use tidemill_proto::slow::SlowKind;
+use tokio::time::Instant;
 
 use crate::budget::{Budget, Hold};
 use crate::relay::{Admitted, Answered, Failure, Gate};
+use crate::slow::{self, Found, Spent};
 use crate::traces::{Carried, Span};
 
 /// The answer to one publish.
@@ -45,12 +48,15 @@ const BATCHES_MAX: usize = 4;
 /// Messages of a batch that begins while others are under way.
 const BATCH_FULL: usize = 128;
 
-type Publish = Pin<Box<dyn Future<Output = Vec<Result<Answered, Failure>>> + Send>>;
+type Publish = Pin<Box<dyn Future<Output = (Vec<Result<Answered, Failure>>, Found)> + Send>>;
 
 /// Messages that the storage has.
 struct Batch {
     sent: Vec<Sent>,
     publish: MaybeDone<Publish>,
+    /// When the first of them came, and when the batch began.
+    since: Instant,
+    began: Instant,
 }
 
 /// The publishes of one connection.
@@ -59,6 +65,8 @@ pub(super) struct Publishing {
     publishes_max: usize,
     bytes_max: usize,
     waiting: Vec<(Option<String>, Admitted, Span)>,
+    /// When the first of them came.
+    since: Instant,
     /// How many the last batch had: about as many will wait again.
     last_batch: usize,
     /// Bytes of messages that wait or are under way.
@@ -80,6 +88,7 @@ impl Publishing {
             publishes_max,
             bytes_max,
             waiting: Vec::new(),
+            since: Instant::now(),
             last_batch: 0,
             held_bytes: 0,
             budget,
@@ -107,6 +116,9 @@ impl Publishing {
         self.held_bytes += message.len_bytes();
         self.hold.merge(hold);
         self.count();
+        if self.waiting.is_empty() {
+            self.since = Instant::now();
+        }
         if self.waiting.capacity() == 0 {
             self.waiting.reserve(self.last_batch);
         }
@@ -121,8 +133,12 @@ impl Publishing {
         self.begin();
         let Some(first) = self.under_way.front_mut() else { return std::future::pending().await };
         (&mut first.publish).await;
-        let results = Pin::new(&mut first.publish).take_output().unwrap_or_default();
+        let (results, found) = Pin::new(&mut first.publish).take_output().unwrap_or_default();
+        let (since, began) = (first.since, first.began);
         let sent = self.under_way.pop_front().map(|batch| batch.sent).unwrap_or_default();
+        let queue = found.spent.queue + began.saturating_duration_since(since);
+        let (topic, parts) = (sent.first().map(|sent| &sent.topic), Spent { queue, ..found.spent });
+        self.gate.note_slow(SlowKind::Publish, "WebSocket publish", topic, since.elapsed(), parts);
         self.sent -= sent.len();
         self.held_bytes -= sent.iter().map(|sent| sent.bytes).sum::<usize>();
         self.count();
@@ -144,6 +160,7 @@ impl Publishing {
     /// Begins a batch, if one is due.
     fn begin(&mut self) {
         let least = if self.under_way.is_empty() { 1 } else { BATCH_FULL };
+        let began = Instant::now();
         if self.waiting.len() < least || self.under_way.len() >= BATCHES_MAX {
             return;
         }
@@ -159,10 +176,10 @@ impl Publishing {
         let gate = self.gate.clone();
         let carried: Carried = sent.iter().filter_map(|sent| sent.span.carried()).collect();
         let publish = async move { gate.publish_all(messages).await };
-        let publish: Publish = Box::pin(carried.around(publish));
+        let publish: Publish = Box::pin(slow::measured(carried.around(publish)));
         let mut publish = maybe_done(publish);
         // It is queued here, before the next one, whenever it is waited for.
         let _ = (&mut publish).now_or_never();
-        self.under_way.push_back(Batch { sent, publish });
+        self.under_way.push_back(Batch { sent, publish, since: self.since, began });
     }
 }

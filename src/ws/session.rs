@@ -247,7 +247,7 @@ impl Session {
         let mut counted = None;
         let limit = TakeLimit { items: ITEMS_AT_ONCE, bytes: out.bytes_max() };
         let mut timer = pin!(sleep_until(self.heard + self.ws.0.options.ping_every));
-        let mut farewell = pin!(reader.farewell(self.ws.0.options.drain));
+        let mut farewell = pin!(reader.farewell());
         loop {
             if let Err(ending) = self.flush(&mut out).await {
                 return (out, ending);

@@ -8,10 +8,13 @@ use std::task::{Context, Poll};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{MaybeDone, maybe_done};
+use tidemill_proto::slow::SlowKind;
 use tidemill_proto::work::{Receipt, Settled};
+use tokio::time::Instant;
 
 use crate::budget::{Budget, Hold};
 use crate::relay::{Failure, Gate, SettledReceipt, Verdict, begin_settled, end_refused};
+use crate::slow::{self, Found};
 use crate::traces::Span;
 
 /// Receipts that may wait before nothing more is read from the client.
@@ -19,7 +22,7 @@ const WAITING_MAX: usize = 4_096;
 /// Bytes of a receipt that waits, beside its text.
 const RECEIPT_BYTES: usize = 128;
 
-type Settle = Pin<Box<dyn Future<Output = Result<Vec<Settled>, Failure>> + Send>>;
+type Settle = Pin<Box<dyn Future<Output = (Result<Vec<Settled>, Failure>, Found)> + Send>>;
 
 /// The answer to one frame.
 #[derive(Debug)]
@@ -52,7 +55,7 @@ pub(super) struct Settling {
     budget: Budget,
     bytes_max: usize,
     waiting: Vec<Waiting>,
-    under_way: Option<(Vec<Sent>, MaybeDone<Settle>)>,
+    under_way: Option<(Vec<Sent>, MaybeDone<Settle>, Instant)>,
     /// Receipts and bytes of what waits, or is under way.
     receipts: usize,
     bytes: usize,
@@ -100,19 +103,23 @@ impl Settling {
         if self.under_way.is_none() && !self.waiting.is_empty() {
             self.begin();
         }
-        let Some((_, settle)) = &mut self.under_way else { return Poll::Pending };
+        let Some((_, settle, began)) = &mut self.under_way else { return Poll::Pending };
         if settle.poll_unpin(cx).is_pending() {
             return Poll::Pending;
         }
-        let Some(settled) = Pin::new(settle).take_output() else { return Poll::Pending };
-        let sent = self.under_way.take().map(|(sent, _)| sent).unwrap_or_default();
+        let Some((settled, found)) = Pin::new(settle).take_output() else { return Poll::Pending };
+        let took = began.elapsed();
+        let sent = self.under_way.take().map(|(sent, ..)| sent).unwrap_or_default();
+        let receipts = sent.iter().flat_map(|sent| &sent.receipts);
+        let topic = receipts.flatten().next().map(|receipt| &receipt.topic);
+        self.gate.note_slow(SlowKind::Command, "WebSocket settle", topic, took, found.spent);
         self.receipts = self.waiting.iter().map(|waiting| waiting.receipts.len()).sum();
         self.bytes = self.waiting.iter().map(|waiting| len_bytes(&waiting.receipts)).sum();
         self.count();
         // What is next is on its way before the answers are written.
         if !self.waiting.is_empty() {
             self.begin();
-            if let Some((_, settle)) = &mut self.under_way {
+            if let Some((_, settle, _)) = &mut self.under_way {
                 let _ = settle.poll_unpin(cx);
             }
         }
@@ -129,8 +136,8 @@ impl Settling {
         });
         let sent = sent.collect();
         let gate = self.gate.clone();
-        let settle: Settle = Box::pin(async move { gate.settle(all).await });
-        self.under_way = Some((sent, maybe_done(settle)));
+        let settle: Settle = Box::pin(slow::measured(async move { gate.settle(all).await }));
+        self.under_way = Some((sent, maybe_done(settle), Instant::now()));
     }
 
     /// Counts what is held now. Where there is no room, nothing more is taken until some of it is answered.

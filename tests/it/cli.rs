@@ -467,7 +467,7 @@ fn an_address_that_is_taken_is_an_error_with_its_reason() {
 fn help_and_completions_cover_every_command() {
     let commands = [
         "serve",
-        "check",
+        "doctor",
         "publish",
         "read",
         "tail",

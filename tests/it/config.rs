@@ -148,6 +148,7 @@ fn example(id: &str, default: Option<&str>) -> String {
         ("oidc_providers", _) => PROVIDER.to_owned(),
         ("jwt_issuers", _) => ISSUER.to_owned(),
         ("worker_threads", _) => "2".to_owned(),
+        ("drain_spread_ms", _) => "5000".to_owned(),
         ("public_url", _) => "https://relay.example".to_owned(),
         ("allowed_origins", _) => "https://app.example".to_owned(),
         ("durability_topics", _) => "orders.*=accepted".to_owned(),

@@ -13,6 +13,7 @@ use crate::support::ground::{LIMITS, SOON, node};
 use crate::support::relay::{Answer, TestRelay};
 
 mod asking;
+mod drained;
 mod durable;
 mod failover;
 mod frozen;

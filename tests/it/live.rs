@@ -57,6 +57,7 @@ impl Live {
             features: Features::all(),
             presence: PresenceOptions::usual(node()),
             takes_away: TakesAway::CountAlone,
+            slow_after: Duration::ZERO,
         };
         let sessions = Sessions::new(token.clone());
         let relay = Relay::start(

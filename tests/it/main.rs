@@ -36,6 +36,8 @@ mod pulsar;
 mod rooms;
 mod seeded;
 mod series;
+#[cfg(feature = "valkey")]
+mod slow;
 mod soak;
 mod streams;
 mod support;

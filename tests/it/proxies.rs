@@ -18,6 +18,8 @@ use crate::support::relay::{Answer, STUCK, TestRelay, memory, try_send};
 use crate::support::server::free_port;
 use crate::support::ws::{Got, WsClient};
 
+mod doctor;
+
 /// In what time something that a stream has must come through.
 const SOON: Duration = Duration::from_secs(3);
 

@@ -8,11 +8,14 @@
 //! | `server` | what the relay shows to its clients |
 //! | `session` | one connection of a client, without its socket |
 //! | `pinned` | a server that is known by its certificate |
+//! | `inspected` | what a server shows of itself, for who does not speak to it |
 //! | `told` | what is wrong with a certificate, in words |
 //!
 //! **Invariant:** a server's certificate is always checked: with its host name against what is trusted, or
-//! byte by byte against the one that is expected. There is no way to leave that out.
+//! byte by byte against the one that is expected. There is no way to leave that out: who looks at one that is not trusted
+//! sends nothing to its server.
 
+mod inspected;
 mod pinned;
 mod server;
 mod session;
@@ -29,6 +32,7 @@ use rustls_platform_verifier::BuilderVerifierExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
+pub use inspected::{Inspected, inspect};
 pub use pinned::pinned_to;
 pub use rustls::Error as ProtocolError;
 pub use server::{IdentityError, ServerIdentity, ServerTls};

@@ -18,7 +18,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use super::session::{H2, ServerSession};
 
 /// What HTTP/1.1 is called where a protocol is agreed on (RFC 7301 section 6).
-const HTTP_1_1: &[u8] = b"http/1.1";
+pub(crate) const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// A certificate with its key, ready to be shown. `Debug` shows neither.
 #[derive(Clone)]
@@ -106,7 +106,7 @@ impl ServerIdentity {
     }
 }
 
-fn good_until(certificate: &CertificateDer<'_>) -> Option<u64> {
+pub(crate) fn good_until(certificate: &CertificateDer<'_>) -> Option<u64> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     u64::try_from(certificate.validity().not_after.timestamp()).ok()
 }

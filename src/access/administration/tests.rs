@@ -114,7 +114,7 @@ async fn a_token_is_shown_once_and_does_what_its_rules_and_its_maker_allow() {
     let session = ground.sessions.open(&ground.by(&made.token).expect("still"), Opening::by_the_node());
     ground.user("ann", &[]).await;
     assert!(!may(&ground.by(&made.token).expect("still"), Verb::Read, "orders.1"));
-    assert!(futures_util::FutureExt::now_or_never(session.farewell(Duration::ZERO)).is_some(), "ended");
+    assert!(futures_util::FutureExt::now_or_never(session.farewell()).is_some(), "ended");
 
     ground.root().delete_user("ann").await.expect("deleted");
     assert_eq!(ground.by(&made.token), Err(Code::Unauthenticated), "it goes with its maker");

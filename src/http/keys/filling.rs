@@ -60,7 +60,7 @@ pub(super) async fn read(
     let known = condition::known(&head.headers)?;
     let hangup = head.extensions.get::<Hangup>().cloned();
     let metrics = http.0.metrics.keys();
-    let asking = gate.key_to_fill(bucket, key, draft, http.0.options.drain);
+    let asking = gate.key_to_fill(bucket, key, draft);
     let found = while_there(hangup.as_ref(), asking).await.inspect_err(|failure| {
         if failure.code() == Code::Filling {
             metrics.read(false);

@@ -98,11 +98,10 @@ impl<O: Outlet> LiveReader<O> {
         }
     }
 
-    /// Returns what is ready when the session of this reader is to end, within the first half of `drain`
-    /// where the node drains.
+    /// Returns what is ready when the session of this reader is to end: where the node drains, once it is its turn.
     #[must_use]
-    pub fn farewell(&self, drain: Duration) -> Farewell {
-        self.session.farewell(drain)
+    pub fn farewell(&self) -> Farewell {
+        self.session.farewell()
     }
 
     /// Takes a topic away; returns whether it was there.

@@ -11,6 +11,7 @@ use super::letters::Letters;
 use crate::access::Verb;
 use crate::chance::random;
 use crate::relay::{Failure, Gate};
+use crate::slow;
 use crate::storage::{Claim, Claimed, Delivery, Settlement, Verdict};
 
 pub(crate) use traced::begin_claimed;
@@ -225,14 +226,14 @@ impl Gate {
                 // Who waits no longer gets nothing, and nothing is lost by it.
                 tokio::select! {
                     biased;
-                    answer = timeout_at(until, reply) => match answer {
+                    answer = slow::awaited(timeout_at(until, reply)) => match answer {
                         Ok(answer) => answer,
                         Err(_) => return Ok(Claimed::default()),
                     },
                     () = self.relay().sessions.draining() => return Err(stopping()),
                 }
             } else {
-                reply.await
+                slow::served(reply).await
             };
             match answer {
                 Ok(result) => return result.map_err(|error| Failure::work(error, topic, group)),
@@ -273,7 +274,7 @@ impl Gate {
                 })
             });
             tokio::select! {
-                _ = timeout_at(look_at, futures_util::future::select_all(ends)) => {}
+                _ = slow::awaited(timeout_at(look_at, futures_util::future::select_all(ends))) => {}
                 () = self.relay().sessions.draining() => return Err(stopping()),
             }
         }

@@ -12,6 +12,7 @@ use tidemill_proto::work::GroupName;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
+use crate::slow;
 use crate::storage::{Outcome, STEP_MESSAGES_MAX, Settlement, Storage, StorageError};
 
 /// Batches of a group that are under way at one time: one that the storage works on, and one on its way.
@@ -84,7 +85,8 @@ impl Settler {
             });
         }
         // A batch that is broken has not been answered, and may have had its effect.
-        answer.await.unwrap_or_else(|_| Err(StorageError::Indeterminate("a batch was broken off".into())))
+        let answer = slow::served(answer).await;
+        answer.unwrap_or_else(|_| Err(StorageError::Indeterminate("a batch was broken off".into())))
     }
 
     /// Takes the next batch, the longest waiting first; where there is none, this one is under way no more.

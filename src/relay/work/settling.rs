@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::access::Verb;
 use crate::relay::{Failure, Gate};
+use crate::slow;
 use crate::storage::{Fate, Outcome, Refusal, STEP_MESSAGES_MAX, Settlement, StorageError, Verdict};
 
 pub(crate) use traced::begin_settled;
@@ -161,7 +162,7 @@ impl Gate {
             }
             // What lapses, and what dies of it, does so only where it is looked at.
             self.tend(topic, group).await;
-            sleep(pause).await;
+            slow::awaited(sleep(pause)).await;
             pause = (pause * 2).min(FATE_LAST);
         }
     }

@@ -20,6 +20,7 @@ use super::failure::{Effect, Failure, of_reply, refuses_writes, same, unexpected
 use super::resp::{Arguments, Bounds, Parts, Reply, Request, RespConnection};
 use super::scripts::Script;
 use super::supervised::Supervised;
+use crate::slow::{self, Spent};
 use crate::storage::StorageError;
 
 /// Requests under way at one time: one that the server works on, and one that is read or written meanwhile.
@@ -40,8 +41,8 @@ const REPLY_ELEMENTS: usize = 64;
 /// Bytes of a reply for each of its elements at least, on the whole.
 const ELEMENT_BYTES: usize = 4;
 
-/// What takes the reply to a call.
-type Taker = Box<dyn for<'a> FnOnce(Result<Reply<'a>, StorageError>) + Send>;
+/// What takes the reply to a call, and when that was sent, if it was.
+type Taker = Box<dyn for<'a> FnOnce(Option<Instant>, Result<Reply<'a>, StorageError>) + Send>;
 
 /// A call of a script: what it is given, what it would do, and what its reply may have.
 #[derive(Debug)]
@@ -271,26 +272,32 @@ impl Calls {
     ) -> Result<T, StorageError> {
         let (tx, rx) = oneshot::channel();
         let effect = call.effect;
-        let taker: Taker = Box::new(move |reply| {
+        let taker: Taker = Box::new(move |sent_at, reply| {
             let outcome = reply.and_then(|reply| match reply.error() {
                 Some(text) => Err(of_reply(text)),
                 None => read(reply).ok_or_else(|| unexpected("EVALSHA", effect)),
             });
             // Who no longer waits needs no answer.
-            let _ = tx.send(outcome);
+            let _ = tx.send((sent_at, outcome));
         });
         if !self.connection.is_up() {
             return Err(StorageError::Unavailable(self.connection.down().into()));
         }
-        let waiting = Waiting { call, since: Instant::now(), taker };
+        let since = Instant::now();
+        let waiting = Waiting { call, since, taker };
         self.waiting.try_send(waiting).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StorageError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => stopping(),
         })?;
-        rx.await.unwrap_or_else(|_| match effect {
-            Effect::Read => Err(stopping()),
-            Effect::Write => Err(StorageError::Indeterminate(Failure::Lost.into())),
-        })
+        match rx.await {
+            Ok((sent_at, outcome)) => {
+                let now = Instant::now();
+                slow::note(Spent::between(since, sent_at.unwrap_or(now), now));
+                outcome
+            }
+            Err(_) if effect == Effect::Read => Err(stopping()),
+            Err(_) => Err(StorageError::Indeterminate(Failure::Lost.into())),
+        }
     }
 }
 
@@ -323,7 +330,7 @@ impl Caller {
         let mut next = Some(waiting.recv().await?);
         while let Some(one) = next {
             if one.since.elapsed() > self.wait_max {
-                (one.taker)(Err(StorageError::Unavailable(Failure::Expired.into())));
+                (one.taker)(None, Err(StorageError::Unavailable(Failure::Expired.into())));
             } else {
                 request_bytes += one.call.shared.len_bytes() + one.call.own.len_bytes();
                 replies_bytes += one.call.expected;
@@ -364,11 +371,12 @@ impl Caller {
         } else {
             Effect::Read
         };
+        let sent_at = Some(Instant::now());
         let replies = match self.connection.exchange(&request, effect).await {
             Ok(replies) => replies,
             Err(error) => {
                 for waiting in calls {
-                    (waiting.taker)(Err(same(&error)));
+                    (waiting.taker)(sent_at, Err(same(&error)));
                 }
                 return Left::default();
             }
@@ -385,7 +393,7 @@ impl Caller {
                     continue;
                 }
                 Replied::Never => {
-                    (waiting.taker)(Err(unexpected("EVALSHA", waiting.call.effect)));
+                    (waiting.taker)(sent_at, Err(unexpected("EVALSHA", waiting.call.effect)));
                     continue;
                 }
             };
@@ -396,15 +404,15 @@ impl Caller {
                 }
                 Some(text) if text.starts_with("NOSCRIPT") => {
                     let cause = Failure::NoScripts(not_loaded.clone().unwrap_or(text)).into();
-                    (waiting.taker)(Err(StorageError::Unavailable(cause)));
+                    (waiting.taker)(sent_at, Err(StorageError::Unavailable(cause)));
                 }
                 Some(text) => {
                     if refuses_writes(&text) {
                         self.connection.suspect();
                     }
-                    (waiting.taker)(Err(of_reply(text)));
+                    (waiting.taker)(sent_at, Err(of_reply(text)));
                 }
-                None => (waiting.taker)(Ok(reply)),
+                None => (waiting.taker)(sent_at, Ok(reply)),
             }
         }
         left

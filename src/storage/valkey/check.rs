@@ -17,11 +17,12 @@ use tokio::time::{Instant, timeout};
 use super::connect::connect;
 use super::connection::{Connection as _, Work};
 use super::control::{bytes_of, read_id};
+use super::failure::lacks_right;
 use super::health::ServerInfo;
 use super::index::key_of;
 use super::keys::{IndexName, Keys};
 use super::resp::{Replies, Reply, Request, RespConnection};
-use super::{ValkeyOptions, entry, keys, layout, marker, scripts};
+use super::{ValkeyOptions, entry, keys, layout, marker, rights, scripts};
 use crate::storage::{Body, Idempotency, NewMessage, TopicPolicy};
 use connecting::advice_for_connecting;
 use report::advice_about_rights;
@@ -35,6 +36,7 @@ mod info;
 mod report;
 mod sentinels;
 mod servers;
+mod timing;
 
 pub use report::{CheckLine, CheckReport, Outcome, RIGHTS};
 
@@ -48,13 +50,10 @@ const PROBE_MS: u64 = 60_000;
 const PROBE_ENTRIES: u64 = 1_000;
 /// The idempotency key of the probe's message.
 const PROBE_KEY: &str = "check";
+/// Told where the user may not ask what the server has noted as slow.
+const NO_SLOWLOG: &str = "the server's user may not ask what was slow (give it +slowlog|get): `tidemill slow` tells of the relay alone";
 /// The notice of a check begins with this; no topic can have such a name, so relays do not listen.
 const NOTICE_PREFIX: &str = "$check:";
-/// Pings whose median is reported.
-const PINGS: usize = 21;
-/// A median round trip above which publishing will feel slow.
-const SLOW_PING: Duration = Duration::from_millis(5);
-
 /// Checks the server of these options, or each of several, and says what is alike once. Ends within a few of the options'
 /// timeouts.
 ///
@@ -146,19 +145,8 @@ impl Probe {
     }
 
     async fn examine(&self, report: &mut CheckReport, server: &Server) -> Option<String> {
-        match self.latency().await {
-            Ok(median) => {
-                let detail = format!("{} ms for a ping (median of {PINGS})", millis(median));
-                let (outcome, advice) = if median > SLOW_PING {
-                    let advice = "every publish waits for at least one such round trip; put the relay nearer to the server";
-                    (Outcome::Warn, Some(advice))
-                } else {
-                    (Outcome::Pass, None)
-                };
-                report.add("latency", outcome, detail, advice);
-            }
-            Err(error) => report.add_result("latency", Err(error), "the server must answer PING"),
-        }
+        self.latency(report).await;
+        self.clock(report).await;
         let advice = "the server must be Valkey, or Redis 7.0 and later";
         report.add_result("keys", self.keys().await, advice);
         self.copies(report, server).await;
@@ -184,14 +172,33 @@ impl Probe {
                 if server.is_of_a_cluster() {
                     info::examine_failover(report, &info);
                 }
-                if server.options.reads_replicas {
-                    info::examine_replicas(report, &info);
+                if server.options.reads_replicas || !server.is_of_a_cluster() {
+                    info::examine_replicas(report, &info, server.options.reads_replicas);
                 }
             }
             Err(error) => report.add_result("server", Err(error), "the server must answer INFO"),
         }
         self.durability(report, server).await;
+        self.rights(report, server).await;
         identity
+    }
+
+    /// Looks what the user may not do although the relay can do without it. What it cannot do without was tried before.
+    async fn rights(&self, report: &mut CheckReport, server: &Server) {
+        // What cannot be asked was told before.
+        let Ok(mut lacking) = rights::lacking(&server.options, self.keys).await else { return };
+        let asked = self.run_one("SLOWLOG", |pipeline| {
+            pipeline.cmd("SLOWLOG").arg("GET").arg("1");
+        });
+        if asked.await.is_err_and(|error| lacks_right(&error)) {
+            lacking.push(NO_SLOWLOG);
+        }
+        if lacking.is_empty() {
+            report.add("rights", Outcome::Pass, "the user may do all that a relay does", None);
+        }
+        for lack in lacking {
+            report.add("rights", Outcome::Warn, lack, Some(&advice_about_rights()));
+        }
     }
 
     async fn run(&self, pipeline: &Pipeline) -> Result<Vec<ValkeyValue>, String> {
@@ -218,20 +225,6 @@ impl Probe {
         let mut pipeline = glide::pipe();
         build(&mut pipeline);
         self.run(&pipeline).await?.into_iter().next().ok_or_else(|| format!("{name} had no reply"))
-    }
-
-    async fn latency(&self) -> Result<Duration, String> {
-        let mut times = Vec::with_capacity(PINGS);
-        for _ in 0..PINGS {
-            let begin = Instant::now();
-            self.run_one("PING", |pipeline| {
-                pipeline.cmd("PING");
-            })
-            .await?;
-            times.push(begin.elapsed());
-        }
-        times.sort_unstable();
-        Ok(times[PINGS / 2])
     }
 
     /// Tries what holds the relay together: the list of topics, and keys of its own.

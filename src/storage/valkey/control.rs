@@ -23,6 +23,7 @@ use super::options::ValkeyOptions;
 use super::replication::Replication;
 use super::resolver::Address;
 use super::supervised::Supervised;
+use crate::slow;
 use crate::storage::StorageError;
 
 /// After how long without an answer the port is tried beside the library's client, because a server that
@@ -136,7 +137,7 @@ impl Control {
         let mut up = self.status();
         let answer = tokio::select! {
             biased;
-            answer = self.answer(&client, pipeline) => answer,
+            answer = slow::served(self.answer(&client, pipeline)) => answer,
             // The library goes on trying to reach a server that is gone, for as long as the call may take.
             _ = up.wait_for(|up| !*up) => return Err(self.lost(effect)),
         };

@@ -36,6 +36,7 @@ use super::failure::{Failure, same};
 use super::options::ValkeyOptions;
 use super::pipeline::{Outcome, Pipeline};
 use super::slots::SLOTS;
+use crate::slow::{self, Spent};
 use crate::storage::{NewMessage, StorageError};
 use crate::traces::Carried;
 use budget::{QueueBudget, Ticket};
@@ -118,11 +119,25 @@ impl Queued {
     }
 }
 
+/// What came of messages, and what was spent on them.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) spent: Spent,
+}
+
+impl Told {
+    /// Returns outcomes on which nothing was spent.
+    fn at_once(outcomes: Vec<Outcome>) -> Self {
+        Self { outcomes, spent: Spent::default() }
+    }
+}
+
 /// Messages of one call for one lane.
 #[derive(Debug)]
 struct Job {
     messages: Vec<NewMessage>,
-    reply: oneshot::Sender<Vec<Outcome>>,
+    reply: oneshot::Sender<Told>,
     queued_at: Instant,
     ticket: Ticket,
     /// Which spans they belong to.
@@ -170,7 +185,7 @@ impl Lanes {
         let Some((first, rest)) = batch.split_first() else { return Vec::new() };
         let lane = self.lane_of(&first.topic);
         if rest.iter().all(|message| self.lane_of(&message.topic) == lane) {
-            return self.queue(lane, batch).outcomes().await;
+            return noted(self.queue(lane, batch).told().await);
         }
         let count = batch.len();
         let mut parts: Vec<(Vec<usize>, Vec<NewMessage>)> =
@@ -238,7 +253,7 @@ impl Lanes {
     }
 }
 
-type Receiver = oneshot::Receiver<Vec<Outcome>>;
+type Receiver = oneshot::Receiver<Told>;
 
 /// Messages that were queued, or refused.
 #[derive(Debug)]
@@ -249,11 +264,12 @@ pub(super) struct Queueing {
 
 impl Queueing {
     /// Waits for the outcomes.
-    pub(super) async fn outcomes(self) -> Vec<Outcome> {
-        let refuse = |error: &StorageError| (0..self.count).map(|_| Err(same(error))).collect();
+    pub(super) async fn told(self) -> Told {
+        let refuse =
+            |error: &StorageError| Told::at_once((0..self.count).map(|_| Err(same(error))).collect());
         match self.queued {
             Ok(reply) => match reply.await {
-                Ok(outcomes) => outcomes,
+                Ok(told) => told,
                 // The lane has given up messages that it had taken: they may be on their way.
                 Err(_) => refuse(&StorageError::Indeterminate(Failure::Lost.into())),
             },
@@ -262,14 +278,24 @@ impl Queueing {
     }
 }
 
+/// Notes what was spent on messages, and returns what came of them.
+fn noted(Told { outcomes, spent }: Told) -> Vec<Outcome> {
+    slow::note(spent);
+    outcomes
+}
+
 /// Waits for the outcomes of parts of a call, each with its places in that.
 pub(super) async fn outcomes_of(parts: Vec<(Vec<usize>, Queueing)>, count: usize) -> Vec<Outcome> {
     let mut outcomes: Vec<Option<Outcome>> = (0..count).map(|_| None).collect();
+    let mut all_spent = Spent::default();
     for (places, queueing) in parts {
-        for (place, outcome) in places.into_iter().zip(queueing.outcomes().await) {
+        let Told { outcomes: of_part, spent } = queueing.told().await;
+        all_spent = all_spent.longest(spent);
+        for (place, outcome) in places.into_iter().zip(of_part) {
             outcomes[place] = Some(outcome);
         }
     }
+    slow::note(all_spent);
     outcomes.into_iter().map(|outcome| outcome.expect("every place belongs to one part")).collect()
 }
 
@@ -351,6 +377,7 @@ impl<P: Pipeline> Lane<P> {
         let (mut messages, mut bytes) = (0, 0);
         let mut jobs = Vec::with_capacity(1 + self.rx.len().min(pacing::PIPELINE_MESSAGES_MAX));
         let mut next = Some(first);
+        let now = Instant::now();
         while let Some(item) = next {
             let job = match item {
                 Item::Job(job) => job,
@@ -360,7 +387,7 @@ impl<P: Pipeline> Lane<P> {
                 }
             };
             self.queued.take(&job);
-            if job.queued_at.elapsed() > self.queue_wait_max {
+            if now.saturating_duration_since(job.queued_at) > self.queue_wait_max {
                 job.refuse(|| Failure::Expired);
             } else {
                 messages += job.ticket.messages;
@@ -388,8 +415,9 @@ impl Job {
 
     fn refuse(self, failure: impl Fn() -> Failure) {
         let refused = |_| Err(StorageError::Unavailable(failure().into()));
+        let spent = Spent { queue: self.queued_at.elapsed(), ..Spent::default() };
         // A publisher that no longer waits needs no answer.
-        let _ = self.reply.send(self.messages.into_iter().map(refused).collect());
+        let _ = self.reply.send(Told { outcomes: self.messages.into_iter().map(refused).collect(), spent });
     }
 }
 

@@ -28,6 +28,7 @@ use super::failure::{Effect, is_no_such_key, of_key, of_reply, unexpected};
 use super::keys::{self, sortable};
 use super::resp::{Bounds, Parts, REQUESTS_MAX, Replies, Reply, Request, RespConnection, RespError};
 use super::supervised::Supervised;
+use crate::slow;
 use crate::storage::{StorageError, StoredMessage, Tail};
 
 /// Most bytes that a read over the connection for small ones asks for: what a feed reads at once.
@@ -424,7 +425,7 @@ async fn in_time<'a>(
     within: Duration,
     permit: impl Future<Output = Result<SemaphorePermit<'a>, AcquireError>>,
 ) -> Result<SemaphorePermit<'a>, StorageError> {
-    match timeout(within, permit).await {
+    match slow::queued(timeout(within, permit)).await {
         Ok(Ok(permit)) => Ok(permit),
         // The semaphore is never closed, so it is the time that has run out.
         Ok(Err(_)) | Err(_) => Err(StorageError::Overloaded),

@@ -8,12 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
+use tidemill_proto::slow::SlowServer;
 use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill_proto::work::{GroupDetail, GroupName, GroupSettings};
 use tidemill_proto::{Durability, MessageId, NodeId, Timestamp, TopicName, TopicSelector};
 
 use super::failure::{Redirect, same};
-use super::{Shard, Valkey, at, health, keys};
+use super::{Shard, Valkey, at, health, keys, slowlog};
 use crate::storage::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Claim, Claimed, Condition,
     DeadLetter, Draw, Drawn, DurableStore, Dying, Existing, Fate, Followed, GroupChange, GroupStart,
@@ -292,6 +293,10 @@ impl NodeStore for Valkey {
 impl Upkeep for Valkey {
     async fn health(&self) -> Condition {
         health::of_all(&self.places).await
+    }
+
+    async fn slow_commands(&self, limit: usize) -> Vec<SlowServer> {
+        slowlog::of_all(&self.places.current().shards, limit).await
     }
 
     fn away(&self) -> Vec<String> {

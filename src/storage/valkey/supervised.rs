@@ -32,6 +32,7 @@ use super::resolver::Address;
 use super::resp::{Replies, Request, RespConnection, RespError};
 use crate::chance::jittered;
 use crate::clock::Clock;
+use crate::slow;
 use crate::storage::StorageError;
 
 /// How often the supervisor asks a connection whether it is alive.
@@ -324,7 +325,7 @@ impl Supervised<RespConnection> {
         &self,
         request: &Request,
     ) -> Result<Result<Replies, RespError>, StorageError> {
-        let answer = self.current()?.exchange(request, self.options.timeout).await;
+        let answer = slow::served(self.current()?.exchange(request, self.options.timeout)).await;
         if let Err(RespError::Unsent(_) | RespError::Unanswered(_)) = answer {
             self.suspect();
         }

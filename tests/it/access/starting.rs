@@ -94,7 +94,7 @@ fn what_is_empty_or_blank_never_leaves_a_relay_open() {
 
 #[test]
 fn a_closed_relay_in_which_nobody_could_ever_come_in_does_not_start() {
-    for command in ["serve", "check"] {
+    for command in ["serve", "doctor"] {
         let ended = run(&[CLOSED], &[command, "--listen", "127.0.0.1:0"], "");
         let told = if command == "serve" { ended.error(2) } else { &ended.stdout };
         let start = "access (from variable TIDEMILL_ACCESS) is closed, and nobody could ever come in";
@@ -244,7 +244,7 @@ async fn a_storage_that_knows_an_administrator_lets_a_relay_start() {
     };
     let refused = serve(valkey.to_vec(), &everywhere);
     assert!(refused.error(2).contains("tidemill user add NAME --role admin"), "{refused:?}");
-    let check = |arguments: &[&str]| run(&valkey, &[&["check", "-o", "json"], arguments].concat(), "");
+    let check = |arguments: &[&str]| run(&valkey, &[&["doctor", "-o", "json"], arguments].concat(), "");
     let access = |stdout: &str| -> Value {
         let mut lines = stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
         lines.find(|line| line["name"] == "access").expect("it is checked")
@@ -272,7 +272,7 @@ async fn a_storage_that_knows_an_administrator_lets_a_relay_start() {
         matches!(told[..], [one] if one.contains("INFO") && one.contains("tidemill user password NAME")),
         "{log}"
     );
-    let ended = run(&with_secret, &["check", "-o", "json"], "");
+    let ended = run(&with_secret, &["doctor", "-o", "json"], "");
     let line = access(&ended.stdout);
     let detail = line["detail"].as_str().expect("a detail");
     let start = "admin_password (from variable TIDEMILL_ADMIN_PASSWORD_FILE) has no effect";

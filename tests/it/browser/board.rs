@@ -46,7 +46,6 @@ async fn start(storage: &Storage, origin: &str, port: u16) -> TestRelay {
         options.listen = vec![TcpListen::at(SocketAddr::from(([127, 0, 0, 1], port)))];
         options.web = web(&[origin]);
         options.drain = Duration::from_millis(300);
-        options.http.drain = Duration::from_millis(300);
     })
     .await
 }

@@ -279,7 +279,9 @@ async fn a_connection_that_breaks_is_told_and_nothing_live_is_missed() {
     shown.publish("t", r#""five""#).await;
     shown.asks("POST", "/api/v1/topics/t/trim", json!({ "keep": 1 })).await;
     shown.proxy.refuse(false);
-    shown.does("await shows('\"five\"'); await shows('Gap: 1400 messages'); await shows('were trimmed');").await;
+    shown
+        .does("await shows('\"five\"'); await shows('Gap: 1400 messages'); await shows('were trimmed');")
+        .await;
     let rows = "[...document.querySelectorAll('.message pre')].map(row => row.textContent).slice(0, 2)";
     assert_eq!(shown.tools.run(rows).await, json!([r#""five""#, r#""three""#]));
     shown.close().await;
@@ -315,6 +317,7 @@ async fn every_page_can_be_read_in_both_schemes_and_on_a_phone() {
         ("#/presence/lobby".to_owned(), "ann"),
         ("#/sessions".to_owned(), "which has answered"),
         ("#/nodes".to_owned(), "has answered"),
+        ("#/slow".to_owned(), "which has answered"),
         ("#/access".to_owned(), "till-7"),
         ("#/topic/nowhere".to_owned(), "There is no such topic"),
         ("#/group/nowhere/none".to_owned(), "topic_not_found"),

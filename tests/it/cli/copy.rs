@@ -149,12 +149,12 @@ async fn a_dry_run_ends_with_3_where_something_is_in_the_way() {
         let ready = after.run(&["health", "--ready"], "");
         assert_eq!(ready.code, Some(0), "what can be done there goes on: {ready:?}");
         let variables = [("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", new.as_str())];
-        let check = run(&variables, &["check"], "");
+        let check = run(&variables, &["doctor"], "");
         assert!(check.stdout.contains("! read-only: the storage is read-only"), "{check:?}");
         let undo = format!("`tidemill freeze --storage {new}/0 --undo` ends that");
         assert!(check.stdout.contains(&undo), "{check:?}");
         run(&[], &["freeze", "--storage", &new, "--undo"], "").lines();
-        let check = run(&variables, &["check"], "");
+        let check = run(&variables, &["doctor"], "");
         assert!(!check.stdout.contains("read-only"), "{check:?}");
 
         after.run(&["publish", "orders", "1"], "").lines();

@@ -132,7 +132,7 @@ async fn neither_a_file_nor_its_target_is_of_the_other_form_unless_that_is_said(
         // What ends read-only names the form, too.
         run(&[], &["freeze", "--storage", &new, "--keys", "braces"], "").lines();
         let variables = [("VALKEY_URL", new.as_str()), ("TIDEMILL_VALKEY_KEY_FORM", "braces")];
-        let told = run(&[&[("STORAGE_BACKEND", "valkey")], &variables[..]].concat(), &["check"], "");
+        let told = run(&[&[("STORAGE_BACKEND", "valkey")], &variables[..]].concat(), &["doctor"], "");
         let undo = format!("`tidemill freeze --storage {new}/0 --keys braces --undo` ends that");
         assert!(told.stdout.contains(&undo), "{told:?}");
     })

@@ -1,4 +1,4 @@
-//! The way of an operator from one server to a cluster, step by step as docs/operations.md tells it, while two relays serve
+//! The way of an operator from one server to a cluster, step by step as docs/moving.md tells it, while two relays serve
 //! publishers and readers: who publishes and reads loses and repeats nothing, and sees no gap.
 
 use std::net::SocketAddr;

@@ -88,8 +88,8 @@ fn serve_logs_what_it_ignores_without_its_value() {
 
 #[cfg(feature = "valkey")]
 #[test]
-fn the_help_of_check_lists_what_it_looks_at() {
-    let help = run(&[], &["check", "--help"], "").stdout;
+fn the_help_of_doctor_lists_what_it_looks_at() {
+    let help = run(&[], &["doctor", "--help"], "").stdout;
     for flag in ["--valkey-url ", "--valkey-ca-path", "--valkey-timeout-ms", "--valkey-key-form", "--config"]
     {
         assert!(help.contains(flag), "{flag} is not in {help}");
@@ -98,58 +98,65 @@ fn the_help_of_check_lists_what_it_looks_at() {
         assert!(!help.contains(flag), "{flag} is in {help}");
     }
     // Taken all the same, as they stand in a file for both.
-    let ended = run(&[("VALKEY_PORT", "1")], &["check", "--drain-ms=5"], "");
+    let ended = run(&[("VALKEY_PORT", "1")], &["doctor", "--drain-ms=5"], "");
     assert_eq!(ended.code, Some(1), "{ended:?}");
 }
 
 #[cfg(feature = "valkey")]
 #[test]
-fn check_says_what_is_wrong_with_a_server_that_is_not_there() {
+fn doctor_says_what_is_wrong_with_a_server_that_is_not_there() {
     let variables =
         [("VALKEY_URL", "redis://user:h3cret@127.0.0.1:1"), ("TIDEMILL_VALKEY_CONNECT_TIMEOUT_MS", "500")];
-    let ended = run(&variables, &["check"], "");
+    let ended = run(&variables, &["doctor"], "");
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stdout.starts_with("✗ connect: valkey://user:***@127.0.0.1:1/0: "), "{ended:?}");
     assert!(ended.stdout.lines().count() > 1, "it says what to do");
-    let ended = run(&variables, &["check", "-o", "json"], "");
-    assert_eq!(json(ended.stdout.trim())["outcome"], "fail");
+    let ended = run(&variables, &["doctor", "-o", "json"], "");
+    assert_eq!(json(ended.stdout.lines().next().expect("a line"))["outcome"], "fail");
     assert!(!format!("{ended:?}").contains(SECRET));
 }
 
 #[test]
-fn check_says_that_memory_has_no_server_and_whether_the_relay_would_start() {
+fn doctor_says_that_memory_has_no_server_and_whether_the_relay_would_start() {
     let elsewhere = ("VALKEY_URL", "redis://user:h3cret@127.0.0.1:1");
     let memory = ("STORAGE_BACKEND", "memory");
+    // So that it does not depend on the machine whether there are files enough.
+    let few = ("TIDEMILL_CONNECTIONS_MAX", "10");
     for (variables, from) in [
         (&[][..], "because nothing says otherwise"),
         (&[memory], "from variable STORAGE_BACKEND"),
         (&[memory, elsewhere], "from variable STORAGE_BACKEND"),
     ] {
-        let ended = run(variables, &["check"], "");
+        let ended = run(&[variables, &[few]].concat(), &["doctor"], "");
         let lines = ended.lines();
         let backend =
             format!("✓ backend: messages are kept in the memory of the relay ({from}), and are gone");
         assert!(lines[0].starts_with(&backend) && lines[0].contains("there is no server"), "{lines:?}");
         assert!(lines[1].contains("STORAGE_BACKEND=valkey"), "{lines:?}");
         assert!(lines[2].starts_with("✓ access: everybody who reaches"), "{lines:?}");
-        assert_eq!(lines[3..], ["this relay can start; it has no server to be looked at"]);
+        assert!(lines[3].starts_with("✓ open files: "), "{lines:?}");
+        assert_eq!(lines[4..], ["this relay can start; it has no server to be looked at"]);
     }
     // Nobody could administer it.
-    let ended = run(&[memory], &["check", "--listen", "0.0.0.0:0", "-o", "json"], "");
+    let ended = run(&[memory, few], &["doctor", "--listen", "0.0.0.0:0", "-o", "json"], "");
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let outcomes = ended.stdout.lines().map(|line| json(line)["outcome"].clone());
-    assert_eq!(outcomes.collect::<Vec<_>>(), ["pass", "fail"]);
+    assert_eq!(outcomes.collect::<Vec<_>>(), ["pass", "fail", "pass"]);
+    // Where files are few, it says which limit to raise.
+    let ended = run(&[memory, ("TIDEMILL_CONNECTIONS_MAX", "1000000000")], &["doctor"], "");
+    let is_told = |line: &&str| line.starts_with("! open files: ") || line.contains("there is no limit");
+    assert!(ended.lines().iter().any(is_told), "{ended:?}");
     // Nobody may administer it yet.
     let provider = "one;issuer=https://id.example;client_id=a;client_secret=b";
     let variables =
         [memory, ("TIDEMILL_PUBLIC_URL", "http://localhost:8080"), ("TIDEMILL_OIDC_PROVIDERS", provider)];
-    let ended = run(&variables, &["check", "--access", "closed"], "");
+    let ended = run(&variables, &["doctor", "--access", "closed"], "");
     let last = *ended.lines().last().expect("a verdict");
     assert!(last.starts_with("this relay can start; ") && last.ends_with("should be looked at"), "{ended:?}");
 }
 
 #[test]
-fn check_fails_where_the_keys_of_an_issuer_cannot_be_used() {
+fn doctor_fails_where_the_keys_of_an_issuer_cannot_be_used() {
     let issuers = "TIDEMILL_JWT_ISSUERS";
     let secret = "a;aud=b;secret=0123456789abcdef0123456789abcdef";
     for (value, says) in [
@@ -160,7 +167,7 @@ fn check_fails_where_the_keys_of_an_issuer_cannot_be_used() {
         // Away, as an issuer may be when a relay starts.
         ("a;aud=b;jwks=http://127.0.0.1:1/keys", None),
     ] {
-        let ended = run(&[(issuers, value)], &["check"], "");
+        let ended = run(&[(issuers, value)], &["doctor"], "");
         let Some(says) = says else {
             assert!(ended.lines().iter().any(|line| line.starts_with("✓ issuers: 1 ")), "{ended:?}");
             continue;
@@ -175,13 +182,13 @@ fn check_fails_where_the_keys_of_an_issuer_cannot_be_used() {
 
 #[cfg(feature = "valkey")]
 #[tokio::test]
-async fn check_passes_a_server_that_is_fit() {
+async fn doctor_passes_a_server_that_is_fit() {
     use crate::support::server::{Kind, Server};
 
     for kind in [Kind::Valkey, Kind::Redis] {
         let Some(server) = Server::start(kind, &[]).await else { continue };
         let port = server.port().to_string();
-        let command = move || run(&[("VALKEY_HOST", "127.0.0.1"), ("VALKEY_PORT", &port)], &["check"], "");
+        let command = move || run(&[("VALKEY_HOST", "127.0.0.1"), ("VALKEY_PORT", &port)], &["doctor"], "");
         let ended = tokio::task::spawn_blocking(command).await.expect("the command runs");
         let lines = ended.lines();
         assert!(lines[0].starts_with("✓ connect: "), "{lines:?}");
@@ -255,12 +262,12 @@ async fn check_has_a_sentence_for_each_way_of_being_wrong() {
             ("redis://127.0.0.1:1".to_owned(), "nothing listens there"),
         ] {
             let variables = [("VALKEY_URL", url.as_str()), ("TIDEMILL_VALKEY_CONNECT_TIMEOUT_MS", "2000")];
-            let ended = run(&variables, &["check"], "");
+            let ended = run(&variables, &["doctor"], "");
             assert_eq!(ended.code, Some(1), "{ended:?}");
             assert!(ended.stdout.contains(part), "{part:?} is not in {ended:?}");
         }
         let url = format!("redis://127.0.0.1:{port}");
-        let ended = run(&[("VALKEY_URL", &url)], &["check"], "");
+        let ended = run(&[("VALKEY_URL", &url)], &["doctor"], "");
         let last = *ended.lines().last().expect("a verdict");
         assert!(last.starts_with("this server can carry a relay"), "{ended:?}");
     })

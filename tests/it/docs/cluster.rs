@@ -33,7 +33,7 @@ fn run(line: &str) -> (bool, String) {
 
 #[tokio::test]
 async fn a_cluster_by_hand_is_one_that_carries_a_relay() {
-    let page = text_of("docs/operations.md");
+    let page = text_of("docs/valkey.md");
     let blocks = blocks(&page);
     let block =
         |marks: &str| &blocks.iter().find(|block| block.marks == marks).expect("the page has it").text;

@@ -72,11 +72,11 @@ async fn a_user_with_few_rights_goes_around_what_it_lacks(kind: Kind) {
     // With these two rights there is nothing to tell, and the check passes.
     give(&["+memory|usage", "&__keyspace@*__:*"]).await;
     let variables = [("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", &*url)];
-    let ended = run(&variables, &["check"], "");
+    let ended = run(&variables, &["doctor"], "");
     assert_eq!(ended.code, Some(0), "{ended:?}");
     // The library asks for it when it connects.
     give(&["-info"]).await;
-    let ended = run(&variables, &["check"], "");
+    let ended = run(&variables, &["doctor"], "");
     assert!(ended.code == Some(1) && ended.stdout.contains("+info"), "{ended:?}");
     eventually(SOON, async || id().await.is_none()).await;
 }

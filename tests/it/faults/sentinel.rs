@@ -183,7 +183,7 @@ async fn a_sentinel_that_names_another_server_is_not_believed() {
     assert_eq!(alone.command(&["DBSIZE"]).await.integer(), 0);
 
     // Each is told by the check.
-    let check = |url: &str| run(&[("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", url)], &["check"], "");
+    let check = |url: &str| run(&[("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", url)], &["doctor"], "");
     let ended = check(&url);
     let names = format!("127.0.0.1:{} names 127.0.0.1:{}", liar.port(), alone.port());
     assert!(ended.code == Some(0) && ended.stdout.contains(&names), "{ended:?}");

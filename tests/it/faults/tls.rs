@@ -215,7 +215,7 @@ async fn a_certificate_that_nobody_knows_is_one_line_of_a_client() {
     }
 }
 
-/// Runs `tidemill check` with these papers.
+/// Runs `tidemill doctor` with these papers.
 async fn check(papers: &Papers, url: String, authority: &str, client: Option<&str>) -> Ended {
     let path = |name: &str, kind: &str| -> String {
         Path::new(&papers.text(&format!("{name}.{kind}"))).display().to_string()
@@ -228,7 +228,7 @@ async fn check(papers: &Papers, url: String, authority: &str, client: Option<&st
     spawn_blocking(move || {
         let variables: Vec<(&str, &str)> =
             variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        run(&variables, &["check"], "")
+        run(&variables, &["doctor"], "")
     })
     .await
     .unwrap()

@@ -7,8 +7,11 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use serde_json::{Value, json};
+
 use crate::support::eventually;
-use crate::support::relay::{Answer, TestRelay, memory, read_to_end};
+use crate::support::relay::{Answer, TestRelay, memory, read_answer, read_to_end};
+use crate::support::ws::{Got, WsClient};
 
 const HEAD: &str = "POST /api/v1/topics/drain/messages HTTP/1.1\r\nhost: relay\r\ncontent-length: 5\r\n\r\n";
 const SOON: Duration = Duration::from_secs(5);
@@ -127,4 +130,107 @@ async fn who_waits_for_work_is_answered_at_once() {
     }
     relay.stop().await;
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+}
+
+const DRAIN: &str = "/api/v1/admin/drain";
+
+async fn told(relay: &TestRelay) -> Value {
+    relay.get(DRAIN).await.json()
+}
+
+#[tokio::test]
+async fn a_relay_that_is_drained_sends_its_clients_away_and_goes_on_until_it_is_stopped() {
+    let relay = TestRelay::start_with(memory(), |options| {
+        (options.drain_notice, options.drain_spread) =
+            (Duration::from_millis(500), Duration::from_millis(200));
+    })
+    .await;
+    let serving = told(&relay).await;
+    assert_eq!((&serving["stage"], serving.get("ends_in_ms")), (&json!("serving"), None), "{serving}");
+    let mut idle = relay.connect().await;
+    let mut busy = relay.connect().await;
+    busy.write_all(HEAD.as_bytes()).await.expect("written");
+    busy.write_all(b"he").await.expect("written");
+    connected(&relay, 2).await;
+    let mut socket = WsClient::connect(relay.address).await;
+    let began = Instant::now();
+    let begun = relay.post(DRAIN, "").await;
+    assert_eq!((begun.status, &begun.json()["stage"]), (200, &json!("notice")), "{begun:?}");
+    // It is not ready, and does everything still.
+    assert_eq!(relay.get("/ready").await.status, 503);
+    relay.publish("drain", "1").await;
+    assert_eq!(relay.post(DRAIN, "").await.status, 200, "who tells it again changes nothing");
+    assert_eq!(socket.closed().await, Got::Close(1012));
+    assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+    assert!(read_to_end(&mut idle).await.is_empty());
+    let leaving = told(&relay).await;
+    assert_eq!((&leaving["stage"], &leaving["connections"]), (&json!("leaving"), &json!(1)), "{leaving}");
+    // What is under way is waited for, and the connection ends with it.
+    busy.write_all(b"llo").await.expect("still open");
+    let answer = Answer::parse(&read_to_end(&mut busy).await);
+    assert_eq!((answer.status, answer.header("connection")), (201, Some("close")));
+    eventually(SOON, async || told(&relay).await["stage"] == "drained").await;
+    assert!(relay.get("/metrics").await.text().contains("\ntidemill_draining 1\n"));
+    // Probes, and whoever comes by mistake, are answered, each once.
+    for path in ["/health", "/api/v1/topics/drain/messages"] {
+        let mut late = relay.connect().await;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: relay\r\n\r\n");
+        late.write_all(request.as_bytes()).await.expect("written");
+        let answer = Answer::parse(&read_to_end(&mut late).await);
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "{path}");
+    }
+    let mut late = relay.connect().await;
+    late.write_all((HEAD.to_owned() + "hello").as_bytes()).await.expect("written");
+    let answer = Answer::parse(&read_to_end(&mut late).await);
+    assert_eq!((answer.status, answer.header("connection")), (201, Some("close")));
+    let began = Instant::now();
+    relay.stop().await;
+    assert!(began.elapsed() < Duration::from_millis(500), "no notice is given again: {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_relay_that_is_stopped_while_it_drains_does_not_wait_for_its_spread() {
+    let relay = TestRelay::start_with(memory(), |options| {
+        (options.drain_spread, options.drain) = (Duration::from_hours(1), Duration::from_secs(2));
+    })
+    .await;
+    let mut sockets = Vec::new();
+    for _ in 0..8 {
+        sockets.push(WsClient::connect(relay.address).await);
+    }
+    assert_eq!(relay.post(DRAIN, "").await.status, 200);
+    eventually(SOON, async || told(&relay).await["stage"] == "leaving").await;
+    let began = Instant::now();
+    relay.begin_stop();
+    for mut socket in sockets {
+        assert_eq!(socket.closed().await, Got::Close(1012), "none is cut without a word");
+    }
+    relay.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn the_node_that_is_meant_is_drained_and_no_other() {
+    let relay = TestRelay::start(memory()).await;
+    let node = told(&relay).await["node"].as_str().expect("a node").to_owned();
+    let other = relay.post(&format!("{DRAIN}?node=0123456789abcdef"), "").await;
+    assert_eq!(other.status, 409, "{other:?}");
+    assert!(other.text().contains(&node), "{other:?}");
+    assert_eq!(relay.post(&format!("{DRAIN}?node=x"), "").await.status, 400);
+    assert_eq!(told(&relay).await["stage"], "serving");
+    assert_eq!(relay.post(&format!("{DRAIN}?node={node}"), "").await.status, 200);
+    assert_eq!(relay.get("/ready").await.status, 503);
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn connections_that_are_kept_are_closed() {
+    let relay = TestRelay::start(memory()).await;
+    let mut keeping = relay.connect().await;
+    keeping.write_all(b"GET /health HTTP/1.1\r\nhost: relay\r\n\r\n").await.expect("written");
+    assert_eq!(read_answer(&mut keeping).await.status, 200);
+    assert_eq!(relay.post(DRAIN, "").await.status, 200);
+    assert!(read_to_end(&mut keeping).await.is_empty(), "it has nothing under way");
+    eventually(SOON, async || told(&relay).await["stage"] == "drained").await;
+    relay.stop().await;
 }

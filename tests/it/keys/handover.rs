@@ -158,7 +158,7 @@ async fn start(storage: Storage) -> TestRelay {
     let drain = Duration::from_millis(200);
     TestRelay::start_with(storage, |options| {
         options.drain = drain;
-        options.http.drain = drain;
+        options.drain_spread = drain;
         options.http.ping_every = Duration::from_millis(300);
     })
     .await

@@ -383,7 +383,7 @@ async fn a_draining_relay_ends_the_watch(storage: Storage) {
     let drain = Duration::from_secs(1);
     let relay = TestRelay::start_with(storage, |options| {
         options.drain = drain;
-        options.http.drain = drain;
+        options.drain_spread = drain;
     })
     .await;
     let a = revision(&put(&relay, "b/a", &[], "1").await);

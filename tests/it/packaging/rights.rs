@@ -1,4 +1,4 @@
-//! The rights that docs/operations.md gives to the relay's user: enough for everything that the backend
+//! The rights that docs/valkey.md gives to the relay's user: enough for everything that the backend
 //! does, and tested as they stand there.
 
 use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::support::server::{Kind, Server};
 
 /// Returns the command of the document, in words.
 fn documented_command() -> Vec<String> {
-    let text = super::text_of("docs/operations.md");
+    let text = super::text_of("docs/valkey.md");
     let block = text.split("```text acl\n").nth(1).expect("the document has the command");
     let line = block.lines().next().expect("the command is one line");
     line.split_whitespace().map(str::to_owned).collect()
@@ -122,6 +122,9 @@ async fn does_everything(storage: &Storage) {
     who_may_do_what(storage).await;
     limits_and_tickets(storage).await;
     works(storage, &topic).await;
+    for server in storage.upkeep.slow_commands(10).await {
+        assert_eq!(server.refusal, None, "what took long is told");
+    }
     let health = storage.upkeep.health().await.backend;
     assert!(health.connected && health.eviction_policy.is_some(), "{health:?}");
 }

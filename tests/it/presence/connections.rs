@@ -71,7 +71,6 @@ async fn start(ground: &Ground, ttl_ms: u64, grace_ms: u64) -> TestRelay {
         options.relay.presence.ttl = Duration::from_millis(ttl_ms);
         options.relay.presence.grace = Duration::from_millis(grace_ms);
         options.drain = Duration::from_millis(300);
-        options.http.drain = Duration::from_millis(300);
     })
     .await
 }

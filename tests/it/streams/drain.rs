@@ -17,7 +17,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 async fn every_reader_is_told_where_to_go_on(ground: &Ground) {
     let relay = TestRelay::start_with(ground.storage.clone(), |options| {
         options.drain = DRAIN;
-        options.http.drain = DRAIN;
+        options.drain_spread = DRAIN;
     })
     .await;
     let id = relay.publish("drain", "0").await;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use tidemill::proto::slow::SlowServer;
 use tidemill::proto::topics::{Topic, TopicUpdate, TopicsStats};
 use tidemill::proto::{MessageId, Timestamp, TopicName, TopicSelector};
 use tidemill::storage::{
@@ -463,6 +464,10 @@ impl TopicStore for Faulty {
 impl Upkeep for Faulty {
     async fn health(&self) -> Condition {
         self.inner.upkeep.health().await
+    }
+
+    async fn slow_commands(&self, limit: usize) -> Vec<SlowServer> {
+        self.inner.upkeep.slow_commands(limit).await
     }
 
     fn away(&self) -> Vec<String> {

@@ -92,6 +92,7 @@ pub(crate) fn options() -> ServerOptions {
             features: Features::all(),
             presence: PresenceOptions::usual(node()),
             takes_away: TakesAway::CountAlone,
+            slow_after: Duration::ZERO,
         },
         access: AccessOptions::open(),
         limits: LimitOptions::none(),
@@ -107,7 +108,6 @@ pub(crate) fn options() -> ServerOptions {
             subscriber_bytes_max: 256 * 1024,
             stream_topics_max: 50,
             ping_every: Duration::from_secs(15),
-            drain: Duration::from_secs(10),
             serve_docs: true,
             serve_console: true,
             serve_metrics: true,
@@ -132,6 +132,7 @@ pub(crate) fn options() -> ServerOptions {
         write_timeout: Duration::from_secs(10),
         drain: Duration::from_secs(10),
         drain_notice: Duration::ZERO,
+        drain_spread: Duration::from_millis(50),
         sweep_interval: Duration::from_mins(1),
     }
 }

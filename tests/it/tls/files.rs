@@ -55,7 +55,7 @@ fn what_is_wrong_is_told_by_setting_and_file() {
         let is_sentence = error.contains(&format!("{}, which {says}", text(file)));
         assert!(says != "is not the key of the certificate" || is_sentence, "{error}");
         // Told before anything is started, too.
-        let check = run(&[], &["check", "--tls-cert", text(certificate), "--tls-key", text(key)], "");
+        let check = run(&[], &["doctor", "--tls-cert", text(certificate), "--tls-key", text(key)], "");
         assert_eq!(check.code, Some(1), "{check:?}");
         let is_failed = check.stdout.contains("✗ certificate: the relay would not start\n");
         assert!(is_failed && check.stdout.contains(error), "{check:?}");
@@ -91,7 +91,7 @@ async fn the_end_of_a_certificate_is_told_where_it_is_near() {
         let ended = spawn_blocking(move || {
             let (folder, relay) = start(&papers);
             let paths = ["cert.pem", "key.pem"].map(|name| folder.path().join(name));
-            let flags = ["check", "--tls-cert", text(&paths[0]), "--tls-key", text(&paths[1])];
+            let flags = ["doctor", "--tls-cert", text(&paths[0]), "--tls-key", text(&paths[1])];
             (run(&[], &flags, ""), relay.stop().1)
         });
         let (check, log) = ended.await.unwrap();

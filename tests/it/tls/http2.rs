@@ -120,7 +120,7 @@ async fn a_silent_stream_shows_that_it_is_alive() {
 
 #[tokio::test]
 async fn streams_end_with_cursors_while_the_relay_drains() {
-    let (relay, papers, address) = start(|options| options.http.drain = Duration::from_millis(100)).await;
+    let (relay, papers, address) = start(|options| options.drain_spread = Duration::from_millis(100)).await;
     let id = relay.publish("t", "1").await;
     let client = Http2::connect(&papers, address, WINDOW).await;
     let path = "/api/v1/topics/t/messages?after=earliest";

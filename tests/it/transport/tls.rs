@@ -31,7 +31,7 @@ const CASES: u32 = 100;
 async fn start(papers: &Papers) -> (TestRelay, SocketAddr) {
     let relay = TestRelay::start_with(memory(), |options| {
         options.listen.push(TlsListen::over(TcpListen::at(FREE), papers.server()));
-        options.http.drain = Duration::from_millis(100);
+        options.drain_spread = Duration::from_millis(100);
     })
     .await;
     let address = relay.bound[1].address.expect("TCP has an address");

@@ -59,7 +59,8 @@ async fn goodbyes_are_spread_over_half_of_the_drain_time() {
     const CLIENTS: usize = 40;
     let drain = Duration::from_secs(1);
     let relay = TestRelay::start_with(crate::support::relay::memory(), |options| {
-        (options.drain, options.ws.drain) = (drain, drain);
+        // Half of the time at most.
+        (options.drain, options.drain_spread, options.ws.drain) = (drain, drain * 10, drain);
     })
     .await;
     let mut clients = JoinSet::new();

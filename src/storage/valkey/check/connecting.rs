@@ -8,7 +8,7 @@ pub(super) fn advice_for_connecting(error: &str, options: &ValkeyOptions) -> &'s
     if has("WRONGPASS") || has("NOAUTH") || has("AuthenticationFailed") || has("authentication") {
         "the server refuses the login; look at VALKEY_USERNAME and VALKEY_PASSWORD, or at the URL"
     } else if has("NOPERM") || has("PermissionDenied") {
-        "the server's user lacks a right that connecting needs (+info, +select, +client|setname): give it those of docs/operations.md"
+        "the server's user lacks a right that connecting needs (+info, +select, +client|setname): give it those of docs/valkey.md"
     } else if has("certificate") || has("UnknownIssuer") || has("tls") || has("TLS") {
         "the certificates do not fit; look at VALKEY_CA_PATH, and at the host name in the server's certificate"
     } else if has("No primary node") {

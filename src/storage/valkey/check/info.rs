@@ -62,9 +62,17 @@ pub(super) fn examine_failover(report: &mut CheckReport, info: &ServerInfo) {
     }
 }
 
-/// Adds a line on the replicas from which pages are to be read.
-pub(super) fn examine_replicas(report: &mut CheckReport, info: &ServerInfo) {
+/// Adds a line on the replicas of a server, from which pages may be to be read.
+pub(super) fn examine_replicas(report: &mut CheckReport, info: &ServerInfo, are_read: bool) {
     match info.replicas() {
+        0 if !are_read => {
+            report.add(
+                "replicas",
+                Outcome::Pass,
+                "none: a server that is lost takes along what its files have not",
+                None,
+            );
+        }
         0 => report.add("replicas", Outcome::Warn, NO_REPLICA, Some(FOR_REPLICAS)),
         1 => report.add("replicas", Outcome::Pass, "one replica follows the server", None),
         count => report.add("replicas", Outcome::Pass, format!("{count} replicas follow the server"), None),

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::storage::valkey::warned;
 
-/// The command that gives a user the rights that the relay needs, as docs/operations.md has it.
-pub const RIGHTS: &str = "ACL SETUSER tidemill on >change-me resetkeys ~stream:topic:* ~meta:topic:* ~idem:{*}:* ~deleted:{*}:* ~group:{*}:* ~groups:{*}:* ~schedule:{*}:* ~bucket:{*}:* ~lock:{*}:* ~last:topic:* ~latest:{*}:* ~tidemill:* resetchannels &tidemill:doorbell &__keyspace@*__:stream:topic:* -@all +ping +select +info +time +memory|usage +client|setname +client|setinfo +exists +type +pttl +scan +set +get +del +unlink +expire +pexpire +pexpireat +hset +hget +hmget +hgetall +hdel +hincrby +hlen +hkeys +hscan +hexists +hrandfield +sadd +srem +smembers +zadd +zrem +zcard +zcount +zscore +zrank +zlexcount +zrange +zrangebylex +zremrangebylex +zremrangebyrank +xadd +xdel +xrange +xrevrange +xread +xreadgroup +xclaim +xack +xpending +xlen +xtrim +xsetid +xinfo|stream +xinfo|groups +xinfo|consumers +xgroup|create +xgroup|destroy +xgroup|delconsumer +multi +exec +eval +evalsha +script|load +publish +subscribe +unsubscribe";
+/// The command that gives a user the rights that the relay needs, as docs/valkey.md has it.
+pub const RIGHTS: &str = "ACL SETUSER tidemill on >change-me resetkeys ~stream:topic:* ~meta:topic:* ~idem:{*}:* ~deleted:{*}:* ~group:{*}:* ~groups:{*}:* ~schedule:{*}:* ~bucket:{*}:* ~lock:{*}:* ~last:topic:* ~latest:{*}:* ~tidemill:* resetchannels &tidemill:doorbell &__keyspace@*__:stream:topic:* -@all +ping +select +info +time +memory|usage +slowlog|get +client|setname +client|setinfo +exists +type +pttl +scan +set +get +del +unlink +expire +pexpire +pexpireat +hset +hget +hmget +hgetall +hdel +hincrby +hlen +hkeys +hscan +hexists +hrandfield +sadd +srem +smembers +zadd +zrem +zcard +zcount +zscore +zrank +zlexcount +zrange +zrangebylex +zremrangebylex +zremrangebyrank +xadd +xdel +xrange +xrevrange +xread +xreadgroup +xclaim +xack +xpending +xlen +xtrim +xsetid +xinfo|stream +xinfo|groups +xinfo|consumers +xgroup|create +xgroup|destroy +xgroup|delconsumer +multi +exec +eval +evalsha +script|load +publish +subscribe +unsubscribe";
 
 /// How one check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -110,7 +110,7 @@ fn is_of_a_cluster(error: &str) -> bool {
 }
 
 pub(super) fn advice_about_rights() -> String {
-    format!("give the relay's user the rights of docs/operations.md: {RIGHTS}")
+    format!("give the relay's user the rights of docs/valkey.md: {RIGHTS}")
 }
 
 /// Returns whether an error says that the user may not do it; inside a script it says so in words only.

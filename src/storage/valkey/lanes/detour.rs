@@ -14,13 +14,13 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::{Job, Lanes, Queueing, pacing};
+use super::{Job, Lanes, Queueing, Told, pacing};
 use crate::storage::NewMessage;
 use crate::storage::valkey::failure::Failure;
 use crate::storage::valkey::pipeline::Outcome;
 
 /// What a lane has handed on, with who waits for what becomes of it.
-type Handed = (Vec<NewMessage>, oneshot::Sender<Vec<Outcome>>);
+type Handed = (Vec<NewMessage>, oneshot::Sender<Told>);
 
 /// The way of some slots' topics while they move.
 #[derive(Debug, Default)]
@@ -44,7 +44,7 @@ pub(in super::super) trait Walk: Send + Sync {
 
 impl Detour {
     /// Takes messages that a lane has handed on, behind those before.
-    pub(in super::super) fn hand_on(&self, messages: Vec<NewMessage>) -> oneshot::Receiver<Vec<Outcome>> {
+    pub(in super::super) fn hand_on(&self, messages: Vec<NewMessage>) -> oneshot::Receiver<Told> {
         let (reply, receiver) = oneshot::channel();
         self.handed.lock().push_back((messages, reply));
         self.more.notify_one();
@@ -110,7 +110,7 @@ impl Detour {
             };
             let outcomes;
             (outcomes, agreed) = walk.follow(messages).await;
-            let _ = reply.send(outcomes);
+            let _ = reply.send(Told::at_once(outcomes));
         }
         while !agreed {
             let jobs = self.take_held();
@@ -129,7 +129,7 @@ impl Detour {
             let mut outcomes = outcomes.into_iter();
             for (count, reply, ticket) in waiting {
                 drop(ticket);
-                let _ = reply.send(outcomes.by_ref().take(count).collect());
+                let _ = reply.send(Told::at_once(outcomes.by_ref().take(count).collect()));
             }
         }
         walk.end(&self);

@@ -3,10 +3,12 @@
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::Job;
 use super::budget::Ticket;
+use super::{Job, Told};
+use crate::slow::Spent;
 use crate::storage::valkey::failure::Failure;
 use crate::storage::valkey::pipeline::{Outcome, Pipeline, PipelineResult};
 use crate::storage::{NewMessage, StorageError};
@@ -21,17 +23,20 @@ pub(super) struct Answered {
 /// A job whose messages were sent.
 struct Sent {
     messages: usize,
-    reply: oneshot::Sender<Vec<Outcome>>,
+    reply: oneshot::Sender<Told>,
     ticket: Ticket,
+    queued_at: Instant,
+    sent_at: Instant,
 }
 
 pub(super) async fn send<P: Pipeline>(pipeline: &P, jobs: Vec<Job>) -> Answered {
+    let sent_at = Instant::now();
     let mut sent = Vec::with_capacity(jobs.len());
     let count = jobs.iter().map(|job| job.messages.len()).sum();
     let mut messages = Vec::with_capacity(count);
     let span = traces::pipeline(jobs.iter().map(|job| &job.carried), jobs.len(), count);
-    for Job { messages: more, reply, ticket, .. } in jobs {
-        sent.push(Sent { messages: more.len(), reply, ticket });
+    for Job { messages: more, reply, ticket, queued_at, .. } in jobs {
+        sent.push(Sent { messages: more.len(), reply, ticket, queued_at, sent_at });
         messages.extend(more);
     }
     let result = pipeline.send(messages).await;
@@ -94,6 +99,7 @@ pub(super) async fn mend<P, F>(
         let (mut outcomes, mut elsewhere) =
             (result.outcomes.into_iter(), result.elsewhere.into_iter().peekable());
         let mut first = 0;
+        let now = Instant::now();
         for job in jobs {
             let (behind, before) = (first + job.messages, messages.len());
             let own: Vec<Option<Outcome>> = outcomes.by_ref().take(job.messages).collect();
@@ -102,7 +108,7 @@ pub(super) async fn mend<P, F>(
                 messages.push(message);
             }
             if messages.len() == before {
-                job.answer(own.into_iter());
+                job.answer(own.into_iter(), now);
             } else {
                 open.push((job, own));
             }
@@ -117,8 +123,9 @@ pub(super) async fn mend<P, F>(
         for ((job, place), outcome) in places.into_iter().zip(handed_on.await) {
             open[job].1[place] = Some(outcome);
         }
+        let now = Instant::now();
         for (job, own) in open {
-            job.answer(own.into_iter());
+            job.answer(own.into_iter(), now);
         }
     });
 }
@@ -136,18 +143,20 @@ impl Answered {
 
     pub(super) fn answer(self) {
         let mut outcomes = self.result.outcomes.into_iter();
+        let now = Instant::now();
         for job in self.jobs {
             let own = outcomes.by_ref().take(job.messages);
-            job.answer(own);
+            job.answer(own, now);
         }
     }
 }
 
 impl Sent {
-    fn answer(self, outcomes: impl Iterator<Item = Option<Outcome>>) {
+    fn answer(self, outcomes: impl Iterator<Item = Option<Outcome>>, now: Instant) {
         let results = outcomes.map(|outcome| outcome.expect("every message was decided")).collect();
         drop(self.ticket);
         // A publisher that no longer waits needs no answer.
-        let _ = self.reply.send(results);
+        let spent = Spent::between(self.queued_at, self.sent_at, now);
+        let _ = self.reply.send(Told { outcomes: results, spent });
     }
 }

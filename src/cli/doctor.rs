@@ -1,0 +1,319 @@
+//! `tidemill doctor`: whether a relay would start, its server can carry it, and clients can reach it, one line per thing that
+//! was looked at.
+
+use std::error::Error;
+use std::time::Duration;
+
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use reqwest::header::HeaderMap;
+use secrecy::ExposeSecret as _;
+use tidemill_proto::TopicName;
+use tokio::runtime::Runtime;
+
+use crate::config::{Environment, Flags, Setting, Settings, Source, known};
+use crate::server::wiring::{WiringError, check_issuers, explain_access, explain_certificate};
+#[cfg(feature = "valkey")]
+use crate::storage::valkey::check as valkey;
+
+use super::client::Reach;
+use super::credentials::{self, TokenFlag};
+use super::output::{self, Output};
+use super::points::count;
+use super::trust::TrustFlags;
+use super::{CliError, logs, open_files};
+use line::{Line, Outcome};
+use outside::Outside;
+
+mod line;
+mod outside;
+mod socket;
+
+const EXAMPLES: &str = "\
+Takes the flags, variables and file of `tidemill serve`, and looks at the server that they name, at
+the certificate of the relay, the keys of issuers, who would be let in, and how many files may be
+open. Where a relay would keep messages in its own memory there is no server: then it says so, and
+looks at the rest. Those that say nothing about the server are taken too, and not shown here.
+
+With --url it looks at a relay that runs, as its clients reach it: the chain of its certificate and
+when that ends, HTTP/2, compression, whether the relay knows who calls and under which URL, whether
+events of a stream come at once, and WebSockets; and it waits whether silent connections are cut.
+Where no setting says anything, it looks at that alone.
+
+Examples:
+  VALKEY_HOST=localhost tidemill doctor                   the server on localhost:6379
+  VALKEY_URL=rediss://cache.example.com tidemill doctor   a server with TLS
+  tidemill doctor --url https://relay.example.com         a relay, through its proxy
+  tidemill doctor --url https://relay.example.com --token @token --idle 60
+  tidemill doctor --config tidemill.toml -o json          as JSON, one object a line
+
+Exit status: 0 all can be used (✓, !), 1 not so (✗), 2 the settings are wrong.";
+
+/// Files that a relay has open beside those of its connections, about.
+const FILES_BESIDE: u64 = 200;
+/// The topic that is followed, unless told. It need not be there.
+const TOPIC: &str = "tidemill-doctor";
+
+const WOULD_NOT_START: &str = "the relay would not start";
+
+/// The arguments of `tidemill doctor`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Doctor {
+    /// A relay that runs, under the address by which its clients reach it; else the setting TIDEMILL_PUBLIC_URL
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+
+    /// A topic that may be followed there; it need not exist
+    #[arg(long, value_name = "TOPIC", value_parser = TopicName::parse, default_value = TOPIC)]
+    topic: TopicName,
+
+    /// Seconds for which silent connections are to stand; each 15 the relay gives a sign of life
+    #[arg(long, value_name = "SECONDS", value_parser = count, default_value = "20")]
+    idle: u64,
+
+    /// Who calls.
+    #[command(flatten)]
+    token: TokenFlag,
+
+    /// Whom to trust.
+    #[command(flatten)]
+    trust: TrustFlags,
+
+    /// The form of what is printed
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
+    output: Output,
+
+    #[command(flatten)]
+    flags: OfServer,
+}
+
+/// The flags of `tidemill serve`, all of which are taken. Those that say nothing about the server are not
+/// shown.
+#[derive(Debug)]
+struct OfServer(Flags);
+
+/// Groups of settings that are looked at.
+const SHOWN: [&str; 2] = ["Access", "Valkey"];
+/// Settings of those groups that it does not look at.
+const NOT_SHOWN: [&str; 7] = [
+    "access_stale_ms",
+    "access_token_expire_minutes",
+    "refresh_token_ttl_days",
+    "cookie_expire_hours",
+    "publish_queue_messages_max",
+    "publish_queue_bytes_max",
+    "strict",
+];
+
+impl Args for OfServer {
+    fn augment_args(command: Command) -> Command {
+        let is_shown = |setting: &&Setting| {
+            SHOWN.contains(&setting.heading.as_str()) && !NOT_SHOWN.contains(&setting.id)
+        };
+        let hidden = known().iter().filter(|setting| !is_shown(setting));
+        let command = Flags::augment_args(command);
+        hidden.fold(command, |command, setting| command.mut_arg(setting.id, |arg| arg.hide(true)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for OfServer {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Flags::from_arg_matches(matches).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
+impl Doctor {
+    pub(super) fn run(self, environment: &Environment) -> Result<(), CliError> {
+        let settings = Settings::load(&self.flags.0, environment)?;
+        let (reach, is_named) = self.reach(&settings, environment)?.unzip();
+        logs::start_silent();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?;
+        let (mut all, mut can) = (Vec::new(), Vec::new());
+        // Who only names a relay that runs elsewhere asks for nothing here.
+        if is_named != Some(true) || !settings.origins.is_empty() {
+            let (lines, what) = inside(&settings, &runtime)?;
+            self.tell(&lines)?;
+            all.extend(lines);
+            can.push(what);
+        }
+        if let Some(reach) = &reach {
+            let outside = Outside { reach, topic: &self.topic, idle: Duration::from_secs(self.idle) };
+            let mut lines = runtime.block_on(outside.look())?;
+            if is_named == Some(false) {
+                lines.iter_mut().for_each(not_yet);
+            }
+            self.tell(&lines)?;
+            if lines.iter().any(|line| line.name == outside::RELAY && line.outcome == Outcome::Pass) {
+                can.push("clients can reach the relay");
+            }
+            all.extend(lines);
+        }
+        let is_any = |outcome| all.iter().any(|line| line.outcome == outcome);
+        if is_any(Outcome::Fail) {
+            return Err(CliError::Told);
+        }
+        let can = can.join(", and ");
+        match self.output {
+            // Every object is a line.
+            Output::Json => Ok(()),
+            Output::Text if is_any(Outcome::Warn) => {
+                output::line(&format!("{can}; what is marked `!` should be looked at"))
+            }
+            Output::Text => output::line(&can),
+        }
+    }
+
+    fn tell(&self, lines: &[Line]) -> Result<(), CliError> {
+        lines.iter().try_for_each(|line| match self.output {
+            Output::Json => output::json(line),
+            Output::Text => output::line(&line.text()),
+        })
+    }
+
+    /// Returns how the relay is reached that the flag names, or the setting, and whether it was the flag.
+    fn reach(
+        &self,
+        settings: &Settings,
+        environment: &Environment,
+    ) -> Result<Option<(Reach, bool)>, CliError> {
+        let (url, source) = match (&self.url, &settings.public_url) {
+            (Some(url), _) => (url.as_str(), "flag --url"),
+            (None, Some(url)) => (url.as_str(), "setting public_url"),
+            (None, None) => return Ok(None),
+        };
+        let mut headers = HeaderMap::new();
+        if let Some(token) = self.token.token(environment)? {
+            credentials::add(&mut headers, &format!("Bearer {}", token.expose_secret()))?;
+        }
+        let reach = Reach::new(url, source, headers, self.trust.trust(environment)?)?;
+        Ok(Some((reach, self.url.is_some())))
+    }
+}
+
+/// Has it that a relay is not there be no fault: nobody has said that it runs.
+fn not_yet(line: &mut Line) {
+    if line.name == outside::RELAY && line.outcome == Outcome::Fail {
+        line.outcome = Outcome::Warn;
+        line.advice = Some("this is TIDEMILL_PUBLIC_URL; once the relay runs, look again".to_owned());
+    }
+}
+
+/// Looks at what the settings name; returns what can be done if nothing is wrong, too.
+fn inside(settings: &Settings, runtime: &Runtime) -> Result<(Vec<Line>, &'static str), CliError> {
+    let (mut lines, can) = match server(settings, runtime)? {
+        Some(lines) => (lines, "this server can carry a relay"),
+        None => (vec![in_memory(settings)], "this relay can start; it has no server to be looked at"),
+    };
+    let can_ask = !lines.iter().any(|line| line.outcome == Outcome::Fail);
+    lines.extend(certificate_line(settings));
+    lines.extend(issuers_line(settings));
+    // A server that is not there knows nobody.
+    if can_ask {
+        lines.push(access_line(runtime.block_on(explain_access(settings)))?);
+    }
+    lines.push(open_files_line(settings));
+    Ok((lines, can))
+}
+
+/// Looks whether as many connections can be open as are let in.
+fn open_files_line(settings: &Settings) -> Line {
+    const NAME: &str = "open files";
+    let needed = settings.connections_max as u64 + FILES_BESIDE;
+    match open_files::limit() {
+        Some(limit) if limit < needed => Line::warn(
+            NAME,
+            format!("{limit} at most, and {} connections are let in", settings.connections_max),
+            format!(
+                "the relay refuses whom it cannot open: raise the hard limit to {needed} (`LimitNOFILE=` in a unit of systemd, `ulimits` in a Compose file), or lower TIDEMILL_CONNECTIONS_MAX"
+            ),
+        ),
+        Some(limit) => {
+            Line::pass(NAME, format!("{limit} at most, enough for {} connections", settings.connections_max))
+        }
+        None => Line::pass(NAME, "there is no limit"),
+    }
+}
+
+/// Looks at the server that the settings name; `None` where a relay would keep messages in its own memory.
+#[cfg(feature = "valkey")]
+fn server(settings: &Settings, runtime: &Runtime) -> Result<Option<Vec<Line>>, CliError> {
+    if !settings.is_about_a_server() {
+        return Ok(None);
+    }
+    let report = runtime.block_on(valkey::run(&settings.valkey_options()?));
+    Ok(Some(report.lines.into_iter().map(Line::from).collect()))
+}
+
+/// Returns `None`: this build keeps messages in memory alone.
+#[cfg(not(feature = "valkey"))]
+#[expect(clippy::unnecessary_wraps, reason = "where there can be a server, the settings can name it wrongly")]
+fn server(_settings: &Settings, _runtime: &Runtime) -> Result<Option<Vec<Line>>, CliError> {
+    Ok(None)
+}
+
+fn in_memory(settings: &Settings) -> Line {
+    let from = match settings.source("storage_backend") {
+        Source::Default => "because nothing says otherwise".to_owned(),
+        source => format!("from {source}"),
+    };
+    let detail = format!(
+        "messages are kept in the memory of the relay ({from}), and are gone when it ends; there is no server to be looked at, and whether the memory is enough is not checked"
+    );
+    let advice = "to keep them, set STORAGE_BACKEND=valkey and name a server, as with VALKEY_URL";
+    Line { name: "backend", outcome: Outcome::Pass, detail, advice: Some(advice.to_owned()) }
+}
+
+/// Looks at the certificate, where the relay would show one.
+fn certificate_line(settings: &Settings) -> Option<Line> {
+    let line = |outcome, detail, advice| Line { name: "certificate", outcome, detail, advice };
+    match explain_certificate(settings) {
+        Ok(told) => told.map(|told| match told {
+            Ok(detail) => line(Outcome::Pass, detail, None),
+            Err(detail) => line(Outcome::Warn, detail, None),
+        }),
+        Err(error) => Some(line(Outcome::Fail, WOULD_NOT_START.to_owned(), Some(sentence(&error)))),
+    }
+}
+
+/// Looks at the keys of issuers, where some are named. None is fetched: an issuer may be away for a while.
+fn issuers_line(settings: &Settings) -> Option<Line> {
+    let line = |outcome, detail, advice| Line { name: "issuers", outcome, detail, advice };
+    match check_issuers(settings) {
+        Ok(0) => None,
+        Ok(count) => {
+            let detail = format!("{count} named; keys behind URLs are not fetched here, others can be used");
+            Some(line(Outcome::Pass, detail, None))
+        }
+        Err(error) => Some(line(Outcome::Fail, WOULD_NOT_START.to_owned(), Some(sentence(&error)))),
+    }
+}
+
+/// Returns the text of an error with those of its causes.
+fn sentence(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause: &&(dyn Error + 'static)| (*cause).source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn access_line(access: Result<Result<String, String>, WiringError>) -> Result<Line, CliError> {
+    let line = |outcome, detail, advice| Line { name: "access", outcome, detail, advice };
+    match access {
+        Ok(Ok(detail)) => Ok(line(Outcome::Pass, detail, None)),
+        Ok(Err(detail)) => Ok(line(Outcome::Warn, detail, None)),
+        Err(WiringError::Settings(error)) => {
+            Ok(line(Outcome::Fail, WOULD_NOT_START.to_owned(), Some(sentence(&error))))
+        }
+        Err(cause) => Err(CliError::Failed("it cannot be told who is let in", Box::new(cause))),
+    }
+}

@@ -1,0 +1,45 @@
+// What took long: on the node that answers, with the parts of its time, and at its servers.
+
+import { get } from './api.js';
+import { card, make, many, number, put, table, when } from './dom.js';
+import { every } from './app.js';
+
+const ms = time => (time === undefined ? null : `${number(Math.round(time * 10) / 10)} ms`);
+
+function server({ server: name, commands, refusal }) {
+  const title = make('h2', {}, 'Server ', make('code', {}, name));
+  if (refusal) return [title, make('p', { class: 'warn' }, `It does not tell what it has noted: ${refusal}`)];
+  return [title, table([
+    ['At', row => when(row.at)],
+    ['Took', row => ms(row.took_ms), true],
+    ['Command', row => make('code', {}, row.key ? `${row.command} ${row.key}` : row.command)],
+    ['From', row => row.address],
+    ['Client', row => row.client],
+  ], commands, 'It has noted nothing.')];
+}
+
+export async function show(place, _rest, signal) {
+  const at = make('div');
+  const servers = make('div');
+  const look = async () => {
+    const list = await get('api/v1/admin/slow');
+    const noted = list.threshold_ms === 0
+      ? `Node ${list.node}, which has answered, notes nothing: TIDEMILL_SLOW_MS is 0.`
+      : `${many(list.count, 'operation')} past ${number(list.threshold_ms)} ms on node ${list.node}, which has answered, since it has started; the newest are shown.`;
+    at.replaceChildren(make('p', { class: 'quiet' }, noted), table([
+      ['At', row => when(row.at)],
+      ['Total', row => ms(row.total_ms), true],
+      ['Queue', row => ms(row.queue_ms), true],
+      ['Server', row => ms(row.server_ms), true],
+      ['Write', row => ms(row.write_ms), true],
+      ['Kind', row => row.kind],
+      ['Who', row => row.caller],
+      ['Topic', row => row.topic],
+      ['Operation', row => make('code', {}, row.operation)],
+    ], list.operations, 'Nothing took long.'));
+    servers.replaceChildren(...list.servers.flatMap(server));
+  };
+  await look();
+  put(place, make('h1', {}, 'Slow'), card(null, at), servers);
+  setTimeout(() => signal.aborted || every(5_000, signal, look), 5_000);
+}
