@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::storage::{CopiedTopic, Epoch, Freeze, IMPORTED_MAX, StoredRecurring, WaitingPage};
 
+mod access;
 mod apart;
 mod buckets;
 mod error;
@@ -40,6 +41,7 @@ mod side;
 mod storage;
 mod wire;
 
+pub use access::{AccessPlan, Documents, bring_access, plan_access};
 pub use error::{Clash, CopyError, Side};
 pub use file::{Counts, Export, ExportedFile, FORM, FileError, Header, Origin};
 pub use freezing::{FreezeError, Frozen, FrozenState, NEW_TOPICS_SETTLE, freeze, freeze_or_undo, frozen};

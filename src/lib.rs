@@ -40,6 +40,8 @@
 //! Of what is measured: **point** (a value, with its time), **series** (of each minute of a day how many points it has, their
 //! sum, the least and the greatest).
 //!
+//! Of storages: **layout** (how what is kept is written, as a number that a release turns up which writes it otherwise).
+//!
 //! Of traces: **span** (a piece of work with its beginning and end, as OpenTelemetry has it), **parent** (the span that another
 //! one hangs under), **link** (what ties a span to others that are not its parent), **collector** (to whom spans are sent),
 //! **sampled** (of a trace: kept, as whoever has begun it decided).

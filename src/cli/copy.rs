@@ -15,7 +15,7 @@ use crate::copying::{Copy as Copying, CopyError, Plan, Side, SideError};
 mod outline;
 mod telling;
 
-pub(super) use telling::Telling;
+pub(super) use telling::{IN_THE_WAY, Telling};
 
 const EXAMPLES: &str = "\
 Ids, times, payloads, metadata, and what topics keep and say of themselves are the same at the

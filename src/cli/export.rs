@@ -23,13 +23,14 @@ use crate::copying::{Copy as Copying, CopyError, Export as Exporting, Origin, Pl
 const EXAMPLES: &str = "\
 The file has all that `tidemill copy` carries: ids, times, payloads, metadata, what topics keep and
 say of themselves, groups with their positions, dead letters, what waits for later, and buckets with
-their keys and logs. Users, roles and tokens are not in it. `tidemill import` reads it.
+their keys and logs. Users, tokens and roles are in it with --access alone. `tidemill import` reads it.
 
 It has what there is as each topic is read; what comes meanwhile is not in it. The file is written
 as FILE.part, which only its owner can read, and has its name once it is whole.
 
 Examples:
   tidemill export --from valkey://host:6379 --output backup.tidemill
+  tidemill export --from valkey://host:6379 --access --output all.tidemill
   tidemill export --from http://host:8080 --from-token @token 'orders.*' --output orders.tidemill
   tidemill export --from valkey://host:6379 --output - | ssh other 'cat > backup.tidemill'
 
@@ -58,6 +59,10 @@ pub struct Export {
     /// The file to write; `-` for standard output
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
+
+    /// Users, tokens and roles as well. Of passwords and tokens there are hashes in it. Only from a storage
+    #[arg(long)]
+    access: bool,
 
     /// How the keys are written there, as `TIDEMILL_VALKEY_KEY_FORM` of its relays says it; plain, if it is not given
     #[arg(long, value_name = "FORM", value_enum)]
@@ -111,6 +116,7 @@ impl Export {
             overwrite: false,
             patience: self.reaching.patience(),
         };
+        let store = self.access.then(|| from.access("from")).transpose()?;
         let export = Exporting::default();
         let copy = Copying::new(export.source(from.side.clone()), export.target(), plan);
         let is_data = matches!(target, Target::Output);
@@ -122,7 +128,16 @@ impl Export {
             *opened = made;
             let program = env!("CARGO_PKG_VERSION");
             let origin = Origin { id: random(), program, written_at: Clock::system().now() };
-            let begun = export.begin(&*from.side, writer, &origin).await;
+            let access = match &store {
+                None => None,
+                Some(store) => {
+                    let there = store.documents(None).await;
+                    let there =
+                        there.map_err(|error| CliError::Failed("nothing is exported", error.into()))?;
+                    Some(there.unwrap_or_default().documents)
+                }
+            };
+            let begun = export.begin(&*from.side, writer, &origin, access).await;
             begun.map_err(|error| CliError::Failed("nothing is exported", error.into()))
         };
         let end = async || export.finish().await.map(drop).map_err(not_written);

@@ -11,13 +11,15 @@ use tokio::task::spawn_blocking;
 use tokio::time::interval;
 
 use super::CliError;
-use super::copy::Telling;
+use super::copy::{IN_THE_WAY, Telling};
 use super::credentials::{self, Token};
 use super::output::{self, Output, counted};
 use super::sides::{Bringing, Form, Keys, Named, Opened, Reaching};
 use super::signals;
 use crate::config::Environment;
 use crate::copying::{Copy as Copying, ExportedFile, FileError, Plan};
+
+mod access;
 
 const EXAMPLES: &str = "\
 The file is read once and checked before anything is changed: one that is cut off or damaged is
@@ -41,6 +43,9 @@ under keys of the other form; 3 --dry-run has found something in the way.";
 
 const TO_TOKEN_HELP: &str = "The token that says to the relay who calls. With `@PATH` it is read from a file [env: TIDEMILL_TOKEN, TIDEMILL_TOKEN_FILE]";
 
+/// What is said where there is nobody to bring.
+const NO_ACCESS: &str = "the file has no users, tokens and roles: it was exported without --access";
+
 /// How often it is said that the file is being checked.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
@@ -58,6 +63,10 @@ pub struct Import {
     /// from a file
     #[arg(long, value_name = "URL")]
     to: String,
+
+    /// Bring users, tokens and roles as well, if the file has them; first, and all of them or none. Only to a storage
+    #[arg(long)]
+    access: bool,
 
     /// How the keys are written there, as `TIDEMILL_VALKEY_KEY_FORM` of its relays says it; plain, if it is not given
     #[arg(long, value_name = "FORM", value_enum)]
@@ -148,6 +157,13 @@ impl Import {
 
     async fn import(&self, file: ExportedFile, to: &Opened) -> Result<(), CliError> {
         let Bringing { overwrite, dry_run, output } = self.bringing;
+        let mut is_in_the_way = false;
+        if self.access {
+            let Some(documents) = file.access() else { return Err(CliError::Usage(NO_ACCESS.to_owned())) };
+            is_in_the_way = access::bring(&*to.access("to")?, documents, &self.bringing).await?;
+        } else if file.access().is_some() {
+            eprintln!("users, tokens and roles of the file are left out; --access brings them");
+        }
         let plan = Plan {
             topics: self.topics.clone(),
             follow: false,
@@ -158,7 +174,8 @@ impl Import {
         let copy = Copying::new(Arc::new(file), to.side.clone(), plan.clone());
         let telling = Telling { done: "imported", output, overwrite, is_data: false };
         if dry_run {
-            return telling.plan(&copy, &plan).await;
+            telling.plan(&copy, &plan).await?;
+            return if is_in_the_way { Err(CliError::Status(IN_THE_WAY)) } else { Ok(()) };
         }
         telling.copy(&copy, async || Ok(()), async || Ok(())).await
     }

@@ -73,12 +73,12 @@ impl Serve {
             .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?;
         let traced =
             TracesSettings::read(environment).and_then(|traced| traced.map(Traces::start).transpose());
-        let traces = traced.map_err(|error| CliError::Usage(error.to_string()))?;
+        let sending = traced.map_err(|error| CliError::Usage(error.to_string()))?;
         let (flags, environment) = (self.flags, environment.clone());
         let load = Arc::new(move || Settings::examine(&flags, &environment));
         let result = runtime.block_on(serve(&settings, handed, Again { load, log }));
-        if let Some(traces) = traces {
-            traces.stop();
+        if let Some(sending) = sending {
+            sending.stop();
         }
         result
     }

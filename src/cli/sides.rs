@@ -24,7 +24,8 @@ use crate::config::Environment;
 use crate::copying::{CopySide, SideError, Told, Write, told_from, write_to};
 use crate::storage::valkey::{KeyForm, Target, TargetError, Valkey, ValkeyOptions};
 use crate::storage::{
-    Backend as _, BucketStore as _, Storage, StorageError, StorageLimits, TopicStore as _, Upkeep as _,
+    AccessStore, Backend as _, BucketStore as _, Storage, StorageError, StorageLimits, TopicStore as _,
+    Upkeep as _,
 };
 
 /// How long a server may take until it can be used, for who does not wait longer.
@@ -293,6 +294,20 @@ impl Opened {
         logs::start_silent();
         let backend = Valkey::connect(NodeId::new(random()), options, limits, Clock::system());
         Self { side: Arc::new(Storage::new(backend.clone())), name, form, backend: Some(backend) }
+    }
+
+    /// Returns what keeps users, tokens and roles of a storage.
+    ///
+    /// # Errors
+    /// It is a relay, which does not give their hashes away.
+    pub(super) fn access(&self, flag: &str) -> Result<Arc<dyn AccessStore>, CliError> {
+        match &self.backend {
+            Some(backend) => Ok(backend.clone()),
+            None => Err(CliError::Usage(format!(
+                "--{flag}: {} is a relay, which gives no hashes of passwords and tokens away, and takes none; name its storage, as in `valkey://host:6379`",
+                self.name
+            ))),
+        }
     }
 
     /// Lets go of it.

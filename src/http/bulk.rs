@@ -75,7 +75,7 @@ pub(super) async fn publish_bulk(
     let mut results = Results::new(Answers::wanted(&head.headers), messages.len());
     let mut checked = Vec::with_capacity(messages.len());
     for (at, raw) in messages.iter().enumerate() {
-        checked.push(check_item(&http, &gate, &body.bytes, raw, key.as_ref(), trace.as_ref(), at).await);
+        checked.push(check_item(&http, &gate, &body.bytes, raw, key.as_ref(), trace.as_deref(), at).await);
     }
     publish_some(&http, &gate, checked, &mut results).await;
     Ok(results.into_response())
@@ -222,7 +222,7 @@ async fn check_item(
                 Some(text) => text.and_then(|text| IdempotencyKey::parse("key", text.as_bytes())).map(Some),
                 None => Ok(key.map(|key| key.derive(at))),
             };
-            (name, key.and_then(|key| draft(&http.0.budget, body, fields, key, trace.cloned())))
+            (name, key.and_then(|key| draft(&http.0.budget, body, fields, key, trace.cloned().map(Box::new))))
         }
     };
     Item { topic, checked: check(gate, draft).await, line: None }

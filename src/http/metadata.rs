@@ -60,14 +60,14 @@ pub(super) fn refuse(headers: &HeaderMap) -> Result<(), Failure> {
 
 /// Returns the trace that the headers tell of, for a body that has a place for metadata. What is there twice, or no text,
 /// is none: programs add it by themselves.
-pub(super) fn trace(headers: &HeaderMap) -> Option<Trace> {
+pub(super) fn trace(headers: &HeaderMap) -> Option<Box<Trace>> {
     let one = |name: &str| {
         let mut values = headers.get_all(name).iter();
         let value = values.next().filter(|_| values.next().is_none())?;
         std::str::from_utf8(value.as_bytes()).ok()
     };
     let parent = one(TRACE[0])?;
-    Some(Trace { parent: parent.into(), state: one(TRACE[1]).map(Box::from) })
+    Some(Box::new(Trace { parent: parent.into(), state: one(TRACE[1]).map(Box::from) }))
 }
 
 /// Returns the name of the member that a header is.

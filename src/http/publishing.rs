@@ -47,7 +47,7 @@ pub(super) struct Head<'a> {
 #[derive(Debug)]
 pub(super) enum Form<'a> {
     /// A JSON object with the topic, the payload, and what else belongs to a message; and the trace of the request.
-    Described(Option<Trace>),
+    Described(Option<Box<Trace>>),
     /// The payload of a message for this topic, with what else is said of it.
     Payload(TopicName, Media<'a>, About),
 }
@@ -240,7 +240,7 @@ fn described(
     budget: &BodyBudget,
     body: &Bytes,
     key: Option<IdempotencyKey>,
-    trace: Option<Trace>,
+    trace: Option<Box<Trace>>,
 ) -> Result<Draft, Failure> {
     draft(budget, body, json::fields(body, FIELDS)?, key, trace)
 }
@@ -267,7 +267,7 @@ pub(super) fn draft(
         durability,
     ]: [Option<&RawValue>; FIELDS.len()],
     key: Option<IdempotencyKey>,
-    trace: Option<Trace>,
+    trace: Option<Box<Trace>>,
 ) -> Result<Draft, Failure> {
     let topic = json::string("topic", topic.ok_or_else(|| json::missing("topic"))?)?;
     let payload = match (payload, text, base64, kind) {

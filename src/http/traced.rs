@@ -14,7 +14,7 @@ pub(super) fn begin(method: &Method, route: Option<&str>, headers: &HeaderMap) -
     }
     let Some(route) = route else { return Span::none() };
     let Some(operation) = operation(method, route) else { return Span::none() };
-    let parent = metadata::trace(headers).as_ref().and_then(Trace::parent);
+    let parent = metadata::trace(headers).as_deref().and_then(Trace::parent);
     let span = Span::begin(operation, parent.as_ref());
     describe(&span, method, route);
     span

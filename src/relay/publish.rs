@@ -46,7 +46,7 @@ pub struct Draft {
     /// How durable it must be before its publisher is answered; `None` for what is set for its topic.
     pub durability: Option<Durability>,
     /// The trace of the request, for metadata without one.
-    pub trace: Option<Trace>,
+    pub trace: Option<Box<Trace>>,
 }
 
 /// A group, and a key of which one message at a time may wait or be worked on in it: as an [`IdempotencyKey`], 1 to

@@ -27,7 +27,7 @@ impl Trace {
 
     /// Returns metadata with it. What has a trace of its own, is no object, or would be too large with it stays as it is.
     pub(super) fn note(&self, metadata: Option<Bytes>) -> Option<Bytes> {
-        let Some(metadata) = metadata else { return Some(self.members(true)).filter(|text| fits(text)) };
+        let Some(metadata) = metadata else { return Some(self.members(true)).filter(fits) };
         let Some(found) = Found::among(&metadata) else { return Some(metadata) };
         let Some(rest) = metadata.trim_ascii_start().strip_prefix(b"{") else { return Some(metadata) };
         if found.parent {
@@ -81,8 +81,8 @@ impl JsonText {
     }
 }
 
-/// Ends the span of something that was refused.
-pub(crate) fn end_refused(span: Span, failure: &Failure) {
+/// Notes the end on the span of something that was refused.
+pub(crate) fn end_refused(span: &Span, failure: &Failure) {
     if let Some(notes) = span.notes() {
         note_failure(notes, failure);
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use opentelemetry::Context;
-use opentelemetry_otlp::SpanExporter as Otlp;
+use opentelemetry_otlp::{Protocol, SpanExporter as Otlp, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
@@ -43,8 +43,14 @@ pub fn sent() -> Sent {
 /// # Errors
 /// A variable that the exporter reads is wrong.
 pub(super) fn processor(settings: &TracesSettings) -> Result<Counting, TracesError> {
+    // One that waits in the thread that sends: others want a runtime around them.
+    let client = reqwest::blocking::Client::builder().timeout(settings.timeout).build();
+    let client = client.map_err(|error| TracesError::new(ENDPOINT, format!("cannot be used: {error}")))?;
     let exporter = Otlp::builder()
         .with_http()
+        .with_http_client(client)
+        // Other crates of the tree may have other forms compiled in, of which one would be the default.
+        .with_protocol(Protocol::HttpBinary)
         .build()
         .map_err(|error| TracesError::new(ENDPOINT, format!("cannot be used: {error}")))?;
     let waiting = Arc::new(AtomicUsize::new(0));

@@ -20,6 +20,7 @@ const EITHER: [(&str, &str); 4] = [
 ];
 /// Most spans that may wait: each takes about a kibibyte.
 const QUEUE_MAX: u64 = 100_000;
+const TIMEOUT_MS: u64 = 10_000;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// A variable that says what it cannot.
@@ -45,6 +46,8 @@ pub struct TracesSettings {
     pub(super) queue_max: usize,
     pub(super) batch_max: usize,
     pub(super) delay: Duration,
+    /// How long the collector may take for an answer.
+    pub(super) timeout: Duration,
 }
 
 /// The variables, where an empty one is none.
@@ -116,16 +119,15 @@ impl TracesSettings {
                 format!("must be `http/protobuf`, and is `{text}`: the relay sends spans in no other way");
             return Err(TracesError::new(name, rule));
         }
-        if let Some((name, _)) = timeout {
-            variables.number(name, 0, [1, DAY_MS])?;
-        }
+        let timeout = match timeout {
+            Some((name, _)) => variables.number(name, TIMEOUT_MS, [1, DAY_MS])?,
+            None => TIMEOUT_MS,
+        };
         if let Some((name, _)) = compression {
             variables.one_of(name, &["gzip", "none"])?;
         }
         if let Some((name, text)) = headers
-            && text
-                .split(',')
-                .any(|pair| !pair.split_once('=').is_some_and(|(name, _)| !name.trim().is_empty()))
+            && text.split(',').any(|pair| pair.split_once('=').is_none_or(|(name, _)| name.trim().is_empty()))
         {
             // What they say is secret.
             return Err(TracesError::new(name, "must be names and values, as in `api-key=123,tenant=a`"));
@@ -145,6 +147,7 @@ impl TracesSettings {
             queue_max,
             batch_max: batch_max.min(queue_max),
             delay: Duration::from_millis(delay),
+            timeout: Duration::from_millis(timeout),
         }))
     }
 }

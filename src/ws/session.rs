@@ -387,7 +387,7 @@ impl Session {
                 match admit(&self.gate, draft).await {
                     Ok(message) => self.publishing.push(reference, message, hold, span),
                     Err(failure) => {
-                        end_refused(span, &failure);
+                        end_refused(&span, &failure);
                         self.ws.audit(&self.gate, self.id, &failure);
                         refuse(out, &Rejection::new(reference, ErrorClass::Publish, failure));
                     }

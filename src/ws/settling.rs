@@ -154,7 +154,7 @@ fn answers(sent: Vec<Sent>, settled: Result<Vec<Settled>, Failure>) -> Vec<Answe
         let result = match &mut rest {
             Ok(rest) => Ok(rest.by_ref().take(receipts.len()).collect()),
             Err(failure) => {
-                end_refused(span, failure);
+                end_refused(&span, failure);
                 Err(Failure::from(failure.problem().clone()))
             }
         };

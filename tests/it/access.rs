@@ -11,6 +11,7 @@
 //! | `cookies` | how a browser gets a cookie, for which requests it counts, and what ends it |
 //! | `devices` | programs that a user lets in elsewhere, with a code |
 //! | `doors` | what each principal may do on every door, and what denial tells |
+//! | `exported` | users, tokens and roles through a file |
 //! | `forged` | credentials that nobody has given out, on every door |
 //! | `guessing` | passwords that are guessed, one after the other and all at once |
 //! | `issuers` | JWTs of an issuer that the operator has named |
@@ -35,6 +36,8 @@ mod commands;
 mod cookies;
 mod devices;
 mod doors;
+#[cfg(feature = "valkey")]
+mod exported;
 mod forged;
 mod guessing;
 mod issuers;

@@ -144,6 +144,7 @@ const ROOMS: &[Room] = &[
             "opentelemetry_otlp",
             "opentelemetry_sdk",
             "pin_project_lite",
+            "reqwest",
             "serde",
             "serde_json",
             "thiserror",

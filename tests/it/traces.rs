@@ -170,10 +170,10 @@ async fn every_way_to_publish_has_a_span_and_live_readers_get_one_for_all() {
         ]
     );
     // Frames of a WebSocket: the metadata says whose they are.
-    let mut publisher = WsClient::connect(address).await;
+    let mut socket = WsClient::connect(address).await;
     let frame =
         json!({"type": "publish", "topic": "live", "payload": 2, "metadata": {"traceparent": traced}});
-    publisher.ask(frame.to_string(), "published").await;
+    socket.ask(frame.to_string(), "published").await;
     for reader in &mut readers {
         reader.expect("message").await;
     }
@@ -328,13 +328,13 @@ mod on_valkey {
         hangs_under(&pipeline, TRACE, &digits(&publish.span_id));
         says(&pipeline, &[("db.system.name", "valkey"), ("messaging.batch.message_count", "1")]);
         // Many at once share pipelines, each of which is linked to those that it carries.
-        let mut publisher = WsClient::connect(address).await;
+        let mut socket = WsClient::connect(address).await;
         for number in 0..50 {
             let frame = json!({"type": "publish", "topic": "many", "payload": number});
-            publisher.send(frame.to_string()).await;
+            socket.send(frame.to_string()).await;
         }
         for _ in 0..50 {
-            publisher.expect("published").await;
+            socket.expect("published").await;
         }
         let publishes = collector.wait_for("publish many", 50).await;
         let carried = || {

@@ -18,7 +18,7 @@ use crate::copying::{Copy as Copying, Plan, Progress, Reached};
 const NOTHING: &str = "the source has nothing to copy: no topics, and no buckets";
 
 /// The exit status of a dry run that has found something in the way.
-const IN_THE_WAY: u8 = 3;
+pub(in crate::cli) const IN_THE_WAY: u8 = 3;
 
 /// How often it is said how far it is: to a terminal or a program, and else.
 const TOLD_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];

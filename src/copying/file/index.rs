@@ -37,6 +37,8 @@ pub(super) struct Of {
 pub(super) struct Index {
     pub(super) topics: BTreeMap<TopicName, Of>,
     pub(super) buckets: BTreeMap<BucketName, Of>,
+    /// Who may do what.
+    pub(super) access: Option<Place>,
 }
 
 /// Returns a question in words. It is always JSON.
@@ -58,6 +60,7 @@ impl Index {
             Head::Begin(topic) => _ = self.topics.insert(topic, Of::default()),
             Head::BeginBucket(bucket) => _ = self.buckets.insert(bucket, Of::default()),
             Head::Asked(asked) => self.add_answer(asked, place),
+            Head::Access(_) => self.access = Some(place),
             Head::End(_) => {}
         }
     }

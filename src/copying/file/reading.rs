@@ -14,11 +14,12 @@ use tidemill_proto::copy::{COPY_VERSION, CopyRead};
 use tidemill_proto::{BucketName, KeyName, MessageId};
 use tokio::task::spawn_blocking;
 
+use super::super::access::Documents;
 use super::super::side::{Answer, CopySide, PAGE_BYTES, SideError, Told, Write};
 use super::FileError;
 use super::frames::{self, HEAD_BYTES, Place};
 use super::index::{Index, Of, Pages};
-use super::records::{Counts, FORM, Head, Header, told_of};
+use super::records::{Counts, FORM, FORM_WITH_ACCESS, Head, Header, access_of, told_of};
 use crate::storage::{CopiedKey, CopiedKeys, IMPORTED_MAX, StoredMessage};
 
 /// Bytes that are read at once while it is gone through.
@@ -34,6 +35,8 @@ struct Exported {
     header: Header,
     counts: Counts,
     index: Index,
+    /// Who may do what, where it was asked for.
+    access: Option<Documents>,
 }
 
 impl ExportedFile {
@@ -44,7 +47,8 @@ impl ExportedFile {
     pub fn open(mut file: File) -> Result<Self, FileError> {
         file.seek(SeekFrom::Start(0))?;
         let (header, counts, index) = scan(&mut BufReader::with_capacity(READ_BYTES, &file))?;
-        Ok(Self(Arc::new(Exported { file, header, counts, index })))
+        let access = index.access.map(|place| read_access(&file, place)).transpose()?;
+        Ok(Self(Arc::new(Exported { file, header, counts, index, access })))
     }
 
     /// Takes an export from where it can be read only once, into a file without a name, and checks it.
@@ -61,6 +65,12 @@ impl ExportedFile {
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.0.header
+    }
+
+    /// Returns users, tokens and roles, if they are in it.
+    #[must_use]
+    pub fn access(&self) -> Option<&Documents> {
+        self.0.access.as_ref()
     }
 
     /// Returns what is in it.
@@ -116,12 +126,19 @@ fn read_header(line: &[u8]) -> Result<Header, FileError> {
     }
     let Forms { tidemill_export, copy_version } =
         serde_json::from_slice(line).map_err(|_| FileError::NotAnExport)?;
-    if (tidemill_export, copy_version) != (FORM, COPY_VERSION) {
+    if !(FORM..=FORM_WITH_ACCESS).contains(&tidemill_export) || copy_version != COPY_VERSION {
         return Err(FileError::OtherForm(format!(
-            "it has the form {tidemill_export}.{copy_version}, and this version of Tidemill reads {FORM}.{COPY_VERSION}"
+            "it has the form {tidemill_export}.{copy_version}, and this version of Tidemill reads {FORM}.{COPY_VERSION} and {FORM_WITH_ACCESS}.{COPY_VERSION}"
         )));
     }
     serde_json::from_slice(line).map_err(|cause| Place { record: 0, at: 0 }.odd(cause.to_string()))
+}
+
+/// Reads who may do what.
+fn read_access(file: &File, place: Place) -> Result<Documents, FileError> {
+    let frame = frames::read(&mut Onward { file, at: place.at }, place)?;
+    let frame = frame.ok_or(FileError::CutOff { records: place.record, at: place.at })?;
+    access_of(&frames::rest(&frame, place)?).map_err(|why| place.odd(why))
 }
 
 /// Why a question has no answer.

@@ -3,15 +3,22 @@
 //!
 //! It must not know where records lie.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tidemill_proto::copy::{COPY_VERSION, CopyRead, CopyTold};
 use tidemill_proto::{BucketName, Timestamp, TopicName};
 
+use super::super::access::Documents;
 use super::super::side::Told;
 use super::super::wire::{told_from, told_to};
 
 /// The form of the file. Another one is refused.
 pub const FORM: u32 = 1;
+/// That of one that has users, tokens and roles, too: a version that does not know them refuses it.
+pub(super) const FORM_WITH_ACCESS: u32 = 2;
 
 /// The first record of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,9 +49,9 @@ pub struct Origin {
 }
 
 impl Header {
-    pub(super) fn new(origin: &Origin, from: Vec<String>) -> Self {
+    pub(super) fn new(origin: &Origin, from: Vec<String>, form: u32) -> Self {
         Self {
-            tidemill_export: FORM,
+            tidemill_export: form,
             copy_version: COPY_VERSION,
             id: format!("{:016x}", origin.id),
             program: origin.program.to_owned(),
@@ -75,6 +82,8 @@ pub struct Counts {
 pub(super) enum Head {
     /// The answer to this is in the next line.
     Asked(CopyRead),
+    /// Who may do what is in the next line: so many documents, by their names.
+    Access(u64),
     /// What was told of this topic before is void.
     Begin(TopicName),
     /// What was told of this bucket before is void.
@@ -92,6 +101,27 @@ pub(super) fn text_of(first: &impl Serialize, told: Option<Told>) -> serde_json:
         text.push(b'\n');
     }
     Ok(text)
+}
+
+/// Returns the record of documents as its text.
+pub(super) fn text_of_access(documents: &Documents) -> serde_json::Result<Vec<u8>> {
+    let mut text = text_of(&Head::Access(documents.len() as u64), None)?;
+    let mut members: BTreeMap<&str, &RawValue> = BTreeMap::new();
+    for (name, document) in documents {
+        members.insert(name, serde_json::from_slice(document)?);
+    }
+    serde_json::to_writer(&mut text, &members)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// Returns the documents that the second line of their record has.
+pub(super) fn access_of(text: &[u8]) -> Result<Documents, String> {
+    let members: BTreeMap<Box<str>, Box<RawValue>> =
+        serde_json::from_slice(text).map_err(|cause| cause.to_string())?;
+    // A document is one line where it is kept, too.
+    let bytes = |raw: Box<RawValue>| Bytes::copy_from_slice(raw.get().as_bytes());
+    Ok(members.into_iter().map(|(name, raw)| (name, bytes(raw))).collect())
 }
 
 /// Returns what the second line of a record tells.

@@ -15,9 +15,10 @@ use tidemill_proto::copy::CopyRead;
 use tidemill_proto::{MessageId, TopicName};
 use tokio::task::spawn_blocking;
 
+use super::super::access::Documents;
 use super::super::side::{CopySide, SideError, Told, Write, ask};
 use super::frames::{head, pack};
-use super::records::{Counts, Head, Header, Origin, text_of};
+use super::records::{Counts, FORM, FORM_WITH_ACCESS, Head, Header, Origin, text_of, text_of_access};
 use crate::storage::{CopiedTopic, Freeze};
 
 /// An export that is being written.
@@ -61,7 +62,7 @@ impl Export {
         Arc::new(Kept(self.0.clone()))
     }
 
-    /// Begins to write.
+    /// Begins to write, with who may do what where that was asked for.
     ///
     /// # Errors
     /// The source does not say who it is, or nothing can be written: then [`failure`](Self::failure) says why.
@@ -70,12 +71,18 @@ impl Export {
         source: &dyn CopySide,
         writer: Box<dyn io::Write + Send>,
         origin: &Origin,
+        access: Option<Documents>,
     ) -> Result<(), SideError> {
         let from: Vec<String> = ask(source, CopyRead::Identity { topic: None }).await?;
         self.0.out.lock().writer = Some(writer);
         self.0.has_begun.store(true, Ordering::Relaxed);
-        let header = Header::new(origin, from);
-        self.0.write(move || text_of(&header, None), |_| {}).await
+        let form = if access.is_some() { FORM_WITH_ACCESS } else { FORM };
+        let header = Header::new(origin, from, form);
+        self.0.write(move || text_of(&header, None), |_| {}).await?;
+        match access {
+            Some(access) => self.0.write(move || text_of_access(&access), |_| {}).await,
+            None => Ok(()),
+        }
     }
 
     /// Writes the last record, and gives back what it was written to.

@@ -36,8 +36,8 @@ pub(crate) fn begin_published(draft: &Draft) -> Span {
     Span::begin(Operation::Publish, draft.metadata.as_ref().and_then(JsonText::parent).as_ref())
 }
 
-/// Ends the span of a message that came without a request.
-pub(crate) fn end_published(span: Span, topic: &TopicName, result: &Result<Answered, Failure>) {
+/// Notes the end on the span of a message that came without a request.
+pub(crate) fn end_published(span: &Span, topic: &TopicName, result: &Result<Answered, Failure>) {
     let Some(notes) = span.notes() else { return };
     notes.topic(Operation::Publish, topic.as_str());
     match result {

@@ -15,14 +15,14 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 use tokio::time::{Instant, timeout};
 
 use super::connect::connect;
-use super::connection::Connection as _;
+use super::connection::{Connection as _, Work};
 use super::control::{bytes_of, read_id};
 use super::failure::lacks_right;
 use super::health::ServerInfo;
 use super::index::key_of;
 use super::keys::{IndexName, Keys};
 use super::resp::{Replies, Reply, Request, RespConnection};
-use super::{ValkeyOptions, entry, keys, marker, rights, scripts};
+use super::{ValkeyOptions, entry, keys, layout, marker, rights, scripts};
 use crate::storage::{Body, Idempotency, NewMessage, TopicPolicy};
 use connecting::advice_for_connecting;
 use report::advice_about_rights;
@@ -85,7 +85,7 @@ async fn check(server: &Server) -> (CheckReport, Option<String>) {
         }
         Err(error) => Err(error),
     };
-    let (client, _carrier, resp, driving) = match connected {
+    let (client, _carrier, resp, mut driving) = match connected {
         Ok(connected) => connected,
         Err(error) => {
             let advice = advice_for_connecting(&error.to_string(), options);
@@ -95,6 +95,14 @@ async fn check(server: &Server) -> (CheckReport, Option<String>) {
     };
     let took = millis(begin.elapsed());
     report.add("connect", Outcome::Pass, format!("{} in {took} ms", options.target), None);
+    let found = tokio::select! {
+        found = resp.layout(options, Work::Other, options.timeout) => found.ok().flatten(),
+        _ = &mut driving => None,
+    };
+    if let Err(why) = layout::check(found.as_deref()) {
+        report.add("layout", Outcome::Fail, why, None);
+        return (report, None);
+    }
     let probe = Probe::new(client, resp, server);
     let carried = async {
         // What asks is told when the connection breaks.

@@ -24,16 +24,14 @@ pub(super) fn written() -> String {
 pub(super) fn check(found: Option<&[u8]>) -> Result<(), String> {
     let Some(found) = found else { return Ok(()) };
     let number = std::str::from_utf8(found).ok().and_then(|text| text.parse().ok());
-    match number {
-        Some(1..=CURRENT) => Ok(()),
-        _ => {
-            let found = String::from_utf8_lossy(found);
-            Err(format!(
-                "the storage has the layout `{}`, and {NEWER} (it knows `{CURRENT}`); run a release that knows it",
-                found.escape_debug()
-            ))
-        }
+    if matches!(number, Some(1..=CURRENT)) {
+        return Ok(());
     }
+    let found = String::from_utf8_lossy(found);
+    Err(format!(
+        "the storage has the layout `{}`, and {NEWER} (it knows `{CURRENT}`); run a release that knows it",
+        found.escape_debug()
+    ))
 }
 
 /// Whether that is why a server is of no use.

@@ -41,7 +41,7 @@ impl Session {
         answers: Vec<Answer>,
     ) -> Result<(), Ending> {
         for Answer { reference, topic, bytes, result, span } in answers {
-            end_published(span, &topic, &result);
+            end_published(&span, &topic, &result);
             match result {
                 Ok(Answered::Published(appended, durability)) => {
                     self.ws.0.metrics.messages().published(bytes, appended.replayed);

@@ -33,7 +33,7 @@ async fn export_of(from: Arc<dyn CopySide>, plan: Plan) -> (File, Counts) {
     let outline = copy.plan().await.unwrap();
     let writer = Box::new(file.try_clone().expect("a file"));
     let origin = Origin { id: 7, program: "1.2.3", written_at: Timestamp::from_millis(5) };
-    export.begin(&*from, writer, &origin).await.unwrap();
+    export.begin(&*from, writer, &origin, None).await.unwrap();
     copy.run_as(&outline).await.unwrap();
     let counts = export.finish().await.unwrap();
     file.rewind().expect("a file");
@@ -359,7 +359,7 @@ async fn the_form_is_what_is_described_and_another_one_is_refused() {
     let end = "{\"end\":{\"records\":2,\"topics\":0,\"messages\":0,\"buckets\":0,\"keys\":0}}\n";
     let empty = [record(0, &header(1, 1)), record(1, end)].concat();
     assert_eq!(opened(&empty).unwrap().header().program, "9.9.9");
-    for (form, copies) in [(2, 1), (1, 2)] {
+    for (form, copies) in [(3, 1), (1, 2)] {
         let other = opened(&[record(0, &header(form, copies)), record(1, end)].concat());
         let error = other.expect_err("another form").to_string();
         assert!(error.contains(&format!("the form {form}.{copies}")), "{error}");
@@ -404,7 +404,7 @@ async fn a_file_that_cannot_be_written_is_told() {
     let copy = Copy::new(export.source(side.clone()), export.target(), PLAN);
     let outline = copy.plan().await.unwrap();
     let origin = Origin { id: 7, program: "1.2.3", written_at: Timestamp::from_millis(5) };
-    export.begin(&*side, Box::new(Full(400)), &origin).await.unwrap();
+    export.begin(&*side, Box::new(Full(400)), &origin, None).await.unwrap();
     copy.run_as(&outline).await.expect_err("the disk is full");
     let failure = export.failure().expect("it says why");
     assert_eq!(failure.kind(), std::io::ErrorKind::StorageFull);

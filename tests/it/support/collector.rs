@@ -95,7 +95,7 @@ fn text_among(pairs: &[KeyValue], name: &str) -> Option<String> {
 
 /// Returns the digits of an id.
 pub(crate) fn digits(id: &[u8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(id)
 }
 
 fn serve(stream: TcpStream, got: &Mutex<Got>) -> Option<()> {
