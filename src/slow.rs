@@ -272,7 +272,7 @@ impl Slow {
         let Times { now, total, spent, write } = times;
         // What was done in several calls at the same time counts no more than it took.
         let queue = spent.queue.min(total);
-        let server = spent.server.min(total - queue);
+        let server = spent.server.min(total.saturating_sub(queue));
         let total_ms = u64::try_from(total.as_millis()).unwrap_or(u64::MAX);
         let noted = SlowOperation {
             kind,

@@ -59,7 +59,7 @@ const WOULD_NOT_START: &str = "the relay would not start";
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Doctor {
-    /// A relay that runs, under the address by which its clients reach it; else the setting TIDEMILL_PUBLIC_URL
+    /// A relay that runs, under the address by which its clients reach it; else the setting `TIDEMILL_PUBLIC_URL`
     #[arg(long, value_name = "URL")]
     url: Option<String>,
 

@@ -145,19 +145,16 @@ impl Outside<'_> {
         let took = begin.elapsed();
         let status = response.status().as_u16();
         let body = timeout(LOOK, response.bytes()).await.ok().and_then(Result::ok).unwrap_or_default();
-        match serde_json::from_slice::<Health>(&body) {
-            Ok(health) => {
-                let how = serde_json::to_value(health.status).ok();
-                let how = how.as_ref().and_then(|how| how.as_str()).unwrap_or("unknown");
-                let detail = format!("{name} answers in {} ms, and is {how}", took.as_millis());
-                (Line::pass(RELAY, detail), true)
-            }
-            Err(_) => {
-                let detail = format!("what answers at {name} is no relay: {}", foreign::told(status, &body));
-                let advice = "look at the address, and where the proxy sends requests: the relay has to be there, and run";
-                (Line::fail(RELAY, detail, advice), false)
-            }
-        }
+        let Ok(health) = serde_json::from_slice::<Health>(&body) else {
+            let detail = format!("what answers at {name} is no relay: {}", foreign::told(status, &body));
+            let advice =
+                "look at the address, and where the proxy sends requests: the relay has to be there, and run";
+            return (Line::fail(RELAY, detail, advice), false);
+        };
+        let how = serde_json::to_value(health.status).ok();
+        let how = how.as_ref().and_then(|how| how.as_str()).unwrap_or("unknown");
+        let detail = format!("{name} answers in {} ms, and is {how}", took.as_millis());
+        (Line::pass(RELAY, detail), true)
     }
 
     /// Looks whether what is large comes compressed.
@@ -170,13 +167,11 @@ impl Outside<'_> {
                 continue;
             }
             let coding = response.headers().get(CONTENT_ENCODING).and_then(|coding| coding.to_str().ok());
-            return match coding {
-                Some(coding) => Line::pass(NAME, format!("/{page} comes compressed ({coding})")),
-                None => {
-                    let advice = "the relay compresses for who asks: have the proxy pass `Accept-Encoding` on, and not decode answers";
-                    Line::warn(NAME, format!("/{page} comes as it is"), advice)
-                }
+            let Some(coding) = coding else {
+                let advice = "the relay compresses for who asks: have the proxy pass `Accept-Encoding` on, and not decode answers";
+                return Line::warn(NAME, format!("/{page} comes as it is"), advice);
             };
+            return Line::pass(NAME, format!("/{page} comes compressed ({coding})"));
         }
         Line::pass(NAME, "not looked at: the relay serves neither its documents nor its console")
     }
@@ -282,14 +277,11 @@ impl Outside<'_> {
         );
         let stood = Instant::now();
         let end = async { while let Ok(Some(_)) = response.chunk().await {} };
-        let idle = match timeout(self.idle, end).await {
-            Err(_) => {
-                Line::pass(IDLE, format!("a silent stream was not cut within {} s", self.idle.as_secs()))
-            }
-            Ok(()) => {
-                let detail = format!("a silent stream was cut after {:.1} s", stood.elapsed().as_secs_f64());
-                Line::fail(IDLE, detail, WAITS)
-            }
+        let idle = if timeout(self.idle, end).await.is_ok() {
+            let detail = format!("a silent stream was cut after {:.1} s", stood.elapsed().as_secs_f64());
+            Line::fail(IDLE, detail, WAITS)
+        } else {
+            Line::pass(IDLE, format!("a silent stream was not cut within {} s", self.idle.as_secs()))
         };
         vec![first, idle]
     }
@@ -322,19 +314,12 @@ impl Outside<'_> {
         }
         let took = begin.elapsed().as_millis();
         let stood = Instant::now();
-        match timeout(self.idle, socket.ended()).await {
-            Err(_) => {
-                let idle = self.idle.as_secs();
-                Line::pass(
-                    NAME,
-                    format!("upgraded, and a ping answered, in {took} ms; not cut within {idle} s"),
-                )
-            }
-            Ok(()) => {
-                let stood = stood.elapsed().as_secs_f64();
-                Line::fail(NAME, format!("a silent WebSocket was cut after {stood:.1} s"), WAITS)
-            }
+        if timeout(self.idle, socket.ended()).await.is_ok() {
+            let stood = stood.elapsed().as_secs_f64();
+            return Line::fail(NAME, format!("a silent WebSocket was cut after {stood:.1} s"), WAITS);
         }
+        let idle = self.idle.as_secs();
+        Line::pass(NAME, format!("upgraded, and a ping answered, in {took} ms; not cut within {idle} s"))
     }
 }
 

@@ -154,8 +154,8 @@ async fn a_relay_that_is_drained_sends_its_clients_away_and_goes_on_until_it_is_
     connected(&relay, 2).await;
     let mut socket = WsClient::connect(relay.address).await;
     let began = Instant::now();
-    let begun = relay.post(DRAIN, "").await;
-    assert_eq!((begun.status, &begun.json()["stage"]), (200, &json!("notice")), "{begun:?}");
+    let answer = relay.post(DRAIN, "").await;
+    assert_eq!((answer.status, &answer.json()["stage"]), (200, &json!("notice")), "{answer:?}");
     // It is not ready, and does everything still.
     assert_eq!(relay.get("/ready").await.status, 503);
     relay.publish("drain", "1").await;

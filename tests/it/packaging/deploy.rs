@@ -23,7 +23,7 @@ fn unit(name: &str) -> BTreeMap<String, Vec<String>> {
 }
 
 fn default_of(name: &str) -> String {
-    let found = known().into_iter().find(|setting| setting.id == name);
+    let found = known().iter().find(|setting| setting.id == name);
     found.and_then(|setting| setting.default.clone()).expect("a setting with a default")
 }
 
