@@ -27,6 +27,7 @@ use outside::Outside;
 mod line;
 mod outside;
 mod socket;
+mod told;
 
 const EXAMPLES: &str = "\
 Takes the flags, variables and file of `tidemill serve`, and looks at the server that they name, at

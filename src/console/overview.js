@@ -1,7 +1,7 @@
 // How the relay is: what goes in and out of the node that answers, and how its storage is.
 
 import { get, metrics } from './api.js';
-import { bytes, card, facts, make, number, put, seconds, table } from './dom.js';
+import { bytes, card, facts, make, many, number, put, seconds, table } from './dom.js';
 import { every } from './app.js';
 
 /** How often it is asked, in milliseconds. */
@@ -30,6 +30,22 @@ const failed = all => (all.get('tidemill_http_requests_total') ?? [])
 
 const short = value => (value >= 100 ? number(Math.round(value)) : String(+value.toFixed(1)));
 
+/** From how many days before its end a certificate is told of. */
+const CERTIFICATE_DAYS = 14;
+
+/** What somebody should look at, out of a reading. */
+function concerns(all) {
+  const told = [];
+  const ends = sum(all, 'tidemill_tls_certificate_expires_timestamp_seconds');
+  const days = Math.floor((ends * 1000 - Date.now()) / 86_400_000);
+  if (ends > 0 && days < 0) told.push('The certificate of the relay has expired.');
+  else if (ends > 0 && days < CERTIFICATE_DAYS) told.push(`The certificate of the relay ends in ${many(days, 'day')}.`);
+  if (sum(all, 'tidemill_work_unattended_groups') > 0) told.push('Messages wait in groups, and nobody has asked for them for a minute.');
+  const dead = sum(all, 'tidemill_work_dead');
+  if (dead > 0) told.push(`${many(dead, 'dead letter')}: the page of each group says why.`);
+  return told.map(text => make('p', { class: 'error' }, text));
+}
+
 function healthCard(health) {
   const { backend } = health;
   const isWell = health.status === 'healthy';
@@ -50,7 +66,7 @@ function healthCard(health) {
       ['Limits are counted', health.limits],
     ]),
     servers.length > 0 && table([
-      ['Server', row => `${row.host}:${row.port}`],
+      ['Server', row => row.address],
       ['Answers', row => make('span', { class: row.connected ? 'good' : 'bad' }, row.connected ? 'yes' : 'no')],
       ['Takes messages', row => (row.accepts_writes ? 'yes' : 'no')],
       ['Memory', row => bytes(row.memory_used_bytes), true],
@@ -58,7 +74,7 @@ function healthCard(health) {
 }
 
 export async function show(place, _rest, signal) {
-  const health = make('div');
+  const [health, concerned] = [make('div'), make('div')];
   const plots = PLOTS.map(([title, value, format]) => {
     const figure = make('div', { class: 'figure' }, '–');
     const plot = make('time-plot', { label: title, span: `${(90 * EVERY) / 60_000} minutes` });
@@ -66,7 +82,7 @@ export async function show(place, _rest, signal) {
     return { value, figure, plot, card: card(title, figure, plot) };
   });
   const note = make('p', { class: 'quiet' }, 'All of this is of the node that answers.');
-  put(place, make('h1', {}, 'Overview'), health, make('div', { class: 'grid' }, plots.map(({ card }) => card)), note);
+  put(place, make('h1', {}, 'Overview'), health, concerned, make('div', { class: 'grid' }, plots.map(({ card }) => card)), note);
 
   let before = null;
   const ask = async () => {
@@ -82,6 +98,7 @@ export async function show(place, _rest, signal) {
       note.textContent = 'This relay does not serve its metrics here (TIDEMILL_METRICS), so nothing is plotted.';
       return;
     }
+    concerned.replaceChildren(...concerns(now.all));
     // Behind a load balancer another node may answer, whose counters are others.
     if (before?.node === now.node) {
       for (const { value, figure, plot } of plots) {

@@ -17,6 +17,8 @@ mod delays;
 mod docs;
 mod doors;
 #[cfg(feature = "valkey")]
+mod drill;
+#[cfg(feature = "valkey")]
 mod faults;
 #[cfg(feature = "valkey")]
 mod histories;

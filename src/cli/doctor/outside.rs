@@ -72,11 +72,10 @@ impl Outside<'_> {
         }
         let http = self.reach.builder()?.http1_only().build();
         let http = http.map_err(|cause| CliError::Failed("cannot start the HTTP client", cause.into()))?;
-        let (told, is_there) = self.relay(&http).await;
+        let (told, health) = self.relay(&http).await;
         lines.push(told);
-        if !is_there {
-            return Ok(lines);
-        }
+        let Some(health) = health else { return Ok(lines) };
+        lines.extend(self.told(&http, &health).await);
         lines.push(self.compression(&http).await);
         lines.push(self.caller(&http).await);
         let (events, socket) = join(self.events(&http), self.socket(&http)).await;
@@ -85,17 +84,22 @@ impl Outside<'_> {
         Ok(lines)
     }
 
-    fn get(&self, http: &Client, path: &str) -> RequestBuilder {
+    pub(super) fn get(&self, http: &Client, path: &str) -> RequestBuilder {
         http.get(self.reach.url(path))
     }
 
     /// Sends a request, within the time of one look.
-    async fn ask(&self, request: RequestBuilder) -> Result<Response, String> {
+    pub(super) async fn ask(&self, request: RequestBuilder) -> Result<Response, String> {
         match timeout(LOOK, request.send()).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(root(&error.without_url())),
             Err(_) => Err(format!("no answer within {} s", LOOK.as_secs())),
         }
+    }
+
+    /// Returns the body of an answer, where it comes within the time of one look.
+    pub(super) async fn whole(&self, response: Response) -> Option<bytes::Bytes> {
+        timeout(LOOK, response.bytes()).await.ok()?.ok()
     }
 
     /// Looks at what a server with TLS shows; returns whether there is any use in going on.
@@ -131,30 +135,30 @@ impl Outside<'_> {
         (vec![line, http2], can_go_on)
     }
 
-    /// Looks whether a relay is there.
-    async fn relay(&self, http: &Client) -> (Line, bool) {
+    /// Looks whether a relay is there; returns what it says of its health.
+    async fn relay(&self, http: &Client) -> (Line, Option<Health>) {
         let name = self.reach.name();
         let begin = Instant::now();
         let response = match self.ask(self.get(http, "health")).await {
             Ok(response) => response,
             Err(error) => {
                 let advice = "look at the address, and whether the relay and the proxy run";
-                return (Line::fail(RELAY, format!("{name} cannot be reached ({error})"), advice), false);
+                return (Line::fail(RELAY, format!("{name} cannot be reached ({error})"), advice), None);
             }
         };
         let took = begin.elapsed();
         let status = response.status().as_u16();
-        let body = timeout(LOOK, response.bytes()).await.ok().and_then(Result::ok).unwrap_or_default();
+        let body = self.whole(response).await.unwrap_or_default();
         let Ok(health) = serde_json::from_slice::<Health>(&body) else {
             let detail = format!("what answers at {name} is no relay: {}", foreign::told(status, &body));
             let advice =
                 "look at the address, and where the proxy sends requests: the relay has to be there, and run";
-            return (Line::fail(RELAY, detail, advice), false);
+            return (Line::fail(RELAY, detail, advice), None);
         };
         let how = serde_json::to_value(health.status).ok();
         let how = how.as_ref().and_then(|how| how.as_str()).unwrap_or("unknown");
         let detail = format!("{name} answers in {} ms, and is {how}", took.as_millis());
-        (Line::pass(RELAY, detail), true)
+        (Line::pass(RELAY, detail), Some(health))
     }
 
     /// Looks whether what is large comes compressed.

@@ -377,11 +377,21 @@ async fn who_may_do_little_sees_that_and_a_token_lets_in_as_well() {
 
 /// Opens the console at an address; `None` where there is no browser.
 async fn open_at(url: &str) -> Option<(Browser, Tools)> {
-    let browser = open(find()?, "about:blank", &[]);
+    // Nobody has signed the certificates of tests.
+    let browser = open(find()?, "about:blank", &["--ignore-certificate-errors"]);
     let mut tools = Tools::open(&browser).await;
     tools.run_first(HANDS).await;
     tools.go(url).await;
     Some((browser, tools))
+}
+
+/// Looks at the overview of an open relay, which shows all of this.
+pub(crate) async fn overview_shows(base: &str, texts: &[&str]) {
+    let Some((_browser, mut tools)) = open_at(&format!("{base}/console/")).await else { return };
+    for text in texts {
+        tools.run(&format!("shows({})", json!(text))).await;
+    }
+    assert_eq!(tools.run("wrong").await, json!([]));
 }
 
 /// Uses the console of a closed relay at this address: logs in, publishes, and follows what comes.
