@@ -136,7 +136,7 @@ pub struct Settings {
 
     /// The URL under which others reach this relay. If not given, the host that they have asked for
     ///
-    /// As in `https://relay.example.com`, with a path behind it where a proxy has one. It is what others are told to
+    /// It is one as `https://relay.example.com`, with a path behind it where a proxy has one, and what others are told to
     /// open.
     #[arg(long, value_name = "URL", help_heading = LISTENING, value_parser = parse_public_url)]
     pub public_url: Option<PublicUrl>,
@@ -298,8 +298,6 @@ pub struct Settings {
     /// of sentinels, and the name by which they know the server stands behind them, as in
     /// `valkey+sentinel://h1,h2,h3/name[/database]`. Prefer the variable or a file: other users of the
     /// machine can see flags.
-    ///
-    /// Several hosts, or sentinels (`valkey+sentinel://…/NAME`), stand there with commas between them.
     #[arg(long, value_name = "URL", help_heading = VALKEY, value_parser = secret())]
     pub valkey_url: Option<SecretString>,
 
@@ -337,8 +335,6 @@ pub struct Settings {
     /// A file that holds the password of --valkey-password
     ///
     /// It is read again while the relay runs: where the password in it changes, connections log in again.
-    ///
-    /// It is read again while the relay runs, so that a password may change.
     #[arg(long, value_name = "PATH", help_heading = VALKEY)]
     pub valkey_password_file: Option<PathBuf>,
 
