@@ -12,10 +12,10 @@ use super::output::{self, Output};
 use crate::config::Environment;
 
 const EXAMPLES: &str = "\
-The relay is not ready from now on (`/ready` is 503). After TIDEMILL_DRAIN_NOTICE_MS it tells all that
-is open to go on elsewhere, spread over TIDEMILL_DRAIN_SPREAD_MS, and gives back the messages that
-connections work on. It runs on until it is stopped, and is not ready again before a restart. It
-takes a token of who may administer the relay. Without --url and TIDEMILL_URL, the address in
+The relay is not ready from now on (`/ready` is 503). After TIDEMILL_DRAIN_NOTICE_MS it tells all
+that is open to go on elsewhere, spread over TIDEMILL_DRAIN_SPREAD_MS, and gives back the messages
+that connections work on. It runs on until it is stopped, and is not ready again before a restart.
+It takes a token of who may administer the relay. Without --url and TIDEMILL_URL, the address in
 TIDEMILL_LISTEN is asked, as by `tidemill health`.
 
 Examples:

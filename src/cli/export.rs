@@ -23,7 +23,8 @@ use crate::copying::{Copy as Copying, CopyError, Export as Exporting, Origin, Pl
 const EXAMPLES: &str = "\
 The file has all that `tidemill copy` carries: ids, times, payloads, metadata, what topics keep and
 say of themselves, groups with their positions, dead letters, what waits for later, and buckets with
-their keys and logs. Users, tokens and roles are in it with --access alone. `tidemill import` reads it.
+their keys and logs. Users, tokens and roles are in it with --access alone. `tidemill import`
+reads it.
 
 It has what there is as each topic is read; what comes meanwhile is not in it. The file is written
 as FILE.part, which only its owner can read, and has its name once it is whole.

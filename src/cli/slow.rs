@@ -11,7 +11,7 @@ use crate::config::Environment;
 
 const EXAMPLES: &str = "\
 Examples:
-  tidemill slow               the newest operations past TIDEMILL_SLOW_MS, with the parts of their time
+  tidemill slow               the newest past TIDEMILL_SLOW_MS, with the parts of their time
   tidemill slow -n 256        as many as the node keeps
   tidemill slow -o json       one JSON object
 
