@@ -17,6 +17,10 @@ use tidemill_proto::slow::{SlowKind, SlowOperation};
 use tidemill_proto::{Timestamp, TopicName};
 use tokio::time::Instant;
 
+use running::{During, Measured};
+
+mod running;
+
 /// Most operations that are kept: as many as are listed at one time.
 pub const OPERATIONS_MAX: usize = SLOW_PAGE_MAX;
 /// Most bytes of their texts.
@@ -92,14 +96,8 @@ pub struct Found {
 }
 
 /// Runs an operation, and returns what was noted with it.
-pub async fn measured<T>(operation: impl Future<Output = T>) -> (T, Found) {
-    let told = async {
-        let output = operation.await;
-        let found = RUNNING
-            .with(|running| Found { spent: running.spent.get(), topic: running.topic.borrow_mut().take() });
-        (output, found)
-    };
-    RUNNING.scope(Running::default(), told).await
+pub fn measured<F: Future>(operation: F) -> impl Future<Output = (F::Output, Found)> {
+    Measured::new(operation)
 }
 
 /// Notes what was spent on the operation that runs here, if one does.
@@ -129,21 +127,18 @@ pub fn about(topic: &TopicName) {
 }
 
 /// Waits for a turn to send something.
-pub async fn queued<T>(turn: impl Future<Output = T>) -> T {
-    let _going_on = GoingOn::begin(Part::Queued);
-    turn.await
+pub fn queued<F: Future>(turn: F) -> impl Future<Output = F::Output> {
+    During::new(Part::Queued, turn)
 }
 
 /// Waits for an answer of the server.
-pub async fn served<T>(answer: impl Future<Output = T>) -> T {
-    let _going_on = GoingOn::begin(Part::Served);
-    answer.await
+pub fn served<F: Future>(answer: F) -> impl Future<Output = F::Output> {
+    During::new(Part::Served, answer)
 }
 
 /// Waits for what the client wants to be waited for, or for the client itself: that takes as long as it takes.
-pub async fn awaited<T>(awaited: impl Future<Output = T>) -> T {
-    let _going_on = GoingOn::begin(Part::Awaited);
-    awaited.await
+pub fn awaited<F: Future>(awaited: F) -> impl Future<Output = F::Output> {
+    During::new(Part::Awaited, awaited)
 }
 
 /// Something that an operation is about; noted when it is dropped. Where none runs, it is nothing.

@@ -111,8 +111,9 @@ impl Exchange<'_> {
 }
 
 /// Waits for an answer; a panic on the way to it concerns this request alone.
-pub(super) async fn guarded<T>(answer: impl Future<Output = T>) -> Result<T, Failure> {
-    AssertUnwindSafe(answer).catch_unwind().await.map_err(|_| broken())
+pub(super) fn guarded<T>(answer: impl Future<Output = T>) -> impl Future<Output = Result<T, Failure>> {
+    // No function that is `async`: it would hold the answer twice.
+    AssertUnwindSafe(answer).catch_unwind().map(|answer| answer.map_err(|_| broken()))
 }
 
 /// Returns the failure of whoever has panicked over a request.

@@ -157,7 +157,7 @@ const ROOMS: &[Room] = &[
         name: "tidemill::slow",
         rooms: &["tidemill_proto"],
         tests: &[],
-        crates: &["parking_lot", "tokio"],
+        crates: &["parking_lot", "pin_project_lite", "tokio"],
         because: "how long something took does not depend on what it is",
     },
     Room {
