@@ -170,15 +170,9 @@ async fn a_node_that_is_cut_off_is_seen() {
 async fn a_worker_that_stalls_is_seen() {
     let relay = Relay::ready_at("127.0.0.1:0", &[SWEEP], &[]).await;
     let address = relay.address();
-    let group = json!({ "ack_wait": "0.1s", "max_deliveries": 1 });
+    let group = json!({ "ack_wait": "0.1s", "max_deliveries": 1 }).to_string();
     let headers = [("content-type", "application/json")];
-    let made = try_send(
-        address,
-        "PUT",
-        "/api/v1/topics/jobs/groups/workers",
-        &headers,
-        group.to_string().as_bytes(),
-    );
+    let made = try_send(address, "PUT", "/api/v1/topics/jobs/groups/workers", &headers, group.as_bytes());
     assert_eq!(made.await.expect("it answers").status, 201);
     post(address, "/api/v1/topics/jobs/messages", &json!("a job")).await;
     let well = reading(address).await;
