@@ -164,8 +164,12 @@ async function enter() {
     me = await get('auth/me');
   } catch (error) {
     if (error.status === 401) return logInForm(null);
-    main.replaceChildren(told(error), make('button', { onclick: enter }, 'Try again'));
-    return;
+    if (error.status !== 503) {
+      main.replaceChildren(told(error), make('button', { onclick: enter }, 'Try again'));
+      return;
+    }
+    // While the storage is away nobody is told who they are. What the relay says of itself is seen all the same.
+    me = { user_id: null, username: 'Storage away', permissions: [] };
   }
   // Without a log-in, and where everybody may do everything, there is nobody to log out.
   const isAnyone = me.user_id === 'anyone' || me.user_id === 'anonymous';

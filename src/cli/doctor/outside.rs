@@ -98,8 +98,8 @@ impl Outside<'_> {
     }
 
     /// Returns the body of an answer, where it comes within the time of one look.
-    pub(super) async fn whole(&self, response: Response) -> Option<bytes::Bytes> {
-        timeout(LOOK, response.bytes()).await.ok()?.ok()
+    pub(super) async fn whole(&self, response: Response) -> Option<Vec<u8>> {
+        timeout(LOOK, response.bytes()).await.ok()?.ok().map(Into::into)
     }
 
     /// Looks at what a server with TLS shows; returns whether there is any use in going on.

@@ -86,7 +86,7 @@ impl Outside<'_> {
         let response = self.ask(self.get(http, path)).await.ok()?;
         let is_there = response.status() == 200;
         let body = self.whole(response).await?;
-        is_there.then(|| body.to_vec())
+        is_there.then_some(body)
     }
 }
 
