@@ -244,7 +244,7 @@ impl Shard {
     pub(super) async fn groups(&self, topic: &TopicName) -> Result<Vec<GroupDetail>, StorageError> {
         let mut groups = Vec::new();
         for name in self.group_names(topic).await? {
-            match self.describe_group(topic, &name, false).await {
+            match self.describe_group(topic, &name, true).await {
                 Ok(group) => groups.push(group),
                 // Deleted at this moment.
                 Err(StorageError::NoGroup) => {}
