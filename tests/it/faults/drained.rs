@@ -1,18 +1,15 @@
 //! A node of two is drained before it is stopped: readers go on at the other one, and what connections work on is given
 //! out there at once.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
-use crate::support::eventually;
 use crate::support::process::Relay;
 use crate::support::relay::{STUCK, try_send};
-use crate::support::roaming::{publish, publish_on, read_on};
+use crate::support::roaming::Crowd;
 use crate::support::server::{Kind, Server};
 use crate::support::ws::{Got, WsClient};
 
@@ -42,15 +39,8 @@ async fn readers_of_a_drained_node_go_on_at_the_other_without_a_gap() {
     let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
     let (one, other) = (start(server.port()).await, start(server.port()).await);
     let nodes = [one.address(), other.address()];
-    publish(nodes, TOPIC, 0, "0").await;
-    let (published, stop) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicBool::new(false)));
-    let mut publishing = JoinSet::new();
-    publishing.spawn(publish_on(nodes, TOPIC.to_owned(), published.clone(), stop.clone()));
-    let mut readers = JoinSet::new();
-    for number in 0..8_usize {
-        readers.spawn(read_on(nodes, TOPIC.to_owned(), number));
-    }
-    eventually(STUCK, async || published.load(Ordering::SeqCst) >= 50).await;
+    let crowd = Crowd::start(nodes, TOPIC).await;
+    crowd.publishes(50).await;
     let began = Instant::now();
     let (one, told) = drain(one).await;
     assert_eq!((&told["stage"], &told["sessions"]), (&json!("drained"), &json!(0)), "{told}");
@@ -60,13 +50,8 @@ async fn readers_of_a_drained_node_go_on_at_the_other_without_a_gap() {
     let (code, log) = spawn_blocking(move || one.stop()).await.unwrap();
     assert_eq!(code, Some(0), "{log}");
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-    let before = published.load(Ordering::SeqCst);
-    eventually(STUCK, async || published.load(Ordering::SeqCst) >= before + 50).await;
-    stop.store(true, Ordering::SeqCst);
-    timeout(STUCK, publishing.join_all()).await.expect("publishing ends");
-    let total = published.load(Ordering::SeqCst);
-    let places = timeout(STUCK, readers.join_all()).await.expect("all come to the end");
-    assert!(places.iter().all(|place| place.next == total), "{total} were published: {places:?}");
+    crowd.publishes(50).await;
+    let (places, _) = crowd.end().await;
     let ends: u64 = places.iter().map(|place| place.ends).sum();
     assert_eq!(ends, 4, "those of the drained node are told where to go on: {places:?}");
     spawn_blocking(move || drop(other)).await.unwrap();

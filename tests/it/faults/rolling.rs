@@ -2,18 +2,14 @@
 //! go to the other node meanwhile, and lose and repeat nothing. With it R29: every node that is told to
 //! stop ends well and in time, and tells its readers where to go on.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Instant, timeout};
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 
-use crate::support::eventually;
 use crate::support::length;
 use crate::support::process::Relay;
-use crate::support::relay::STUCK;
-use crate::support::roaming::{publish, publish_on, read_on};
+use crate::support::roaming::Crowd;
 use crate::support::server::{Kind, Server};
 
 const DRAIN: Duration = Duration::from_secs(2);
@@ -33,19 +29,11 @@ async fn two_nodes_restarted_in_turn_lose_and_repeat_nothing() {
         relays.push(start(server.port(), "127.0.0.1:0").await);
     }
     let nodes = [relays[0].address(), relays[1].address()];
-    publish(nodes, TOPIC, 0, "0").await;
-    let (published, stop) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicBool::new(false)));
-    let mut publishing = JoinSet::new();
-    publishing.spawn(publish_on(nodes, TOPIC.to_owned(), published.clone(), stop.clone()));
-    let mut readers = JoinSet::new();
-    for number in 0..8_usize {
-        readers.spawn(read_on(nodes, TOPIC.to_owned(), number));
-    }
+    let crowd = Crowd::start(nodes, TOPIC).await;
     let rounds = length::pick(3, 30);
     for round in 0..rounds {
         for at in 0..2 {
-            let before = published.load(Ordering::SeqCst);
-            eventually(STUCK, async || published.load(Ordering::SeqCst) >= before + 50).await;
+            crowd.publishes(50).await;
             let relay = relays.remove(0);
             let listen = relay.address().to_string();
             let began = Instant::now();
@@ -56,11 +44,7 @@ async fn two_nodes_restarted_in_turn_lose_and_repeat_nothing() {
             relays.push(start(server.port(), &listen).await);
         }
     }
-    stop.store(true, Ordering::SeqCst);
-    timeout(STUCK, publishing.join_all()).await.expect("publishing ends");
-    let total = published.load(Ordering::SeqCst);
-    let places = timeout(STUCK, readers.join_all()).await.expect("all come to the end");
-    assert!(places.iter().all(|place| place.next == total), "{total} were published: {places:?}");
+    let (places, total) = crowd.end().await;
     let ends: u64 = places.iter().map(|place| place.ends).sum();
     length::tell(format_args!("{total} messages, {ends} goodbyes to 8 readers in {rounds} rolling restarts"));
     assert!(ends >= 8, "they are told where to go on: {places:?}");

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tidemill::proto::MessageId;
-use tokio::time::sleep;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
+use super::eventually;
 use super::raw::{RawConnection, Stream};
-use super::relay::try_send;
+use super::relay::{STUCK, try_send};
 use super::ws::{Got, WsClient};
 
 /// A moment, before one who was cut off or refused tries again.
@@ -33,6 +35,44 @@ pub(crate) struct Place {
     told: Option<String>,
     /// Goodbyes that it was told.
     pub(crate) ends: u64,
+}
+
+/// Who publishes to a topic and eight who read it, from node to node.
+pub(crate) struct Crowd {
+    published: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    publishing: JoinSet<()>,
+    readers: JoinSet<Place>,
+}
+
+impl Crowd {
+    pub(crate) async fn start(nodes: [SocketAddr; 2], topic: &str) -> Self {
+        publish(nodes, topic, 0, "0").await;
+        let (published, stop) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicBool::new(false)));
+        let mut publishing = JoinSet::new();
+        publishing.spawn(publish_on(nodes, topic.to_owned(), published.clone(), stop.clone()));
+        let mut readers = JoinSet::new();
+        for number in 0..8_usize {
+            readers.spawn(read_on(nodes, topic.to_owned(), number));
+        }
+        Self { published, stop, publishing, readers }
+    }
+
+    /// Waits until so many more messages were published.
+    pub(crate) async fn publishes(&self, more: u64) {
+        let before = self.published.load(Ordering::SeqCst);
+        eventually(STUCK, async || self.published.load(Ordering::SeqCst) >= before + more).await;
+    }
+
+    /// Ends publishing; returns where each reader is, which is at the end, and how many messages there were.
+    pub(crate) async fn end(self) -> (Vec<Place>, u64) {
+        self.stop.store(true, Ordering::SeqCst);
+        timeout(STUCK, self.publishing.join_all()).await.expect("publishing ends");
+        let total = self.published.load(Ordering::SeqCst);
+        let places = timeout(STUCK, self.readers.join_all()).await.expect("all come to the end");
+        assert!(places.iter().all(|place| place.next == total), "{total} were published: {places:?}");
+        (places, total)
+    }
 }
 
 impl Place {
