@@ -5,13 +5,12 @@ use std::pin::pin;
 use std::time::Duration;
 
 use tidemill_proto::work::{Delivered, Settled, SettledStatus};
-use tidemill_proto::{Code, MessageId};
+use tidemill_proto::{Code, MessageId, Trace};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::error::ClientError;
 use crate::options::Backoff;
-use crate::trace::Trace;
 use crate::work::{Verdict, WorkClient};
 
 /// How long giving a message back may take once a worker is to end at once.
@@ -40,7 +39,7 @@ impl Job {
     /// Returns the trace that the message is part of, if its publisher has said: a span of the handler hangs under its.
     #[must_use]
     pub fn trace(&self) -> Option<Trace> {
-        Trace::of_metadata(self.delivered.message.metadata.as_deref())
+        Trace::of_metadata(self.delivered.message.metadata.as_deref()?.get().as_bytes())
     }
 
     /// Waits until the handler had better stop, and returns why: `max_run_reached`, shortly before the time is over for

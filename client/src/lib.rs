@@ -89,7 +89,6 @@ mod publisher;
 mod start;
 mod subscription;
 mod takes;
-mod trace;
 mod work;
 mod worker;
 
@@ -107,9 +106,8 @@ pub use publisher::{Publisher, Receipt};
 pub use start::{Start, StartError};
 pub use subscription::{Event, Subscription};
 pub use takes::LimitClient;
-pub use trace::Trace;
-
 pub use tidemill_proto as proto;
+pub use tidemill_proto::Trace;
 pub use work::{Verdict, WorkClient};
 pub use worker::{CONCURRENCY_MAX, Stopper, Worker, WorkerEvent, WorkerOptions};
 

@@ -7,11 +7,10 @@ use tidemill_proto::frame::{self, ClientFrame};
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{
     Delivery, Durability, DurabilityTold, MessageId, MessageRef, OrderKey, PayloadRef, ScheduleId, Timestamp,
-    TopicName,
+    TopicName, Trace,
 };
 
 use crate::connection::Received;
-use crate::trace::Trace;
 
 /// A message as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,6 +19,7 @@
 //! | [`durability`] | [`Durability`]: what must hold before a publisher is answered |
 //! | [`schedule`] | messages for later, and those that come again and again |
 //! | [`message`] | publishing, and [`Message`], the one form in which a message is served |
+//! | [`trace`] | [`Trace`]: the trace that a message is part of |
 //! | [`payload`] | how a payload stands in JSON |
 //! | [`page`] | pages of messages |
 //! | [`gap`] | [`Gap`]: messages that a reader asked for and that are gone |
@@ -87,6 +88,7 @@ pub mod takes;
 pub mod time;
 pub mod topic;
 pub mod topics;
+pub mod trace;
 pub mod watched;
 pub mod work;
 
@@ -106,3 +108,4 @@ pub use schedule::{Delivery, RecurringName, ScheduleId, Scheduled};
 pub use selector::TopicSelector;
 pub use time::Timestamp;
 pub use topic::TopicName;
+pub use trace::Trace;

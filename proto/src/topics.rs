@@ -224,6 +224,15 @@ pub struct TopicDetail {
     /// The newest kept message; null when there is none.
     #[cfg_attr(feature = "openapi", schema(required = true))]
     pub last_id: Option<MessageId>,
+    /// Bytes that its messages take, about, as the storage weighs them; null where it does not tell.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
+    pub bytes: Option<u64>,
+    /// Messages that it was ever given: twice looked at, it says how many come in between. Null where the storage does
+    /// not count them.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
+    pub given: Option<u64>,
+    /// Live readers of it on the node that answers, those of patterns included that cover it.
+    pub readers: u64,
     /// Seconds since the oldest kept message was appended, by the clock of the relay.
     #[cfg_attr(feature = "openapi", schema(required = true))]
     pub oldest_age_seconds: Option<u64>,

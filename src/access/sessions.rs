@@ -240,6 +240,11 @@ impl Sessions {
         if is_held { tickets.remove(&id).map(|(_, caller, _)| caller) } else { None }
     }
 
+    /// Whether the node drains.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.draining.is_cancelled()
+    }
+
     /// Waits until the node drains: what only waits for something is answered then.
     pub async fn draining(&self) {
         self.0.draining.cancelled().await;

@@ -4,7 +4,7 @@ import { Refused, call, follow, get, listed, post, url } from './api.js';
 import { bytes, card, confirmed, facts, field, make, many, number, put, seconds, table, when } from './dom.js';
 import { again, attempt, button, every, form, told } from './app.js';
 import { gapRow, messageRow, payloadOf } from './messages.js';
-import { hrefOf } from './topics.js';
+import { LOOK_EVERY, hrefOf, paceOf } from './topics.js';
 
 const TABS = [
   ['', 'Messages', messages],
@@ -25,9 +25,22 @@ export async function show(place, [name, tab = ''], signal, query) {
   put(place, make('p', { class: 'crumbs' }, make('a', { href: '#/topics' }, 'Topics')), make('h1', {}, name));
   if (!about) put(place, make('p', { class: 'error' }, 'There is no such topic now. It is made with its first message.'));
   else {
-    put(place, make('p', { class: 'quiet' },
-      `${many(about.length, 'message')}, the oldest ${about.oldest_age_seconds === null ? 'none' : `${seconds(about.oldest_age_seconds)} old`}`
-      + `, ${about.state}${about.reason ? `: ${about.reason}` : ''}${about.description ? ` – ${about.description}` : ''}`));
+    const has = make('span');
+    const pace = paceOf();
+    const tell = now => {
+      const second = pace(now);
+      has.textContent = [
+        many(now.length, 'message'), now.bytes === null ? null : bytes(now.bytes),
+        now.oldest_age_seconds === null ? null : `the oldest ${seconds(now.oldest_age_seconds)} old`,
+        second === null ? null : `${second} a second`, `${many(now.readers, 'live reader')} on this node`,
+        now.state + (now.reason ? `: ${now.reason}` : ''),
+      ].filter(part => part !== null).join(', ');
+    };
+    tell(about);
+    put(place, make('p', { class: 'quiet' }, has, about.created_at && [', made ', when(about.created_at)],
+      about.owner_id && ` by ${about.owner_id}`, about.description && ` – ${about.description}`));
+    const look = async () => tell(await get(url`api/v1/topics/${name}`));
+    setTimeout(() => signal.aborted || every(LOOK_EVERY, signal, look), LOOK_EVERY);
   }
   put(place, make('div', { class: 'tabs', role: 'navigation', 'aria-label': 'Of this topic' }, TABS.map(([part, title]) =>
     make('a', { href: hrefOf(name, part), 'aria-current': part === tab ? 'page' : null }, title))));

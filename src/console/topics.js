@@ -1,15 +1,29 @@
 // The topics: searched by pattern, page by page, each with how much it has; and making one.
 
 import { get, listed, post, url } from './api.js';
-import { card, field, make, many, number, put, seconds, table, when } from './dom.js';
-import { again, form } from './app.js';
+import { bytes, card, field, make, many, number, put, seconds, table } from './dom.js';
+import { again, every, form } from './app.js';
 
 const PAGE = 50;
+/** How often what topics have is asked for again, in milliseconds. */
+export const LOOK_EVERY = 5_000;
 
 export const hrefOf = (topic, tab = '') => `#/topic/${encodeURIComponent(topic)}${tab && `/${tab}`}`;
 
 /** What people write when they look for a part of a name, as the relay reads it. */
 const patternOf = text => (text.includes('*') || text === '' ? text : `${text}*`);
+
+/** Says how many messages a second come to a topic, from one look at it to the next. */
+export function paceOf() {
+  let before = null;
+  return ({ given }) => {
+    const now = { given, at: performance.now() };
+    const since = before && given !== null ? (given - before.given) / ((now.at - before.at) / 1000) : null;
+    before = given === null ? null : now;
+    // One that was made anew in between has fewer.
+    return since === null || since < 0 ? null : number(since < 10 ? +since.toFixed(1) : Math.round(since));
+  };
+}
 
 export async function show(place, _rest, signal, query) {
   const match = query.get('match') ?? '';
@@ -18,7 +32,10 @@ export async function show(place, _rest, signal, query) {
     + (match && `&match=${encodeURIComponent(patternOf(match))}`) + (from && `&cursor=${encodeURIComponent(from)}`);
   const { rows, next } = await listed(path);
   const stats = await get('api/v1/topics/stats').catch(() => null);
-  const cells = new Map(rows.map(row => [row.topic_name, [make('span'), make('span'), make('span')]]));
+  const shown = new Map(rows.map(row => [row.topic_name, {
+    pace: paceOf(), ...Object.fromEntries(['messages', 'second', 'size', 'oldest', 'readers', 'state'].map(cell => [cell, make('span')])),
+  }]));
+  const cell = name => row => shown.get(row.topic_name)[name];
   const nextFrom = next && new URL(next).searchParams.get('cursor');
   const search = make('form', { class: 'row', role: 'search', onsubmit: event => {
     event.preventDefault();
@@ -31,12 +48,14 @@ export async function show(place, _rest, signal, query) {
     search,
     card(null, table([
       ['Name', row => make('a', { href: hrefOf(row.topic_name) }, row.topic_name)],
-      ['Messages', row => cells.get(row.topic_name)[0], true],
-      ['Oldest', row => cells.get(row.topic_name)[1], true],
-      ['State', row => cells.get(row.topic_name)[2]],
+      ['Messages', cell('messages'), true],
+      ['A second', cell('second'), true],
+      ['Size', cell('size'), true],
+      ['Oldest', cell('oldest'), true],
+      ['Readers here', cell('readers'), true],
+      ['State', cell('state')],
       ['Kept for', row => seconds(row.retention_seconds) ?? 'as set', true],
       ['Owner', row => row.owner_id],
-      ['Made', row => when(row.created_at)],
     ], rows, match ? 'No topic that you may read has such a name.' : 'There is no topic that you may read yet.')),
     nextFrom && make('p', {}, make('a', { href: `#/topics?match=${encodeURIComponent(match)}&from=${encodeURIComponent(nextFrom)}` }, 'Next page')),
     make('details', {}, make('summary', {}, 'Make a topic'), form(async ({ topic_name: name, retention, max, ...others }) => {
@@ -53,15 +72,20 @@ export async function show(place, _rest, signal, query) {
       make('button', { class: 'main' }, 'Make it')))),
     make('button', { onclick: again }, 'Look again'));
   // What a topic has is asked one by one, behind the list: a page is there at once, however many there are.
-  (async () => {
-    for (const row of rows) {
+  every(LOOK_EVERY, signal, async () => {
+    for (const [name, { pace, messages, second, size, oldest, readers, state }] of shown) {
       if (signal.aborted) return;
-      const about = await get(url`api/v1/topics/${row.topic_name}`).catch(() => null);
-      const [messages, oldest, state] = cells.get(row.topic_name);
+      const about = await get(url`api/v1/topics/${name}`).catch(error => {
+        if (error.status === 404) return null;
+        throw error;
+      });
       if (!about) { state.textContent = 'gone'; continue; }
       messages.textContent = number(about.length);
+      second.textContent = pace(about) ?? '–';
+      size.textContent = bytes(about.bytes) ?? '–';
       oldest.textContent = seconds(about.oldest_age_seconds) ?? '–';
+      readers.textContent = number(about.readers);
       state.textContent = about.state + (about.reason ? `: ${about.reason}` : '');
     }
-  })();
+  });
 }

@@ -1,4 +1,4 @@
-//! Answers that hand something over: what does not get to the client is given back.
+//! Answers that hand something over: what is not written to the client is given back.
 //!
 //! It must not know what is handed over.
 
@@ -15,7 +15,7 @@ use crate::relay::{Deliveries, Failure, HeldLock};
 
 /// What is given back when it is dropped.
 pub(super) trait GivenBack: Send + Unpin {
-    /// Says that the client has got it, as far as can be told; returns what gives it back all the same.
+    /// Says that it is about to be written; returns what gives it back where it is not.
     fn taken(self) -> Box<dyn FnOnce() + Send>;
 }
 
@@ -37,7 +37,8 @@ impl GivenBack for HeldLock {
     }
 }
 
-/// Waits for something as long as the client is there: one that has hung up gets nothing.
+/// Waits for something as long as the client is there: one that has hung up gets nothing, and is told so, as it may read
+/// still.
 pub(super) async fn while_there<T>(
     hangup: Option<&Hangup>,
     waited: impl Future<Output = Result<T, Failure>>,
@@ -51,9 +52,16 @@ pub(super) async fn while_there<T>(
     };
     tokio::select! {
         biased;
-        () = left => Err(Problem::new(Code::RequestTimeout, "the client has hung up").into()),
-        done = waited => done,
+        () = left => Err(hung_up()),
+        done = waited => {
+            let done = done?;
+            if hangup.is_some_and(Hangup::is_left) { Err(hung_up()) } else { Ok(done) }
+        }
     }
+}
+
+fn hung_up() -> Failure {
+    Problem::new(Code::RequestTimeout, "the client has hung up").into()
 }
 
 /// An answer with something that is given back unless it was written.
@@ -78,12 +86,12 @@ impl<G: GivenBack> HttpBody for Handed<G> {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        // Whoever takes it writes it, and only the end of the connection shows that the client did not get it.
+        // Whoever takes it writes it, and only the connection knows how far that has come.
         let text = self.text.take();
         if let (Some(_), Some(given)) = (&text, self.given.take()) {
             let back = given.taken();
             if let Some(hangup) = &self.hangup {
-                hangup.unless_got(back);
+                hangup.unless_written(back);
             }
         }
         Poll::Ready(text.map(|text| Ok(Frame::data(text))))

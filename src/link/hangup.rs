@@ -1,8 +1,10 @@
-//! Whether a client that waits for an answer is still there, and what becomes of an answer that it did not get.
+//! Whether a client that waits for an answer is still there, and what becomes of an answer that was not written.
 //!
 //! The HTTP library does not read while an answer is made, since a client that has closed its sending half may still
 //! wait for it. For whom more is at stake than the answer, here is asked whether the client has hung up; and what is to be
-//! undone where the connection breaks behind an answer is left here.
+//! undone where an answer is not written whole is left here. Once the kernel has all of it, the client may have it:
+//! a connection that breaks afterwards says nothing of that. `HAProxy` resets each connection that it does not need any
+//! more, so that none is left in `TIME_WAIT`, however long ago it has read the answer.
 //! It must not know what is answered.
 
 use std::fmt;
@@ -12,16 +14,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::transport::{Protocol, Transport};
 
 /// How often it is asked whether a client is there.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How long after an answer a connection that breaks shows that the client did not get it.
-const IN_DOUBT: Duration = Duration::from_secs(1);
 
-/// What is done where a client did not get an answer.
+/// What is done where an answer is not written whole.
 type Undo = Box<dyn FnOnce() + Send>;
 
 /// The client of a connection, as whoever answers its requests may ask for it. Cloning is cheap.
@@ -30,8 +30,8 @@ pub struct Hangup(Arc<Inner>);
 
 struct Inner {
     transport: Weak<dyn Transport>,
-    /// Of the last answer, since when it is in doubt.
-    in_doubt: Mutex<Option<(Instant, Undo)>>,
+    /// Of the answers that are being written.
+    unwritten: Mutex<Vec<Undo>>,
 }
 
 impl fmt::Debug for Hangup {
@@ -53,38 +53,39 @@ impl Hangup {
     pub fn of(transport: Box<dyn Transport>) -> (Box<dyn Transport>, Self) {
         let transport: Arc<dyn Transport> = transport.into();
         let hangup =
-            Self(Arc::new(Inner { transport: Arc::downgrade(&transport), in_doubt: Mutex::default() }));
+            Self(Arc::new(Inner { transport: Arc::downgrade(&transport), unwritten: Mutex::default() }));
         (Box::new(Shared { transport, hangup: hangup.clone() }), hangup)
     }
 
-    /// Waits until the client has hung up. One that has closed its sending half alone is taken for one that has.
+    /// Whether the client has hung up. One that has closed its sending half alone is taken for one that has.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        self.0.transport.upgrade().is_none_or(|transport| transport.is_left())
+    }
+
+    /// Waits until the client has hung up.
     pub async fn wait(&self) {
-        while self.0.transport.upgrade().is_some_and(|transport| !transport.is_left()) {
+        while !self.is_left() {
             sleep(LOOK_EVERY).await;
         }
     }
 
-    /// Leaves what is to be undone if the client does not get the answer that is about to be written. It has got the
-    /// one before: it has asked again.
-    pub fn unless_got(&self, undo: impl FnOnce() + Send + 'static) {
-        if self.0.transport.upgrade().is_none_or(|transport| transport.is_left()) {
-            return undo();
-        }
-        *self.0.in_doubt.lock() = Some((Instant::now(), Box::new(undo)));
+    /// Leaves what is to be undone if the answer that is about to be written is not written whole.
+    pub fn unless_written(&self, undo: impl FnOnce() + Send + 'static) {
+        self.0.unwritten.lock().push(Box::new(undo));
     }
 
-    /// Tells that the client has ended the connection, and was there until the answer: it has got it. One that ends with
-    /// something unread breaks the connection, as one does that is sent something afterwards.
-    fn ended(&self) {
-        self.0.in_doubt.lock().take();
+    /// Tells that everything is written up to now.
+    fn written(&self) {
+        self.0.unwritten.lock().clear();
     }
+}
 
-    /// Tells that the connection has broken: what was left a moment ago is undone.
-    pub fn broken(&self) {
-        let in_doubt = self.0.in_doubt.lock().take();
-        if let Some((since, undo)) = in_doubt
-            && since.elapsed() < IN_DOUBT
-        {
+/// The connection is over: what is not written by now never is.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let unwritten = std::mem::take(&mut *self.hangup.0.unwritten.lock());
+        for undo in unwritten {
             undo();
         }
     }
@@ -96,11 +97,7 @@ impl Transport for Shared {
     }
 
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.transport.try_read(buffer);
-        if matches!(read, Ok(0)) && !buffer.is_empty() {
-            self.hangup.ended();
-        }
-        read
+        self.transport.try_read(buffer)
     }
 
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
@@ -112,7 +109,11 @@ impl Transport for Shared {
     }
 
     fn try_flush(&self) -> io::Result<bool> {
-        self.transport.try_flush()
+        let flushed = self.transport.try_flush();
+        if matches!(flushed, Ok(true)) {
+            self.hangup.written();
+        }
+        flushed
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -120,7 +120,7 @@ impl Gate {
         let mut open = waiters.asked(&lock, secret);
         let mut asked = LockAsked { secret, holder, ttl, waits: false, again: false, key };
         loop {
-            asked.waits = place.is_some() && Instant::now() < until && !waiters.is_stopping();
+            asked.waits = place.is_some() && Instant::now() < until && !self.is_leaving();
             let answer = self.relay().storage.locks.acquire_lock(&lock, &asked).await;
             let next_look = match answer {
                 Ok(LockAnswer::Granted { secret: of, fence, expires_at, handed }) => {
@@ -142,7 +142,7 @@ impl Gate {
                 }
                 Ok(LockAnswer::Locked { held, .. }) => {
                     open.found();
-                    if waiters.is_stopping() && Instant::now() < until {
+                    if self.is_leaving() && Instant::now() < until {
                         let detail = "the node is stopping; the lock was not acquired, try another node";
                         return Err(Problem::new(Code::Overloaded, detail).into());
                     }
@@ -177,6 +177,7 @@ impl Gate {
                 match &place {
                     Some(place) => tokio::select! {
                         () = place.told() => {}
+                        () = self.relay().sessions.draining() => {}
                         () = waiters.stopping() => {}
                         () = sleep_until(next_look) => {}
                     },
@@ -185,6 +186,11 @@ impl Gate {
             };
             slow::awaited(looks_again).await;
         }
+    }
+
+    /// Whether nobody is to wait on this node any more.
+    fn is_leaving(&self) -> bool {
+        self.relay().sessions.is_draining() || self.relay().locks.is_stopping()
     }
 
     /// Puts a lock that was granted under a lease.

@@ -245,6 +245,7 @@ impl Gate {
         let described = self.relay().storage.topics.describe(topic).await;
         let state = described.map_err(|error| Failure::read(error, Some(topic)))?;
         let now_ms = self.relay().storage.upkeep.now().as_millis();
+        let readers = self.relay().feeds.readers(topic, state.topic.owner_id.as_deref());
         Ok(TopicDetail {
             topic: shown(state.topic),
             state: state.ended.as_ref().map_or(RunState::Open, |ended| ended.state),
@@ -252,6 +253,9 @@ impl Gate {
             length: state.length,
             first_id: state.first_id,
             last_id: state.last_id,
+            bytes: state.bytes,
+            given: state.given,
+            readers,
             oldest_age_seconds: state.first_id.map(|id| now_ms.saturating_sub(id.ms) / 1_000),
         })
     }

@@ -184,10 +184,7 @@ impl Connections {
             };
             match end {
                 End::Closed(Ok(())) => {}
-                End::Closed(Err(error)) => {
-                    hangup.broken();
-                    tracing::debug!(%error, "connection ended");
-                }
+                End::Closed(Err(error)) => tracing::debug!(%error, "connection ended"),
                 End::HandedOver(answer) => {
                     let parts = connection.into_parts();
                     let (transport, rest, permit) = parts.io.into_inner().into_parts();

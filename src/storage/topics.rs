@@ -21,6 +21,10 @@ pub struct TopicState {
     pub first_id: Option<MessageId>,
     /// The newest kept message.
     pub last_id: Option<MessageId>,
+    /// Bytes that its messages take, about; `None` where the backend does not tell.
+    pub bytes: Option<u64>,
+    /// How many messages it was ever given; `None` where the backend does not count them.
+    pub given: Option<u64>,
     /// That the topic has ended, if it has.
     pub ended: Option<RunEnd>,
 }

@@ -25,7 +25,7 @@
 //! | `doorbell`, `notice` | hints between nodes; one of them as text |
 //! | `marker` | which of the topics of its name a stream is |
 //! | `acked`, `losing` | what the server has confirmed; what of that it has lost |
-//! | `topics`, `description` | topics; what is kept of how one is described |
+//! | `topics`, `description`, `held` | topics; what is kept of how one is described; what its stream holds |
 //! | `index` | what lists topics, buckets and series, and what is due in which of them |
 //! | `refusing` | which topics refuse what has no room, as far as is known |
 //! | `copying` | topics that are copied from one storage to another |
@@ -100,6 +100,7 @@ mod facts;
 mod failure;
 mod finding;
 mod health;
+mod held;
 mod homes;
 mod index;
 mod info;

@@ -1,13 +1,11 @@
 //! Contexts of others (W3C Trace Context): in headers of a request, and in the metadata of a message.
 
-use std::borrow::Cow;
-
 use memchr::memmem;
 use opentelemetry::Context;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::{SpanContext, TraceContextExt as _};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use serde::Deserialize;
+use tidemill_proto::Trace;
 
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
@@ -15,15 +13,6 @@ const TRACESTATE: &str = "tracestate";
 /// The span of another program, under which one of the relay hangs.
 #[derive(Clone, Debug)]
 pub struct Parent(SpanContext);
-
-/// The members of metadata that tell of one.
-#[derive(Deserialize)]
-struct Members<'a> {
-    #[serde(borrow)]
-    traceparent: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    tracestate: Option<Cow<'a, str>>,
-}
 
 /// Both texts, as the library asks for them.
 struct Texts<'a> {
@@ -60,8 +49,8 @@ impl Parent {
     pub fn of_metadata(metadata: Option<&[u8]>) -> Option<Self> {
         let metadata = metadata.filter(|_| super::is_on())?;
         memmem::find(metadata, b"\"traceparent\"")?;
-        let Members { traceparent, tracestate } = serde_json::from_slice(metadata).ok()?;
-        Self::read(&traceparent?, tracestate.as_deref())
+        let Trace { traceparent, tracestate } = Trace::of_metadata(metadata)?;
+        Self::read(&traceparent, tracestate.as_deref())
     }
 
     pub(super) const fn context(&self) -> &SpanContext {

@@ -10,6 +10,7 @@ mod encodings;
 mod fast_path;
 mod framing;
 mod half_close;
+mod handed;
 mod letters;
 mod locks;
 mod nodes;

@@ -250,9 +250,35 @@ async fn pages_and_programs_connect_and_are_refused(address: SocketAddr) {
     client.close().await;
 }
 
+/// Whoever asks once and goes has what it was told, whatever the proxy does with its own connection then.
+async fn what_is_handed_out_stays(address: SocketAddr) {
+    let json = [("content-type", "application/json")];
+    let ask = async |method: &str, path: &str, body: &str| {
+        let answer = send(address, method, path, &json, body.as_bytes()).await;
+        (answer.status, serde_json::from_slice::<Value>(&unchunked(&answer)).unwrap_or_default())
+    };
+    let group = "/api/v1/topics/handed/groups/g";
+    assert_eq!(ask("PUT", group, r#"{"ack_wait":"10m"}"#).await.0, 201);
+    for round in 0..5 {
+        assert_eq!(ask("POST", "/api/v1/topics/handed/messages", "1").await.0, 201);
+        let (_, held) = ask("POST", &format!("{group}/claim"), r#"{"consumer":"first"}"#).await;
+        let lock = format!("/api/v1/locks/handed-{round}");
+        let (status, _) = ask("POST", &lock, r#"{"holder":"first","ttl":"10m"}"#).await;
+        assert_eq!(status, 201);
+        let (_, other) =
+            ask("POST", &format!("{group}/claim"), r#"{"consumer":"other","wait":"300ms"}"#).await;
+        assert_eq!(other["messages"], serde_json::json!([]), "{round}");
+        assert_eq!(ask("POST", &lock, r#"{"holder":"other","ttl":"10m"}"#).await.0, 409, "{round}");
+        let receipts = serde_json::json!({"receipts": [held["messages"][0]["receipt"]]}).to_string();
+        let (_, acked) = ask("POST", "/api/v1/work/ack", &receipts).await;
+        assert_eq!(acked["results"][0]["status"], "acked", "{round}: {acked}");
+    }
+}
+
 async fn all_is_as_without_a_proxy(kind: Kind) {
     let relay = TestRelay::start(memory()).await;
     if let Some(proxy) = kind.start(&kind.snippet(), relay.address).await {
+        what_is_handed_out_stays(proxy.address).await;
         pages_and_programs_connect_and_are_refused(proxy.address).await;
     }
     relay.stop().await;

@@ -200,6 +200,12 @@ impl Feeds {
         })
     }
 
+    /// Returns how many read a topic of this owner live on this node, by its name or by a pattern.
+    pub(in crate::relay) fn readers(&self, topic: &TopicName, owner: Option<&str>) -> u64 {
+        let by_name = self.running.feeds().read().get(topic).map_or(0, |entry| entry.readers);
+        (by_name + self.patterns.readers(topic, owner)) as u64
+    }
+
     /// Returns how far the feed of a topic has come, if it runs.
     pub(super) fn mark(&self, topic: &TopicName) -> Option<Mark> {
         let feed = self.running.feed(topic);

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::pattern_feed::PatternFeed;
 use super::primitives::Mutex;
 use super::ring_bytes::RingBytes;
-use crate::access::ReadScope;
+use crate::access::{ReadScope, Within};
 
 /// Patterns that have feeds at one time.
 const PATTERNS_MAX: usize = 1_000;
@@ -116,6 +116,21 @@ impl Patterns {
             }
         }
         self.count.store(feeds.len(), Ordering::Relaxed);
+    }
+
+    /// Returns how many read a topic of this owner by a pattern.
+    pub(super) fn readers(&self, topic: &TopicName, owner: Option<&str>) -> usize {
+        if self.count() == 0 {
+            return 0;
+        }
+        let may = |scope: &ReadScope| match scope.has(topic) {
+            Within::Yes => true,
+            Within::IfOwnedBy(user) => owner == Some(user),
+            Within::No => false,
+        };
+        let feeds = self.feeds.lock();
+        let covering = feeds.iter().filter(|((pattern, scope), _)| pattern.matches(topic) && may(scope));
+        covering.map(|(_, entry)| entry.readers).sum()
     }
 
     /// Tells those that cover a topic that there may be one.

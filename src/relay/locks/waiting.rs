@@ -137,7 +137,7 @@ pub struct HeldLock {
 }
 
 impl HeldLock {
-    /// Says that who asked for it has got it, as far as can be told; returns what gives it back all the same, unless it can
+    /// Says that who asked for it is about to get it; returns what gives it back where that fails, unless it can
     /// be found again.
     #[must_use]
     pub fn taken(mut self) -> Option<GiveBackLock> {

@@ -117,7 +117,7 @@ impl Deliveries {
         std::mem::take(&mut self.of)
     }
 
-    /// Says that whoever claimed them has got them, as far as can be told; returns what gives them back all the same.
+    /// Says that whoever claimed them is about to get them; returns what gives them back where that fails.
     #[must_use]
     pub fn taken(mut self) -> GiveBack {
         // Who has got them all the same may still say what became of them, unless somebody else has them by then.

@@ -19,7 +19,7 @@ use super::{Shard, keys};
 use crate::storage::StorageError;
 
 /// Nodes of a stream that are looked at: 100,000 entries, which takes the server some 50 µs.
-const SAMPLES: &str = "1000";
+pub(super) const SAMPLES: &str = "1000";
 /// Names that are looked at in one step, and topics that are weighed in one.
 const STEP_NAMES: usize = 1_000;
 const STEP_TOPICS: usize = 64;

@@ -11,11 +11,13 @@ use tidemill_proto::topics::{Topic, TopicUpdate, TopicsStats, WhenFull};
 use tidemill_proto::{MessageId, TopicName};
 use tokio::sync::watch;
 
-use super::control::{Control, bytes_of, checked, group_names, read_id};
+use super::control::{Control, bytes_of, checked, group_names};
 use super::description::{OWNER, field_of, parts_of, read_description};
 use super::doorbell::Doorbell;
 use super::failure::{Effect, of_key, same, unexpected};
+use super::held::{Held, number_of};
 use super::index::Indexes;
+use super::kept::SAMPLES;
 use super::keys::Keys;
 use super::new_topic::NewTopic;
 use super::notice::notices;
@@ -281,30 +283,26 @@ impl Shard {
     pub(super) async fn describe(&self, topic: &TopicName) -> Result<TopicState, StorageError> {
         let stream = self.keys.stream(topic);
         let mut pipeline = glide::pipe();
-        pipeline.cmd("EXISTS").arg(&stream);
         pipeline.cmd("HGETALL").arg(self.keys.description(topic));
-        pipeline.cmd("XLEN").arg(&stream);
-        pipeline.cmd("XRANGE").arg(&stream).arg("-").arg("+").arg("COUNT").arg("1");
-        pipeline.cmd("XREVRANGE").arg(&stream).arg("+").arg("-").arg("COUNT").arg("1");
+        pipeline.cmd("XINFO").arg("STREAM").arg(&stream);
         pipeline.cmd("XINFO").arg("GROUPS").arg(&stream);
+        pipeline.cmd("MEMORY").arg("USAGE").arg(&stream).arg("SAMPLES").arg(SAMPLES);
         let replies = self.change.run(&pipeline, Effect::Read).await?;
-        let [exists, description, length, first, last, groups] =
-            <[ValkeyValue; 6]>::try_from(replies).map_err(|_| unexpected("a pipeline", Effect::Read))?;
-        if checked(exists)? == ValkeyValue::Int(0) {
-            return Err(StorageError::NoTopic);
-        }
-        let ValkeyValue::Int(length) = checked(length)? else {
-            return Err(unexpected("XLEN", Effect::Read));
-        };
+        let [description, stream, groups, weight] =
+            <[ValkeyValue; 4]>::try_from(replies).map_err(|_| unexpected("a pipeline", Effect::Read))?;
+        let held = Held::read(stream)?;
         let description =
             checked(description).map_err(|error| of_key(error, self.keys.description(topic)))?;
         let reason = field_of(&description, keys::REASON);
         let state = runs::state_among(group_names(checked(groups)?));
         Ok(TopicState {
             topic: read_description(topic, description),
-            length: u64::try_from(length).unwrap_or(0),
-            first_id: only_id(&checked(first)?),
-            last_id: only_id(&checked(last)?),
+            length: held.length,
+            first_id: held.first,
+            last_id: held.last,
+            // Where the server does not let it be weighed, the rest can be told still.
+            bytes: number_of(&weight),
+            given: held.added,
             ended: runs::ended(state, reason.as_deref()),
         })
     }
@@ -445,15 +443,4 @@ impl Shard {
 /// Returns whether the reply to `TYPE` is that the key holds a stream.
 pub(super) fn is_stream(reply: &ValkeyValue) -> bool {
     bytes_of(reply.clone()).is_some_and(|kind| kind == "stream")
-}
-
-fn only_id(reply: &ValkeyValue) -> Option<tidemill_proto::MessageId> {
-    match reply {
-        ValkeyValue::Map(entries) => entries.first().and_then(|(id, _)| read_id(id)),
-        ValkeyValue::Array(entries) => match entries.first() {
-            Some(ValkeyValue::Array(entry)) => entry.first().and_then(read_id),
-            _ => None,
-        },
-        _ => None,
-    }
 }

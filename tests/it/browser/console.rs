@@ -174,6 +174,7 @@ async fn a_whole_life_of_a_topic() {
 
     // What is published comes live, while it is paused, too; and what is gone is told as a gap.
     shown.at("#/topic/orders/live", "Live; 0 came").await;
+    shown.does("await shows('1 live reader on this node'); await shows(' 0 a second');").await;
     shown.publish("orders", r#""first""#).await;
     shown.does("await shows('\"first\"'); await press('Pause');").await;
     shown.publish("orders", r#""second""#).await;

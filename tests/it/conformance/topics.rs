@@ -5,7 +5,7 @@ use tidemill::proto::page::Order;
 use tidemill::proto::topics::{TopicUpdate, TopicsStats};
 use tidemill::proto::{MessageId, TopicName, TopicSelector};
 use tidemill::storage::{
-    Condition, LISTED_NAMES_MAX, NewMessage, Selection, Storage, StorageError, StorageLimits,
+    Condition, LISTED_NAMES_MAX, NewMessage, Selection, Storage, StorageError, StorageLimits, Trim,
 };
 use tokio::task::JoinSet;
 
@@ -28,6 +28,7 @@ pub(super) async fn a_created_topic_is_described(ground: &Ground) {
     assert_eq!((created.description.as_deref(), created.retention_seconds), (Some(text), Some(60)));
     let state = ground.storage.topics.describe(&name).await.unwrap();
     assert_eq!((state.length, state.first_id, state.last_id), (0, None, None));
+    assert_eq!((state.bytes.is_some(), state.given), (true, Some(0)));
     assert_eq!(state.topic, created);
     assert_eq!(ground.storage.topics.list(Selection::default(), None, 10).await.unwrap().topics, [created]);
 }
@@ -231,6 +232,16 @@ pub(super) async fn a_description_tells_what_the_topic_holds(ground: &Ground) {
     assert_eq!(state.length, 123);
     assert_eq!((state.first_id, state.last_id), (Some(appended[0]), Some(appended[122])));
     assert_eq!((state.topic.description, state.topic.retention_seconds), (None, None));
+    let large =
+        ground.storage.messages.append(vec![message(&name, json(format!("{:?}", "x".repeat(50_000))))]).await;
+    large[0].as_ref().expect("it is kept");
+    let after = ground.storage.topics.describe(&name).await.unwrap();
+    let grown = after.bytes.zip(state.bytes).map(|(after, before)| after - before);
+    assert!(grown.is_some_and(|grown| (50_000..100_000).contains(&grown)), "{grown:?}");
+    // What is removed was given still.
+    ground.storage.messages.trim(&name, Trim::Keep(2)).await.unwrap();
+    let left = ground.storage.topics.describe(&name).await.unwrap();
+    assert_eq!((left.length, state.given, left.given), (2, Some(123), Some(124)));
 }
 
 pub(super) async fn an_update_replaces_the_description(ground: &Ground) {

@@ -1,16 +1,21 @@
 //! Topics over HTTP.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tidemill::proto::Code;
 use tidemill::storage::Storage;
 
 use super::on_every_backend;
+use crate::support::eventually;
 use crate::support::relay::TestRelay;
+use crate::support::ws::WsClient;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 on_every_backend![
     a_topic_lives_from_create_to_delete,
+    the_live_readers_of_a_topic_are_counted,
     a_part_of_a_topic_is_changed_and_the_rest_stays,
     the_list_is_read_page_by_page,
     the_list_is_narrowed_to_a_pattern,
@@ -45,6 +50,8 @@ async fn a_topic_lives_from_create_to_delete(storage: Storage) {
     assert_eq!(detail["length"], 2);
     assert_eq!((detail["first_id"].as_str(), detail["last_id"].as_str()), (Some(&*first), Some(&*last)));
     assert!(detail["oldest_age_seconds"].as_u64().expect("an age") < 60);
+    assert_eq!((&detail["given"], &detail["readers"]), (&json!(2), &json!(0)), "{detail}");
+    assert!(detail["bytes"].as_u64().expect("a size") > 10, "{detail}");
 
     let updated = relay.send("PUT", path, &[JSON], br#"{"description":"new"}"#).await.json();
     assert_eq!((&updated["description"], &updated["retention_seconds"]), (&json!("new"), &Value::Null));
@@ -55,6 +62,23 @@ async fn a_topic_lives_from_create_to_delete(storage: Storage) {
     assert_eq!(relay.get(&format!("{path}/messages")).await.status, 404, "its messages went with it");
     assert_eq!(relay.send("DELETE", path, &[], b"").await.problem().code, Code::TopicNotFound);
     assert_eq!(relay.send("PUT", path, &[JSON], b"{}").await.problem().code, Code::TopicNotFound);
+    relay.stop().await;
+}
+
+async fn the_live_readers_of_a_topic_are_counted(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    relay.publish("counted.a", "1").await;
+    relay.publish("other", "1").await;
+    let readers =
+        async |topic: &str| relay.get(&format!("/api/v1/topics/{topic}")).await.json()["readers"].clone();
+    let mut by_name = WsClient::connect(relay.address).await;
+    by_name.subscribe("counted.a", "latest").await;
+    let mut by_pattern = WsClient::connect(relay.address).await;
+    by_pattern.ask(r#"{"type":"subscribe","topics":["counted.*"]}"#, "subscribed").await;
+    assert_eq!((readers("counted.a").await, readers("other").await), (json!(2), json!(0)));
+    by_name.close().await;
+    by_pattern.close().await;
+    eventually(Duration::from_secs(5), async || readers("counted.a").await == 0).await;
     relay.stop().await;
 }
 

@@ -29,6 +29,8 @@ impl Topics {
             length: topic.log.length() as u64,
             first_id: topic.log.first_id(),
             last_id: topic.log.last_id(),
+            bytes: Some(topic.log.bytes() as u64),
+            given: Some(topic.log.given()),
             ended: topic.ended.as_deref().cloned(),
         })
     }
