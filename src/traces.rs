@@ -8,12 +8,16 @@
 //! | `settings` | which variables of the environment are heeded, and what they may say |
 //! | `parent` | contexts of others: in headers, and in metadata |
 //! | `sampling` | which spans are kept |
+//! | `ids` | ids of traces and spans, and whether a trace that begins here is kept |
 //! | `sending` | the queue in front of the collector, its bound, and what is counted of it |
+//! | `posting` | the client of HTTP that sends |
 //! | `within` | futures that run within a span |
 //!
 //! **Invariant:** nobody waits for a collector: a span that has no room is dropped, and counted.
 
+mod ids;
 mod parent;
+mod posting;
 mod sampling;
 mod sending;
 mod settings;
@@ -30,6 +34,7 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
+use ids::Ids;
 pub use parent::Parent;
 pub use sending::{Sent, sent};
 pub use settings::{TracesError, TracesSettings};
@@ -109,6 +114,7 @@ impl Traces {
             .with_attribute(KeyValue::new("service.instance.id", format!("{:016x}", random())))
             .build();
         let provider = SdkTracerProvider::builder()
+            .with_id_generator(Ids::under(settings.sampler.clone()))
             .with_sampler(settings.sampler)
             .with_resource(resource)
             .with_span_processor(processor)
@@ -314,6 +320,9 @@ pub fn pipeline<'a>(carried: impl Iterator<Item = &'a Carried>, calls: usize, me
 
 fn start(operation: Operation, parent: Option<&SpanContext>, linked: &[SpanContext]) -> Span {
     let Some(tracer) = TRACER.get() else { return Span::none() };
+    if parent.is_none() && linked.is_empty() && !ids::begins(operation.name(), &operation.span_kind()) {
+        return Span::none();
+    }
     let attributes = [
         KeyValue::new("messaging.system", "tidemill"),
         KeyValue::new("messaging.operation.name", operation.name()),

@@ -25,7 +25,8 @@ mod header;
 mod lines;
 mod reach;
 
-use header::{Header, parse_header};
+use header::Header;
+pub(super) use header::HeaderFlag;
 pub(super) use lines::Lines;
 pub(super) use reach::Reach;
 use reach::parse;
@@ -59,10 +60,9 @@ pub(super) struct RelayFlags {
     #[arg(long, value_name = "URL", help = URL_HELP)]
     url: Option<String>,
 
-    /// A header to send with every request, as in `X-Team: tides`, for a proxy in front of the relay. May be
-    /// repeated. Other users of the machine can see flags: with `@PATH` the line is read from a file
-    #[arg(long, value_name = "NAME: VALUE", value_parser = parse_header)]
-    header: Vec<Header>,
+    /// Headers of every request.
+    #[command(flatten)]
+    header: HeaderFlag,
 
     /// Who calls.
     #[command(flatten)]
@@ -124,7 +124,7 @@ impl RelayFlags {
         };
         let ca_cert = |path: &PathBuf| format!("--ca-cert={}", quoted(&path.display().to_string()));
         let trust = self.trust.ca_cert.iter().map(ca_cert);
-        url.chain(self.header.iter().map(header)).chain(self.token.flag()).chain(trust).collect()
+        url.chain(self.header.all.iter().map(header)).chain(self.token.flag()).chain(trust).collect()
     }
 
     /// Returns what the flags that lead to the same relay again leave out, and where it goes.
@@ -133,7 +133,7 @@ impl RelayFlags {
         let password = self.url.as_ref().is_some_and(has_password);
         let password = password.then_some("the password in place of `PASSWORD`");
         let is_hidden = |header: &Header| header.file.is_none();
-        let values = self.header.iter().any(is_hidden).then_some("the values of headers in place of `…`");
+        let values = self.header.all.iter().any(is_hidden).then_some("the values of headers in place of `…`");
         let token = self.token.is_hidden().then_some("the token in place of `…`");
         let hidden: Vec<_> = password.into_iter().chain(values).chain(token).collect();
         (!hidden.is_empty()).then(|| hidden.join(", and "))
@@ -149,7 +149,7 @@ impl RelayFlags {
     }
 
     fn own_headers(&self) -> HeaderMap {
-        self.header.iter().map(|header| (header.name.clone(), header.value.clone())).collect()
+        self.header.headers()
     }
 
     /// Returns an error of a client that stays connected, with how to say who calls, where nothing does.
@@ -187,7 +187,7 @@ impl RelayFlags {
             encoding,
             token: if is_said { None } else { self.token.token(environment)? },
             roots_pem,
-            headers: self.header.iter().map(header).collect(),
+            headers: self.header.all.iter().map(header).collect(),
             client_id: Some(concat!("tidemill/", env!("CARGO_PKG_VERSION")).to_owned()),
             ..ClientOptions::default()
         };

@@ -7,7 +7,7 @@ use tidemill_proto::TopicSelector;
 
 use super::CliError;
 use super::credentials::{self, Token};
-use super::sides::{Bringing, Form, Keys, Named, Opened, Reaching};
+use super::sides::{Bringing, Form, Keys, Named, Opened, Pacing, Reaching};
 use super::signals;
 use crate::config::Environment;
 use crate::copying::{Copy as Copying, CopyError, Plan, Side, SideError};
@@ -93,6 +93,9 @@ pub struct Copy {
     switch: bool,
 
     #[command(flatten)]
+    pacing: Pacing,
+
+    #[command(flatten)]
     bringing: Bringing,
 
     #[command(flatten)]
@@ -176,7 +179,7 @@ impl Copy {
             overwrite,
             patience: self.reaching.patience(),
         };
-        let copy = Copying::new(from.side.clone(), to.side.clone(), plan.clone());
+        let copy = Copying::new(from.paced(self.pacing.rate), to.side.clone(), plan.clone());
         let telling = Telling { done: "copied", output, overwrite, is_data: false };
         let act = async {
             from.ready(plan.patience).await?;

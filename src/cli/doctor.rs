@@ -15,7 +15,7 @@ use crate::server::wiring::{WiringError, check_issuers, explain_access, explain_
 #[cfg(feature = "valkey")]
 use crate::storage::valkey::check as valkey;
 
-use super::client::Reach;
+use super::client::{HeaderFlag, Reach};
 use super::credentials::{self, TokenFlag};
 use super::output::{self, Output};
 use super::points::count;
@@ -71,6 +71,10 @@ pub struct Doctor {
     /// Seconds for which silent connections are to stand; each 15 the relay gives a sign of life
     #[arg(long, value_name = "SECONDS", value_parser = count, default_value = "20")]
     idle: u64,
+
+    /// Headers of every request.
+    #[command(flatten)]
+    header: HeaderFlag,
 
     /// Who calls.
     #[command(flatten)]
@@ -194,7 +198,7 @@ impl Doctor {
             (None, Some(url)) => (url.as_str(), "setting public_url"),
             (None, None) => return Ok(None),
         };
-        let mut headers = HeaderMap::new();
+        let mut headers = self.header.headers();
         if let Some(token) = self.token.token(environment)? {
             credentials::add(&mut headers, &format!("Bearer {}", token.expose_secret()))?;
         }
@@ -254,7 +258,14 @@ fn server(settings: &Settings, runtime: &Runtime) -> Result<Option<Vec<Line>>, C
         return Ok(None);
     }
     let report = runtime.block_on(valkey::run(&settings.valkey_options()?));
-    Ok(Some(report.lines.into_iter().map(Line::from).collect()))
+    let mut lines: Vec<Line> = report.lines.into_iter().map(Line::from).collect();
+    // As the relay does, which does not start then.
+    let stops = |line: &&mut Line| line.name == valkey::EVICTION && line.outcome == Outcome::Warn;
+    for line in lines.iter_mut().filter(stops).filter(|_| settings.strict) {
+        line.outcome = Outcome::Fail;
+        line.detail += "; with TIDEMILL_STRICT the relay does not start";
+    }
+    Ok(Some(lines))
 }
 
 /// Returns `None`: this build keeps messages in memory alone.

@@ -13,7 +13,7 @@ use super::CliError;
 use super::copy::Telling;
 use super::credentials::{self, Token};
 use super::output::Output;
-use super::sides::{Form, Keys, Named, Opened, Reaching};
+use super::sides::{Form, Keys, Named, Opened, Pacing, Reaching};
 use super::signals;
 use crate::chance::random;
 use crate::clock::Clock;
@@ -78,6 +78,9 @@ pub struct Export {
     overwrite: bool,
 
     #[command(flatten)]
+    pacing: Pacing,
+
+    #[command(flatten)]
     reaching: Reaching,
 
     /// The form of what is printed; the file has only one
@@ -119,7 +122,7 @@ impl Export {
         };
         let store = self.access.then(|| from.access("from")).transpose()?;
         let export = Exporting::default();
-        let copy = Copying::new(export.source(from.side.clone()), export.target(), plan);
+        let copy = Copying::new(export.source(from.paced(self.pacing.rate)), export.target(), plan);
         let is_data = matches!(target, Target::Output);
         let telling = Telling { done: "exported", output: self.form, overwrite: false, is_data };
         let mut part = None;

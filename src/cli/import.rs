@@ -76,6 +76,11 @@ pub struct Import {
     #[arg(long, value_name = "TOKEN", help = TO_TOKEN_HELP, value_parser = credentials::parse)]
     to_token: Option<Token>,
 
+    /// Messages a second to write at most, so that the target has time for its clients; one of more than 1 KiB counts as
+    /// several. 0 is as fast as it goes
+    #[arg(long, value_name = "MESSAGES", default_value_t = 0)]
+    rate: u32,
+
     #[command(flatten)]
     bringing: Bringing,
 
@@ -171,7 +176,7 @@ impl Import {
             overwrite,
             patience: self.reaching.patience(),
         };
-        let copy = Copying::new(Arc::new(file), to.side.clone(), plan.clone());
+        let copy = Copying::new(Arc::new(file), to.paced(self.rate), plan.clone());
         let telling = Telling { done: "imported", output, overwrite, is_data: false };
         if dry_run {
             telling.plan(&copy, &plan).await?;

@@ -21,7 +21,7 @@ use super::{CliError, logs};
 use crate::chance::random;
 use crate::clock::Clock;
 use crate::config::Environment;
-use crate::copying::{CopySide, SideError, Told, Write, told_from, write_to};
+use crate::copying::{CopySide, Paced, SideError, Told, Write, told_from, write_to};
 use crate::storage::valkey::{KeyForm, Target, TargetError, Valkey, ValkeyOptions};
 use crate::storage::{
     AccessStore, Backend as _, BucketStore as _, Storage, StorageError, StorageLimits, TopicStore as _,
@@ -68,6 +68,15 @@ impl Keys {
             Self::Braces => "braces",
         }
     }
+}
+
+/// How fast a side is asked that may have clients, of the commands that read one.
+#[derive(Debug, clap::Args)]
+pub(super) struct Pacing {
+    /// Messages a second to read at most, so that the source has time for its clients; one of more than 1 KiB counts as
+    /// several. 0 is as fast as it goes
+    #[arg(long, value_name = "MESSAGES", default_value_t = 150_000)]
+    pub(super) rate: u32,
 }
 
 /// How sides are reached, of all commands that copy.
@@ -308,6 +317,11 @@ impl Opened {
                 self.name
             ))),
         }
+    }
+
+    /// Returns it as a side that is asked for so many messages a second; 0 is as fast as it goes.
+    pub(super) fn paced(&self, rate: u32) -> Arc<dyn CopySide> {
+        if rate == 0 { self.side.clone() } else { Arc::new(Paced::new(self.side.clone(), rate)) }
     }
 
     /// Lets go of it.

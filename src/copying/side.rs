@@ -17,6 +17,9 @@ use crate::storage::{
 
 /// Bytes of a page, about.
 pub(super) const PAGE_BYTES: usize = 1024 * 1024;
+/// Messages of a page of a storage, and their bytes, about: its clients wait behind each, for a fraction of a millisecond.
+pub(super) const MESSAGES_AT_ONCE: usize = 200;
+pub(super) const MESSAGES_BYTES: usize = 128 * 1024;
 /// Messages for later of a page.
 pub(super) const WAITING_AT_ONCE: usize = 200;
 

@@ -1,17 +1,21 @@
 //! A storage as a side of a copy.
 
 use async_trait::async_trait;
-use tidemill_proto::BucketName;
 use tidemill_proto::copy::CopyRead;
+use tidemill_proto::{BucketName, MessageId, TopicName};
 
-use super::side::{CopySide, PAGE_BYTES, SideError, Told, WAITING_AT_ONCE, Write};
-use crate::storage::{DuePlace, GapCheck, IMPORTED_MAX, LatestRange, Storage, StorageError, WaitingRange};
+use super::side::{
+    CopySide, MESSAGES_AT_ONCE, MESSAGES_BYTES, PAGE_BYTES, SideError, Told, WAITING_AT_ONCE, Write,
+};
+use crate::storage::{
+    DuePlace, GapCheck, IMPORTED_MAX, LatestRange, Storage, StorageError, StoredMessage, WaitingRange,
+};
 
-/// Tells what a storage has.
+/// Tells what a storage has. Of messages, so many pages come together at the most.
 ///
 /// # Errors
 /// Those of what is asked.
-pub async fn read(storage: &Storage, asked: &CopyRead) -> Result<Told, StorageError> {
+pub async fn read(storage: &Storage, asked: &CopyRead, pages: usize) -> Result<Told, StorageError> {
     let (copies, buckets) = (&storage.copies, &storage.bucket_copies);
     Ok(match asked {
         CopyRead::Identity { topic } => Told::Identity(copies.identity(topic.as_ref()).await?),
@@ -21,9 +25,7 @@ pub async fn read(storage: &Storage, asked: &CopyRead) -> Result<Told, StorageEr
         CopyRead::BucketNames { after } => Told::BucketNames(bucket_names(storage, after.clone()).await?),
         CopyRead::RefusesNew => Told::Flag(copies.refuses_new_topics().await?),
         CopyRead::Topic { topic } => Told::Topic(Box::new(copies.copied(topic).await?)),
-        CopyRead::Messages { topic, after } => {
-            Told::Messages(copies.copied_messages(topic, *after, IMPORTED_MAX, PAGE_BYTES).await?)
-        }
+        CopyRead::Messages { topic, after } => Told::Messages(messages(storage, topic, *after, pages).await?),
         CopyRead::Latest { topic, after } => {
             let range = LatestRange {
                 after: Some(*after),
@@ -70,6 +72,34 @@ pub async fn read(storage: &Storage, asked: &CopyRead) -> Result<Told, StorageEr
             Told::Messages(buckets.copied_changes(bucket, *after, IMPORTED_MAX, PAGE_BYTES).await?)
         }
     })
+}
+
+async fn messages(
+    storage: &Storage,
+    topic: &TopicName,
+    after: MessageId,
+    pages: usize,
+) -> Result<Vec<StoredMessage>, StorageError> {
+    let read = |after| storage.copies.copied_messages(topic, after, MESSAGES_AT_ONCE, MESSAGES_BYTES);
+    let mut messages = read(after).await?;
+    let mut bytes = len_bytes(&messages);
+    for _ in 1..pages {
+        let Some(last) = messages.last().map(|message| message.id) else { break };
+        if bytes >= PAGE_BYTES || messages.len() >= IMPORTED_MAX {
+            break;
+        }
+        let more = read(last).await?;
+        if more.is_empty() {
+            break;
+        }
+        bytes += len_bytes(&more);
+        messages.extend(more);
+    }
+    Ok(messages)
+}
+
+fn len_bytes(messages: &[StoredMessage]) -> usize {
+    messages.iter().map(|message| message.body.len_bytes()).sum()
 }
 
 /// Returns names of buckets behind one, but for those of rooms: who is present is at a storage, and not in it. None are
@@ -127,7 +157,7 @@ pub async fn write(storage: &Storage, write: Write) -> Result<(), StorageError> 
 #[async_trait]
 impl CopySide for Storage {
     async fn read(&self, asked: &CopyRead) -> Result<Told, SideError> {
-        Ok(read(self, asked).await?)
+        Ok(read(self, asked, 1).await?)
     }
 
     async fn write(&self, what: Write) -> Result<(), SideError> {

@@ -16,6 +16,8 @@ use crate::access::{Verb, Who, changed};
 use crate::copying::{self, Write};
 use crate::storage::StorageError;
 
+/// Pages of messages that are told together: a step over HTTP takes longer than it takes to read one.
+const PAGES_AT_ONCE: usize = 8;
 /// Longest time of a step.
 const STEP_MAX: Duration = Duration::from_secs(COPY_STEP_SECONDS_MAX);
 
@@ -154,7 +156,7 @@ impl Gate {
         let _turn = self.relay().copies.begin()?;
         copying::check_read(asked)?;
         let about = About::of_read(asked);
-        let told = timeout(STEP_MAX, copying::read(&self.relay().storage, asked)).await;
+        let told = timeout(STEP_MAX, copying::read(&self.relay().storage, asked, PAGES_AT_ONCE)).await;
         let told = told.unwrap_or_else(|_| Err(too_long())).map_err(|error| about.not_read(error))?;
         Ok(copying::told_to(told))
     }

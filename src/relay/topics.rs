@@ -245,7 +245,7 @@ impl Gate {
         let described = self.relay().storage.topics.describe(topic).await;
         let state = described.map_err(|error| Failure::read(error, Some(topic)))?;
         let now_ms = self.relay().storage.upkeep.now().as_millis();
-        let readers = self.relay().feeds.readers(topic, state.topic.owner_id.as_deref());
+        let readers = self.relay().feeds.readers(topic);
         Ok(TopicDetail {
             topic: shown(state.topic),
             state: state.ended.as_ref().map_or(RunState::Open, |ended| ended.state),

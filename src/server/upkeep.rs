@@ -38,7 +38,7 @@ pub(super) struct First {
 }
 
 /// What an operator should know who sets a password where somebody may administer the relay.
-pub(super) const NO_EFFECT: &str = "has no effect: somebody may administer the relay already; `tidemill user password NAME` changes a password";
+pub(super) const NO_EFFECT: &str = "has no effect any more: somebody may administer the relay already, as after the first start; `tidemill user password NAME` changes a password";
 
 impl First {
     pub(super) const fn new(administration: Administration, wanted: FirstAdministrator) -> Self {

@@ -14,6 +14,7 @@ use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor,
 };
 
+use super::posting::{Posting, Why};
 use super::settings::{ENDPOINT, TracesError, TracesSettings};
 
 static SENT: AtomicU64 = AtomicU64::new(0);
@@ -43,9 +44,9 @@ pub fn sent() -> Sent {
 /// # Errors
 /// A variable that the exporter reads is wrong.
 pub(super) fn processor(settings: &TracesSettings) -> Result<Counting, TracesError> {
-    // One that waits in the thread that sends: others want a runtime around them.
-    let client = reqwest::blocking::Client::builder().timeout(settings.timeout).build();
-    let client = client.map_err(|error| TracesError::new(ENDPOINT, format!("cannot be used: {error}")))?;
+    let client = Posting::new(settings.timeout);
+    let (client, why) =
+        client.map_err(|error| TracesError::new(ENDPOINT, format!("cannot be used: {error}")))?;
     let exporter = Otlp::builder()
         .with_http()
         .with_http_client(client)
@@ -54,7 +55,7 @@ pub(super) fn processor(settings: &TracesSettings) -> Result<Counting, TracesErr
         .build()
         .map_err(|error| TracesError::new(ENDPOINT, format!("cannot be used: {error}")))?;
     let waiting = Arc::new(AtomicUsize::new(0));
-    let exporter = Telling { exporter, waiting: waiting.clone(), fails: AtomicBool::new(false) };
+    let exporter = Telling { exporter, why, waiting: waiting.clone(), fails: AtomicBool::new(false) };
     let config = BatchConfigBuilder::default()
         .with_max_queue_size(settings.queue_max)
         .with_max_export_batch_size(settings.batch_max)
@@ -104,6 +105,7 @@ impl SpanProcessor for Counting {
 #[derive(Debug)]
 struct Telling {
     exporter: Otlp,
+    why: Why,
     waiting: Arc<AtomicUsize>,
     /// Whether it does, as the log was told.
     fails: AtomicBool,
@@ -124,7 +126,8 @@ impl SpanExporter for Telling {
             Err(error) => {
                 FAILED.fetch_add(count, Ordering::Relaxed);
                 if !self.fails.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(%error, "the collector does not take spans; they are lost until it does");
+                    let error = self.why.lock().clone().unwrap_or_else(|| error.to_string());
+                    tracing::warn!(error, "the collector does not take spans; they are lost until it does");
                 }
             }
         }

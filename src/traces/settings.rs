@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use axum::http::{HeaderName, HeaderValue};
 use opentelemetry_sdk::trace::{Sampler, ShouldSample};
+use percent_encoding::percent_decode_str;
 
 use super::sampling::LinkedOr;
 
@@ -18,6 +20,7 @@ const EITHER: [(&str, &str); 4] = [
     ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"),
     ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"),
 ];
+const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 /// Most spans that may wait: each takes about a kibibyte.
 const QUEUE_MAX: u64 = 100_000;
 const TIMEOUT_MS: u64 = 10_000;
@@ -127,17 +130,23 @@ impl TracesSettings {
             variables.one_of(name, &["gzip", "none"])?;
         }
         if let Some((name, text)) = headers
-            && text.split(',').any(|pair| pair.split_once('=').is_none_or(|(name, _)| name.trim().is_empty()))
+            && !pairs(text).all(|pair| pair.is_some_and(|(name, value)| is_header(&name, &value)))
         {
             // What they say is secret.
             return Err(TracesError::new(name, "must be names and values, as in `api-key=123,tenant=a`"));
         }
+        if let Some(text) = variables.get(ATTRIBUTES)
+            && !pairs(text).all(|pair| pair.is_some())
+        {
+            let rule = format!(
+                "must be names and values, as in `deployment.environment.name=test`, and is `{text}`"
+            );
+            return Err(TracesError::new(ATTRIBUTES, rule));
+        }
         let names_service =
             |pair: &str| pair.split('=').next().is_some_and(|name| name.trim() == "service.name");
         let is_named = variables.get("OTEL_SERVICE_NAME").is_some()
-            || variables
-                .get("OTEL_RESOURCE_ATTRIBUTES")
-                .is_some_and(|text| text.split(',').any(names_service));
+            || variables.get(ATTRIBUTES).is_some_and(|text| text.split(',').any(names_service));
         let queue_max = variables.size("OTEL_BSP_MAX_QUEUE_SIZE", 2_048)?;
         let batch_max = variables.size("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512)?;
         let delay = variables.number("OTEL_BSP_SCHEDULE_DELAY", 5_000, [1, DAY_MS])?;
@@ -150,6 +159,25 @@ impl TracesSettings {
             timeout: Duration::from_millis(timeout),
         }))
     }
+}
+
+/// Returns the names and values of a list; `None` for what is none of it. What is written as `%2C` stands for a comma.
+fn pairs(text: &str) -> impl Iterator<Item = Option<(String, Vec<u8>)>> {
+    text.split(',').map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        let (name, value) = (name.trim(), value.trim());
+        let mut written = value.split('%').skip(1);
+        let is_whole = written.all(|behind| {
+            behind.get(..2).is_some_and(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+        });
+        let decoded: Vec<u8> = percent_decode_str(value).collect();
+        (!name.is_empty() && is_whole && std::str::from_utf8(&decoded).is_ok())
+            .then(|| (name.to_owned(), decoded))
+    })
+}
+
+fn is_header(name: &str, value: &[u8]) -> bool {
+    HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_bytes(value).is_ok()
 }
 
 fn sampler(variables: &Variables<'_>) -> Result<Box<dyn ShouldSample>, TracesError> {
@@ -222,6 +250,12 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "soon"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "secret"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=a%0d%0aX-Other:1"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "api key=1"),
+            ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "a=%zz"),
+            ("OTEL_RESOURCE_ATTRIBUTES", ",,="),
+            ("OTEL_RESOURCE_ATTRIBUTES", "a=%zz"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "a=1,b"),
             ("OTEL_TRACES_SAMPLER", "sometimes"),
             ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
             ("OTEL_BSP_SCHEDULE_DELAY", "-1"),

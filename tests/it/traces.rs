@@ -257,6 +257,26 @@ async fn a_collector_that_is_away_holds_up_nobody_and_what_is_lost_is_counted() 
     let (code, log) = relay.stop();
     assert_eq!(code, Some(0));
     assert_eq!(log.matches("the collector does not take spans").count(), 1, "{log}");
+    assert!(log.contains("Connection refused"), "it is said why: {log}");
+    // One that refuses, and one that sends elsewhere: the log has the status.
+    for (status, line) in
+        [(503, "503 Service Unavailable"), (301, "301 Moved Permanently\r\nlocation: /elsewhere")]
+    {
+        let refusing = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}", refusing.local_addr().expect("an address"));
+        std::thread::spawn(move || {
+            use std::io::{Read as _, Write as _};
+            while let Ok((mut client, _)) = refusing.accept() {
+                let _ = client.read(&mut [0; 16_384]);
+                let _ = write!(client, "HTTP/1.1 {line}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            }
+        });
+        let relay = start(&url, &[]).await;
+        post(relay.address(), "/api/v1/topics/a/messages", &[], "1").await;
+        eventually(STUCK, async || counted(relay.address(), "failed").await >= 1).await;
+        let (_, log) = relay.stop();
+        assert!(log.contains(&format!("{status}")), "{log}");
+    }
     // One that takes a connection and says nothing: the queue is bounded, and what has no room is dropped.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}", silent.local_addr().expect("an address"));

@@ -1,10 +1,26 @@
 //! Headers of every request, as they are written on the command line.
 
-use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+
+/// The flag that names headers.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct HeaderFlag {
+    /// A header to send with every request, as in `X-Team: tides`, for a proxy in front of the relay. May be
+    /// repeated. Other users of the machine can see flags: with `@PATH` the line is read from a file
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
+    pub(super) all: Vec<Header>,
+}
+
+impl HeaderFlag {
+    /// Returns the headers.
+    pub(in crate::cli) fn headers(&self) -> HeaderMap {
+        self.all.iter().map(|header| (header.name.clone(), header.value.clone())).collect()
+    }
+}
 
 /// A header of every request.
 #[derive(Clone, Debug)]
-pub(super) struct Header {
+pub(in crate::cli) struct Header {
     /// Its name.
     pub(super) name: HeaderName,
     /// What it says, which may be a secret.
@@ -14,7 +30,7 @@ pub(super) struct Header {
 }
 
 /// Reads a header as it is written on the command line, or in a file.
-pub(super) fn parse_header(text: &str) -> Result<Header, String> {
+fn parse_header(text: &str) -> Result<Header, String> {
     let file = text.strip_prefix('@').map(str::to_owned);
     let read = file.as_ref().map(std::fs::read_to_string).transpose();
     let line = read.map_err(|cause| format!("the file cannot be read: {cause}"))?;

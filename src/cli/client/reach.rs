@@ -53,7 +53,7 @@ impl Reach {
     }
 
     /// Returns whether something says who calls.
-    pub(super) fn is_said(&self) -> bool {
+    pub(in crate::cli) fn is_said(&self) -> bool {
         self.headers.contains_key(AUTHORIZATION) || !self.base.username().is_empty()
     }
 

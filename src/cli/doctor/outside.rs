@@ -11,7 +11,7 @@ use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING};
 use reqwest::{Client, RequestBuilder, Response};
 use tidemill_proto::access::CallerSeen;
 use tidemill_proto::health::Health;
-use tidemill_proto::{Timestamp, TopicName};
+use tidemill_proto::{Problem, Timestamp, TopicName};
 use tidemill_tls::Inspected;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -43,6 +43,9 @@ const UPGRADES: &str = "have the proxy pass upgrades on: nginx `proxy_http_versi
 const FORWARDS: &str = "have the proxy pass on `Host` and write `X-Forwarded-Proto` (nginx `proxy_set_header Host $http_host;`, `proxy_set_header X-Forwarded-Proto $scheme;`), and name it in TRUSTED_PROXIES; or set TIDEMILL_PUBLIC_URL";
 const FORWARDS_ADDRESS: &str = "if that is the address of a proxy, have it write `X-Forwarded-For` (nginx `proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;`, HAProxy `option forwardfor`), and name it in TRUSTED_PROXIES: limits count by address";
 const SAY_WHO: &str = "say who calls with --token, as who may read the topic of --topic";
+const NAME_ANOTHER: &str =
+    "name a topic with --topic that who calls may read, or say with --token who calls that may read it";
+const IS_REFUSED: &str = "the token of --token (or TIDEMILL_TOKEN) is none of this relay, or is over: make a new one with `tidemill token new`";
 
 /// What is looked at, and for how long.
 pub(super) struct Outside<'a> {
@@ -187,7 +190,7 @@ impl Outside<'_> {
             Err(error) => return Line::fail(NAME, error, "the relay answers other requests; try again"),
         };
         match response.status().as_u16() {
-            401 | 403 => return Line::warn(NAME, "not looked at: the relay asks who calls", SAY_WHO),
+            status @ (401 | 403) => return self.not_let_in(NAME, status),
             200 => {}
             status => {
                 let advice = "have the proxy pass all paths on, and the relay be as new as this command";
@@ -227,6 +230,21 @@ impl Outside<'_> {
         }
     }
 
+    /// Says that somebody else has to ask: whoever calls is not let in (401), or may not do it (403).
+    fn not_let_in(&self, name: &'static str, status: u16) -> Line {
+        if !self.reach.is_said() {
+            return Line::warn(name, "not looked at: the relay asks who calls", SAY_WHO);
+        }
+        if status == 401 {
+            return Line::fail(name, "the relay does not let in who calls with this token", IS_REFUSED);
+        }
+        Line::warn(
+            name,
+            format!("not looked at: who calls may not read topic `{}`", self.topic),
+            NAME_ANOTHER,
+        )
+    }
+
     /// Follows a topic: looks whether events come at once, and for how long the stream stands.
     async fn events(&self, http: &Client) -> Vec<Line> {
         const EVENTS: &str = "events";
@@ -248,18 +266,11 @@ impl Outside<'_> {
         };
         match response.status().as_u16() {
             200 => {}
-            401 | 403 => {
-                let detail = format!("not looked at: topic `{}` may not be read", self.topic);
-                return vec![Line::warn(EVENTS, detail, SAY_WHO)];
-            }
+            status @ (401 | 403) => return vec![self.not_let_in(EVENTS, status)],
             status => {
                 let body =
                     timeout(LOOK, response.bytes()).await.ok().and_then(Result::ok).unwrap_or_default();
-                return vec![Line::fail(
-                    EVENTS,
-                    foreign::told(status, &body),
-                    "have the proxy pass all paths on",
-                )];
+                return vec![not_followed(EVENTS, status, &body)];
             }
         }
         let event = async {
@@ -296,9 +307,7 @@ impl Outside<'_> {
         let opened = socket::open(self.get(http, "ws"));
         let mut socket = match timeout(LOOK, opened).await {
             Ok(Ok(socket)) => socket,
-            Ok(Err(socket::Refused::Status(401 | 403))) => {
-                return Line::warn(NAME, "not looked at: the relay asks who calls", SAY_WHO);
-            }
+            Ok(Err(socket::Refused::Status(status @ (401 | 403)))) => return self.not_let_in(NAME, status),
             Ok(Err(socket::Refused::Status(status))) => {
                 return Line::fail(NAME, format!("the upgrade was answered with {status}"), UPGRADES);
             }
@@ -323,6 +332,22 @@ impl Outside<'_> {
         }
         let idle = self.idle.as_secs();
         Line::pass(NAME, format!("upgraded, and a ping answered, in {took} ms; not cut within {idle} s"))
+    }
+}
+
+/// Says why a topic could not be followed: the relay has told so itself, or something else has answered.
+fn not_followed(name: &'static str, status: u16, body: &[u8]) -> Line {
+    match serde_json::from_slice::<Problem>(body) {
+        Ok(problem) => Line::fail(
+            name,
+            format!(
+                "not looked at: the relay answers with {status} `{}`: {}",
+                problem.code.as_str(),
+                problem.detail
+            ),
+            "mend that first; what stands in front of the relay lets its answers through",
+        ),
+        Err(_) => Line::fail(name, foreign::told(status, body), "have the proxy pass all paths on"),
     }
 }
 

@@ -25,7 +25,8 @@ impl Outside<'_> {
                 "not looked at: the relay tells it to who may administer it (--token)",
             )];
         };
-        vec![storage(&details.backend), self.nodes(http).await, self.work(http).await]
+        let backend = &details.backend;
+        vec![storage(backend), self.nodes(http).await, self.work(http, backend.connected).await]
     }
 
     async fn nodes(&self, http: &Client) -> Line {
@@ -53,7 +54,10 @@ impl Outside<'_> {
         }
     }
 
-    async fn work(&self, http: &Client) -> Line {
+    async fn work(&self, http: &Client, is_there: bool) -> Line {
+        if !is_there {
+            return Line::pass(WORK, "not looked at: the relay cannot ask its storage");
+        }
         let Some(body) = self.body(http, "metrics").await else {
             return Line::pass(WORK, "not looked at: the relay does not serve its metrics here");
         };

@@ -200,10 +200,13 @@ impl Feeds {
         })
     }
 
-    /// Returns how many read a topic of this owner live on this node, by its name or by a pattern.
-    pub(in crate::relay) fn readers(&self, topic: &TopicName, owner: Option<&str>) -> u64 {
-        let by_name = self.running.feeds().read().get(topic).map_or(0, |entry| entry.readers);
-        (by_name + self.patterns.readers(topic, owner)) as u64
+    /// Returns how many read a topic live on this node, by its name or by a pattern. Those who read by a pattern and have
+    /// not come to its newest messages yet count twice.
+    pub(in crate::relay) fn readers(&self, topic: &TopicName) -> u64 {
+        let joined = self.running.feeds().read().get(topic).map_or(0, |entry| entry.readers);
+        // Each pattern has joined it once, for all its readers.
+        let (patterns, readers) = self.patterns.covering(topic);
+        (joined.saturating_sub(patterns) + readers) as u64
     }
 
     /// Returns how far the feed of a topic has come, if it runs.

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::pattern_feed::PatternFeed;
 use super::primitives::Mutex;
 use super::ring_bytes::RingBytes;
-use crate::access::{ReadScope, Within};
+use crate::access::ReadScope;
 
 /// Patterns that have feeds at one time.
 const PATTERNS_MAX: usize = 1_000;
@@ -118,19 +118,14 @@ impl Patterns {
         self.count.store(feeds.len(), Ordering::Relaxed);
     }
 
-    /// Returns how many read a topic of this owner by a pattern.
-    pub(super) fn readers(&self, topic: &TopicName, owner: Option<&str>) -> usize {
+    /// Returns how many patterns cover a topic, and how many read it by them.
+    pub(super) fn covering(&self, topic: &TopicName) -> (usize, usize) {
         if self.count() == 0 {
-            return 0;
+            return (0, 0);
         }
-        let may = |scope: &ReadScope| match scope.has(topic) {
-            Within::Yes => true,
-            Within::IfOwnedBy(user) => owner == Some(user),
-            Within::No => false,
-        };
         let feeds = self.feeds.lock();
-        let covering = feeds.iter().filter(|((pattern, scope), _)| pattern.matches(topic) && may(scope));
-        covering.map(|(_, entry)| entry.readers).sum()
+        let covering = feeds.values().filter(|entry| entry.feed.covered().lock().topics.contains_key(topic));
+        covering.fold((0, 0), |(patterns, readers), entry| (patterns + 1, readers + entry.readers))
     }
 
     /// Tells those that cover a topic that there may be one.

@@ -38,6 +38,7 @@ mod sentinels;
 mod servers;
 mod timing;
 
+pub use info::EVICTION;
 pub use report::{CheckLine, CheckReport, Outcome, RIGHTS};
 
 /// Servers that are checked at one time.

@@ -196,6 +196,32 @@ async fn doctor_passes_a_server_that_is_fit() {
     }
 }
 
+#[cfg(feature = "valkey")]
+#[tokio::test]
+async fn doctor_says_what_a_server_needs_that_is_full_or_drops_messages_or_has_no_replica() {
+    use crate::support::server::{Kind, Server};
+
+    for (settings, strict, code, says) in [
+        (&["--maxmemory", "200kb"][..], "false", 1, "✗ memory: "),
+        (&["--maxmemory", "200kb"], "false", 1, "raise maxmemory"),
+        (&["--min-replicas-to-write", "1"], "false", 1, "min-replicas-to-write"),
+        (&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"], "false", 0, "! eviction: "),
+        (&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"], "true", 1, "✗ eviction: "),
+    ] {
+        let Some(server) = Server::start(Kind::Valkey, settings).await else { return };
+        let port = server.port().to_string();
+        let command = move || {
+            let to = [("VALKEY_HOST", "127.0.0.1"), ("VALKEY_PORT", &*port), ("TIDEMILL_STRICT", strict)];
+            run(&to, &["doctor"], "")
+        };
+        let ended = tokio::task::spawn_blocking(command).await.expect("the command runs");
+        assert_eq!(ended.code, Some(code), "{settings:?}: {ended:?}");
+        assert!(ended.stdout.contains(says), "{settings:?}: {ended:?}");
+        assert!(!ended.stdout.contains("must be Valkey"), "{settings:?}: {ended:?}");
+        tokio::task::spawn_blocking(move || drop(server)).await.expect("it ends");
+    }
+}
+
 #[test]
 fn a_value_without_quotes_in_the_file_is_answered_with_quotes() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");

@@ -275,7 +275,6 @@ async fn a_claim_that_is_cut_has_its_messages_or_gives_them_back_within_a_second
                 let again = ask(address, "POST", path, &body).await.expect("an answer").json();
                 held.clone_from(again["messages"].as_array().expect("messages"));
                 assert_eq!(held.len(), 1, "{round}: {again}");
-                assert_eq!(held[0]["delivery"], 1, "{round}: nobody else had it: {again}");
             }
             assert!(since.elapsed() < Duration::from_millis(1_500), "{round}: {:?}", since.elapsed());
             let receipts = json!({"receipts": [held[0]["receipt"]]});

@@ -132,6 +132,27 @@ async fn who_waits_for_work_is_answered_at_once() {
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
 
+/// Who waits for a lock is told at once that the node leaves, as one that waits for messages is.
+#[tokio::test]
+async fn who_waits_for_a_lock_is_answered_when_the_node_drains() {
+    let relay =
+        TestRelay::start_with(memory(), |options| options.drain_spread = Duration::from_millis(200)).await;
+    let held = relay.post("/api/v1/locks/l", r#"{"holder":"ann","ttl":"1m"}"#).await;
+    assert_eq!(held.status, 201, "{held:?}");
+    let began = Instant::now();
+    let waiting = relay.post("/api/v1/locks/l", r#"{"holder":"bob","ttl":"1m","wait":"30s"}"#);
+    let draining = async {
+        eventually(SOON, async || relay.get("/api/v1/locks/l").await.json()["waiting"] == 1).await;
+        assert_eq!(relay.post(DRAIN, "").await.status, 200);
+    };
+    let (answer, ()) = tokio::join!(waiting, draining);
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.text().contains("the lock was not acquired, try another node"), "{answer:?}");
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    assert_eq!(relay.get("/api/v1/locks/l").await.json()["waiting"], 0, "it has no place any more");
+    relay.stop().await;
+}
+
 const DRAIN: &str = "/api/v1/admin/drain";
 
 async fn told(relay: &TestRelay) -> Value {

@@ -34,7 +34,7 @@ async fn send(client: &mut TcpStream, path: &str, body: &Value) {
     client.write_all((head + &body).as_bytes()).await.expect("it is sent");
 }
 
-/// Reads an answer to its end, and ends the connection as HAProxy does: without a goodbye.
+/// Reads an answer to its end, and ends the connection as `HAProxy` does: without a goodbye.
 async fn ask_and_reset(address: SocketAddr, path: &str, body: &Value, requests: usize) -> Value {
     let mut client = TcpStream::connect(address).await.expect("it connects");
     let mut body_of = Value::Null;
@@ -67,7 +67,8 @@ async fn who_resets_the_connection_behind_an_answer_keeps_what_it_has(storage: S
     let lock = ask_and_reset(relay.address, "/api/v1/locks/l", &lock, 1).await;
     let other = json!({"consumer": "other", "wait": NOT_BACK_WITHIN});
     assert_eq!(claim(&relay, "jobs", other).await, Vec::<Value>::new(), "the first has it");
-    let renewed = relay.post("/api/v1/locks/l/renew", &json!({"token": lock["token"]}).to_string()).await;
+    let renewed =
+        relay.post("/api/v1/locks/l/renew", &json!({"token": lock["token"], "ttl": "10m"}).to_string()).await;
     assert_eq!(renewed.status, 200, "{renewed:?}");
     let receipts = json!({"receipts": [held["messages"][0]["receipt"]]});
     assert_eq!(settle(&relay, "ack", receipts).await[0]["status"], "acked");

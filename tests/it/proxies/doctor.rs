@@ -10,8 +10,9 @@ use tokio::task::spawn_blocking;
 
 use super::Kind;
 use crate::access::closed;
+use crate::support::eventually;
 use crate::support::process::{Ended, Relay, run};
-use crate::support::relay::{TestRelay, memory};
+use crate::support::relay::{STUCK, TestRelay, memory, try_send};
 use crate::support::server::free_port;
 use crate::support::tls::Papers;
 
@@ -155,7 +156,38 @@ async fn a_closed_relay_is_looked_at_with_a_token() {
         through(relay.address, &["--idle", "1", "--token", token, "--topic", "till.7"]).await;
     all_is_well(&ended, &lines);
     assert!(is(&lines, "forwarding", "pass").contains("127.0.0.1"), "{lines:?}");
+    // A token that is none is told, and one that may not read the topic is, too.
+    let (ended, lines) = through(relay.address, &["--idle", "1", "--token", "none"]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    for name in ["forwarding", "events", "websocket"] {
+        assert!(is(&lines, name, "fail").contains("does not let in"), "{lines:?}");
+    }
+    let (ended, lines) = through(relay.address, &["--idle", "1", "--token", token, "--topic", "other"]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(is(&lines, "events", "warn").contains("may not read topic `other`"), "{lines:?}");
     relay.stop().await;
+}
+
+#[cfg(feature = "valkey")]
+#[tokio::test]
+async fn of_a_relay_whose_storage_is_away_it_is_told_what_was_not_looked_at() {
+    use crate::support::server::{Kind as Servers, Server};
+
+    let Some(server) = Server::start(Servers::Valkey, &[]).await else { return };
+    let url = format!("valkey://127.0.0.1:{}", server.port());
+    let start = move || Relay::start(&[("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", &url)], &[]);
+    let relay = spawn_blocking(start).await.expect("no panic");
+    spawn_blocking(move || drop(server)).await.expect("it ends");
+    let ready =
+        async || try_send(relay.address(), "GET", "/ready", &[], b"").await.map(|answer| answer.status);
+    eventually(STUCK, async || ready().await == Some(503)).await;
+    let (ended, lines) = through(relay.address(), &["--idle", "1"]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    is(&lines, "storage", "fail");
+    assert!(is(&lines, "work", "pass").contains("not looked at"), "{lines:?}");
+    let events = is(&lines, "events", "fail");
+    assert!(events.contains("503 `storage_unavailable`") && !events.contains("proxy pass"), "{events}");
+    spawn_blocking(move || drop(relay)).await.expect("no panic");
 }
 
 #[tokio::test]

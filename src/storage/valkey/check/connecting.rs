@@ -1,5 +1,6 @@
 //! What to do about a server that cannot be connected to.
 
+use super::report::advice_of_now;
 use crate::storage::valkey::options::ValkeyOptions;
 
 /// Returns advice for the text of an error.
@@ -7,7 +8,9 @@ pub(super) fn advice_for_connecting(error: &str, options: &ValkeyOptions) -> &'s
     let has = |part: &str| error.contains(part);
     if has("WRONGPASS") || has("NOAUTH") || has("AuthenticationFailed") || has("authentication") {
         "the server refuses the login; look at VALKEY_USERNAME and VALKEY_PASSWORD, or at the URL"
-    } else if has("NOPERM") || has("PermissionDenied") {
+    } else if let Some(advice) = advice_of_now(error) {
+        advice
+    } else if has("NOPERM") || has("PermissionDenied") || has("set client name") {
         "the server's user lacks a right that connecting needs (+info, +select, +client|setname): give it those of docs/valkey.md"
     } else if has("certificate") || has("UnknownIssuer") || has("tls") || has("TLS") {
         "the certificates do not fit; look at VALKEY_CA_PATH, and at the host name in the server's certificate"

@@ -3,6 +3,11 @@
 use super::report::{CheckReport, Outcome};
 use crate::storage::valkey::health::{FOR_REPLICAS, IN_CLUSTER, KEEPS, NO_REPLICA, ServerInfo, harm_of};
 
+/// The name of the line that says whether the server drops messages by itself.
+pub const EVICTION: &str = "eviction";
+/// From which part of its memory on it is told that the server becomes full, in percent.
+const NEARLY_FULL: u64 = 80;
+
 /// Adds lines on a server; one that topics are placed on stands alone.
 pub(super) fn examine(report: &mut CheckReport, info: &ServerInfo, is_placed: bool) {
     if is_placed && info.is_in_cluster() {
@@ -26,29 +31,33 @@ pub(super) fn examine(report: &mut CheckReport, info: &ServerInfo, is_placed: bo
         None => report.add("persistence", Outcome::Warn, "the server does not tell", None),
     }
     match info.eviction_policy() {
-        Some(KEEPS) => report.add("eviction", Outcome::Pass, format!("maxmemory-policy is {KEEPS}"), None),
+        Some(KEEPS) => report.add(EVICTION, Outcome::Pass, format!("maxmemory-policy is {KEEPS}"), None),
         Some(policy) => report.add(
-            "eviction",
+            EVICTION,
             Outcome::Warn,
             format!("maxmemory-policy is {policy}, which {} at the memory limit", harm_of(policy)),
             Some("set maxmemory-policy noeviction, so that the server refuses new messages instead"),
         ),
-        None => report.add("eviction", Outcome::Warn, "the server does not tell its maxmemory-policy", None),
+        None => report.add(EVICTION, Outcome::Warn, "the server does not tell its maxmemory-policy", None),
     }
-    let used = info.memory_used_bytes().unwrap_or(0) / (1024 * 1024);
+    let used = info.memory_used_bytes().unwrap_or(0);
+    let mib = |bytes: u64| bytes / (1024 * 1024);
     match info.memory_limit_bytes() {
         Some(limit) => {
-            report.add(
-                "memory",
-                Outcome::Pass,
-                format!("{used} MiB used of {} MiB", limit / (1024 * 1024)),
-                None,
-            );
+            let detail = format!("{} MiB used of {} MiB", mib(used), mib(limit));
+            let advice = Some(super::report::FULL);
+            if used >= limit {
+                report.add("memory", Outcome::Fail, detail, advice);
+            } else if used / NEARLY_FULL >= limit / 100 {
+                report.add("memory", Outcome::Warn, detail, advice);
+            } else {
+                report.add("memory", Outcome::Pass, detail, None);
+            }
         }
         None => report.add(
             "memory",
             Outcome::Warn,
-            format!("{used} MiB used, no limit"),
+            format!("{} MiB used, no limit", mib(used)),
             Some("without maxmemory the system kills the server when memory runs out; set a limit"),
         ),
     }

@@ -96,9 +96,35 @@ impl CheckReport {
             Err(detail) if is_of_a_cluster(&detail) => {
                 self.add(name, Outcome::Fail, detail, Some(OF_A_CLUSTER));
             }
-            Err(detail) => self.add(name, Outcome::Fail, detail, Some(advice)),
+            Err(detail) => {
+                let advice = advice_of_now(&detail).unwrap_or(advice);
+                self.add(name, Outcome::Fail, detail, Some(advice));
+            }
         }
     }
+}
+
+/// What to do about a server that is full.
+pub(super) const FULL: &str = "the server takes no messages once its memory is full: raise maxmemory, have topics keep less (MAX_MESSAGES_PER_TOPIC, retention, max_bytes), or delete some";
+
+/// Returns what to do about a server that could do it, and does not now.
+pub(super) fn advice_of_now(error: &str) -> Option<&'static str> {
+    let has = |code: &str| error.contains(code);
+    Some(if has("OOM ") {
+        FULL
+    } else if has("NOREPLICAS") {
+        "fewer replicas follow the server than its min-replicas-to-write asks for: see whether they run, or lower that"
+    } else if has("READONLY") {
+        "the server is a replica; name its primary"
+    } else if has("MISCONF") {
+        "the server cannot write its files, and takes nothing meanwhile: see its log, and whether its disk is full"
+    } else if has("BUSY ") {
+        "a script of somebody keeps the server busy: `SCRIPT KILL` or `FUNCTION KILL` there ends it; then look again"
+    } else if has("LOADING") {
+        "the server is reading its files; look again in a while"
+    } else {
+        return None;
+    })
 }
 
 /// What a server of a cluster is to be used as.
