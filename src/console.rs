@@ -7,6 +7,8 @@
 //! | `app.js` | who is logged in, which page is shown, and what became of what somebody asked for |
 //! | `api.js` | what is asked of the relay: the API that everybody has, and nothing else |
 //! | `dom.js`, `plot.js`, `messages.js` | elements, plots, and messages as they are shown |
+//! | `json.js` | JSON as it was typed |
+//! | `value.js` | the value of a key, and changing it: a part of the page of keys |
 //! | the other scripts | one page each, by its name in the address |
 //!
 //! It must not know how files are served.
@@ -46,6 +48,7 @@ pub const FILES: &[File] = &[
     file!("app.js", SCRIPT),
     file!("api.js", SCRIPT),
     file!("dom.js", SCRIPT),
+    file!("json.js", SCRIPT),
     file!("plot.js", SCRIPT),
     file!("messages.js", SCRIPT),
     file!("overview.js", SCRIPT),
@@ -53,6 +56,7 @@ pub const FILES: &[File] = &[
     file!("topic.js", SCRIPT),
     file!("groups.js", SCRIPT),
     file!("keys.js", SCRIPT),
+    file!("value.js", SCRIPT),
     file!("locks.js", SCRIPT),
     file!("presence.js", SCRIPT),
     file!("sessions.js", SCRIPT),

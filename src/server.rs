@@ -48,7 +48,7 @@ use connection::Connections;
 use doors::Doors;
 use leaving::Leaving;
 
-pub use certificate::{Certificate, CertificateError, is_ending};
+pub use certificate::{Certificate, CertificateError, ENDS_SOON, is_ending};
 pub use listener::{Accepted, Bound, Listen, Listener, TcpListen, TlsListen};
 pub use options::ServerOptions;
 

@@ -20,7 +20,7 @@ TIDEMILL_LISTEN is asked, as by `tidemill health`.
 
 Examples:
   tidemill drain                           tell the relay on this machine to begin
-  tidemill drain --wait && kill \"$(pidof tidemill)\"
+  tidemill drain --wait && systemctl stop tidemill
                                            stop it once nobody is served by it any more";
 
 /// How often it is asked how far the relay is.

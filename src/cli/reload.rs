@@ -13,12 +13,13 @@ The relay reads its file, and the files of secrets; variables and flags are thos
 started. It takes over what needs no restart: the level of the log, the limits of callers
 (TIDEMILL_LIMIT_…), ALLOWED_ORIGINS, TRUSTED_HOSTS and TRUSTED_PROXIES, and its certificate.
 Settings that are wrong change nothing. Of several relays each is told by itself; SIGHUP does the
-same.
+same. Without --url and TIDEMILL_URL, the address in TIDEMILL_LISTEN is asked, as by
+`tidemill health`.
 
 Examples:
   tidemill reload                         the relay on this machine
   tidemill reload --url http://node2:8080
-  kill -HUP \"$(pidof tidemill)\"           the same, with what came of it in the log";
+  systemctl reload tidemill               the same by SIGHUP, with what came of it in the log";
 
 /// The arguments of `tidemill reload`.
 #[derive(Debug, clap::Args)]
@@ -30,7 +31,7 @@ pub struct Reload {
 
 impl Reload {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
-        let client = self.relay.client(environment)?;
+        let client = self.relay.client_of_neighbour(environment)?;
         let path = ["api", "v1", "admin", "reload"];
         let answer = client.send(client.request(Method::POST, &path)).await?;
         let told: Reloaded = client.read(&answer)?;

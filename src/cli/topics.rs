@@ -23,7 +23,7 @@ Examples:
   tidemill topics create orders --retention-seconds 3600
   tidemill topics change orders --max-messages 100000 --when-full refuse
   tidemill topics close run-17                          it takes no more messages; these stay
-  tidemill topics cancel run-17 'out of budget'         the same; who publishes or reads learns why
+  tidemill topics cancel run-18 'out of budget'         the same; who publishes or reads learns why
   tidemill topics delete orders --yes                   with all its messages";
 
 /// Topics that are described at the same time.

@@ -1,18 +1,19 @@
 // Users, tokens and roles, and which rule decides.
 
 import { call, get, post, url } from './api.js';
-import { card, confirmed, field, make, put, table, when } from './dom.js';
+import { ACT, NAME, TEXT, card, confirmed, field, make, put, table, when } from './dom.js';
 import { again, button, form, told } from './app.js';
 
 const VERBS = ['publish', 'read', 'work', 'manage', 'admin'];
 const lines = text => (text ?? '').split('\n').map(line => line.trim()).filter(line => line !== '');
 const rules = list => make('pre', {}, list.join('\n'));
 
-/** A part of the page that the caller may not see says so, and the others are there. */
+/** A part of the page that the caller may not see says so, and the others are there. What is only away now is asked again with all. */
 async function part(title, make_) {
   try {
     return await make_();
   } catch (error) {
+    if (error.isForNow) throw error;
     return card(title, told(error));
   }
 }
@@ -46,17 +47,17 @@ async function users() {
     again();
   });
   return card('Users', table([
-    ['Name', row => row.name],
-    ['Roles', row => row.roles.join(', ')],
-    ['Mail', row => row.email],
-    ['Comes in by', row => [row.has_password && 'password', row.issuer].filter(Boolean).join(', ')],
+    ['Name', row => row.name, NAME],
+    ['Roles', row => row.roles.join(', '), NAME],
+    ['Mail', row => row.email, NAME],
+    ['Comes in by', row => [row.has_password && 'password', row.issuer].filter(Boolean).join(', '), NAME],
     ['May come in', row => (row.is_active ? 'yes' : make('span', { class: 'warn' }, 'no'))],
     ['Made', row => when(row.created_at)],
     ['', row => make('div', { class: 'row' }, change(row), button('Delete', async () => {
       if (!await confirmed(`Delete the user ${row.name}, with the tokens that it has made?`, 'Delete it', row.name)) return;
       await call('DELETE', url`api/v1/users/${row.name}`);
       again();
-    }, 'danger'))],
+    }, 'danger')), ACT],
   ], all, 'There is none.'), make('details', {}, make('summary', {}, 'Make a user, or change one'), form(put, make('div', { class: 'row' },
     field('Name', 'name', { required: true, spellcheck: 'false', autocomplete: 'off' }),
     field('Password', 'password', { type: 'password', autocomplete: 'new-password', minlength: 8 }),
@@ -77,10 +78,10 @@ async function tokens() {
       make('button', { onclick: again }, 'I have it')));
   };
   return card('Tokens', table([
-    ['Name', row => row.name],
+    ['Name', row => row.name, NAME],
     ['Id', row => make('code', {}, row.token_id)],
-    ['Rules', row => rules(row.rules)],
-    ['Maker', row => row.maker],
+    ['Rules', row => rules(row.rules), TEXT],
+    ['Maker', row => row.maker, NAME],
     ['Made', row => when(row.created_at)],
     ['Ends', row => when(row.expires_at)],
     ['Last used', row => when(row.last_used_at)],
@@ -88,7 +89,7 @@ async function tokens() {
       if (!await confirmed(`Revoke the token ${row.name}, and those that it has made? What is open by it ends.`, 'Revoke it')) return;
       await call('DELETE', url`api/v1/tokens/${row.token_id}`);
       again();
-    }, 'danger')],
+    }, 'danger'), ACT],
   ], all, 'There is none.'), make('details', {}, make('summary', {}, 'Make a token'), form(create,
     make('div', { class: 'row' }, field('Name', 'name', { required: true, spellcheck: 'false' }),
       field('Days until it ends', 'days', { type: 'number', min: 0, step: 'any' })),
@@ -99,14 +100,20 @@ async function tokens() {
 async function roles() {
   const all = await get('api/v1/roles');
   return card('Roles', table([
-    ['Role', row => row.role],
-    ['Rules', row => rules(row.rules)],
+    ['Role', row => row.role, NAME],
+    ['Rules', row => rules(row.rules), TEXT],
     ['Ready-made', row => (row.is_ready_made ? 'yes' : 'no')],
-    ['', row => button('Delete', async () => {
-      if (!await confirmed(`Delete the role ${row.role}? One that is ready-made gets back its ready-made rules.`, 'Delete it')) return;
-      await call('DELETE', url`api/v1/roles/${row.role}`);
-      again();
-    }, 'danger')],
+    ['', row => {
+      // One that is ready-made is never gone: it only gets its rules back.
+      const [what, question, title] = row.is_ready_made
+        ? ['Reset', `Give the role ${row.role} back its ready-made rules? What it was given in their place is gone.`, 'Reset it']
+        : ['Delete', `Delete the role ${row.role}?`, 'Delete it'];
+      return button(what, async () => {
+        if (!await confirmed(question, title)) return;
+        await call('DELETE', url`api/v1/roles/${row.role}`);
+        again();
+      }, 'danger');
+    }, ACT],
   ], all, 'There is none.'), make('details', {}, make('summary', {}, 'Write a role'), form(async ({ role, rules: text }) => {
     await call('PUT', url`api/v1/roles/${role}`, { body: { rules: lines(text) } });
     again();

@@ -1,11 +1,16 @@
 // What the console asks of the relay: the API that everybody has, and nothing else.
 
+import { parse } from './json.js';
+
 /** Where the relay is: the page stands at `console/` below it, under whatever path a proxy has put it. */
 const ROOT = new URL('..', document.baseURI);
 /** Where a token is kept that was typed: for this tab, until it is closed. */
 const KEPT = 'tidemill-token';
 /** How long an answer may take, in milliseconds; a stream has no such bound. */
 const TIMEOUT = 15_000;
+
+/** What a proxy answers that does not reach the relay. */
+const BY_PROXIES = [502, 503, 504];
 
 let token = sessionStorage.getItem(KEPT);
 
@@ -22,6 +27,11 @@ export class Refused extends Error {
     this.status = status;
     this.problem = problem;
   }
+
+  /** Whether the same may be answered a little later, as the relay, or its storage, is away. */
+  get isForNow() {
+    return [0, 503, 504].includes(this.status);
+  }
 }
 
 /** Tells whether the relay answers, to whoever listens for `link`. */
@@ -32,7 +42,16 @@ function tell(isThere) {
 
 /** Where something is, with each part of the path escaped: ``url`topics/${name}` ``. */
 export function url(parts, ...values) {
+  // In a path these mean a folder, however they are written.
+  const wrong = values.find(value => value === '.' || value === '..');
+  if (wrong) throw new Refused(400, { title: `${wrong} is no name` });
   return parts.reduce((path, part, at) => path + encodeURIComponent(values[at - 1]) + part);
+}
+
+/** Says that the relay does not answer, and returns that as what has gone wrong. */
+function away() {
+  tell(false);
+  return new Refused(0, { title: 'The relay does not answer' });
 }
 
 async function ask(method, path, { body, headers = {}, signal, isStream = false } = {}) {
@@ -48,29 +67,32 @@ async function ask(method, path, { body, headers = {}, signal, isStream = false 
     response = await fetch(new URL(path, ROOT), { method, headers: sent, body, signal: AbortSignal.any(signals) });
   } catch (error) {
     if (signal?.aborted) throw error;
-    tell(false);
-    throw new Refused(0, { title: 'The relay does not answer' });
+    throw away();
   }
+  const problem = response.ok ? null : await response.json().catch(() => ({ title: `The relay answered with status ${response.status}` }));
+  // A proxy says so where the relay is away; what the relay itself says has a code.
+  if (BY_PROXIES.includes(response.status) && !problem.code) throw away();
   tell(true);
-  if (!response.ok) {
-    const problem = await response.json().catch(() => ({ title: `The relay answered with status ${response.status}` }));
+  if (problem) {
     if (response.status === 401) events.dispatchEvent(new Event('unknown'));
     throw new Refused(response.status, problem);
   }
   return response;
 }
 
-/** Keeps a number of a payload as it was written where JavaScript cannot hold it. */
-function exact(key, value, context) {
-  const isLost = typeof value === 'number' && context?.source?.length > 16 && String(value) !== context.source;
-  return isLost && JSON.rawJSON ? JSON.rawJSON(context.source) : value;
+/** Reads all of an answer: its text, or what else `as` says. */
+export async function read(response, as = 'text') {
+  try {
+    return await response[as]();
+  } catch {
+    throw away();
+  }
 }
-const parsed = text => JSON.parse(text, exact);
 
 /** Asks, and returns the JSON of the answer, or null where it has none. */
 export async function call(method, path, options) {
-  const text = await (await ask(method, path, options)).text();
-  return text ? parsed(text) : null;
+  const text = await read(await ask(method, path, options));
+  return text ? parse(text) : null;
 }
 export const get = (path, options) => call('GET', path, options);
 export const post = (path, body, options = {}) => call('POST', path, { ...options, body });
@@ -82,7 +104,7 @@ export const raw = ask;
 export async function listed(path) {
   const response = await ask('GET', path);
   const next = /<([^>]*)>;\s*rel="?next/.exec(response.headers.get('link') ?? '');
-  return { rows: parsed(await response.text()), next: next ? new URL(next[1], response.url).href : null };
+  return { rows: parse(await read(response)), next: next ? new URL(next[1], response.url).href : null };
 }
 
 /**
@@ -95,23 +117,23 @@ export async function follow(path, signal, took) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
   for (;;) {
-    let read;
+    let piece;
     try {
-      read = await reader.read();
+      piece = await reader.read();
     } catch (error) {
       if (!signal.aborted) tell(false);
       throw error;
     }
-    if (read.done) return;
-    const lines = (rest + read.value).split('\n');
+    if (piece.done) return;
+    const lines = (rest + piece.value).split('\n');
     rest = lines.pop();
-    for (const line of lines.filter(line => line !== '')) took(parsed(line));
+    for (const line of lines.filter(line => line !== '')) took(parse(line));
   }
 }
 
 /** The metrics of the node that answers: by name, a list of `{ labels, value }`. */
 export async function metrics() {
-  const text = await (await ask('GET', 'metrics')).text();
+  const text = await read(await ask('GET', 'metrics'));
   const all = new Map();
   for (const line of text.split('\n')) {
     const found = /^([a-z_]+)(?:\{(.*)\})? (\S+)$/.exec(line);

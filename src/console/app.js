@@ -1,8 +1,8 @@
 // The console: who is there, and which page is shown. Each page is a module of its own, and gets the place to write to,
 // the rest of the address, and a signal that ends what it has begun.
 
-import { Refused, events, get, post, useToken } from './api.js';
-import { card, field, given, make } from './dom.js';
+import { Refused, events, get, post, raw, useToken } from './api.js';
+import { card, field, given, make, put, written } from './dom.js';
 import './plot.js';
 import * as overview from './overview.js';
 import * as topics from './topics.js';
@@ -16,20 +16,25 @@ import * as nodes from './nodes.js';
 import * as slow from './slow.js';
 import * as access from './access.js';
 
-/** The pages: the first part of the address, the name in the list, and the module. One without a name is not in it. */
+/**
+ * The pages: the first part of the address, the name in the list, the module, and how many parts may follow. One without a
+ * name is not in the list.
+ */
 const PAGES = [
-  ['', 'Overview', overview],
-  ['topics', 'Topics', topics],
-  ['topic', null, topic],
-  ['group', null, groups],
-  ['keys', 'Keys', keys],
-  ['locks', 'Locks', locks],
-  ['presence', 'Presence', presence],
-  ['sessions', 'Sessions', sessions],
-  ['nodes', 'Nodes', nodes],
-  ['slow', 'Slow', slow],
-  ['access', 'Access', access],
+  ['', 'Overview', overview, [0, 0]],
+  ['topics', 'Topics', topics, [0, 0]],
+  ['topic', null, topic, [1, 2]],
+  ['group', null, groups, [2, 2]],
+  ['keys', 'Keys', keys, [0, 2]],
+  ['locks', 'Locks', locks, [0, 1]],
+  ['presence', 'Presence', presence, [0, 1]],
+  ['sessions', 'Sessions', sessions, [0, 0]],
+  ['nodes', 'Nodes', nodes, [0, 0]],
+  ['slow', 'Slow', slow, [0, 0]],
+  ['access', 'Access', access, [0, 0]],
 ];
+/** How long it waits before the relay is asked again that does not answer, in milliseconds: from so long to so long. */
+const PAUSE = [500, 5_000];
 
 const main = document.querySelector('main');
 const nav = document.querySelector('nav');
@@ -37,8 +42,27 @@ const who = document.querySelector('.who');
 const linkState = document.querySelector('.link-state');
 let leaving = new AbortController();
 
+/** An address that leads nowhere. */
+export class NoPage extends Error {}
+
+/** Waits, each time longer, before the relay is asked again. */
+export function pauses() {
+  const [least, most] = PAUSE;
+  let pause = least;
+  return {
+    wait: async () => {
+      await new Promise(resolve => setTimeout(resolve, pause));
+      pause = Math.min(pause * 2, most);
+    },
+    begin: () => { pause = least; },
+  };
+}
+
 /** What went wrong, for people: the problem's code and sentence. */
 export function told(error) {
+  if (error instanceof NoPage) {
+    return make('p', { class: 'error', role: 'alert' }, 'There is no such page. ', make('a', { href: '#/' }, 'To the overview'));
+  }
   if (!(error instanceof Refused)) {
     reportError(error);
     return make('p', { class: 'error', role: 'alert' }, `The console itself has failed: ${error.message}`);
@@ -97,37 +121,73 @@ export function again() {
   show();
 }
 
-async function show() {
+/** Reads an address: its page, the parts behind that, and its query. */
+function read(address) {
+  const [path, query = ''] = address.replace(/^#\/?/, '').split('?');
+  let parts;
+  try {
+    parts = path.replace(/\/$/, '').split('/').map(decodeURIComponent);
+  } catch {
+    throw new NoPage();
+  }
+  const [first, ...rest] = parts;
+  const found = PAGES.find(([part]) => part === first);
+  const [least, most] = found?.[3] ?? [];
+  if (!found || rest.length < least || rest.length > most || rest.includes('')) throw new NoPage();
+  return { first, rest, name: found[1], page: found[2], query: new URLSearchParams(query) };
+}
+
+async function show(isMoved = false) {
   leaving.abort();
   leaving = new AbortController();
   const { signal } = leaving;
-  const [path, query = ''] = location.hash.replace(/^#\/?/, '').split('?');
-  const [first, ...rest] = path.split('/').map(decodeURIComponent);
-  const [, name, page] = PAGES.find(([part]) => part === first) ?? PAGES[0];
+  const { hash } = location;
+  const pause = pauses();
+  for (;;) {
+    const place = make('div');
+    const wrong = await shown(place, hash, signal).catch(error => error);
+    if (signal.aborted || wrong?.status === 401) return;
+    const isForNow = wrong?.isForNow;
+    // What is asked again by itself stays as it is meanwhile.
+    if (!(isForNow && main.dataset.awaits === hash)) {
+      if (wrong) put(place, told(wrong));
+      if (isForNow) place.append(make('p', { class: 'quiet' }, 'It is asked again by itself.'));
+      else if (wrong && !(wrong instanceof NoPage)) place.append(make('button', { onclick: again }, 'Try again'));
+      main.replaceChildren(place);
+      if (isMoved) main.focus({ preventScroll: true });
+    }
+    // Which page stands there, for who looks from outside.
+    main.dataset.page = hash;
+    if (!isForNow) {
+      delete main.dataset.awaits;
+      return;
+    }
+    main.dataset.awaits = hash;
+    await pause.wait();
+    if (signal.aborted) return;
+  }
+}
+
+/** Shows the page of an address at a place. */
+async function shown(place, hash, signal) {
+  document.title = 'Tidemill';
+  for (const link of nav.children) link.removeAttribute('aria-current');
+  const { first, rest, name, page, query } = read(hash);
   const under = first === 'topic' || first === 'group' ? 'topics' : first;
   for (const link of nav.children) {
-    if (link.getAttribute('href') === `#/${under}`) link.setAttribute('aria-current', 'page');
-    else link.removeAttribute('aria-current');
+    if (link.getAttribute('href') !== `#/${under}`) continue;
+    link.setAttribute('aria-current', 'page');
+    nav.scrollTo({ left: link.offsetLeft - (nav.clientWidth - link.offsetWidth) / 2 });
   }
-  const place = make('div');
-  document.title = `${name ?? rest.join(' / ')} – Tidemill`;
-  try {
-    await page.show(place, rest, signal, new URLSearchParams(query));
-  } catch (error) {
-    if (signal.aborted) return;
-    if (error.status === 401) return;
-    place.append(told(error), make('button', { onclick: again }, 'Try again'));
-  }
-  if (signal.aborted) return;
-  main.replaceChildren(place);
-  // Which page stands there, for who looks from outside.
-  main.dataset.page = location.hash;
+  document.title = written(`${name ?? rest.join(' / ')} – Tidemill`);
+  await page.show(place, rest, signal, query);
 }
 
 async function logInForm(reason) {
   leaving.abort();
   nav.replaceChildren();
   who.replaceChildren();
+  delete main.dataset.awaits;
   const providers = await get('auth/oidc/providers').catch(() => []);
   const here = new URL('.', document.baseURI).pathname.replace(new URL('..', document.baseURI).pathname, '/');
   const links = providers.map(({ name, display_name: shown }) => make('p', {},
@@ -159,40 +219,78 @@ async function logInForm(reason) {
 }
 
 async function enter() {
-  let me;
-  try {
-    me = await get('auth/me');
-  } catch (error) {
-    if (error.status === 401) return logInForm(null);
-    if (error.status !== 503) {
-      main.replaceChildren(told(error), make('button', { onclick: enter }, 'Try again'));
-      return;
+  const pause = pauses();
+  let me = null;
+  while (!me) {
+    try {
+      me = await get('auth/me');
+    } catch (error) {
+      if (error.status === 401) return logInForm(null);
+      // While the storage is away nobody is told who they are. What the relay says of itself is seen all the same.
+      if (error.status === 503) {
+        me = { user_id: null, username: 'Storage away', permissions: [] };
+        knowLater();
+      } else {
+        const later = error.isForNow ? make('p', { class: 'quiet' }, 'It is asked again by itself.')
+          : make('button', { onclick: enter }, 'Try again');
+        main.replaceChildren(told(error), later);
+        if (!error.isForNow) return;
+        await pause.wait();
+      }
     }
-    // While the storage is away nobody is told who they are. What the relay says of itself is seen all the same.
-    me = { user_id: null, username: 'Storage away', permissions: [] };
   }
-  // Without a log-in, and where everybody may do everything, there is nobody to log out.
-  const isAnyone = me.user_id === 'anyone' || me.user_id === 'anonymous';
-  if (isAnyone && !me.permissions.includes('admin')) return logInForm(null);
+  if (isAnyone(me) && !me.permissions.includes('admin')) return logInForm(null);
+  named(me);
+  nav.replaceChildren(...PAGES.filter(([, name]) => name).map(([part, name]) => make('a', { href: `#/${part}` }, name)));
+  await show();
+}
+
+/** Whether nobody has logged in. */
+const isAnyone = me => me.user_id === 'anyone' || me.user_id === 'anonymous';
+
+/** Says at the top who is there. Where everybody may do everything, there is nobody to log out. */
+function named(me) {
   const out = make('button', { onclick: async () => {
     await post('auth/logout').catch(() => {});
     useToken(null);
     await logInForm(null);
   } }, 'Log out');
-  const name = isAnyone ? make('span', { class: 'warn' }, 'Open: everybody may do everything') : make('span', {}, me.username);
-  who.replaceChildren(...(isAnyone ? [name] : [name, out]));
-  nav.replaceChildren(...PAGES.filter(([, name]) => name).map(([part, name]) => make('a', { href: `#/${part}` }, name)));
-  await show();
+  const name = isAnyone(me) ? make('span', { class: 'warn' }, 'Open: everybody may do everything')
+    : make('span', { class: 'name', title: me.username }, me.username);
+  who.replaceChildren(...(isAnyone(me) ? [name] : [name, out]));
 }
 
-events.addEventListener('link', ({ detail: isThere }) => {
+/** Asks who is there until that can be told. */
+async function knowLater() {
+  const pause = pauses();
+  for (;;) {
+    await pause.wait();
+    try {
+      return named(await get('auth/me'));
+    } catch (error) {
+      if (!error.isForNow) return;
+    }
+  }
+}
+
+// Once the relay does not answer it is asked whether it does, whatever is shown, until it does.
+let isAsked = false;
+events.addEventListener('link', async ({ detail: isThere }) => {
   linkState.hidden = isThere;
-  if (!isThere) linkState.textContent = 'The relay does not answer. What is shown may be old; it is asked again.';
+  if (isThere || isAsked) return;
+  linkState.textContent = 'The relay does not answer. What is shown may be old; it is asked again.';
+  isAsked = true;
+  const pause = pauses();
+  while (!linkState.hidden) {
+    await pause.wait();
+    if (!linkState.hidden) await raw('GET', 'health').catch(() => {});
+  }
+  isAsked = false;
 });
 events.addEventListener('unknown', () => {
   if (nav.children.length > 0) logInForm('The log-in is over.');
 });
 addEventListener('hashchange', () => {
-  if (nav.children.length > 0) show().then(() => main.focus({ preventScroll: true }));
+  if (nav.children.length > 0) show(true);
 });
 enter();

@@ -9,32 +9,93 @@ export function make(name, attributes = {}, ...children) {
     if (value === null || value === undefined || value === false) continue;
     if (key.startsWith('on')) element.addEventListener(key.slice(2), value);
     else if (key === 'value') element.value = value;
-    else element.setAttribute(key, value === true ? '' : value);
+    else element.setAttribute(key, value === true ? '' : key === 'title' ? written(value) : value);
   }
   return put(element, ...children);
 }
 
 /** Adds to an element what is there: nothing of what is null, undefined or false. */
 export function put(element, ...children) {
-  element.append(...children.flat(Infinity).filter(child => child !== null && child !== undefined && child !== false));
+  const there = children.flat(Infinity).filter(child => child !== null && child !== undefined && child !== false);
+  element.append(...there.flatMap(child => (child instanceof Node ? child : seen(String(child)))));
   return element;
 }
+
+/** Has an element show this, and nothing else. */
+export const write = (element, ...children) => {
+  element.replaceChildren();
+  return put(element, ...children);
+};
+
+/** As `write`, of what is shown anew now and then: what was scrolled sideways stays so, and the focus where it was. */
+export function rewrite(element, ...children) {
+  const scrolled = [...element.querySelectorAll('.scroll')].map(({ scrollLeft, scrollTop }) => ({ scrollLeft, scrollTop }));
+  const reached = () => [...element.querySelectorAll('a, button, input, [tabindex]')];
+  const focused = reached().indexOf(document.activeElement);
+  write(element, ...children);
+  element.querySelectorAll('.scroll').forEach((each, at) => Object.assign(each, scrolled[at]));
+  if (focused >= 0) reached()[focused]?.focus({ preventScroll: true });
+}
+
+/**
+ * Characters that nobody sees, and that move others: controls but tabs and ends of lines, what turns the direction of a
+ * text, and what has no width.
+ */
+const UNSEEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]|\r(?!\n)/gu;
+const codeOf = sign => `U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}`;
+
+/** A text with what nobody sees written out, as a title has it. */
+export const written = text => text.replace(UNSEEN, sign => `[${codeOf(sign)}]`);
+
+/** A text as it is, with a mark in place of each character that nobody sees. */
+function seen(text) {
+  const [found, parts] = [[...text.matchAll(UNSEEN)], []];
+  if (found.length === 0) return [text];
+  let from = 0;
+  for (const { 0: sign, index } of found) {
+    const mark = document.createElement('span');
+    mark.className = 'unseen';
+    mark.title = 'A character that is not seen';
+    mark.textContent = codeOf(sign);
+    parts.push(text.slice(from, index), mark);
+    from = index + sign.length;
+  }
+  return [...parts, text.slice(from)];
+}
+
+/** Which characters a text has that nobody sees, or null. */
+const unseenIn = text => {
+  const found = new Set([...text.matchAll(UNSEEN)].map(([sign]) => codeOf(sign)));
+  return found.size === 0 ? null : [...found].join(', ');
+};
 
 /** A field of a form with its label; `input` has its attributes. */
 export function field(label, name, input = {}, element = 'input') {
   const { options, ...attributes } = input;
   const made = make(element, { name, ...attributes }, (options ?? []).map(option => make('option', {}, option)));
   if (attributes.type === 'checkbox') return make('label', { class: 'check' }, made, label);
-  return make('label', {}, label, make('br'), made);
+  // What stands in a field is shown as it is, and cannot be marked there.
+  const unseen = typeof made.value === 'string' ? unseenIn(made.value) : null;
+  return make('label', {}, label, make('br'), made,
+    unseen && make('span', { class: 'warn' }, make('br'), `It has characters that are not seen, or turn the text around: ${unseen}`));
 }
 
-/** A table; a column is `[title, cell(row), isNumber?]`. */
+/** What a column has, beside times, buttons and short words, which are written in one line: see `console.css`. */
+export const [NUMBER, NAME, TEXT, ACT] = ['number', 'name', 'text', 'act'];
+
+/** A cell: a name is cut after some lines, with all of it as its title. */
+function cellOf(shown, kind) {
+  if (kind !== NAME && kind !== TEXT) return make('td', { class: kind }, shown);
+  const inside = make('div', {}, shown);
+  if (kind === NAME) inside.title = written(inside.textContent);
+  return make('td', { class: kind }, inside);
+}
+
+/** A table; a column is `[title, cell(row), kind?]`. It is scrolled sideways where it is wider than the screen. */
 export function table(columns, rows, nothing) {
   if (rows.length === 0) return make('p', { class: 'quiet' }, nothing);
-  const classes = isNumber => (isNumber ? { class: 'number' } : {});
-  const head = columns.map(([title, , isNumber]) => make('th', { scope: 'col', ...classes(isNumber) }, title));
-  const body = rows.map(row =>
-    make('tr', {}, columns.map(([, cell, isNumber]) => make('td', classes(isNumber), cell(row) ?? '–'))));
+  const head = columns.map(([title, , kind]) => make('th', { scope: 'col', class: kind }, title));
+  const body = rows.map(row => make('tr', {}, columns.map(([, cell, kind]) => cellOf(cell(row) ?? '–', kind))));
   return make('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Table' },
     make('table', {}, make('thead', {}, make('tr', {}, head)), make('tbody', {}, body)));
 }

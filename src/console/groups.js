@@ -1,9 +1,10 @@
 // One group: what waits and is worked on, pausing, seeking, its dead letters.
 
-import { call, get, post, url } from './api.js';
-import { card, confirmed, facts, field, make, many, number, put, seconds, table, when } from './dom.js';
+import { call, get, post, raw, read, url } from './api.js';
+import { ACT, NAME, NUMBER, TEXT, card, confirmed, facts, field, make, many, number, put, rewrite, seconds, table, when } from './dom.js';
 import { again, button, every, form } from './app.js';
 import { payloadOf } from './messages.js';
+import { printed } from './json.js';
 import { hrefOf } from './topics.js';
 
 export async function show(place, [topic, group], signal) {
@@ -11,7 +12,7 @@ export async function show(place, [topic, group], signal) {
   const at = make('div');
   const look = async () => {
     const about = await get(base);
-    at.replaceChildren(card(null,
+    rewrite(at, card(null,
       make('h2', {}, about.paused ? make('span', { class: 'warn' }, 'Paused: nothing is given out') : 'Gives messages out'),
       facts([
         ['Waiting', number(about.waiting)],
@@ -31,15 +32,15 @@ export async function show(place, [topic, group], signal) {
         ['Numbers are exact', about.exact ? 'yes' : 'no: other programs have worked on it'],
       ]),
       about.held_by?.length > 0 && make('div', {}, make('h2', {}, 'Who has messages'), table([
-        ['Consumer', row => row.consumer],
-        ['In flight', row => number(row.in_flight), true],
+        ['Consumer', row => row.consumer, NAME],
+        ['In flight', row => number(row.in_flight), NUMBER],
       ], about.held_by, ''),
       about.consumers > about.held_by.length && make('p', { class: 'quiet' }, `And ${many(about.consumers - about.held_by.length, 'other')}, with no more each.`))));
     return about;
   };
   const about = await look();
   const dead = make('div');
-  const lookAtDead = async () => dead.replaceChildren(await deadLetters(about, base, lookAtDead));
+  const lookAtDead = async () => rewrite(dead, await deadLetters(about, base, lookAtDead));
   await lookAtDead();
   const seek = form(async ({ to }) => {
     if (!await confirmed(`Set ${group} to ${to}? What is behind it is given out again, and all receipts until now count no more.`, 'Seek')) return null;
@@ -49,8 +50,8 @@ export async function show(place, [topic, group], signal) {
   }, make('div', { class: 'row' }, field('To', 'to', { required: true, placeholder: 'earliest, latest, -10m, or an id', spellcheck: 'false' }),
     make('button', {}, 'Seek')));
   const trace = form(async ({ id }, element) => {
-    const told = await get(`${base}/messages/${encodeURIComponent(id)}`);
-    element.append(make('pre', { class: 'done' }, JSON.stringify(told, null, 2)));
+    const told = await read(await raw('GET', `${base}/messages/${encodeURIComponent(id)}`));
+    element.append(make('pre', { class: 'done' }, printed(told)));
   }, make('div', { class: 'row' }, field('Message id', 'id', { required: true, spellcheck: 'false' }),
     make('button', {}, 'What became of it')));
   put(place,
@@ -94,10 +95,9 @@ async function deadLetters(about, base, lookAgain) {
   return make('div', {}, table([
     ['Message', ({ origin }) => make('code', {}, origin.message_id)],
     ['Died', ({ origin }) => when(origin.died_at)],
-    ['Why', ({ origin }) => [origin.reason, origin.error].filter(Boolean).join(': ')],
-    ['Deliveries', ({ origin }) => number(origin.deliveries), true],
-    ['Payload', ({ message }) => make('pre', {}, payloadOf(message))],
-    ['', one('redrive', 'waits again')],
-    ['', one('purge', 'is deleted')],
+    ['Why', ({ origin }) => [origin.reason, origin.error].filter(Boolean).join(': '), TEXT],
+    ['Deliveries', ({ origin }) => number(origin.deliveries), NUMBER],
+    ['Payload', ({ message }) => make('pre', {}, payloadOf(message)), TEXT],
+    ['', letter => make('div', { class: 'stack' }, one('redrive', 'waits again')(letter), one('purge', 'is deleted')(letter)), ACT],
   ], letters, 'There is none.'), letters.length > 0 && all);
 }

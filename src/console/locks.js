@@ -1,7 +1,7 @@
 // One lock: who holds it, and who waits.
 
 import { call, get, url } from './api.js';
-import { card, confirmed, field, make, put, table, when } from './dom.js';
+import { NAME, card, confirmed, field, make, put, table, when } from './dom.js';
 import { again, button, form } from './app.js';
 
 export async function show(place, [lock], _signal, query) {
@@ -18,13 +18,13 @@ export async function show(place, [lock], _signal, query) {
   put(place, card(null,
     make('p', {}, about.holder ? `Held by ${about.holder}` : 'Nobody holds it.'),
     about.holder && table([
-      ['Holder', row => row.holder],
+      ['Holder', row => row.holder, NAME],
       ['Fence', row => make('code', {}, row.fence)],
       ['Since', row => when(row.since ?? row.acquired_at)],
       ['Until', row => when(row.expires_at)],
     ], [about], ''),
     make('h2', {}, 'Who waits'),
-    table([['Holder', row => row.holder ?? row], ['Since', row => when(row.since)]], about.queue, 'Nobody.'),
+    table([['Holder', row => row.holder ?? row, NAME], ['Since', row => when(row.since)]], about.queue, 'Nobody.'),
     make('div', { class: 'row' }, make('button', { onclick: again }, 'Look again'),
       about.holder && button('Take it away', async () => {
         if (!await confirmed(`Take the lock ${lock} away from ${about.holder}? What it does under the lock goes on, but its fence counts no more.`, 'Take it away')) return;

@@ -1,14 +1,17 @@
 // How messages and gaps are shown, whichever page they are on.
 
-import { raw, url } from './api.js';
-import { make, when } from './dom.js';
+import { raw, read, url } from './api.js';
+import { make, when, write } from './dom.js';
+import { printed, sourceOf } from './json.js';
 
-/** The payload as text: JSON in lines, text as it is, bytes in base64. */
-export function payloadOf(message) {
-  if ('payload_text' in message) return message.payload_text;
-  if ('payload_base64' in message) return message.payload_base64;
-  return JSON.stringify(message.payload, null, 2);
+/** What a member of an object is as text: JSON as it was typed, but in lines; text as it is, bytes in base64. */
+export function textOf(object, name) {
+  if (`${name}_text` in object) return object[`${name}_text`];
+  if (`${name}_base64` in object) return object[`${name}_base64`];
+  const source = sourceOf(object, name);
+  return source === undefined ? '' : printed(source);
 }
+export const payloadOf = message => textOf(message, 'payload');
 
 /** A message; with `actions`, with what can be done with it. */
 export function messageRow(message, actions = []) {
@@ -16,7 +19,7 @@ export function messageRow(message, actions = []) {
   const payload = make('pre', {}, text);
   const asKept = make('button', { onclick: async () => {
     const response = await raw('GET', url`api/v1/topics/${message.topic}/messages/${message.message_id}/payload`);
-    payload.textContent = await response.text();
+    write(payload, await read(response));
     asKept.remove();
   } }, 'As it was kept');
   const facts = [
@@ -26,9 +29,9 @@ export function messageRow(message, actions = []) {
   const element = make('article', { class: 'message' },
     make('div', { class: 'top' }, make('code', {}, message.message_id), when(message.timestamp), ...facts.map(fact => make('span', {}, fact))),
     payload,
-    message.metadata && make('details', {}, make('summary', {}, 'Metadata'), make('pre', {}, JSON.stringify(message.metadata, null, 2))),
+    message.metadata && make('details', {}, make('summary', {}, 'Metadata'), make('pre', {}, textOf(message, 'metadata'))),
     make('div', { class: 'row' }, asKept, ...actions));
-  element.dataset.text = `${message.message_id} ${text} ${JSON.stringify(message.metadata ?? '')}`.toLowerCase();
+  element.dataset.text = `${message.message_id} ${text} ${textOf(message, 'metadata')}`.toLowerCase();
   return element;
 }
 

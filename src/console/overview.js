@@ -1,7 +1,7 @@
 // How the relay is: what goes in and out of the node that answers, and how its storage is.
 
 import { get, metrics } from './api.js';
-import { bytes, card, facts, make, many, number, put, seconds, table } from './dom.js';
+import { NAME, NUMBER, bytes, card, facts, make, many, number, put, rewrite, seconds, table } from './dom.js';
 import { every } from './app.js';
 
 /** How often it is asked, in milliseconds. */
@@ -66,10 +66,10 @@ function healthCard(health) {
       ['Limits are counted', health.limits],
     ]),
     servers.length > 0 && table([
-      ['Server', row => row.address],
+      ['Server', row => row.address, NAME],
       ['Answers', row => make('span', { class: row.connected ? 'good' : 'bad' }, row.connected ? 'yes' : 'no')],
       ['Takes messages', row => (row.accepts_writes ? 'yes' : 'no')],
-      ['Memory', row => bytes(row.memory_used_bytes), true],
+      ['Memory', row => bytes(row.memory_used_bytes), NUMBER],
     ], servers, ''));
 }
 
@@ -87,7 +87,7 @@ export async function show(place, _rest, signal) {
   let before = null;
   const ask = async () => {
     const told = await get('health');
-    if (told.backend) health.replaceChildren(healthCard(told));
+    if (told.backend) rewrite(health, healthCard(told));
     else health.replaceChildren(card(null, make('p', {}, `The relay is ${told.status}. Administrators see more.`)));
     if (!told.backend) return;
     let now;

@@ -1,7 +1,7 @@
 // What is open on the node that answers: who, from where, since when, and how far behind; and ending it.
 
 import { call, get, url } from './api.js';
-import { card, confirmed, make, many, number, put, seconds, table, when } from './dom.js';
+import { ACT, NAME, NUMBER, card, confirmed, make, many, number, put, rewrite, seconds, table, when } from './dom.js';
 import { button, every } from './app.js';
 
 const PAGE = 200;
@@ -19,19 +19,19 @@ export async function show(place, _rest, signal) {
     const draining = make('div', { class: 'row' }, drain.stage === 'serving' ? begin
       : make('p', { class: 'warn' }, `Node ${drain.node} drains (${drain.stage}): ${many(drain.connections, 'other connection')} open.`));
     const more = count > sessions.length ? `; the ${number(sessions.length)} that are open longest are shown` : '';
-    at.replaceChildren(draining, make('p', { class: 'quiet' }, `${many(count, 'session')} on node ${node}, which has answered${more}.`), table([
+    rewrite(at, draining, make('p', { class: 'quiet' }, `${many(count, 'session')} on node ${node}, which has answered${more}.`), table([
       ['Session', row => make('code', {}, row.session)],
       ['Kind', row => row.kind],
-      ['Who', row => row.caller],
+      ['Who', row => row.caller, NAME],
       ['From', row => row.address],
       ['Since', row => when(row.since)],
-      ['Topics', row => number(row.topics), true],
-      ['Behind', row => (row.behind_seconds > 0 ? make('span', { class: 'warn' }, seconds(row.behind_seconds)) : 'no'), true],
+      ['Topics', row => number(row.topics), NUMBER],
+      ['Behind', row => (row.behind_seconds > 0 ? make('span', { class: 'warn' }, seconds(row.behind_seconds)) : 'no'), NUMBER],
       ['', row => button('End', async () => {
         if (!await confirmed(`End this ${row.kind} of ${row.caller}? It may come again.`, 'End it')) return;
         await call('DELETE', url`api/v1/admin/sessions/${row.session}`);
         await look();
-      }, 'danger')],
+      }, 'danger'), ACT],
     ], sessions, 'Nothing is open.'));
   };
   await look();

@@ -1,7 +1,7 @@
 // What took long: on the node that answers, with the parts of its time, and at its servers.
 
 import { get } from './api.js';
-import { card, make, many, number, put, table, when } from './dom.js';
+import { NAME, NUMBER, TEXT, card, make, many, number, put, rewrite, table, when } from './dom.js';
 import { every } from './app.js';
 
 const ms = time => (time === undefined ? null : `${number(Math.round(time * 10) / 10)} ms`);
@@ -11,10 +11,10 @@ function server({ server: name, commands, refusal }) {
   if (refusal) return [title, make('p', { class: 'warn' }, `It does not tell what it has noted: ${refusal}`)];
   return [title, table([
     ['At', row => when(row.at)],
-    ['Took', row => ms(row.took_ms), true],
-    ['Command', row => make('code', {}, row.key ? `${row.command} ${row.key}` : row.command)],
+    ['Took', row => ms(row.took_ms), NUMBER],
+    ['Command', row => make('code', {}, row.key ? `${row.command} ${row.key}` : row.command), TEXT],
     ['From', row => row.address],
-    ['Client', row => row.client],
+    ['Client', row => row.client, NAME],
   ], commands, 'It has noted nothing.')];
 }
 
@@ -26,18 +26,18 @@ export async function show(place, _rest, signal) {
     const noted = list.threshold_ms === 0
       ? `Node ${list.node}, which has answered, notes nothing: TIDEMILL_SLOW_MS is 0.`
       : `${many(list.count, 'operation')} past ${number(list.threshold_ms)} ms on node ${list.node}, which has answered, since it has started; the newest are shown.`;
-    at.replaceChildren(make('p', { class: 'quiet' }, noted), table([
+    rewrite(at, make('p', { class: 'quiet' }, noted), table([
       ['At', row => when(row.at)],
-      ['Total', row => ms(row.total_ms), true],
-      ['Queue', row => ms(row.queue_ms), true],
-      ['Server', row => ms(row.server_ms), true],
-      ['Write', row => ms(row.write_ms), true],
+      ['Total', row => ms(row.total_ms), NUMBER],
+      ['Queue', row => ms(row.queue_ms), NUMBER],
+      ['Server', row => ms(row.server_ms), NUMBER],
+      ['Write', row => ms(row.write_ms), NUMBER],
       ['Kind', row => row.kind],
-      ['Who', row => row.caller],
-      ['Topic', row => row.topic],
-      ['Operation', row => make('code', {}, row.operation)],
+      ['Who', row => row.caller, NAME],
+      ['Topic', row => row.topic, NAME],
+      ['Operation', row => make('code', {}, row.operation), TEXT],
     ], list.operations, 'Nothing took long.'));
-    servers.replaceChildren(...list.servers.flatMap(server));
+    rewrite(servers, list.servers.flatMap(server));
   };
   await look();
   put(place, make('h1', {}, 'Slow'), card(null, at), servers);

@@ -1,8 +1,8 @@
 // One topic: its messages, live and page by page; publishing; its groups; what waits for later; its settings and its end.
 
 import { Refused, call, follow, get, listed, post, url } from './api.js';
-import { bytes, card, confirmed, facts, field, make, many, number, put, seconds, table, when } from './dom.js';
-import { again, attempt, button, every, form, told } from './app.js';
+import { ACT, NAME, NUMBER, TEXT, bytes, card, confirmed, facts, field, make, many, number, put, rewrite, seconds, table, when, write } from './dom.js';
+import { NoPage, again, attempt, button, every, form, pauses, told } from './app.js';
 import { gapRow, messageRow, payloadOf } from './messages.js';
 import { LOOK_EVERY, hrefOf, paceOf } from './topics.js';
 
@@ -18,6 +18,8 @@ const TABS = [
 const ROWS_MAX = 500;
 
 export async function show(place, [name, tab = ''], signal, query) {
+  const [, , shown] = TABS.find(([part]) => part === tab) ?? [];
+  if (!shown) throw new NoPage();
   const about = await get(url`api/v1/topics/${name}`).catch(error => {
     if (error.status === 404) return null;
     throw error;
@@ -29,12 +31,12 @@ export async function show(place, [name, tab = ''], signal, query) {
     const pace = paceOf();
     const tell = now => {
       const second = pace(now);
-      has.textContent = [
+      write(has, [
         many(now.length, 'message'), now.bytes === null ? null : bytes(now.bytes),
         now.oldest_age_seconds === null ? null : `the oldest ${seconds(now.oldest_age_seconds)} old`,
         second === null ? null : `${second} a second`, `${many(now.readers, 'live reader')} on this node`,
         now.state + (now.reason ? `: ${now.reason}` : ''),
-      ].filter(part => part !== null).join(', ');
+      ].filter(part => part !== null).join(', '));
     };
     tell(about);
     put(place, make('p', { class: 'quiet' }, has, about.created_at && [', made ', when(about.created_at)],
@@ -44,7 +46,6 @@ export async function show(place, [name, tab = ''], signal, query) {
   }
   put(place, make('div', { class: 'tabs', role: 'navigation', 'aria-label': 'Of this topic' }, TABS.map(([part, title]) =>
     make('a', { href: hrefOf(name, part), 'aria-current': part === tab ? 'page' : null }, title))));
-  const [, , shown] = TABS.find(([part]) => part === tab) ?? TABS[0];
   await shown(place, name, about, signal, query);
 }
 
@@ -53,6 +54,15 @@ async function messages(place, name, about, _signal, query) {
   const [after, before] = [query.get('after'), query.get('before')];
   const path = url`api/v1/topics/${name}/messages` + '?limit=50'
     + (after ? `&after=${encodeURIComponent(after)}` : before ? `&order=desc&cursor=${encodeURIComponent(before)}` : '&order=desc');
+  const go = make('form', { class: 'row', onsubmit: event => {
+    event.preventDefault();
+    const from = new FormData(go).get('from').trim();
+    location.hash = `${hrefOf(name)}${from ? `?after=${encodeURIComponent(from)}` : ''}`;
+  } }, field('From a time, an id, or a time ago', 'from', { value: after ?? '', placeholder: '-10m', spellcheck: 'false' }),
+  make('button', {}, 'Go there'));
+  const at = card(null, go);
+  // What was asked for wrongly is answered below the form.
+  put(place, at);
   const page = await get(path);
   const rows = make('div');
   const remove = message => button('Delete', async () => {
@@ -73,25 +83,20 @@ async function messages(place, name, about, _signal, query) {
     }
     found.textContent = text ? `${shown} of ${page.messages.length}` : '';
   });
-  const go = make('form', { class: 'row', onsubmit: event => {
-    event.preventDefault();
-    const from = new FormData(go).get('from').trim();
-    location.hash = `${hrefOf(name)}${from ? `?after=${encodeURIComponent(from)}` : ''}`;
-  } }, field('From a time, an id, or a time ago', 'from', { value: after ?? '', placeholder: '-10m', spellcheck: 'false' }),
-  make('button', {}, 'Go there'), search, found);
+  put(go, search, found);
   const last = page.next_cursor;
-  put(place, card(null, go, page.messages.length === 0 ? make('p', { class: 'quiet' }, 'There is no message here.') : null, rows,
+  put(at, page.messages.length === 0 && make('p', { class: 'quiet' }, 'There is no message here.'), rows,
     make('div', { class: 'row' },
       make('a', { href: hrefOf(name) }, 'The newest'),
       make('a', { href: `${hrefOf(name)}?after=earliest` }, 'The oldest'),
       last && page.messages.length > 0 && make('a', { href: `${hrefOf(name)}?${after ? 'after' : 'before'}=${encodeURIComponent(last)}` },
-        after ? 'Newer' : 'Older'))));
+        after ? 'Newer' : 'Older')));
 }
 
 async function live(place, name, _about, signal) {
   const rows = make('div');
   const state = make('span', { class: 'quiet', role: 'status' }, 'Connecting…');
-  let [isPaused, held, count, cursor] = [false, [], 0, 'latest'];
+  let [isPaused, held, count, cursor, closed, ended] = [false, [], 0, 'latest', null, null];
   const add = element => {
     rows.prepend(element);
     while (rows.childElementCount > ROWS_MAX) rows.lastElementChild.remove();
@@ -121,13 +126,27 @@ async function live(place, name, _about, signal) {
       [cursor, count] = [line.message_id, count + 1];
       came(messageRow(line));
     } else if (line.type === 'gap') came(gapRow(line));
-    else if (line.type === 'closed') came(make('p', { class: 'gap' }, `The topic is ${line.state}${line.reason ? `: ${line.reason}` : ''}.`));
-    else if (line.type === 'end') cursor = line.cursors?.[name] ?? cursor;
+    else if (line.type === 'closed') closed = line;
+    else if (line.type === 'end') {
+      cursor = line.cursors?.[name] ?? cursor;
+      ended = line.reason;
+    }
+  };
+  const over = () => {
+    if (isPaused) pause.click();
+    add(make('p', { class: 'gap', role: 'note' },
+      `The topic is ${closed.state}${closed.reason ? `: ${closed.reason}` : ''}. It takes no messages any more. What it has is under `,
+      make('a', { href: hrefOf(name) }, 'Messages'), '; to begin anew, delete it under ', make('a', { href: hrefOf(name, 'settings') }, 'Settings'),
+      ', or publish to a topic of another name.'));
+    state.textContent = `Ended; ${count} came`;
+    pause.disabled = true;
   };
   // A stream that breaks is begun again behind what it had, so nothing is missed; what is gone meanwhile comes as a gap.
   (async () => {
-    for (let pause = 500; !signal.aborted; pause = Math.min(pause * 2, 10_000)) {
+    const between = pauses();
+    while (!signal.aborted) {
       const before = count;
+      ended = null;
       try {
         await follow(url`api/v1/topics/${name}/messages` + `?after=${encodeURIComponent(cursor)}`, signal, took);
       } catch (error) {
@@ -138,9 +157,12 @@ async function live(place, name, _about, signal) {
           return;
         }
       }
-      if (count > before) pause = 500;
-      state.textContent = 'The connection broke; connecting again behind the last message…';
-      await new Promise(resolve => setTimeout(resolve, pause));
+      if (signal.aborted) return;
+      if (closed) return over();
+      if (count > before) between.begin();
+      write(state, ended ? `The relay has ended it (${ended}); connecting again behind the last message…`
+        : 'The connection broke; connecting again behind the last message…');
+      await between.wait();
     }
   })();
 }
@@ -150,21 +172,21 @@ function read(what, text) {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new Refused(0, { title: `${what} is no JSON: ${error.message}` });
+    throw new Refused(400, { title: `${what} is no JSON: ${error.message}` });
   }
 }
 
 async function publish(place, name, about) {
   put(place, card('Publish a message', form(async ({ payload, kind, later: delay, ttl, key, metadata }) => {
     const body = { topic: name };
-    if (metadata) body.metadata = read('The metadata', metadata);
+    if (metadata) read('The metadata', metadata);
     if (ttl) body.ttl = Number(ttl);
     if (delay) body.delay = delay;
     if (kind === 'text') body.payload_text = payload;
     else read('The payload', payload);
     // JSON goes as it was typed, so that no number changes on the way.
-    const rest = JSON.stringify(body);
-    const sent = kind === 'text' ? rest : `{"payload":${payload},${rest.slice(1)}`;
+    const typed = [kind !== 'text' && `"payload":${payload},`, metadata && `"metadata":${metadata},`].filter(Boolean);
+    const sent = `{${typed.join('')}${JSON.stringify(body).slice(1)}`;
     const headers = { 'content-type': 'application/json', ...(key && { 'idempotency-key': key }) };
     const answer = await call('POST', 'api/v1/messages', { body: sent, headers });
     return answer.message_id ? `Kept as ${answer.message_id}.` : `Comes at ${answer.deliver_at}.`;
@@ -175,21 +197,22 @@ async function publish(place, name, about) {
     field('Idempotency key', 'key', { spellcheck: 'false' }),
     field('Seconds to live', 'ttl', { type: 'number', min: 1 }),
     field('Later', 'later', { placeholder: '10m' })),
-  make('button', { class: 'main', disabled: about?.state === 'closed' }, 'Publish'))));
+  about && about.state !== 'open' && make('p', { class: 'warn' }, `The topic is ${about.state}: it takes no messages any more.`),
+  make('button', { class: 'main', disabled: about && about.state !== 'open' }, 'Publish'))));
 }
 
 async function groups(place, name, _about, signal) {
   const at = make('div');
   const look = async () => {
     const all = await get(url`api/v1/topics/${name}/groups`);
-    at.replaceChildren(table([
-      ['Group', row => make('a', { href: `#/group/${encodeURIComponent(name)}/${encodeURIComponent(row.group)}` }, row.group)],
-      ['Waiting', row => number(row.waiting), true],
-      ['In flight', row => number(row.in_flight), true],
-      ['Consumers', row => number(row.consumers), true],
-      ['Oldest', row => seconds(row.oldest_waiting_seconds), true],
-      ['Redelivered', row => number(row.redelivered), true],
-      ['Dead', row => number(row.dead), true],
+    rewrite(at, table([
+      ['Group', row => make('a', { href: `#/group/${encodeURIComponent(name)}/${encodeURIComponent(row.group)}` }, row.group), NAME],
+      ['Waiting', row => number(row.waiting), NUMBER],
+      ['In flight', row => number(row.in_flight), NUMBER],
+      ['Consumers', row => number(row.consumers), NUMBER],
+      ['Oldest', row => seconds(row.oldest_waiting_seconds), NUMBER],
+      ['Redelivered', row => number(row.redelivered), NUMBER],
+      ['Dead', row => number(row.dead), NUMBER],
       ['', row => (row.paused ? make('span', { class: 'warn' }, 'paused') : null)],
     ], all, 'No group works on this topic.'));
   };
@@ -212,26 +235,26 @@ async function later(place, name) {
   const at = id => url`api/v1/topics/${name}/scheduled/${id}`;
   put(place, card('Messages for later', table([
     ['Comes', row => when(row.deliver_at)],
-    ['Payload', shown],
+    ['Payload', shown, TEXT],
     ['', row => make('div', { class: 'row' },
       button('Publish now', async () => { await post(`${at(row.schedule_id)}/now`); again(); }),
       button('Cancel', async () => {
         if (!await confirmed('Cancel this message? It is not published then.', 'Cancel it')) return;
         await call('DELETE', at(row.schedule_id));
         again();
-      }, 'danger'))],
+      }, 'danger')), ACT],
   ], rows, 'Nothing waits for its time.'), next && make('p', { class: 'quiet' }, 'There are more; these are the next ones.')),
   card('Again and again', table([
-    ['Name', row => row.name],
+    ['Name', row => row.name, NAME],
     ['Times', row => make('code', {}, row.cron)],
     ['Zone', row => row.timezone],
     ['Next', row => when(row.next_at)],
-    ['Payload', shown],
+    ['Payload', shown, TEXT],
     ['', row => button('End it', async () => {
       if (!await confirmed(`Publish ${row.name} no longer?`, 'End it')) return;
       await call('DELETE', url`api/v1/topics/${name}/recurring/${row.name}`);
       again();
-    }, 'danger')],
+    }, 'danger'), ACT],
   ], recurring, 'No message recurs.')));
 }
 

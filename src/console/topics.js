@@ -1,7 +1,7 @@
 // The topics: searched by pattern, page by page, each with how much it has; and making one.
 
 import { get, listed, post, url } from './api.js';
-import { bytes, card, field, make, many, number, put, seconds, table } from './dom.js';
+import { NAME, NUMBER, bytes, card, field, make, many, number, put, seconds, table, write, written } from './dom.js';
 import { again, every, form } from './app.js';
 
 const PAGE = 50;
@@ -30,6 +30,12 @@ export async function show(place, _rest, signal, query) {
   const from = query.get('from') ?? '';
   const path = `api/v1/topics?limit=${PAGE}`
     + (match && `&match=${encodeURIComponent(patternOf(match))}`) + (from && `&cursor=${encodeURIComponent(from)}`);
+  const search = make('form', { class: 'row', role: 'search', onsubmit: event => {
+    event.preventDefault();
+    location.hash = `#/topics?match=${encodeURIComponent(new FormData(search).get('match'))}`;
+  } }, field('Names that begin so, or a pattern', 'match', { value: match, placeholder: 'orders.*', spellcheck: 'false' }),
+  make('button', {}, 'Search'));
+  put(place, make('h1', {}, 'Topics'), search);
   const { rows, next } = await listed(path);
   const stats = await get('api/v1/topics/stats').catch(() => null);
   const shown = new Map(rows.map(row => [row.topic_name, {
@@ -37,25 +43,18 @@ export async function show(place, _rest, signal, query) {
   }]));
   const cell = name => row => shown.get(row.topic_name)[name];
   const nextFrom = next && new URL(next).searchParams.get('cursor');
-  const search = make('form', { class: 'row', role: 'search', onsubmit: event => {
-    event.preventDefault();
-    location.hash = `#/topics?match=${encodeURIComponent(new FormData(search).get('match'))}`;
-  } }, field('Names that begin so, or a pattern', 'match', { value: match, placeholder: 'orders.*', spellcheck: 'false' }),
-  make('button', {}, 'Search'));
   put(place,
-    make('h1', {}, 'Topics'),
     stats && make('p', { class: 'quiet' }, `${many(stats.total_topics, 'topic')} with ${many(stats.total_messages, 'message')}`),
-    search,
     card(null, table([
-      ['Name', row => make('a', { href: hrefOf(row.topic_name) }, row.topic_name)],
-      ['Messages', cell('messages'), true],
-      ['A second', cell('second'), true],
-      ['Size', cell('size'), true],
-      ['Oldest', cell('oldest'), true],
-      ['Readers here', cell('readers'), true],
-      ['State', cell('state')],
-      ['Kept for', row => seconds(row.retention_seconds) ?? 'as set', true],
-      ['Owner', row => row.owner_id],
+      ['Name', row => make('a', { href: hrefOf(row.topic_name) }, row.topic_name), NAME],
+      ['Messages', cell('messages'), NUMBER],
+      ['A second', cell('second'), NUMBER],
+      ['Size', cell('size'), NUMBER],
+      ['Oldest', cell('oldest'), NUMBER],
+      ['Readers here', cell('readers'), NUMBER],
+      ['State', cell('state'), NAME],
+      ['Kept for', row => seconds(row.retention_seconds) ?? 'as set', NUMBER],
+      ['Owner', row => row.owner_id, NAME],
     ], rows, match ? 'No topic that you may read has such a name.' : 'There is no topic that you may read yet.')),
     nextFrom && make('p', {}, make('a', { href: `#/topics?match=${encodeURIComponent(match)}&from=${encodeURIComponent(nextFrom)}` }, 'Next page')),
     make('details', {}, make('summary', {}, 'Make a topic'), form(async ({ topic_name: name, retention, max, ...others }) => {
@@ -85,7 +84,8 @@ export async function show(place, _rest, signal, query) {
       size.textContent = bytes(about.bytes) ?? '–';
       oldest.textContent = seconds(about.oldest_age_seconds) ?? '–';
       readers.textContent = number(about.readers);
-      state.textContent = about.state + (about.reason ? `: ${about.reason}` : '');
+      write(state, about.state + (about.reason ? `: ${about.reason}` : ''));
+      state.title = written(state.textContent);
     }
   });
 }

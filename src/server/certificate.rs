@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long before its end a certificate is warned about: those that are renewed by themselves are renewed sooner.
-const SOON: Duration = Duration::from_hours(14 * 24);
+pub const ENDS_SOON: Duration = Duration::from_hours(14 * 24);
 /// Largest file: far more than a chain or a key needs, so that a wrong path ends in an error.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -196,7 +196,7 @@ impl Paths {
 pub fn is_ending(good_until: Timestamp, now: Timestamp) -> Option<String> {
     let what = if good_until < now {
         "has expired: clients refuse it since"
-    } else if good_until < now.saturating_add(SOON) {
+    } else if good_until < now.saturating_add(ENDS_SOON) {
         "expires soon: clients refuse it after"
     } else {
         return None;

@@ -11,6 +11,8 @@ mod cookies;
 mod developer;
 mod origins;
 mod tabs;
+mod typed;
+mod ways;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

@@ -18,6 +18,7 @@ use tidemill::config::{
 use tidemill::proto::limits;
 
 mod cluster;
+mod commands;
 mod export;
 mod leases;
 mod locks;

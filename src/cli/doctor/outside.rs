@@ -23,6 +23,7 @@ use crate::cli::CliError;
 use crate::cli::client::Reach;
 use crate::cli::foreign;
 use crate::clock::Clock;
+use crate::server::ENDS_SOON;
 
 /// The name of the line that says whether a relay is there.
 pub(super) const RELAY: &str = "relay";
@@ -33,8 +34,6 @@ const LOOK: Duration = Duration::from_secs(10);
 const FIRST_EVENT: Duration = Duration::from_secs(5);
 /// Least bytes of a first event, whatever it was compressed with: what comes first of that is no event.
 const EVENT_BYTES_MIN: usize = 32;
-/// From when on the end of a certificate is told of.
-const ENDS_SOON: Duration = Duration::from_hours(30 * 24);
 /// Pages that are large enough to be compressed, as far as the relay serves them.
 const PAGES: [&str; 2] = ["openapi.json", "console/"];
 
@@ -431,10 +430,11 @@ mod tests {
             let refusal = refusal.map(str::to_owned);
             told_of(&Inspected { good_until, certificates: 2, refusal, is_http2: true }, now)
         };
-        let line = told(31, None);
+        // As the relay itself warns, and as the alert does.
+        let line = told(15, None);
         assert_eq!(line.outcome, Outcome::Pass, "{line:?}");
-        assert!(line.detail.ends_with(", for 31 more days"), "{line:?}");
-        assert_eq!(told(29, None).outcome, Outcome::Warn);
+        assert!(line.detail.ends_with(", for 15 more days"), "{line:?}");
+        assert_eq!(told(13, None).outcome, Outcome::Warn);
         let expired = told(-1, Some("invalid peer certificate: certificate expired"));
         assert_eq!(expired.outcome, Outcome::Fail);
         assert!(expired.detail.starts_with("the certificate has expired"), "{expired:?}");

@@ -79,22 +79,32 @@ const LOOKS: &str = r"(() => {
   const nameless = [...document.querySelectorAll('input, textarea, select, button, a')]
     .filter(element => element.checkVisibility() && !(element.labels?.length || element.textContent.trim() || element.getAttribute('aria-label')))
     .map(element => element.outerHTML);
-  return { looked, pale, nameless, wide: document.documentElement.scrollWidth - document.documentElement.clientWidth };
+  // What is short is in one line, also in a table that is wider than the screen; a name takes a few lines at most.
+  const tall = (element, lines) => {
+    const inside = new Range();
+    inside.selectNodeContents(element);
+    return inside.getBoundingClientRect().height > lines * 1.6 * parseFloat(getComputedStyle(element).fontSize) + 14;
+  };
+  const broken = [...document.querySelectorAll('td time, td button, td.number, th, td code'), ...document.querySelectorAll('header nav')]
+    .filter(element => element.checkVisibility() && tall(element, 1)).map(element => `${element.tagName} ${element.textContent}`);
+  broken.push(...[...document.querySelectorAll('td.name > div')].filter(name => name.offsetHeight > 3 * 1.6 * parseFloat(getComputedStyle(name).fontSize))
+    .map(name => name.textContent));
+  return { looked, pale, nameless, broken, wide: document.documentElement.scrollWidth - document.documentElement.clientWidth };
 })()";
 
 /// The console of a closed relay, in a browser.
-struct Shown {
-    relay: TestRelay,
-    proxy: Proxy,
+pub(super) struct Shown {
+    pub(super) relay: TestRelay,
+    pub(super) proxy: Proxy,
     browser: Browser,
-    tools: Tools,
-    url: String,
-    root: String,
+    pub(super) tools: Tools,
+    pub(super) url: String,
+    pub(super) root: String,
 }
 
 impl Shown {
     /// Opens the console, which asks who is there; or returns `None` where there is no browser.
-    async fn open() -> Option<Self> {
+    pub(super) async fn open() -> Option<Self> {
         let binary = find()?;
         let relay = TestRelay::start_with(memory(), close).await;
         let root = log_in(&relay, "root").await;
@@ -109,7 +119,7 @@ impl Shown {
     }
 
     /// Logs in, by the form.
-    async fn log_in(&mut self, name: &str) {
+    pub(super) async fn log_in(&mut self, name: &str) {
         self.does(&format!(
             "await fill('Name', '{name}'); await fill('Password', 'correct horse'); await press('Log in');"
         ))
@@ -118,29 +128,29 @@ impl Shown {
     }
 
     /// Does what a script says, step by step.
-    async fn does(&mut self, script: &str) {
+    pub(super) async fn does(&mut self, script: &str) {
         self.tools.run(&format!("(async () => {{ {script} }})()")).await;
     }
 
     /// Goes to a page of the console, and waits until it shows this.
-    async fn at(&mut self, page: &str, text: &str) {
+    pub(super) async fn at(&mut self, page: &str, text: &str) {
         let there = "await until('it goes there', () => document.querySelector('main').dataset.page === location.hash);";
         self.does(&format!("location.hash = {}; {there} await shows({});", json!(page), json!(text))).await;
     }
 
-    async fn asks(&self, method: &str, path: &str, body: Value) -> Value {
+    pub(super) async fn asks(&self, method: &str, path: &str, body: Value) -> Value {
         let answer = send(&self.relay, Some(&self.root), method, path, &body).await;
         assert!((200..300).contains(&answer.status), "{method} {path}: {answer:?}");
         if answer.body.is_empty() { Value::Null } else { answer.json() }
     }
 
-    async fn publish(&self, topic: &str, payload: &str) {
+    pub(super) async fn publish(&self, topic: &str, payload: &str) {
         let payload = serde_json::from_str(payload).expect("JSON");
         self.asks("POST", &format!("/api/v1/topics/{topic}/messages"), payload).await;
     }
 
     /// Ends it, where nothing has gone wrong on the way but what is expected.
-    async fn close(mut self) {
+    pub(super) async fn close(mut self) {
         assert_eq!(self.tools.run("wrong").await, json!([]));
         drop(self.browser);
         self.relay.stop().await;
@@ -295,6 +305,7 @@ async fn every_page_can_be_read_in_both_schemes_and_on_a_phone() {
     shown.publish(&long, &json!({ "text": "x".repeat(500) }).to_string()).await;
     shown.asks("PUT", &format!("/api/v1/topics/{long}/groups/workers"), json!({})).await;
     shown.asks("PUT", "/api/v1/keys/flows/a", json!({ "step": 1 })).await;
+    shown.asks("PUT", &format!("/api/v1/keys/flows/{}?ttl=1h", "k".repeat(255)), json!({ "step": 1 })).await;
     shown.asks("POST", "/api/v1/locks/nightly", json!({ "holder": "worker-7", "ttl": "1h" })).await;
     shown.asks("PUT", "/api/v1/presence/lobby/ann", json!({ "mood": "fine" })).await;
     shown
@@ -314,6 +325,7 @@ async fn every_page_can_be_read_in_both_schemes_and_on_a_phone() {
         ("#/keys".to_owned(), "flows"),
         ("#/keys/flows".to_owned(), "Changes"),
         ("#/keys/flows/a".to_owned(), "Revision"),
+        (format!("#/keys/flows/{}", "k".repeat(255)), "Revision"),
         ("#/locks/nightly".to_owned(), "worker-7"),
         ("#/presence/lobby".to_owned(), "ann"),
         ("#/sessions".to_owned(), "which has answered"),
@@ -322,6 +334,7 @@ async fn every_page_can_be_read_in_both_schemes_and_on_a_phone() {
         ("#/access".to_owned(), "till-7"),
         ("#/topic/nowhere".to_owned(), "There is no such topic"),
         ("#/group/nowhere/none".to_owned(), "topic_not_found"),
+        ("#/nowhere".to_owned(), "There is no such page"),
     ];
     for (width, scheme) in [(1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")] {
         shown.tools.emulate(width, scheme).await;
@@ -334,8 +347,9 @@ async fn every_page_can_be_read_in_both_schemes_and_on_a_phone() {
             shown.at(page, text).await;
             let looks = shown.tools.run(LOOKS).await;
             assert!(looks["looked"].as_u64() > Some(8), "{page}: {looks}");
-            let found = (&looks["pale"], &looks["nameless"], &looks["wide"]);
-            assert_eq!(found, (&json!([]), &json!([]), &json!(0)), "{page} at {width} in {scheme}");
+            let found = (&looks["pale"], &looks["nameless"], &looks["broken"], &looks["wide"]);
+            let well = (&json!([]), &json!([]), &json!([]), &json!(0));
+            assert_eq!(found, well, "{page} at {width} in {scheme}");
         }
     }
     shown.close().await;

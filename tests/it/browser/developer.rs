@@ -82,6 +82,12 @@ impl Tools {
         self.ask("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script })).await;
     }
 
+    /// Has the browser put into this folder what pages hand out as files.
+    pub(super) async fn save_into(&mut self, folder: &std::path::Path) {
+        let path = folder.to_str().expect("UTF-8");
+        self.ask("Browser.setDownloadBehavior", json!({ "behavior": "allow", "downloadPath": path })).await;
+    }
+
     /// Shows pages as on a screen of this width, to somebody who prefers this scheme of colours.
     pub(super) async fn emulate(&mut self, width: u32, scheme: &str) {
         let metrics = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600 });

@@ -25,7 +25,7 @@ scrape_configs:
 rule_files: [tidemill.rules.yml]
 ```
 
-`deploy/prometheus/tidemill.rules.yml` has alerts (below), and `deploy/grafana/tidemill.json` a board to import. Each relay tells of itself: what is a sum over all of them is added up there, and what all of them see of one backend is not.
+`deploy/prometheus/tidemill.rules.yml` has alerts (below), and `deploy/grafana/tidemill.json` a board to import; the [packages](install.md) have both (`/usr/share/tidemill`, and `share` of the archive). A family with labels is absent until it has a value: what has not happened yet is no `0`, so write `or vector(0)` where that matters. Each relay tells of itself: what is a sum over all of them is added up there, and what all of them see of one backend is not.
 ";
 
 fn kind(kind: Kind) -> &'static str {

@@ -70,6 +70,16 @@ fn the_package_has_what_the_page_says() {
     {
         assert!(placed.contains_key(path), "{path}");
     }
+    // What goes to other machines is in the package and in the archive, under the same names.
+    let (archive, page) = (text_of("scripts/build-packages"), text_of("docs/install.md"));
+    for (name, path) in [
+        ("valkey.conf", "valkey.conf"),
+        ("prometheus/tidemill.rules.yml", "deploy/prometheus/tidemill.rules.yml"),
+        ("grafana/tidemill.json", "deploy/grafana/tidemill.json"),
+    ] {
+        assert_eq!(placed[format!("usr/share/tidemill/{name}").as_str()].0, path);
+        assert!(archive.contains(&format!("cp {path} \"$folder/share")) && page.contains(name), "{name}");
+    }
     for script in ["postinst", "prerm", "postrm"] {
         let path = root().join("deploy/debian").join(script);
         let status = Command::new("/bin/sh").arg("-n").arg(&path).status().expect("there is a shell");
