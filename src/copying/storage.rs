@@ -1,8 +1,8 @@
 //! A storage as a side of a copy.
 
 use async_trait::async_trait;
-use tidemill_proto::BucketName;
 use tidemill_proto::copy::CopyRead;
+use tidemill_proto::{BucketName, TopicName};
 
 use super::side::{CopySide, PAGE_BYTES, SideError, Told, WAITING_AT_ONCE, Write};
 use crate::storage::{DuePlace, GapCheck, IMPORTED_MAX, LatestRange, Storage, StorageError, WaitingRange};
@@ -132,5 +132,15 @@ impl CopySide for Storage {
 
     async fn write(&self, what: Write) -> Result<(), SideError> {
         Ok(write(self, what).await?)
+    }
+
+    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
+        let mut all = self.copies.unlisted().await?;
+        all.retain(|name| name.bucket().is_none_or(|bucket| bucket.room().is_none()));
+        Ok(all)
+    }
+
+    async fn list(&self, topic: &TopicName) -> Result<(), SideError> {
+        Ok(self.copies.list_copied(topic).await?)
     }
 }

@@ -25,8 +25,11 @@ use crate::support::ground::{
 use crate::support::server::{Kind, Server};
 
 mod file;
+mod forged;
 mod freezing;
 mod gone;
+mod lacking;
+mod listed;
 mod sides;
 mod unfinished;
 mod wire;

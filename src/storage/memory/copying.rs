@@ -30,6 +30,14 @@ impl CopyStore for Memory {
         Ok(vec![self.identity.clone()])
     }
 
+    async fn unlisted(&self) -> Result<Vec<TopicName>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    async fn list_copied(&self, _topic: &TopicName) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     async fn copied(&self, topic: &TopicName) -> Result<CopiedTopic, StorageError> {
         self.topics.read().copied(topic)
     }
