@@ -24,11 +24,13 @@ use tidemill_proto::copy::CopyRead;
 use tidemill_proto::{BucketName, MessageId, TopicName, TopicSelector};
 use tokio::time::{Instant, sleep};
 
+use crate::chance::random;
 use crate::storage::{CopiedTopic, Epoch, Freeze, IMPORTED_MAX};
 
 mod access;
 mod apart;
 mod buckets;
+mod claims;
 mod error;
 mod file;
 mod freezing;
@@ -108,6 +110,10 @@ pub struct Copy {
     listed: Mutex<BTreeSet<TopicName>>,
     /// How many keys have come of a bucket that is not whole yet, by its log: each as often as it came.
     keys_came: Mutex<BTreeMap<TopicName, u64>>,
+    /// What tells this copy from others to a target.
+    token: u64,
+    /// When the target was told last that this copy alone takes something over.
+    claimed: Mutex<BTreeMap<TopicName, Instant>>,
     /// Topics for which the target may do yet what it was asked to, as there was no answer.
     unanswered: Mutex<BTreeSet<TopicName>>,
     /// What told the servers of the source from others as this copy began.
@@ -133,6 +139,8 @@ impl Copy {
             unlisted: Mutex::default(),
             listed: Mutex::default(),
             keys_came: Mutex::default(),
+            token: random(),
+            claimed: Mutex::default(),
             unanswered: Mutex::default(),
             source_began: OnceLock::new(),
             shares_server: AtomicBool::new(false),
@@ -452,11 +460,13 @@ impl Copy {
         if self.plan.follow && source.freeze.is_none() && source.ended.is_none() {
             return Ok(After::Waiting);
         }
+        self.claim(topic).await?;
         let deletions = self.ask_source(topic, CopyRead::Deletions { topic: topic.clone() }).await?;
         self.forget_latest(&source).await?;
         self.copy_groups(topic).await?;
         self.copy_waiting(topic).await?;
         self.check_target().await?;
+        self.claim(topic).await?;
         // It takes messages at the target, however it was at the source.
         let whole = CopiedTopic { freeze: None, ..source };
         self.import(topic, Write::Finish { topic: Box::new(whole), deletions }).await?;

@@ -114,6 +114,7 @@ impl Copy {
             self.finish_bucket(&log);
             return Ok(After::Finished);
         };
+        self.claim(&log).await?;
         let mut last = target.last;
         // What is known of the keys is at least what they were at this change.
         let mut known = last;
@@ -134,6 +135,7 @@ impl Copy {
             if now.last == source.last {
                 self.copy_ends(&now).await?;
                 self.check_target().await?;
+                self.claim(&log).await?;
                 let whole = CopiedBucket { freeze: None, ..now };
                 let has = whole.state.keys;
                 self.import(&log, Write::FinishBucket(Box::new(whole))).await?;
@@ -195,6 +197,7 @@ impl Copy {
     ) -> Result<(), CopyError> {
         let bucket = source.state.bucket.clone();
         let log = TopicName::log_of(&bucket);
+        self.go_on_claiming(&log).await?;
         self.import(&log, Write::Keys { bucket, epoch: source.epoch, keys }).await?;
         *self.keys_came.lock().entry(log).or_default() += count as u64;
         self.progress.keys.fetch_add(count as u64, Ordering::Relaxed);

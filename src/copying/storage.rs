@@ -134,6 +134,13 @@ impl CopySide for Storage {
         Ok(write(self, what).await?)
     }
 
+    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
+        if self.copies.claim_import(topic, token).await? {
+            return Ok(());
+        }
+        Err(SideError::Passing("another copy to this target is about to end there".into()))
+    }
+
     async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
         let mut all = self.copies.unlisted().await?;
         all.retain(|name| name.bucket().is_none_or(|bucket| bucket.room().is_none()));

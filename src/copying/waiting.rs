@@ -9,8 +9,9 @@ use crate::storage::{StoredRecurring, WaitingPage};
 impl Copy {
     /// Copies what waits in a topic for later.
     pub(super) async fn copy_waiting(&self, topic: &TopicName) -> Result<(), CopyError> {
-        let import = |first, waiting, recurring| {
-            self.import(topic, Write::Waiting { topic: topic.clone(), first, waiting, recurring })
+        let import = async |first, waiting, recurring| {
+            self.go_on_claiming(topic).await?;
+            self.import(topic, Write::Waiting { topic: topic.clone(), first, waiting, recurring }).await
         };
         import(true, Vec::new(), Vec::new()).await?;
         let recurring: Vec<StoredRecurring> =

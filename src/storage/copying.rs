@@ -53,6 +53,15 @@ pub trait CopyStore: fmt::Debug + Send + Sync {
     /// `Unavailable`, `Indeterminate`, `ForeignKey`.
     async fn unlisted(&self) -> Result<Vec<TopicName>, StorageError>;
 
+    /// Has one copy alone, by its token, take over for a while what a topic has beside its messages, or what the bucket has
+    /// whose log it is: of two that write parts of it, neither would know. Done again, the while begins anew. Returns whether
+    /// that is so; else another copy has it.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`, `ForeignKey`; `TopicExists` where it is not being taken
+    /// over.
+    async fn claim_import(&self, topic: &TopicName, token: u64) -> Result<bool, StorageError>;
+
     /// Has lists name a topic that is there, or the bucket whose log it is, and what is due in it be found.
     ///
     /// # Errors

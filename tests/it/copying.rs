@@ -31,6 +31,7 @@ mod gone;
 mod lacking;
 mod listed;
 mod sides;
+mod twice;
 mod unfinished;
 mod wire;
 

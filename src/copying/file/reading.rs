@@ -369,6 +369,10 @@ impl CopySide for ExportedFile {
         Err(SideError::Refused("an export is not changed".into()))
     }
 
+    async fn claim(&self, _: &TopicName, _: u64) -> Result<(), SideError> {
+        Ok(())
+    }
+
     async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
         Ok(Vec::new())
     }

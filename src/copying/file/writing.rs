@@ -207,6 +207,10 @@ impl CopySide for Heard {
         self.side.write(write).await
     }
 
+    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
+        self.side.claim(topic, token).await
+    }
+
     async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
         self.side.unlisted().await
     }
@@ -315,6 +319,10 @@ impl CopySide for Kept {
             | Write::Freeze { .. }
             | Write::FreezeBucket { .. } => Err(SideError::Refused("a file has no state to change".into())),
         }
+    }
+
+    async fn claim(&self, _: &TopicName, _: u64) -> Result<(), SideError> {
+        Ok(())
     }
 
     async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {

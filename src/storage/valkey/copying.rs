@@ -26,6 +26,7 @@ use form::{described, read_copied, unsorted};
 pub(super) use form::{digits, lost};
 
 mod form;
+mod taking;
 
 /// Deletions that are taken over in one step.
 const DELETIONS_STEP: usize = 1_000;
@@ -184,16 +185,6 @@ impl Shard {
         self.note_unfinished(&[topic]).await
     }
 
-    async fn list_copied(&self, topic: &TopicName) -> Result<(), StorageError> {
-        match topic.bucket() {
-            Some(bucket) => self.list_bucket(&bucket).await,
-            None => {
-                self.indexes.topics.add(&[topic]).await?;
-                self.index_due(std::slice::from_ref(topic)).await
-            }
-        }
-    }
-
     async fn import_waiting(
         &self,
         topic: &TopicName,
@@ -326,6 +317,10 @@ impl CopyStore for Valkey {
         at!(self, shard => shard.identity().await)?;
         let all = try_join_all(self.shards().iter().map(|shard| shard.unlisted())).await?;
         Ok(all.into_iter().flatten().collect())
+    }
+
+    async fn claim_import(&self, topic: &TopicName, token: u64) -> Result<bool, StorageError> {
+        at!(self, topic, shard => shard.claim_import(topic, token).await)
     }
 
     async fn list_copied(&self, topic: &TopicName) -> Result<(), StorageError> {

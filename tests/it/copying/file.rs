@@ -99,6 +99,10 @@ where
         CopySide::write(&self.storage, write).await
     }
 
+    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
+        self.storage.claim(topic, token).await
+    }
+
     async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
         self.storage.unlisted().await
     }

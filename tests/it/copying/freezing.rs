@@ -46,6 +46,10 @@ impl CopySide for HalfAway {
         CopySide::write(&self.storage, write).await
     }
 
+    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
+        self.storage.claim(topic, token).await
+    }
+
     async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
         self.storage.unlisted().await
     }

@@ -30,6 +30,11 @@ impl CopySide for Restarted {
         CopySide::write(&now, write).await
     }
 
+    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
+        let now = self.0.lock().clone();
+        now.claim(topic, token).await
+    }
+
     async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
         let now = self.0.lock().clone();
         now.unlisted().await
@@ -61,6 +66,10 @@ impl CopySide for Begins {
 
     async fn write(&self, write: Write) -> Result<(), SideError> {
         CopySide::write(&self.to, write).await
+    }
+
+    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
+        self.to.claim(topic, token).await
     }
 
     async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {

@@ -23,6 +23,10 @@ impl CopyStore for Faulty {
         self.inner.copies.unlisted().await
     }
 
+    async fn claim_import(&self, topic: &TopicName, token: u64) -> Result<bool, StorageError> {
+        self.inner.copies.claim_import(topic, token).await
+    }
+
     async fn list_copied(&self, topic: &TopicName) -> Result<(), StorageError> {
         self.inner.copies.list_copied(topic).await
     }

@@ -212,7 +212,7 @@ give(KEYS[1], ARGV[2], {'ENTRIESADDED', string.format('%.0f', added), 'MAXDELETE
 redis.call('XGROUP', 'DESTROY', KEYS[1], 'tidemill-end:importing:' .. last)
 lose(KEYS[1], ARGV[5])
 redis.call('HSET', KEYS[2], unpack(ARGV, 6))
-redis.call('HDEL', KEYS[2], 'freeze', 'keys')
+redis.call('HDEL', KEYS[2], 'freeze', 'keys', 'claim')
 return {0}
 "
 ));
