@@ -12,7 +12,7 @@ use super::error::unless_gone;
 use super::freezing::is_named;
 use super::side::ask;
 use super::{AT_ONCE, Clash, Copy, CopyError, Plan, Side};
-use crate::storage::Freeze;
+use crate::storage::{CopiedTopic, Epoch, Freeze};
 
 /// Why what the source has is not copied.
 pub(super) const NOT_WHOLE: &str = "it is being copied to the source itself, and is not whole";
@@ -262,12 +262,14 @@ impl Copy {
         let groups: Vec<GroupName> =
             self.ask_source(topic, CopyRead::Groups { topic: topic.clone() }).await?;
         let found = self.look(Side::Target, topic).await?;
-        let target = found.as_ref().map(|target| (target.length, target.last, target.epoch == source.epoch));
+        // Of two that nobody has marked, neither is a copy of the other.
+        let is_copy = |target: &CopiedTopic| target.epoch == source.epoch && source.epoch != Epoch::Unmarked;
+        let target = found.as_ref().map(|target| (target.length, target.last, is_copy(target)));
         let mut lacks = None;
         let action = match found {
             _ if source.freeze == Some(Freeze::Importing) => Action::Refuse,
             None => Action::Make,
-            Some(target) if target.epoch != source.epoch => Action::Overwrite,
+            Some(target) if !is_copy(&target) => Action::Overwrite,
             Some(target) if target.freeze == Some(Freeze::Importing) => Action::GoOn,
             Some(target) if self.has_last(&source, &target).await? => {
                 lacks = self.lacks(&source, &target, &groups).await?;

@@ -56,7 +56,7 @@ async fn answers_that_cannot_be_are_refused_with_their_place() {
         // A message twice, one in front of another, and one whose id is none.
         (messages, id(&second), id(&first), "does not come behind"),
         (messages, id(&third), id("1-0"), "does not come behind"),
-        (messages, id(&first), id("one"), "message_id"),
+        (messages, id(&first), id("one"), "is not a message id"),
         (messages, id(&first), id("0-0"), "does not come behind 0-0"),
         (messages, "\"payload\":0".to_owned(), "\"payload_base64\":\"e30x\"".to_owned(), "JSON"),
         ("{\"asked\":{\"topic\":", "\"max_messages\":700".to_owned(), "\"max_messages\":-1".to_owned(), "-1"),
