@@ -133,7 +133,8 @@ impl RelayFlags {
         let password = self.url.as_ref().is_some_and(has_password);
         let password = password.then_some("the password in place of `PASSWORD`");
         let is_hidden = |header: &Header| header.file.is_none();
-        let values = self.header.header.iter().any(is_hidden).then_some("the values of headers in place of `…`");
+        let values =
+            self.header.header.iter().any(is_hidden).then_some("the values of headers in place of `…`");
         let token = self.token.is_hidden().then_some("the token in place of `…`");
         let hidden: Vec<_> = password.into_iter().chain(values).chain(token).collect();
         (!hidden.is_empty()).then(|| hidden.join(", and "))

@@ -163,4 +163,21 @@ impl CopySide for Storage {
     async fn write(&self, what: Write) -> Result<(), SideError> {
         Ok(write(self, what).await?)
     }
+
+    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
+        if self.copies.claim_import(topic, token).await? {
+            return Ok(());
+        }
+        Err(SideError::Passing("another copy to this target is about to end there".into()))
+    }
+
+    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
+        let mut all = self.copies.unlisted().await?;
+        all.retain(|name| name.bucket().is_none_or(|bucket| bucket.room().is_none()));
+        Ok(all)
+    }
+
+    async fn list(&self, topic: &TopicName) -> Result<(), SideError> {
+        Ok(self.copies.list_copied(topic).await?)
+    }
 }
