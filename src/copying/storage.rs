@@ -85,14 +85,15 @@ async fn messages(
     let mut bytes = len_bytes(&messages);
     for _ in 1..pages {
         let Some(last) = messages.last().map(|message| message.id) else { break };
-        if bytes >= PAGE_BYTES || messages.len() >= IMPORTED_MAX {
+        if bytes >= PAGE_BYTES || messages.len() + MESSAGES_AT_ONCE > IMPORTED_MAX {
             break;
         }
         let more = read(last).await?;
-        if more.is_empty() {
+        bytes += len_bytes(&more);
+        // A large one comes alone: together they may be more than the target takes at once.
+        if more.is_empty() || bytes > PAGE_BYTES {
             break;
         }
-        bytes += len_bytes(&more);
         messages.extend(more);
     }
     Ok(messages)
