@@ -34,7 +34,7 @@ async fn send(client: &mut TcpStream, path: &str, body: &Value) {
     client.write_all((head + &body).as_bytes()).await.expect("it is sent");
 }
 
-/// Reads an answer to its end, and ends the connection as HAProxy does: without a goodbye.
+/// Reads an answer to its end, and ends the connection as `HAProxy` does: without a goodbye.
 async fn ask_and_reset(address: SocketAddr, path: &str, body: &Value, requests: usize) -> Value {
     let mut client = TcpStream::connect(address).await.expect("it connects");
     let mut body_of = Value::Null;
