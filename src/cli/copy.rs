@@ -16,7 +16,7 @@ pub(super) mod access;
 mod outline;
 mod telling;
 
-use access::Nothing;
+use access::{Nothing, Users};
 pub(super) use telling::{IN_THE_WAY, Telling};
 
 const EXAMPLES: &str = "\
@@ -99,16 +99,11 @@ pub struct Copy {
     #[arg(long, value_name = "TOKEN", value_parser = credentials::parse)]
     to_token: Option<Token>,
 
-    /// Bring users, tokens and roles as well; first, and all of them or none. Only from a storage to a storage
-    #[arg(long)]
-    access: bool,
-
-    /// Leave topics and buckets out: users, tokens and roles alone
-    #[arg(long, requires = "access", conflicts_with_all = ["topics", "follow"])]
-    no_topics: bool,
+    #[command(flatten)]
+    users: Users,
 
     /// Go on with what comes, until the source is read-only
-    #[arg(long)]
+    #[arg(long, conflicts_with = "no_topics")]
     follow: bool,
 
     /// Make the source read-only once all that there was is copied
@@ -207,7 +202,8 @@ impl Copy {
         let act = async {
             from.ready(plan.patience).await?;
             to.ready(plan.patience).await?;
-            let users = self.access.then(|| Ok::<_, CliError>((from.access("from")?, to.access("to")?)));
+            let users =
+                self.users.access.then(|| Ok::<_, CliError>((from.access("from")?, to.access("to")?)));
             let users = users.transpose()?;
             let bring = async || {
                 let Some((from, to)) = &users else { return Ok(false) };
@@ -216,9 +212,9 @@ impl Copy {
                 let documents = there.unwrap_or_default().documents;
                 access::bring(&**to, &documents, &self.bringing, NOTHING).await
             };
-            if dry_run || self.no_topics {
+            if dry_run || self.users.no_topics {
                 let is_in_the_way = bring().await?;
-                if !self.no_topics {
+                if !self.users.no_topics {
                     telling.plan(&copy, &plan).await?;
                 }
                 return if is_in_the_way { Err(CliError::Status(IN_THE_WAY)) } else { Ok(()) };

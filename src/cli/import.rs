@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::interval;
 
 use super::CliError;
-use super::copy::access::{self, Nothing};
+use super::copy::access::{self, Nothing, Users};
 use super::copy::{IN_THE_WAY, Telling};
 use super::credentials::{self, Token};
 use super::output::{self, Output, counted};
@@ -71,13 +71,8 @@ pub struct Import {
     #[arg(long, value_name = "URL")]
     to: String,
 
-    /// Bring users, tokens and roles as well, if the file has them; first, and all of them or none. Only to a storage
-    #[arg(long)]
-    access: bool,
-
-    /// Leave topics and buckets out: users, tokens and roles alone
-    #[arg(long, requires = "access", conflicts_with = "topics")]
-    no_topics: bool,
+    #[command(flatten)]
+    users: Users,
 
     /// How the keys are written there, as `TIDEMILL_VALKEY_KEY_FORM` of its relays says it; plain, if it is not given
     #[arg(long, value_name = "FORM", value_enum)]
@@ -173,7 +168,7 @@ impl Import {
 
     async fn import(&self, file: ExportedFile, to: &Opened) -> Result<(), CliError> {
         let Bringing { overwrite, dry_run, output } = self.bringing;
-        let users = if self.access {
+        let users = if self.users.access {
             let Some(documents) = file.access() else { return Err(CliError::Usage(NO_ACCESS.to_owned())) };
             Some((to.access("to")?, documents.clone()))
         } else {
@@ -186,7 +181,7 @@ impl Import {
             Some((store, documents)) => access::bring(&**store, documents, &self.bringing, NOTHING).await,
             None => Ok(false),
         };
-        if self.no_topics {
+        if self.users.no_topics {
             return if bring().await? { Err(CliError::Status(IN_THE_WAY)) } else { Ok(()) };
         }
         let plan = Plan {

@@ -80,20 +80,11 @@ impl Copy {
         let found: Vec<Option<(TopicName, u64)>> = found.try_collect().await?;
         let action = Action::Left;
         for (topic, count) in found.into_iter().flatten() {
-            match topic.bucket() {
-                Some(bucket) => {
-                    left.buckets.push(PlannedBucket {
-                        bucket,
-                        action,
-                        keys: count,
-                        replaced: None,
-                        lacks: None,
-                    });
-                }
-                None => {
-                    let (groups, replaced, lacks) = (0, None, None);
-                    left.topics.push(Planned { topic, action, messages: count, groups, replaced, lacks });
-                }
+            let (replaced, lacks) = (None, None);
+            if let Some(bucket) = topic.bucket() {
+                left.buckets.push(PlannedBucket { bucket, action, keys: count, replaced, lacks });
+            } else {
+                left.topics.push(Planned { topic, action, messages: count, groups: 0, replaced, lacks });
             }
         }
         Ok(left)

@@ -16,6 +16,19 @@ struct ToldAccess<'a> {
     action: &'static str,
 }
 
+/// Whether they are brought, of all commands that bring something.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Users {
+    /// Bring users, tokens and roles as well; first, and all of them or none. Only to a storage, and from a storage or a
+    /// file that has them
+    #[arg(long)]
+    pub(in crate::cli) access: bool,
+
+    /// Leave topics and buckets out: users, tokens and roles alone
+    #[arg(long, requires = "access", conflicts_with = "topics")]
+    pub(in crate::cli) no_topics: bool,
+}
+
 /// What is said where nothing was done, by itself, and where that is since others are there.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cli) struct Nothing {

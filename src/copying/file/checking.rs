@@ -97,8 +97,8 @@ fn fits(asked: &CopyRead, told: &Told) -> Result<(), String> {
             if keys.len() != found.len() {
                 return Err(format!("it tells of {} keys, and {} were asked for", found.len(), keys.len()));
             }
-            let pairs = keys.iter().zip(found).filter_map(|(key, found)| Some((key, found.as_ref()?)));
-            pairs.map(|(key, found)| same(key, &found.entry.key)).collect()
+            let mut pairs = keys.iter().zip(found).filter_map(|(key, found)| Some((key, found.as_ref()?)));
+            pairs.try_for_each(|(key, found)| same(key, &found.entry.key))
         }
         (CopyRead::Ends { after, .. }, Told::Ends(ends)) => {
             ascend("key", after.as_ref(), ends.iter().map(|(key, _)| key.clone()), IMPORTED_MAX)

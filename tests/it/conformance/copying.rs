@@ -6,7 +6,7 @@ use tidemill::proto::topics::TopicUpdate;
 use tidemill::proto::{GapReason, MessageId, OrderKey, Timestamp, TopicName, TopicSelector};
 use tidemill::storage::{
     Batch, Body, CopiedHole, CopiedTopic, Epoch, Freeze, NewMessage, RunEnding, Storage, StorageError,
-    StoredMessage, Trim, WhyReadOnly,
+    StoredMessage, TopicState, Trim, WhyReadOnly,
 };
 
 use super::gaps::read_on;
@@ -103,7 +103,9 @@ pub(super) async fn a_copy_is_read_as_what_it_is_a_copy_of(ground: &Ground) {
 
     let source = there_and_back(ground, &topic).await;
     assert_eq!(messages_of(storage, &topic).await, messages);
-    assert_eq!(storage.topics.describe(&topic).await.unwrap(), described);
+    let now = storage.topics.describe(&topic).await.unwrap();
+    // How they lie in memory is no part of it.
+    assert_eq!(now, TopicState { bytes: now.bytes, ..described });
     let now = storage.live.tail(&topic).await.unwrap();
     assert_eq!((now.first, now.last, now.epoch, now.born), (tail.first, tail.last, tail.epoch, tail.born));
     assert!(tail.given.is_none() || now.given == tail.given, "{now:?} {tail:?}");

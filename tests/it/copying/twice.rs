@@ -81,7 +81,7 @@ async fn what_another_copy_is_about_to_end_is_waited_for_and_one_that_is_gone_no
     }
     let short = copy(&from, &to, Plan { patience: Duration::from_millis(300), ..PLAN }).run().await;
     let error = match &short {
-        Err(error @ CopyError::Failed { .. }) => format!("{:?}", error),
+        Err(error @ CopyError::Failed { .. }) => format!("{error:?}"),
         other => panic!("{other:?}"),
     };
     assert!(error.contains("another copy to this target"), "{error}");

@@ -27,12 +27,10 @@ impl Shard {
     }
 
     pub(super) async fn list_copied(&self, topic: &TopicName) -> Result<(), StorageError> {
-        match topic.bucket() {
-            Some(bucket) => self.list_bucket(&bucket).await,
-            None => {
-                self.indexes.topics.add(&[topic]).await?;
-                self.index_due(std::slice::from_ref(topic)).await
-            }
+        if let Some(bucket) = topic.bucket() {
+            return self.list_bucket(&bucket).await;
         }
+        self.indexes.topics.add(&[topic]).await?;
+        self.index_due(std::slice::from_ref(topic)).await
     }
 }
