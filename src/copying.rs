@@ -13,33 +13,37 @@
 //!
 //! **Invariant:** a topic that was not made by a copy is changed only where it was said that it is to be overwritten.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
-use tidemill_proto::copy::{CopyRead, DueAfter};
+use tidemill_proto::copy::CopyRead;
 use tidemill_proto::{BucketName, MessageId, TopicName, TopicSelector};
 use tokio::time::{Instant, sleep};
 
-use crate::storage::{CopiedTopic, Epoch, Freeze, IMPORTED_MAX, StoredRecurring, WaitingPage};
+use crate::chance::random;
+use crate::storage::{CopiedTopic, Epoch, Freeze, IMPORTED_MAX};
 
 mod access;
 mod apart;
 mod buckets;
+mod claims;
 mod error;
 mod file;
 mod freezing;
 mod gone;
 mod groups;
+mod lacking;
 mod messages;
 mod paced;
 mod planning;
 mod progress;
 mod side;
 mod storage;
+mod waiting;
 mod wire;
 
 pub use access::{AccessPlan, Documents, bring_access, plan_access};
@@ -47,7 +51,7 @@ pub use error::{Clash, CopyError, Side};
 pub use file::{Counts, Export, ExportedFile, FORM, FileError, Header, Origin};
 pub use freezing::{FreezeError, Frozen, FrozenState, NEW_TOPICS_SETTLE, freeze, freeze_or_undo, frozen};
 pub use paced::Paced;
-pub use planning::{Action, Outline, Planned, PlannedBucket, Replaced};
+pub use planning::{Action, Lacks, Outline, Planned, PlannedBucket, Replaced};
 pub use progress::{Progress, Reached};
 pub use side::{CopySide, SideError, Told, Write};
 pub use storage::{read, write};
@@ -100,6 +104,18 @@ pub struct Copy {
     /// Topics of the target that this copy has made or goes on with, and the logs of such buckets.
     made: Mutex<BTreeSet<TopicName>>,
     finished: Mutex<BTreeSet<TopicName>>,
+    /// Topics of the target, and logs of buckets, that are replaced although they are copies: they lack something.
+    replacing: Mutex<BTreeSet<TopicName>>,
+    /// Topics of the source, and logs of its buckets, that its lists did not name when it was looked last.
+    unlisted: Mutex<BTreeSet<TopicName>>,
+    /// Those of the target that were there, and whose names it was seen to.
+    listed: Mutex<BTreeSet<TopicName>>,
+    /// How many keys have come of a bucket that is not whole yet, by its log: each as often as it came.
+    keys_came: Mutex<BTreeMap<TopicName, u64>>,
+    /// What tells this copy from others to a target.
+    token: u64,
+    /// When the target was told last that this copy alone takes something over.
+    claimed: Mutex<BTreeMap<TopicName, Instant>>,
     /// Topics for which the target may do yet what it was asked to, as there was no answer.
     unanswered: Mutex<BTreeSet<TopicName>>,
     /// What told the servers of the source from others as this copy began.
@@ -121,11 +137,23 @@ impl Copy {
             progress: Arc::default(),
             made: Mutex::default(),
             finished: Mutex::default(),
+            replacing: Mutex::default(),
+            unlisted: Mutex::default(),
+            listed: Mutex::default(),
+            keys_came: Mutex::default(),
+            token: random(),
+            claimed: Mutex::default(),
             unanswered: Mutex::default(),
             source_began: OnceLock::new(),
             shares_server: AtomicBool::new(false),
             fails_since: Mutex::default(),
         }
+    }
+
+    /// Returns what it copies, and how.
+    #[must_use]
+    pub fn to_do(&self) -> &Plan {
+        &self.plan
     }
 
     /// Returns where it can be seen how far it has come.
@@ -157,7 +185,8 @@ impl Copy {
         if let Some(obstacle) = outline.obstacles(&self.plan).into_iter().next() {
             return Err(obstacle);
         }
-        let mut switched_at = None;
+        *self.replacing.lock() = outline.replaced_copies();
+        let (mut switched_at, mut has_looked) = (None, !self.plan.follow);
         loop {
             let began = Instant::now();
             let refuses = self.patiently(|| self.is_switched()).await?;
@@ -194,6 +223,13 @@ impl Copy {
             let are_all = !self.plan.follow
                 || !self.plan.topics.is_empty()
                 || switched_at.is_some_and(|at| began.duration_since(at) >= NEW_TOPICS_SETTLE);
+            if waiting == 0 && are_all && !has_looked {
+                // What other programs have made meanwhile.
+                has_looked = true;
+                if self.patiently(|| self.find_unlisted()).await? {
+                    continue;
+                }
+            }
             if waiting == 0 && are_all {
                 self.forget(&gone).await?;
                 let there = afters.into_iter().filter(|(_, after)| *after != After::Gone);
@@ -204,7 +240,7 @@ impl Copy {
             }
             // Who froze the target meanwhile wants no more there.
             self.patiently(|| self.check_target()).await?;
-            let is_calm = come() - before < (count as u64 + 1) * IMPORTED_MAX as u64;
+            let is_calm = come().saturating_sub(before) < (count as u64 + 1) * IMPORTED_MAX as u64;
             self.progress.caught_up.store(self.plan.follow && is_calm, Ordering::Relaxed);
             if self.plan.switch && switched_at.is_none() && is_calm {
                 self.patiently(|| self.switch()).await?;
@@ -270,7 +306,28 @@ impl Copy {
     /// Returns the names of the topics that are copied, in their order.
     async fn topics(&self) -> Result<Vec<TopicName>, CopyError> {
         let listed = freezing::selected(&*self.from, &self.plan.topics).await;
-        Ok(listed.map_err(Side::Source.failed_at_all())?.into_iter().collect())
+        let mut all = listed.map_err(Side::Source.failed_at_all())?;
+        all.extend(self.unlisted.lock().iter().filter(|name| name.bucket().is_none()).cloned());
+        Ok(all.into_iter().collect())
+    }
+
+    /// Looks for what the lists of the source do not name; returns whether there is more of it than was known.
+    async fn find_unlisted(&self) -> Result<bool, CopyError> {
+        let found = freezing::unlisted(&*self.from, &self.plan.topics).await;
+        let found = found.map_err(Side::Source.failed_at_all())?;
+        let mut known = self.unlisted.lock();
+        let before = known.len();
+        known.extend(found);
+        Ok(known.len() > before)
+    }
+
+    /// Has the target list what is whole there: an earlier copy may have been broken off before it was.
+    async fn list(&self, topic: &TopicName) -> Result<(), CopyError> {
+        if !self.listed.lock().contains(topic) {
+            self.to.list(topic).await.map_err(Side::Target.failed(topic))?;
+            self.listed.lock().insert(topic.clone());
+        }
+        Ok(())
     }
 
     /// Returns a topic of a side, if it is there.
@@ -343,7 +400,8 @@ impl Copy {
                         return Ok(Some(target.last));
                     }
                 }
-                if !is_importing && self.has_last(source, &target).await? {
+                let stays = !is_importing && !self.replacing.lock().contains(topic);
+                if stays && self.has_last(source, &target).await? {
                     return Ok(None);
                 }
             }
@@ -363,6 +421,7 @@ impl Copy {
             }
         }
         self.import(topic, Write::Begin(Box::new(source.clone()))).await?;
+        self.replacing.lock().remove(topic);
         self.made.lock().insert(topic.clone());
         Ok(Some(MessageId::MIN))
     }
@@ -390,6 +449,7 @@ impl Copy {
             // What comes to the source has no place at a target that is whole, and may take messages of its own: it is told
             // then.
             self.check_apart(topic).await?;
+            self.list(topic).await?;
             if self.plan.follow && source.freeze.is_none() && source.ended.is_none() {
                 return Ok(After::Waiting);
             }
@@ -402,40 +462,18 @@ impl Copy {
         if self.plan.follow && source.freeze.is_none() && source.ended.is_none() {
             return Ok(After::Waiting);
         }
+        self.claim(topic).await?;
         let deletions = self.ask_source(topic, CopyRead::Deletions { topic: topic.clone() }).await?;
         self.forget_latest(&source).await?;
         self.copy_groups(topic).await?;
         self.copy_waiting(topic).await?;
         self.check_target().await?;
+        self.claim(topic).await?;
         // It takes messages at the target, however it was at the source.
         let whole = CopiedTopic { freeze: None, ..source };
         self.import(topic, Write::Finish { topic: Box::new(whole), deletions }).await?;
         self.finish(topic);
         Ok(After::Finished)
-    }
-
-    /// Copies what waits in a topic for later.
-    async fn copy_waiting(&self, topic: &TopicName) -> Result<(), CopyError> {
-        let import = |first, waiting, recurring| {
-            self.import(topic, Write::Waiting { topic: topic.clone(), first, waiting, recurring })
-        };
-        import(true, Vec::new(), Vec::new()).await?;
-        let recurring: Vec<StoredRecurring> =
-            self.ask_source(topic, CopyRead::Recurring { topic: topic.clone() }).await?;
-        // Each may be as large as a message can be.
-        for one in recurring {
-            import(false, Vec::new(), vec![one]).await?;
-        }
-        let mut after = None;
-        loop {
-            let page: WaitingPage =
-                self.ask_source(topic, CopyRead::Waiting { topic: topic.clone(), after }).await?;
-            if !page.messages.is_empty() {
-                import(false, page.messages, Vec::new()).await?;
-            }
-            let Some(next) = page.next else { return Ok(()) };
-            after = Some(DueAfter { deliver_at: next.due, schedule_id: next.id });
-        }
     }
 
     fn finish(&self, topic: &TopicName) {

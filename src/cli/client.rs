@@ -124,7 +124,7 @@ impl RelayFlags {
         };
         let ca_cert = |path: &PathBuf| format!("--ca-cert={}", quoted(&path.display().to_string()));
         let trust = self.trust.ca_cert.iter().map(ca_cert);
-        url.chain(self.header.all.iter().map(header)).chain(self.token.flag()).chain(trust).collect()
+        url.chain(self.header.header.iter().map(header)).chain(self.token.flag()).chain(trust).collect()
     }
 
     /// Returns what the flags that lead to the same relay again leave out, and where it goes.
@@ -133,7 +133,8 @@ impl RelayFlags {
         let password = self.url.as_ref().is_some_and(has_password);
         let password = password.then_some("the password in place of `PASSWORD`");
         let is_hidden = |header: &Header| header.file.is_none();
-        let values = self.header.all.iter().any(is_hidden).then_some("the values of headers in place of `…`");
+        let values =
+            self.header.header.iter().any(is_hidden).then_some("the values of headers in place of `…`");
         let token = self.token.is_hidden().then_some("the token in place of `…`");
         let hidden: Vec<_> = password.into_iter().chain(values).chain(token).collect();
         (!hidden.is_empty()).then(|| hidden.join(", and "))
@@ -187,7 +188,7 @@ impl RelayFlags {
             encoding,
             token: if is_said { None } else { self.token.token(environment)? },
             roots_pem,
-            headers: self.header.all.iter().map(header).collect(),
+            headers: self.header.header.iter().map(header).collect(),
             client_id: Some(concat!("tidemill/", env!("CARGO_PKG_VERSION")).to_owned()),
             ..ClientOptions::default()
         };

@@ -12,9 +12,11 @@ use super::signals;
 use crate::config::Environment;
 use crate::copying::{Copy as Copying, CopyError, Plan, Side, SideError};
 
+pub(super) mod access;
 mod outline;
 mod telling;
 
+use access::Nothing;
 pub(super) use telling::{IN_THE_WAY, Telling};
 
 const EXAMPLES: &str = "\
@@ -27,6 +29,7 @@ Examples:
   tidemill copy --from valkey://old:6379 --to valkey://new:6379 --dry-run
   tidemill copy --from valkey://old:6379 --to valkey://new:6379
   tidemill copy --from valkey://old:6379 --to valkey://new:6379 'orders.*' --follow --switch
+  tidemill copy --from valkey://old:6379 --to valkey://new:6379 --access --follow
   tidemill copy --from @old-url --to @new-url --to-keys braces --follow
   tidemill copy --from http://old:8080 --to http://new:8080 --to-token @new-token
 
@@ -36,6 +39,12 @@ memory is reached only so; of others, copying from storage to storage is faster.
 With --follow it copies what comes, too, until `tidemill freeze --storage OLD` makes the source
 read-only, or does that itself with --switch once it has all that there was; then it gets the rest,
 and ends.
+
+With --access it brings users, tokens and roles first, once, from storage to storage. What is
+changed of them at the source from then on stays there.
+
+A topic or bucket that was copied before and has all that came to the source since is left alone.
+With --overwrite it is replaced where it lacks messages, groups or keys that the source has.
 
 --dry-run says what would be done, how many messages and keys the target would lose to --overwrite
 and whether its last is younger than that of the source, and ends with 3 where something stands in
@@ -50,6 +59,12 @@ const FROM_TOKEN_HELP: &str = "The token that says to the relay that is copied f
 
 /// What can be done about a copy that was broken off.
 const GOES_ON: &str = "not all is copied; the same command goes on from here";
+
+/// What is said where nobody is brought, and nothing.
+const NOTHING: Nothing = Nothing {
+    is_done: "nothing is copied",
+    is_replaced: "nothing is copied; --overwrite replaces it, and without --access all else is copied",
+};
 
 /// The arguments of `tidemill copy`.
 #[derive(Debug, clap::Args)]
@@ -83,6 +98,14 @@ pub struct Copy {
     /// The token for the relay that is copied to
     #[arg(long, value_name = "TOKEN", value_parser = credentials::parse)]
     to_token: Option<Token>,
+
+    /// Bring users, tokens and roles as well; first, and all of them or none. Only from a storage to a storage
+    #[arg(long)]
+    access: bool,
+
+    /// Leave topics and buckets out: users, tokens and roles alone
+    #[arg(long, requires = "access", conflicts_with_all = ["topics", "follow"])]
+    no_topics: bool,
 
     /// Go on with what comes, until the source is read-only
     #[arg(long)]
@@ -184,10 +207,23 @@ impl Copy {
         let act = async {
             from.ready(plan.patience).await?;
             to.ready(plan.patience).await?;
-            if dry_run {
-                return telling.plan(&copy, &plan).await;
+            let users = self.access.then(|| Ok::<_, CliError>((from.access("from")?, to.access("to")?)));
+            let users = users.transpose()?;
+            let bring = async || {
+                let Some((from, to)) = &users else { return Ok(false) };
+                let there = from.documents(None).await;
+                let there = there.map_err(|error| CliError::Failed(NOTHING.is_done, error.into()))?;
+                let documents = there.unwrap_or_default().documents;
+                access::bring(&**to, &documents, &self.bringing, NOTHING).await
+            };
+            if dry_run || self.no_topics {
+                let is_in_the_way = bring().await?;
+                if !self.no_topics {
+                    telling.plan(&copy, &plan).await?;
+                }
+                return if is_in_the_way { Err(CliError::Status(IN_THE_WAY)) } else { Ok(()) };
             }
-            telling.copy(&copy, async || Ok(()), async || Ok(())).await
+            telling.copy(&copy, async || bring().await.map(drop), async || Ok(())).await
         };
         let done = tokio::select! {
             done = act => done,

@@ -5,7 +5,6 @@ use std::error::Error;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
-use reqwest::header::HeaderMap;
 use secrecy::ExposeSecret as _;
 use tidemill_proto::TopicName;
 use tokio::runtime::Runtime;

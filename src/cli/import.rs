@@ -11,22 +11,25 @@ use tokio::task::spawn_blocking;
 use tokio::time::interval;
 
 use super::CliError;
+use super::copy::access::{self, Nothing};
 use super::copy::{IN_THE_WAY, Telling};
 use super::credentials::{self, Token};
 use super::output::{self, Output, counted};
 use super::sides::{Bringing, Form, Keys, Named, Opened, Reaching};
 use super::signals;
 use crate::config::Environment;
-use crate::copying::{Copy as Copying, ExportedFile, FileError, Plan};
-
-mod access;
+use crate::copying::{Copy as Copying, CopyError, ExportedFile, FileError, Plan};
 
 const EXAMPLES: &str = "\
-The file is read once and checked before anything is changed: one that is cut off or damaged is
-refused, and the error says where. Then it is copied as `tidemill copy` does it: a topic takes
-messages once it is whole, what is whole is left alone, and an import that is broken off is gone on
-with by the same command. Nothing at the target is replaced that is something else, unless
---overwrite says so.
+The file is read once and checked before anything is changed: one that is cut off or damaged, or
+tells what cannot be, is refused, and the error says where. Then it is copied as `tidemill copy`
+does it: a topic takes messages once it is whole, what is whole is left alone, and an import that is
+broken off is gone on with by the same command. Nothing at the target is replaced that is something
+else, unless --overwrite says so.
+
+What the target has and of which it lacks messages, groups or keys of the file, as they were removed
+there since, stays without them; --overwrite puts what the file has in its place. What has gone on
+since and has all of the file stays as it is, --overwrite or not.
 
 Examples:
   tidemill import --to valkey://host:6379 backup.tidemill --dry-run
@@ -45,6 +48,10 @@ const TO_TOKEN_HELP: &str = "The token that says to the relay who calls. With `@
 
 /// What is said where there is nobody to bring.
 const NO_ACCESS: &str = "the file has no users, tokens and roles: it was exported without --access";
+
+/// What is said where nobody is brought, and nothing.
+const NOTHING: Nothing =
+    Nothing { is_done: "nothing is imported", is_replaced: "nothing is imported; --overwrite replaces it" };
 
 /// How often it is said that the file is being checked.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
@@ -67,6 +74,10 @@ pub struct Import {
     /// Bring users, tokens and roles as well, if the file has them; first, and all of them or none. Only to a storage
     #[arg(long)]
     access: bool,
+
+    /// Leave topics and buckets out: users, tokens and roles alone
+    #[arg(long, requires = "access", conflicts_with = "topics")]
+    no_topics: bool,
 
     /// How the keys are written there, as `TIDEMILL_VALKEY_KEY_FORM` of its relays says it; plain, if it is not given
     #[arg(long, value_name = "FORM", value_enum)]
@@ -162,12 +173,21 @@ impl Import {
 
     async fn import(&self, file: ExportedFile, to: &Opened) -> Result<(), CliError> {
         let Bringing { overwrite, dry_run, output } = self.bringing;
-        let mut is_in_the_way = false;
-        if self.access {
+        let users = if self.access {
             let Some(documents) = file.access() else { return Err(CliError::Usage(NO_ACCESS.to_owned())) };
-            is_in_the_way = access::bring(&*to.access("to")?, documents, &self.bringing).await?;
-        } else if file.access().is_some() {
-            eprintln!("users, tokens and roles of the file are left out; --access brings them");
+            Some((to.access("to")?, documents.clone()))
+        } else {
+            if file.access().is_some() {
+                eprintln!("users, tokens and roles of the file are left out; --access brings them");
+            }
+            None
+        };
+        let bring = async || match &users {
+            Some((store, documents)) => access::bring(&**store, documents, &self.bringing, NOTHING).await,
+            None => Ok(false),
+        };
+        if self.no_topics {
+            return if bring().await? { Err(CliError::Status(IN_THE_WAY)) } else { Ok(()) };
         }
         let plan = Plan {
             topics: self.topics.clone(),
@@ -179,9 +199,23 @@ impl Import {
         let copy = Copying::new(Arc::new(file), to.paced(self.rate), plan.clone());
         let telling = Telling { done: "imported", output, overwrite, is_data: false };
         if dry_run {
-            telling.plan(&copy, &plan).await?;
+            let is_in_the_way = bring().await?;
+            telling.plan(&copy, &plan).await.map_err(told)?;
             return if is_in_the_way { Err(CliError::Status(IN_THE_WAY)) } else { Ok(()) };
         }
-        telling.copy(&copy, async || Ok(()), async || Ok(())).await
+        // Names are looked at before, and what is in the way.
+        telling.copy(&copy, async || bring().await.map(drop), async || Ok(())).await.map_err(told)
+    }
+}
+
+/// Returns an error of a copy as one of an import.
+fn told(error: CliError) -> CliError {
+    let CliError::Failed(advice, cause) = error else { return error };
+    match cause.downcast_ref() {
+        Some(CopyError::Missing(topic)) => CliError::Failed(
+            "nothing is imported; leave it out, or correct its name",
+            format!("the file has no topic `{topic}`").into(),
+        ),
+        _ => CliError::Failed(advice, cause),
     }
 }

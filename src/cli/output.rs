@@ -46,6 +46,14 @@ pub(super) fn line(text: &str) -> Result<(), CliError> {
     Ok(out.flush()?)
 }
 
+/// Returns that something was written, also where nobody reads on: then what was found out still tells how it ends.
+pub(super) fn unless_closed(written: Result<(), CliError>) -> Result<(), CliError> {
+    match written {
+        Err(CliError::Output(cause)) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
 /// Writes a value to standard output, as one line of JSON.
 pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> Result<(), CliError> {
     let text =

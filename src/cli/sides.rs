@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use secrecy::SecretString;
 use tidemill_client::{Client, ClientError, ClientOptions, CopyClient};
 use tidemill_proto::copy::CopyRead;
-use tidemill_proto::{Code, NodeId};
+use tidemill_proto::{Code, NodeId, TopicName};
 use tokio::time::{Instant, sleep};
 
 use super::credentials::{self, Token};
@@ -100,7 +100,8 @@ impl Reaching {
 /// How something is brought to a side, and how that is told, of the commands that do so.
 #[derive(Debug, clap::Args)]
 pub(super) struct Bringing {
-    /// Replace topics and buckets of the target that are not copies of those that are brought. It says how much goes
+    /// Replace topics and buckets of the target that are not copies of those that are brought, or lack something of them.
+    /// It says how much goes
     #[arg(long)]
     pub(super) overwrite: bool,
 
@@ -347,6 +348,20 @@ impl CopySide for Relay {
 
     async fn write(&self, write: Write) -> Result<(), SideError> {
         self.0.write(write_to(write)).await.map_err(of_relay)
+    }
+
+    // The steps of a relay say nothing of who takes them.
+    async fn claim(&self, _: &TopicName, _: u64) -> Result<(), SideError> {
+        Ok(())
+    }
+
+    // Relays find what other programs make, and mend their lists, by themselves.
+    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
+        Ok(Vec::new())
+    }
+
+    async fn list(&self, _: &TopicName) -> Result<(), SideError> {
+        Ok(())
     }
 }
 

@@ -29,7 +29,10 @@ impl Copy {
         if !self.plan.topics.is_empty() {
             return Ok(Vec::new());
         }
-        all_buckets(&*self.from).await.map_err(Side::Source.failed_at_all())
+        let listed = all_buckets(&*self.from).await.map_err(Side::Source.failed_at_all())?;
+        let mut all: BTreeSet<BucketName> = listed.into_iter().collect();
+        all.extend(self.unlisted.lock().iter().filter_map(TopicName::bucket));
+        Ok(all.into_iter().collect())
     }
 
     pub(super) async fn look_at_bucket(
@@ -61,7 +64,8 @@ impl Copy {
                     self.go_on_with(&log);
                     return Ok(Some(target));
                 }
-                if self.has_last_change(bucket, source, &target).await? {
+                let stays = !self.replacing.lock().contains(&log);
+                if stays && self.has_last_change(bucket, source, &target).await? {
                     return Ok(None);
                 }
             }
@@ -81,6 +85,7 @@ impl Copy {
             }
         }
         self.import(&log, Write::BeginBucket(Box::new(source.clone()))).await?;
+        self.replacing.lock().remove(&log);
         self.made.lock().insert(log);
         Ok(Some(CopiedBucket { last: MessageId::MIN, has_keys: false, ..source.clone() }))
     }
@@ -102,12 +107,14 @@ impl Copy {
         }
         let Some(target) = self.target_bucket(&source).await? else {
             // As with a topic.
+            self.list(&log).await?;
             if self.plan.follow && source.freeze.is_none() {
                 return Ok(After::Waiting);
             }
             self.finish_bucket(&log);
             return Ok(After::Finished);
         };
+        self.claim(&log).await?;
         let mut last = target.last;
         // What is known of the keys is at least what they were at this change.
         let mut known = last;
@@ -128,8 +135,12 @@ impl Copy {
             if now.last == source.last {
                 self.copy_ends(&now).await?;
                 self.check_target().await?;
+                self.claim(&log).await?;
                 let whole = CopiedBucket { freeze: None, ..now };
+                let has = whole.state.keys;
                 self.import(&log, Write::FinishBucket(Box::new(whole))).await?;
+                let came = self.keys_came.lock().remove(&log).unwrap_or_default();
+                self.progress.keys_again.fetch_add(came.saturating_sub(has), Ordering::Relaxed);
                 self.finish_bucket(&log);
                 return Ok(After::Finished);
             }
@@ -186,7 +197,9 @@ impl Copy {
     ) -> Result<(), CopyError> {
         let bucket = source.state.bucket.clone();
         let log = TopicName::log_of(&bucket);
+        self.go_on_claiming(&log).await?;
         self.import(&log, Write::Keys { bucket, epoch: source.epoch, keys }).await?;
+        *self.keys_came.lock().entry(log).or_default() += count as u64;
         self.progress.keys.fetch_add(count as u64, Ordering::Relaxed);
         *self.fails_since.lock() = None;
         Ok(())

@@ -10,13 +10,16 @@
 //! | `frames` | the bytes: what is compressed, and its checksums |
 //! | `records` | what stands in a frame, as lines of JSON |
 //! | `writing` | the source that is listened to, and the target that keeps a file |
+//! | `checking` | whether an answer can be one |
 //! | `index` | which record answers which question |
 //! | `reading` | the file as a source |
 //!
 //! docs/export.md describes the form for other programs.
 //!
-//! **Invariant:** a file that is cut off or damaged anywhere is refused before anything of it is copied.
+//! **Invariant:** a file that is cut off or damaged anywhere, or has an answer that none can be, is refused before anything
+//! of it is copied.
 
+mod checking;
 mod frames;
 mod index;
 mod reading;
@@ -26,6 +29,8 @@ mod writing;
 pub use reading::ExportedFile;
 pub use records::{Counts, FORM, Header, Origin};
 pub use writing::Export;
+
+use std::path::PathBuf;
 
 /// Why a file cannot be read as an export.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +72,14 @@ pub enum FileError {
         at: u64,
         /// What is wrong with it.
         why: String,
+    },
+    /// It can be read only once, and there is no place for it meanwhile.
+    #[error("it cannot be kept in {} while it is read; TMPDIR names another folder: {cause}", .folder.display())]
+    NotKept {
+        /// Where it was to be kept.
+        folder: PathBuf,
+        /// Why it cannot.
+        cause: std::io::Error,
     },
     /// The operating system does not let it be read.
     #[error(transparent)]

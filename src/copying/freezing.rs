@@ -98,7 +98,9 @@ pub async fn frozen(side: &dyn CopySide, topics: &[TopicSelector]) -> Result<Fro
             }
         }
     }
-    for topic in selected(side, topics).await? {
+    let mut names = selected(side, topics).await?;
+    names.extend(unlisted(side, topics).await?.into_iter().filter(|name| name.bucket().is_none()));
+    for topic in names {
         let found: Option<Box<CopiedTopic>> = find(side, CopyRead::Topic { topic: topic.clone() }).await?;
         match found {
             Some(found) if found.ended.is_some() => {}
@@ -213,6 +215,7 @@ impl Freezing<'_> {
         if self.topics.is_empty() {
             names.extend(all_buckets(self.side).await?.iter().map(TopicName::log_of));
         }
+        names.extend(unlisted(self.side, self.topics).await?);
         Ok(names)
     }
 
@@ -294,6 +297,21 @@ pub(super) async fn all_buckets(side: &dyn CopySide) -> Result<Vec<BucketName>, 
         }
         names.extend(page);
     }
+}
+
+/// Returns topics that are selected and that no list names; where all are, the logs of such buckets, too.
+pub(super) async fn unlisted(
+    side: &dyn CopySide,
+    topics: &[TopicSelector],
+) -> Result<BTreeSet<TopicName>, SideError> {
+    // What is named is asked for whether it is listed or not.
+    if !topics.is_empty() && !topics.iter().any(|topic| matches!(topic, TopicSelector::Pattern(_))) {
+        return Ok(BTreeSet::new());
+    }
+    let is_selected = |name: &TopicName| {
+        topics.is_empty() || name.bucket().is_none() && topics.iter().any(|selector| selector.matches(name))
+    };
+    Ok(side.unlisted().await?.into_iter().filter(is_selected).collect())
 }
 
 /// Returns the names of topics that are selected, and those that are named whether they are there or not.

@@ -82,10 +82,17 @@ impl Copy {
         for (topic, count) in found.into_iter().flatten() {
             match topic.bucket() {
                 Some(bucket) => {
-                    left.buckets.push(PlannedBucket { bucket, action, keys: count, replaced: None });
+                    left.buckets.push(PlannedBucket {
+                        bucket,
+                        action,
+                        keys: count,
+                        replaced: None,
+                        lacks: None,
+                    });
                 }
                 None => {
-                    left.topics.push(Planned { topic, action, messages: count, groups: 0, replaced: None });
+                    let (groups, replaced, lacks) = (0, None, None);
+                    left.topics.push(Planned { topic, action, messages: count, groups, replaced, lacks });
                 }
             }
         }

@@ -106,6 +106,7 @@ impl Copy {
 
     /// Has the target take over a part of a group.
     async fn import_part(&self, topic: &TopicName, write: Write) -> Result<(), CopyError> {
+        self.go_on_claiming(topic).await?;
         self.import(topic, write).await?;
         *self.fails_since.lock() = None;
         Ok(())

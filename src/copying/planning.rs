@@ -12,7 +12,7 @@ use super::error::unless_gone;
 use super::freezing::is_named;
 use super::side::ask;
 use super::{AT_ONCE, Clash, Copy, CopyError, Plan, Side};
-use crate::storage::Freeze;
+use crate::storage::{CopiedTopic, Epoch, Freeze};
 
 /// Why what the source has is not copied.
 pub(super) const NOT_WHOLE: &str = "it is being copied to the source itself, and is not whole";
@@ -41,6 +41,8 @@ pub struct Planned {
     pub groups: usize,
     /// What the target loses, where it has something else that is replaced.
     pub replaced: Option<Replaced>,
+    /// What the target lacks, where it has it otherwise.
+    pub lacks: Option<Lacks>,
 }
 
 /// What a copy would do with a bucket.
@@ -54,6 +56,8 @@ pub struct PlannedBucket {
     pub keys: u64,
     /// As of a topic.
     pub replaced: Option<Replaced>,
+    /// As of a topic.
+    pub lacks: Option<Lacks>,
 }
 
 /// What the target loses of a topic or a bucket that is replaced.
@@ -67,6 +71,15 @@ pub struct Replaced {
     pub is_copy: bool,
 }
 
+/// What a target that has a topic or a bucket lacks of what the source has: it was removed there, or lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lacks {
+    /// Messages, or keys; about, where nothing is replaced.
+    pub count: u64,
+    /// Groups.
+    pub groups: usize,
+}
+
 /// What is done with a topic or a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -74,9 +87,9 @@ pub enum Action {
     Make,
     /// A copy of it that is not whole is gone on with.
     GoOn,
-    /// It is there already, as whole as it was to be.
+    /// It is there already, as whole as it was to be; of what it lacks since, nothing comes back.
     Keep,
-    /// What is there is something else, and is replaced where that was said.
+    /// What is there is something else, and is replaced where that was said; or it lacks something, and that was said.
     Overwrite,
     /// It cannot be copied as it is at the source: it is not whole there.
     Refuse,
@@ -99,6 +112,16 @@ impl Outline {
     pub fn is_without_source(&self) -> bool {
         let topics = self.topics.iter().map(|one| one.action);
         topics.chain(self.buckets.iter().map(|one| one.action)).all(|action| action == Action::Left)
+    }
+
+    /// Returns the topics, and the logs of buckets, that are replaced although they are copies that have all that came to the
+    /// source.
+    pub(super) fn replaced_copies(&self) -> BTreeSet<TopicName> {
+        let topics = self.topics.iter().filter(|one| one.action == Action::Overwrite && one.lacks.is_some());
+        let buckets =
+            self.buckets.iter().filter(|one| one.action == Action::Overwrite && one.lacks.is_some());
+        let logs = buckets.map(|one| TopicName::log_of(&one.bucket));
+        topics.map(|one| one.topic.clone()).chain(logs).collect()
     }
 
     /// Returns what stands in the way of a plan.
@@ -133,6 +156,7 @@ impl Copy {
     /// A side failed, there is no such topic, or the sides are the same.
     pub async fn plan(&self) -> Result<Outline, CopyError> {
         self.patiently(|| self.check_sides()).await?;
+        self.patiently(|| self.find_unlisted()).await?;
         let topics = self.patiently(|| self.topics()).await?;
         let matches = |selector: &&TopicSelector| topics.iter().any(|topic| selector.matches(topic));
         if let Some(selector) = self.plan.topics.iter().find(|selector| !matches(selector)) {
@@ -238,19 +262,30 @@ impl Copy {
         let groups: Vec<GroupName> =
             self.ask_source(topic, CopyRead::Groups { topic: topic.clone() }).await?;
         let found = self.look(Side::Target, topic).await?;
-        let target = found.as_ref().map(|target| (target.length, target.last, target.epoch == source.epoch));
+        // Of two that nobody has marked, neither is a copy of the other.
+        let is_copy = |target: &CopiedTopic| target.epoch == source.epoch && source.epoch != Epoch::Unmarked;
+        let target = found.as_ref().map(|target| (target.length, target.last, is_copy(target)));
+        let mut lacks = None;
         let action = match found {
             _ if source.freeze == Some(Freeze::Importing) => Action::Refuse,
             None => Action::Make,
-            Some(target) if target.epoch != source.epoch => Action::Overwrite,
+            Some(target) if !is_copy(&target) => Action::Overwrite,
             Some(target) if target.freeze == Some(Freeze::Importing) => Action::GoOn,
-            Some(target) if self.has_last(&source, &target).await? => Action::Keep,
+            Some(target) if self.has_last(&source, &target).await? => {
+                lacks = self.lacks(&source, &target, &groups).await?;
+                self.kept_or_replaced(lacks)
+            }
             // It was whole, and took messages of its own since, or might have.
             Some(_) => Action::Overwrite,
         };
         let (topic, messages, groups) = (topic.clone(), source.length, groups.len());
         let replaced = action.replaced(target, source.last);
-        Ok(Some(Planned { topic, action, messages, groups, replaced }))
+        Ok(Some(Planned { topic, action, messages, groups, replaced, lacks }))
+    }
+
+    /// Returns what is done with what is there and lacks so much.
+    fn kept_or_replaced(&self, lacks: Option<Lacks>) -> Action {
+        if lacks.is_some() && self.plan.overwrite { Action::Overwrite } else { Action::Keep }
     }
 
     async fn plan_bucket(&self, bucket: &BucketName) -> Result<Option<PlannedBucket>, CopyError> {
@@ -258,15 +293,20 @@ impl Copy {
         let found = self.look_at_bucket(Side::Target, bucket).await?;
         let target =
             found.as_ref().map(|target| (target.state.keys, target.last, target.epoch == source.epoch));
+        let mut lacks = None;
         let action = match found {
             _ if source.freeze == Some(Freeze::Importing) => Action::Refuse,
             None => Action::Make,
             Some(target) if target.epoch != source.epoch => Action::Overwrite,
             Some(target) if target.freeze == Some(Freeze::Importing) => Action::GoOn,
-            Some(target) if self.has_last_change(bucket, &source, &target).await? => Action::Keep,
+            Some(target) if self.has_last_change(bucket, &source, &target).await? => {
+                lacks = self.lacks_keys(&source, &target).await?;
+                self.kept_or_replaced(lacks)
+            }
             Some(_) => Action::Overwrite,
         };
         let replaced = action.replaced(target, source.last);
-        Ok(Some(PlannedBucket { bucket: bucket.clone(), action, keys: source.state.keys, replaced }))
+        let keys = source.state.keys;
+        Ok(Some(PlannedBucket { bucket: bucket.clone(), action, keys, replaced, lacks }))
     }
 }

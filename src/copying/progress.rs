@@ -16,6 +16,8 @@ pub struct Progress {
     pub(super) buckets: AtomicU64,
     pub(super) buckets_finished: AtomicU64,
     pub(super) keys: AtomicU64,
+    /// How many of these came again.
+    pub(super) keys_again: AtomicU64,
     pub(super) replaced_messages: AtomicU64,
     pub(super) replaced_keys: AtomicU64,
     pub(super) passes: AtomicU64,
@@ -42,7 +44,7 @@ pub struct Reached {
     pub buckets: u64,
     /// Buckets that are whole, and can be changed.
     pub buckets_finished: u64,
-    /// Keys that were copied, each as often as it was.
+    /// Keys that were copied; of a bucket that is not whole yet, each as often as it was.
     pub keys: u64,
     /// Messages that the target had of topics that were replaced there.
     pub replaced_messages: u64,
@@ -80,7 +82,7 @@ impl Progress {
             bytes: of(&self.bytes),
             buckets: of(&self.buckets),
             buckets_finished: of(&self.buckets_finished),
-            keys: of(&self.keys),
+            keys: of(&self.keys).saturating_sub(of(&self.keys_again)),
             replaced_messages: of(&self.replaced_messages),
             replaced_keys: of(&self.replaced_keys),
             passes: of(&self.passes),

@@ -97,6 +97,27 @@ pub trait CopySide: fmt::Debug + Send + Sync {
     /// # Errors
     /// Any.
     async fn write(&self, write: Write) -> Result<(), SideError>;
+
+    /// Has this copy alone, by its token, take over for some seconds what a topic has beside its messages, or what the bucket
+    /// has whose log it is. A side that cannot tell copies apart lets all do so.
+    ///
+    /// # Errors
+    /// `Passing` where another copy does so now; any.
+    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError>;
+
+    /// Returns topics, and logs of buckets, that are there and are not among the names that it tells: those of programs that
+    /// are no relays. There are none of a side that finds these by itself, as a relay does.
+    ///
+    /// # Errors
+    /// `Passing`, `Refused`.
+    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError>;
+
+    /// Has a topic that is there, or the bucket whose log it is, be among the names that it tells, and what is due in it be
+    /// found. A side that sees to that by itself has nothing to do.
+    ///
+    /// # Errors
+    /// `Passing`, `Refused`.
+    async fn list(&self, topic: &TopicName) -> Result<(), SideError>;
 }
 
 /// Defines what a side tells, and how that is had as what it is.

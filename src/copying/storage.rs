@@ -85,14 +85,15 @@ async fn messages(
     let mut bytes = len_bytes(&messages);
     for _ in 1..pages {
         let Some(last) = messages.last().map(|message| message.id) else { break };
-        if bytes >= PAGE_BYTES || messages.len() >= IMPORTED_MAX {
+        if bytes >= PAGE_BYTES || messages.len() + MESSAGES_AT_ONCE > IMPORTED_MAX {
             break;
         }
         let more = read(last).await?;
-        if more.is_empty() {
+        bytes += len_bytes(&more);
+        // A large one comes alone: together they may be more than the target takes at once.
+        if more.is_empty() || bytes > PAGE_BYTES {
             break;
         }
-        bytes += len_bytes(&more);
         messages.extend(more);
     }
     Ok(messages)
@@ -162,5 +163,22 @@ impl CopySide for Storage {
 
     async fn write(&self, what: Write) -> Result<(), SideError> {
         Ok(write(self, what).await?)
+    }
+
+    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
+        if self.copies.claim_import(topic, token).await? {
+            return Ok(());
+        }
+        Err(SideError::Passing("another copy to this target is about to end there".into()))
+    }
+
+    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
+        let mut all = self.copies.unlisted().await?;
+        all.retain(|name| name.bucket().is_none_or(|bucket| bucket.room().is_none()));
+        Ok(all)
+    }
+
+    async fn list(&self, topic: &TopicName) -> Result<(), SideError> {
+        Ok(self.copies.list_copied(topic).await?)
     }
 }

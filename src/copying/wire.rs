@@ -98,6 +98,39 @@ pub fn told_to(told: Told) -> CopyTold {
     }
 }
 
+/// Checks what was told of what has bounds, as what is to be done with it is checked.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub(super) fn check_told(told: &CopyTold) -> Checked<()> {
+    match told {
+        CopyTold::Topic(topic) => check_topic("topic", topic),
+        CopyTold::Group(group) => check_group("group", group),
+        CopyTold::Pending(pending) => check_pending("pending", pending),
+        CopyTold::Bucket(bucket) => keys::check_bucket("bucket", bucket),
+        CopyTold::Recurring(recurring) => check_count("recurring", recurring.len(), RECURRING_MAX),
+        CopyTold::Waiting(page) => check_count("waiting", page.messages.len(), WAITING_AT_ONCE),
+        CopyTold::Unique(page) => match &page.next {
+            Some(next) if next.len() > UNIQUE_NEXT_BYTES_MAX => {
+                let rule = format_args!("is longer than {UNIQUE_NEXT_BYTES_MAX} bytes");
+                Err(Box::new(Problem::field("unique.next", rule)))
+            }
+            _ => Ok(()),
+        },
+        CopyTold::Identity(_)
+        | CopyTold::TopicNames(_)
+        | CopyTold::BucketNames(_)
+        | CopyTold::Flag(_)
+        | CopyTold::Messages(_)
+        | CopyTold::Ids(_)
+        | CopyTold::Groups(_)
+        | CopyTold::Dead(_)
+        | CopyTold::Keys(_)
+        | CopyTold::SomeKeys(_)
+        | CopyTold::Ends(_) => Ok(()),
+    }
+}
+
 /// Returns what stands on the wire as it was told.
 ///
 /// # Errors

@@ -46,6 +46,28 @@ pub trait CopyStore: fmt::Debug + Send + Sync {
     /// `Unavailable`, `Indeterminate`.
     async fn identity(&self, topics: Option<&TopicSelector>) -> Result<Vec<String>, StorageError>;
 
+    /// Returns topics, and the logs of buckets, that are kept and that no list names, as they come by: other programs have made
+    /// them, and nobody has swept since. Where nothing is kept beside the lists there are none.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `ForeignKey`.
+    async fn unlisted(&self) -> Result<Vec<TopicName>, StorageError>;
+
+    /// Has one copy alone, by its token, take over for a while what a topic has beside its messages, or what the bucket has
+    /// whose log it is: of two that write parts of it, neither would know. Done again, the while begins anew. Returns whether
+    /// that is so; else another copy has it.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`, `ForeignKey`; `TopicExists` where it is not being taken
+    /// over.
+    async fn claim_import(&self, topic: &TopicName, token: u64) -> Result<bool, StorageError>;
+
+    /// Has lists name a topic that is there, or the bucket whose log it is, and what is due in it be found.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Full`, `ForeignKey`.
+    async fn list_copied(&self, topic: &TopicName) -> Result<(), StorageError>;
+
     /// Returns a topic without its messages. Where it is frozen, `last` is the last that it has given.
     ///
     /// # Errors
@@ -92,7 +114,7 @@ pub trait CopyStore: fmt::Debug + Send + Sync {
     async fn refuses_new_topics(&self) -> Result<bool, StorageError>;
 
     /// Makes a topic that is to be taken over, with the epoch and the description of the other one; it has no messages yet,
-    /// and is frozen. Where the other has no epoch, it gets one. The limit of topics is heeded.
+    /// and is frozen. Lists name it before it is there: whenever this is broken off, none lacks it. Where the other has no epoch, it gets one. The limit of topics is heeded.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `Full`, `TopicExists`, `NotATopic`, `TopicsLimit`, `ForeignKey`; `ReadOnly` where no
@@ -227,7 +249,7 @@ pub trait CopyStore: fmt::Debug + Send + Sync {
 
     /// Ends taking over: gives the topic the description, the counts, the last id, the marks of what was lost and the end of
     /// the other one, removes what that does not keep any more, and has it take messages, unless it has ended. A topic with
-    /// that epoch that is not being taken over any more stays as it is.
+    /// that epoch that is not being taken over any more stays as it is. Lists name it.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `Full`, `NoTopic`, `NotATopic`, `ForeignKey`; `TopicExists` as for messages; `NotLast`

@@ -25,9 +25,13 @@ use crate::support::ground::{
 use crate::support::server::{Kind, Server};
 
 mod file;
+mod forged;
 mod freezing;
 mod gone;
+mod lacking;
+mod listed;
 mod sides;
+mod twice;
 mod unfinished;
 mod wire;
 

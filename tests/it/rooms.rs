@@ -259,7 +259,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "tidemill::copying",
-        rooms: &["tidemill::storage", "tidemill_proto"],
+        rooms: &["tidemill::chance", "tidemill::clock", "tidemill::storage", "tidemill_proto"],
         tests: &[],
         crates: &[
             "async_trait",

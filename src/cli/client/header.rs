@@ -7,14 +7,14 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 pub(in crate::cli) struct HeaderFlag {
     /// A header to send with every request, as in `X-Team: tides`, for a proxy in front of the relay. May be
     /// repeated. Other users of the machine can see flags: with `@PATH` the line is read from a file
-    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
-    pub(super) all: Vec<Header>,
+    #[arg(long, value_name = "NAME: VALUE", value_parser = parse_header)]
+    pub(super) header: Vec<Header>,
 }
 
 impl HeaderFlag {
     /// Returns the headers.
     pub(in crate::cli) fn headers(&self) -> HeaderMap {
-        self.all.iter().map(|header| (header.name.clone(), header.value.clone())).collect()
+        self.header.iter().map(|header| (header.name.clone(), header.value.clone())).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use tidemill_proto::{BucketName, TopicName};
 
 use crate::cli::CliError;
 use crate::cli::output::{self, Output, counted};
-use crate::copying::{Action, Outline, Planned, PlannedBucket, Replaced};
+use crate::copying::{Action, Lacks, Outline, Planned, PlannedBucket, Replaced};
 
 /// A topic, as it is printed.
 #[derive(Debug, Serialize)]
@@ -21,6 +21,11 @@ struct ToldTopic<'a> {
     /// Whether the last message of the target is younger than that of the source.
     #[serde(skip_serializing_if = "Option::is_none")]
     target_is_younger: Option<bool>,
+    /// What the target lacks of a topic that is there already, or is replaced since it lacks that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lacking_messages: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lacking_groups: Option<usize>,
 }
 
 /// A bucket, as it is printed.
@@ -33,6 +38,8 @@ struct ToldBucket<'a> {
     replaced_keys: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target_is_younger: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lacking_keys: Option<u64>,
 }
 
 /// What goes at the target, of all together.
@@ -111,7 +118,7 @@ fn tell_topic(
     output: Output,
     line: impl Fn(&str) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    let Planned { topic, messages, groups, replaced, .. } = planned;
+    let Planned { topic, messages, groups, replaced, lacks, .. } = planned;
     match output {
         Output::Json => output::json(&ToldTopic {
             topic,
@@ -120,10 +127,13 @@ fn tell_topic(
             groups: *groups,
             replaced_messages: replaced.map(|replaced| replaced.count),
             target_is_younger: replaced.map(|replaced| replaced.is_younger),
+            lacking_messages: lacks.map(|lacks| lacks.count),
+            lacking_groups: lacks.map(|lacks| lacks.groups),
         }),
         Output::Text => {
             let (messages, groups) = (counted(*messages, "message"), counted(*groups as u64, "group"));
-            line(&format!("{topic}: {messages}, {groups}; {action}{}", lost(*replaced, "message")))
+            let (without, lost) = (without(*lacks, *replaced, "message"), lost(*replaced, "message"));
+            line(&format!("{topic}: {messages}, {groups}; {action}{without}{lost}"))
         }
     }
 }
@@ -134,7 +144,7 @@ fn tell_bucket(
     output: Output,
     line: impl Fn(&str) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    let PlannedBucket { bucket, keys, replaced, .. } = planned;
+    let PlannedBucket { bucket, keys, replaced, lacks, .. } = planned;
     match output {
         Output::Json => output::json(&ToldBucket {
             bucket,
@@ -142,10 +152,12 @@ fn tell_bucket(
             keys: *keys,
             replaced_keys: replaced.map(|replaced| replaced.count),
             target_is_younger: replaced.map(|replaced| replaced.is_younger),
+            lacking_keys: lacks.map(|lacks| lacks.count),
         }),
         Output::Text => {
             let keys = counted(*keys, "key");
-            line(&format!("bucket {bucket}: {keys}; {action}{}", lost(*replaced, "key")))
+            let (without, lost) = (without(*lacks, *replaced, "key"), lost(*replaced, "key"));
+            line(&format!("bucket {bucket}: {keys}; {action}{without}{lost}"))
         }
     }
 }
@@ -162,6 +174,29 @@ fn tell_sums(
         (_, Output::Json) => output::json(&sums),
         (_, Output::Text) => tell(&sums.told()),
     }
+}
+
+/// Says how much is there already without something, before a copy that brings nothing of that back; on standard error.
+pub(super) fn tell_lacking(outline: &Outline, output: Output) {
+    let topics = outline.topics.iter().filter_map(|one| one.lacks);
+    let buckets = outline.buckets.iter().filter_map(|one| one.lacks);
+    let (topics, buckets) = (topics.count() as u64, buckets.count() as u64);
+    if topics + buckets > 0 && output == Output::Text {
+        let (topics, buckets) = (counted(topics, "topic"), counted(buckets, "bucket"));
+        eprintln!(
+            "there already, and without something that the source has: {topics}, {buckets}; --dry-run names them, and --overwrite puts what the source has in their place"
+        );
+    }
+}
+
+/// Says what the target lacks, as a part of a line.
+fn without(lacks: Option<Lacks>, replaced: Option<Replaced>, unit: &str) -> String {
+    let Some(Lacks { count, groups }) = lacks else { return String::new() };
+    let count = (count > 0).then(|| counted(count, unit));
+    let groups = (groups > 0).then(|| counted(groups as u64, "group"));
+    let all: Vec<String> = count.into_iter().chain(groups).collect();
+    let said = if replaced.is_some() { "as the target lacks" } else { "without" };
+    format!(", {said} {}", all.join(" and "))
 }
 
 /// Says how much of what is replaced goes, as the end of a line.

@@ -78,11 +78,11 @@ impl Telling {
                 }
             }
         };
-        outline::tell(&outline, self.overwrite, self.output)?;
+        output::unless_closed(outline::tell(&outline, self.overwrite, self.output))?;
         if outline.is_without_source() {
             match self.output {
                 Output::Json => eprintln!("{NOTHING}"),
-                Output::Text => output::line(NOTHING)?,
+                Output::Text => output::unless_closed(output::line(NOTHING))?,
             }
         }
         let obstacles = outline.obstacles(plan);
@@ -117,6 +117,11 @@ impl Telling {
             // Where it is not to be overwritten, nothing is.
             if self.overwrite {
                 outline::tell_replaced(&outline, self.output)?;
+            } else {
+                outline::tell_lacking(&outline, self.output);
+            }
+            if let Some(obstacle) = outline.obstacles(copy.to_do()).into_iter().next() {
+                return Err(obstacle.into());
             }
             before().await?;
             copy.run_as(&outline).await?;

@@ -4,6 +4,7 @@
 //! what records tell, nor read any.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use tidemill_proto::copy::CopyRead;
 use tidemill_proto::{BucketName, KeyName, MessageId, TopicName};
@@ -50,6 +51,17 @@ impl Of {
     /// Returns the record that answers a question that was asked in the same words.
     pub(super) fn other(&self, asked: &CopyRead) -> Option<Place> {
         self.others.get(&words(asked)).copied()
+    }
+
+    /// Checks that questions are answered that are asked of what is whole.
+    fn check(&self, name: &impl fmt::Display, questions: &[CopyRead]) -> Result<(), (Place, String)> {
+        let open = questions.iter().find(|asked| self.other(asked).is_none());
+        match (self.whole, open) {
+            (Some(place), Some(open)) => {
+                Err((place, format!("the file does not say of {name}: {}", words(open))))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -107,9 +119,30 @@ impl Index {
     }
 
     /// Leaves out what is not whole: it was gone before the export came to its end.
-    pub(super) fn close(&mut self) {
+    ///
+    /// # Errors
+    /// Something that is whole has no answer to what is asked of each: its place, and what.
+    pub(super) fn close(&mut self) -> Result<(), (Place, String)> {
         self.topics.retain(|_, of| of.whole.is_some());
         self.buckets.retain(|_, of| of.whole.is_some());
+        for (topic, of) in &self.topics {
+            of.check(
+                topic,
+                &[
+                    CopyRead::Deletions { topic: topic.clone() },
+                    CopyRead::Groups { topic: topic.clone() },
+                    CopyRead::Recurring { topic: topic.clone() },
+                    CopyRead::Waiting { topic: topic.clone(), after: None },
+                ],
+            )?;
+        }
+        for (bucket, of) in &self.buckets {
+            of.check(bucket, &[CopyRead::Ends { bucket: bucket.clone(), after: None }])?;
+            if let (Some(place), false) = (of.whole, of.keys.contains_key(&None)) {
+                return Err((place, format!("the file has no keys of the bucket {bucket}")));
+            }
+        }
+        Ok(())
     }
 
     fn topic(&mut self, topic: &TopicName) -> &mut Of {

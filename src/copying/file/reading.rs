@@ -3,20 +3,22 @@
 //! In memory it has where each record lies, and the page that is asked for.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write as _};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tidemill_proto::copy::{COPY_VERSION, CopyRead};
-use tidemill_proto::{BucketName, KeyName, MessageId};
+use tidemill_proto::{BucketName, KeyName, MessageId, TopicName};
 use tokio::task::spawn_blocking;
 
 use super::super::access::Documents;
 use super::super::side::{Answer, CopySide, PAGE_BYTES, SideError, Told, Write};
 use super::FileError;
+use super::checking::checked;
 use super::frames::{self, HEAD_BYTES, Place};
 use super::index::{Index, Of, Pages};
 use super::records::{Counts, FORM, FORM_WITH_ACCESS, Head, Header, access_of, told_of};
@@ -40,7 +42,8 @@ struct Exported {
 }
 
 impl ExportedFile {
-    /// Goes through a file, and checks that it is whole. It takes as long as reading it takes.
+    /// Goes through a file, and checks that it is whole and that each answer can be one. It takes as long as reading it
+    /// takes.
     ///
     /// # Errors
     /// It is not whole, or is none.
@@ -56,9 +59,18 @@ impl ExportedFile {
     /// # Errors
     /// As above, or the file cannot be made.
     pub fn take(from: &mut impl Read) -> Result<Self, FileError> {
-        let mut file = tempfile::tempfile()?;
-        io::copy(from, &mut file)?;
-        Self::open(file)
+        let folder = env::temp_dir();
+        let not_kept = |cause| FileError::NotKept { folder: folder.clone(), cause };
+        let mut file = tempfile::tempfile_in(&folder).map_err(not_kept)?;
+        let mut bytes = vec![0; READ_BYTES];
+        loop {
+            match from.read(&mut bytes) {
+                Ok(0) => return Self::open(file),
+                Ok(count) => file.write_all(&bytes[..count]).map_err(not_kept)?,
+                Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+                Err(cause) => return Err(cause.into()),
+            }
+        }
     }
 
     /// Returns what it says of itself.
@@ -102,7 +114,7 @@ fn scan(file: &mut impl Read) -> Result<(Header, Counts, Index), FileError> {
                 if file.read(&mut [0])? > 0 {
                     return Err(FileError::Behind { at: next.at });
                 }
-                index.close();
+                index.close().map_err(|(place, why)| place.odd(why))?;
                 let is_all = counts.records == next.record
                     && counts.topics == index.topics.len() as u64
                     && counts.buckets == index.buckets.len() as u64;
@@ -110,6 +122,10 @@ fn scan(file: &mut impl Read) -> Result<(Header, Counts, Index), FileError> {
                     return Err(place.odd("it counts other records, topics or buckets than there are"));
                 }
                 return Ok((header.clone(), counts, index));
+            }
+            Head::Asked(asked) => {
+                checked(&asked, &frames::rest(&frame, place)?).map_err(|why| place.odd(why))?;
+                index.add(Head::Asked(asked), place);
             }
             head => index.add(head, place),
         }
@@ -185,7 +201,7 @@ impl Exported {
             CopyRead::Identity { .. } => Told::Identity(vec![format!("export/{}", header.id)]),
             CopyRead::TopicNames { prefix, after } => {
                 let behind = after.as_ref().map_or(Unbounded, Excluded);
-                let names = index.topics.range::<tidemill_proto::TopicName, _>((behind, Unbounded));
+                let names = index.topics.range::<TopicName, _>((behind, Unbounded));
                 let names = names.map(|(name, _)| name).filter(|name| name.as_str().starts_with(prefix));
                 Told::TopicNames(names.take(IMPORTED_MAX).cloned().collect())
             }
@@ -351,5 +367,17 @@ impl CopySide for ExportedFile {
 
     async fn write(&self, _: Write) -> Result<(), SideError> {
         Err(SideError::Refused("an export is not changed".into()))
+    }
+
+    async fn claim(&self, _: &TopicName, _: u64) -> Result<(), SideError> {
+        Ok(())
+    }
+
+    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
+        Ok(Vec::new())
+    }
+
+    async fn list(&self, _: &TopicName) -> Result<(), SideError> {
+        Ok(())
     }
 }

@@ -206,6 +206,18 @@ impl CopySide for Heard {
     async fn write(&self, write: Write) -> Result<(), SideError> {
         self.side.write(write).await
     }
+
+    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
+        self.side.claim(topic, token).await
+    }
+
+    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
+        self.side.unlisted().await
+    }
+
+    async fn list(&self, topic: &TopicName) -> Result<(), SideError> {
+        self.side.list(topic).await
+    }
 }
 
 /// The target, which has what it needs to be gone on with after a fault of the source.
@@ -307,5 +319,17 @@ impl CopySide for Kept {
             | Write::Freeze { .. }
             | Write::FreezeBucket { .. } => Err(SideError::Refused("a file has no state to change".into())),
         }
+    }
+
+    async fn claim(&self, _: &TopicName, _: u64) -> Result<(), SideError> {
+        Ok(())
+    }
+
+    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
+        Ok(Vec::new())
+    }
+
+    async fn list(&self, _: &TopicName) -> Result<(), SideError> {
+        Ok(())
     }
 }

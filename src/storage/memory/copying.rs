@@ -30,6 +30,19 @@ impl CopyStore for Memory {
         Ok(vec![self.identity.clone()])
     }
 
+    async fn unlisted(&self) -> Result<Vec<TopicName>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    async fn claim_import(&self, _topic: &TopicName, _token: u64) -> Result<bool, StorageError> {
+        // Copies to a relay have no token.
+        Ok(true)
+    }
+
+    async fn list_copied(&self, _topic: &TopicName) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     async fn copied(&self, topic: &TopicName) -> Result<CopiedTopic, StorageError> {
         self.topics.read().copied(topic)
     }

@@ -26,6 +26,7 @@ use form::{described, read_copied, unsorted};
 pub(super) use form::{digits, lost};
 
 mod form;
+mod taking;
 
 /// Deletions that are taken over in one step.
 const DELETIONS_STEP: usize = 1_000;
@@ -174,8 +175,13 @@ impl Shard {
         let born = other.born.unwrap_or(MessageId::MIN).to_string();
         let mut arguments: Arguments = [epoch, born, before.to_string()].iter().collect();
         arguments.extend(described(other));
-        self.copy_change(topic, &scripts::BEGIN_IMPORT, &keys, arguments, StorageError::TopicExists).await?;
-        self.indexes.topics.add(&[topic]).await?;
+        let is_new = index.add(&[topic]).await? == [true];
+        let refused = StorageError::TopicExists;
+        let begun = self.copy_change(topic, &scripts::BEGIN_IMPORT, &keys, arguments, refused).await;
+        if is_new && let Err(StorageError::NotATopic | StorageError::ForeignKey(_)) = &begun {
+            index.remove(&[topic]).await?;
+        }
+        begun?;
         self.note_unfinished(&[topic]).await
     }
 
@@ -244,6 +250,7 @@ impl Shard {
         let topic = &other.topic.topic_name;
         let found = self.copied(topic).await?;
         if found.freeze.is_none() && found.epoch == other.epoch && other.epoch != Epoch::Unmarked {
+            self.list_copied(topic).await?;
             return self.indexes.importing.remove(&[topic]).await;
         }
         // What the log keeps no more is among the latest messages before it goes.
@@ -282,6 +289,8 @@ impl Shard {
         let refused = StorageError::TopicExists;
         self.copy_change(topic, &scripts::FINISH_IMPORT, &keys, arguments, refused).await?;
         self.refusing.note(topic, other.topic.when_full == tidemill_proto::topics::WhenFull::Refuse);
+        // A sweep that came by between the name and the topic has taken it for one that is gone.
+        self.list_copied(topic).await?;
         self.indexes.importing.remove(&[topic]).await
     }
 }
@@ -301,6 +310,21 @@ impl CopyStore for Valkey {
         }
         let all = try_join_all(shards.iter().map(|shard| shard.identity())).await?;
         Ok(all.into_iter().flatten().collect())
+    }
+
+    async fn unlisted(&self) -> Result<Vec<TopicName>, StorageError> {
+        // Which servers there are is known once one can be asked.
+        at!(self, shard => shard.identity().await)?;
+        let all = try_join_all(self.shards().iter().map(|shard| shard.unlisted())).await?;
+        Ok(all.into_iter().flatten().collect())
+    }
+
+    async fn claim_import(&self, topic: &TopicName, token: u64) -> Result<bool, StorageError> {
+        at!(self, topic, shard => shard.claim_import(topic, token).await)
+    }
+
+    async fn list_copied(&self, topic: &TopicName) -> Result<(), StorageError> {
+        at!(self, topic, shard => shard.list_copied(topic).await)
     }
 
     async fn copied(&self, topic: &TopicName) -> Result<CopiedTopic, StorageError> {

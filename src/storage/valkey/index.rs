@@ -6,8 +6,9 @@
 //! stands in another part than its own is passed over: somebody else has put it there, or it was placed elsewhere before.
 //!
 //! An index is a hint. Who makes something writes that first and the index behind it, and a sweep mends what was lost in
-//! between. So no command, and no script, names a key of an index beside another key.
+//! between; what is taken over from elsewhere is named first, as there may be nobody who sweeps. So no command, and no script, names a key of an index beside another key.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
@@ -253,6 +254,26 @@ impl<T: Named> Index<T> {
         request.add(&[b"ZRANK", self.parts[part].key.as_bytes(), name.member().as_bytes()]);
         let replies = self.ask(part, &request, Effect::Read).await?;
         Ok(replies.iter().next().is_some_and(|reply| !matches!(reply, Reply::Nil)))
+    }
+
+    /// Returns those that it does not name of some, which are few enough for one step.
+    pub(super) async fn missing<'a>(&self, names: &[&'a T]) -> Result<Vec<&'a T>, StorageError> {
+        let mut asked: BTreeMap<usize, (Request, Vec<&'a T>)> = BTreeMap::new();
+        for name in names {
+            let part = self.part_of(name);
+            let (request, of_part) =
+                asked.entry(part).or_insert_with(|| (members_request(names.len()), Vec::new()));
+            request.add(&[b"ZRANK", self.parts[part].key.as_bytes(), name.member().as_bytes()]);
+            of_part.push(name);
+        }
+        let ask = asked.iter().map(|(part, (request, _))| self.ask(*part, request, Effect::Read));
+        let mut missing = Vec::new();
+        for ((_, of_part), replies) in asked.values().zip(join_all(ask).await) {
+            let replies = replies?;
+            let unnamed = of_part.iter().zip(replies.iter()).filter(|(_, reply)| matches!(reply, Reply::Nil));
+            missing.extend(unnamed.map(|(name, _)| *name));
+        }
+        Ok(missing)
     }
 
     /// Returns how many it names. Of several servers, one that does not tell at once holds up nobody: of its parts it is told

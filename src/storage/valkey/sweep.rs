@@ -9,6 +9,7 @@
 //! Nobody waits for a sweep, and publishes wait behind each of its questions. So these are small, and the
 //! pass rests after each.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use glide::ValkeyValue;
@@ -180,6 +181,31 @@ impl Shard {
         }
         found.truncate(limit);
         Ok(found)
+    }
+
+    /// Returns what the server has of topics, and of logs of buckets, that the indexes do not name. The whole keyspace is
+    /// walked, as by a sweep, which would mend that.
+    pub(super) async fn unlisted(&self) -> Result<Vec<TopicName>, StorageError> {
+        let (mut cursor, mut unlisted) = ("0".to_owned(), BTreeSet::new());
+        loop {
+            let (next, found) = self.scan(self.keys, &cursor).await?;
+            let found: Vec<TopicName> = found.into_iter().filter(|name| self.has(name)).collect();
+            let topics: Vec<&TopicName> = found.iter().filter(|name| name.bucket().is_none()).collect();
+            let buckets: Vec<BucketName> = found.iter().filter_map(TopicName::bucket).collect();
+            for topics in topics.chunks(STEP_TOPICS) {
+                let missing = self.indexes.topics.missing(topics).await?;
+                unlisted.extend(missing.into_iter().cloned());
+            }
+            for buckets in buckets.chunks(STEP_TOPICS) {
+                let buckets: Vec<&BucketName> = buckets.iter().collect();
+                let missing = self.indexes.buckets.missing(&buckets).await?;
+                unlisted.extend(missing.into_iter().map(TopicName::log_of));
+            }
+            if next == "0" {
+                return Ok(unlisted.into_iter().collect());
+            }
+            cursor = next;
+        }
     }
 
     /// Returns the topics of one step of the walk, and where the next begins.

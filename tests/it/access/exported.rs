@@ -93,3 +93,62 @@ fn zstd_of(folder: &Path, name: &str) -> String {
     let text = zstd::stream::decode_all(file).expect("frames of zstd");
     String::from_utf8(text).expect("UTF-8")
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_the_file_lacks_is_found_before_anybody_is_brought() {
+    let Some(first) = Server::start(Kind::Valkey, &[]).await else { return };
+    let Some(second) = Server::start(Kind::Valkey, &[]).await else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    at(&first, &["user", "add", "ada", "--role", "admin"], "battery staple\n").lines();
+    line(&first, folder, "tidemill export --from URL --access --output all.tidemill").lines();
+    for more in ["none-such", "'none.*'", "none-such --dry-run"] {
+        let refused =
+            line(&second, folder, &format!("tidemill import --to URL --access all.tidemill {more}"));
+        let expected = "nothing is imported; leave it out, or correct its name: the file has no topic `none";
+        assert!(refused.code == Some(1) && refused.stderr.contains(expected), "{refused:?}");
+        assert_eq!(at(&second, &["user", "list"], "").lines().len(), 1, "a heading alone");
+    }
+    let alone = line(&second, folder, "tidemill import --to URL --access --no-topics all.tidemill");
+    assert!(alone.stderr.contains("brought 1 users, tokens and roles"), "{alone:?}");
+    assert_eq!(at(&second, &["user", "list"], "").lines().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn they_are_copied_from_storage_to_storage_where_that_is_asked_for() {
+    let Some(first) = Server::start(Kind::Valkey, &[]).await else { return };
+    let Some(second) = Server::start(Kind::Valkey, &[]).await else { return };
+    let [from, to] = [&first, &second].map(|server| format!("valkey://127.0.0.1:{}", server.port()));
+    at(&first, &["user", "add", "ada", "--role", "admin"], "battery staple\n").lines();
+    at(&first, &["token", "new", "shop", "--rule", "allow publish,read *"], "").lines();
+    let copy = |more: &[&str]| run(&[], &[&["copy", "--from", &*from, "--to", &*to], more].concat(), "");
+    first.command(&["XADD", "stream:topic:orders", "*", "payload", "1"]).await;
+
+    // Something in the way of a topic is in the way of all.
+    second.command(&["XADD", "stream:topic:orders", "*", "payload", "2"]).await;
+    assert!(copy(&["--access"]).error(1).contains("`orders` is at the target already"));
+    assert_eq!(at(&second, &["user", "list"], "").lines().len(), 1, "a heading alone");
+    second.command(&["DEL", "stream:topic:orders"]).await;
+    let would = copy(&["--access", "--dry-run"]);
+    assert!(would.lines().contains(&"user ada: would be brought"), "{would:?}");
+    assert!(would.lines().contains(&"orders: 1 message, 0 groups; would be copied"), "{would:?}");
+    assert_eq!(at(&second, &["user", "list"], "").lines().len(), 1);
+    let done = copy(&["--access"]);
+    assert!(done.code == Some(0) && done.stderr.contains("brought 2 users, tokens and roles"), "{done:?}");
+    assert_eq!(at(&second, &["user", "list"], "").lines().len(), 2);
+    let again = copy(&["--access"]);
+    assert!(again.stderr.contains("brought 0 users, tokens and roles; 2 were there already"), "{again:?}");
+
+    // Another of the same name is in the way, and then nothing is copied.
+    at(&first, &["user", "password", "ada"], "another staple\n").lines();
+    assert_eq!(copy(&["--access", "--dry-run"]).code, Some(3));
+    let refused = copy(&["--access"]);
+    assert!(refused.error(1).contains("user ada is at the target already, and is another"), "{refused:?}");
+    assert_eq!(copy(&["--access", "--no-topics", "--overwrite"]).code, Some(0));
+    assert!(copy(&["--access"]).stderr.contains("brought 0 users"));
+
+    // A relay gives no hashes away.
+    let relay = tokio::task::spawn_blocking(|| Relay::start(&[], &[])).await.expect("it starts");
+    let refused = run(&[], &["copy", "--from", &relay.url, "--to", &to, "--access"], "");
+    assert!(refused.error(2).contains("gives no hashes"), "{refused:?}");
+}

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::json;
 use crate::support::cluster::Cluster;
-use crate::support::process::{Ended, Relay, Running, run};
+use crate::support::process::{Ended, Relay, Running, run, run_unread};
 use crate::support::server::{Kind, Server};
 
 fn url(server: &Server) -> String {
@@ -308,6 +308,77 @@ async fn what_is_in_the_way_is_told_with_how_much_there_is_at_either_side() {
         assert!(taken.error(1).contains(what), "{taken:?}");
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_at_the_target_is_told_and_put_back_where_that_is_said() {
+    let Some(servers) = two().await else { return };
+    let [old, new] = servers.each_ref().map(url);
+    walk(move || {
+        let (before, after) = (relay_on(&old, "plain"), relay_on(&new, "plain"));
+        for number in ["1", "2", "3"] {
+            before.run(&["publish", "orders", number], "").lines();
+        }
+        before.run(&["keys", "put", "flows", "a", "1"], "").lines();
+        before.run(&["keys", "put", "flows", "b", "1"], "").lines();
+        before.run(&["groups", "create", "orders", "workers"], "").lines();
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("all").to_str().expect("UTF-8").to_owned();
+        run(&[], &["export", "--from", &*old, "--output", &*path], "").lines();
+        let import = |more: &[&str]| run(&[], &[&["import", "--to", &*new, &*path], more].concat(), "");
+        import(&[]).lines();
+        after.run(&["trim", "orders", "--keep", "1"], "").lines();
+        after.run(&["groups", "delete", "orders", "workers", "--yes"], "").lines();
+        after.run(&["keys", "delete", "flows", "b"], "").lines();
+        let told = import(&["--dry-run"]);
+        let there = [
+            "orders: 3 messages, 1 group; there already, without 2 messages and 1 group",
+            "bucket flows: 2 keys; there already, without 1 key",
+        ];
+        assert_eq!(told.lines(), there, "{told:?}");
+        let said = import(&[]);
+        assert!(said.stderr.contains("without something that the source has: 1 topic, 1 bucket"), "{said:?}");
+        assert_eq!(after.run(&["read", "orders"], "").lines().len(), 1);
+        let would = import(&["--dry-run", "--overwrite"]);
+        let lost = "orders: 3 messages, 1 group; would be overwritten, as the target lacks 2 messages and 1 group; the target has 1 message, and its last message is not younger than that of the source";
+        assert_eq!(would.lines()[0], lost, "{would:?}");
+        assert_eq!(would.lines()[2], "the target would lose 1 topic with 1 message, 1 bucket with 1 key");
+        let done = import(&["--overwrite"]);
+        assert!(done.lines()[0].contains("replaced at the target: 1 message, 1 key"), "{done:?}");
+        assert_eq!(after.run(&["read", "orders"], "").lines().len(), 3);
+        after.run(&["groups", "show", "orders", "workers"], "").lines();
+        assert_eq!(after.run(&["keys", "get", "flows", "b"], "").lines(), ["1"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_that_is_not_read_to_its_end_says_all_the_same_that_something_is_in_the_way() {
+    let Some(servers) = two().await else { return };
+    let [old, new] = servers.each_ref().map(url);
+    walk(move || {
+        for side in [&old, &new] {
+            let relay = relay_on(side, "plain");
+            relay.run(&["publish", "orders", "1"], "").lines();
+        }
+        let (code, told) = run_unread(&["copy", "--from", &old, "--to", &new, "--dry-run"]);
+        assert_eq!(code, Some(3), "{told}");
+        assert!(told.starts_with("in the way: topic `orders`"), "{told}");
+        let (code, told) = run_unread(&["copy", "--from", &old, "--to", &new, "--dry-run", "--overwrite"]);
+        assert_eq!(code, Some(0), "{told}");
+    })
+    .await;
+}
+
+#[test]
+fn the_folder_is_named_in_which_a_file_from_a_pipe_cannot_be_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let none = folder.path().join("none");
+    let none = none.to_str().expect("UTF-8");
+    let ended = run(&[("TMPDIR", none)], &["import", "--to", "valkey://127.0.0.1:1", "-"], "{}");
+    let error = ended.error(1);
+    assert!(error.contains("nothing is imported: standard input: it cannot be kept in"), "{ended:?}");
+    assert!(error.contains(none) && error.contains("TMPDIR"), "{ended:?}");
 }
 
 #[test]

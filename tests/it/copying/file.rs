@@ -36,11 +36,12 @@ async fn export_of(from: Arc<dyn CopySide>, plan: Plan) -> (File, Counts) {
     export.begin(&*from, writer, &origin, None).await.unwrap();
     copy.run_as(&outline).await.unwrap();
     let counts = export.finish().await.unwrap();
+    assert_eq!(copy.progress().reached().keys, counts.keys, "those that came twice are one");
     file.rewind().expect("a file");
     (file, counts)
 }
 
-async fn exported(from: &Ground) -> File {
+pub(super) async fn exported(from: &Ground) -> File {
     export_of(Arc::new(from.storage.clone()), PLAN).await.0
 }
 
@@ -49,13 +50,13 @@ fn import(file: &File, to: &Ground, plan: Plan) -> Copy {
     Copy::new(Arc::new(file), Arc::new(to.storage.clone()), plan)
 }
 
-fn bytes_of(mut file: File) -> Vec<u8> {
+pub(super) fn bytes_of(mut file: File) -> Vec<u8> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).expect("a file");
     bytes
 }
 
-fn opened(bytes: &[u8]) -> Result<ExportedFile, FileError> {
+pub(super) fn opened(bytes: &[u8]) -> Result<ExportedFile, FileError> {
     ExportedFile::take(&mut Cursor::new(bytes))
 }
 
@@ -96,6 +97,18 @@ where
 
     async fn write(&self, write: Write) -> Result<(), SideError> {
         CopySide::write(&self.storage, write).await
+    }
+
+    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
+        self.storage.claim(topic, token).await
+    }
+
+    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
+        self.storage.unlisted().await
+    }
+
+    async fn list(&self, topic: &TopicName) -> Result<(), SideError> {
+        self.storage.list(topic).await
     }
 }
 
@@ -338,7 +351,7 @@ async fn a_file_that_is_not_as_it_was_written_is_refused() {
 }
 
 /// Returns a record as docs/export.md describes it.
-fn record(number: u64, text: &str) -> Vec<u8> {
+pub(super) fn record(number: u64, text: &str) -> Vec<u8> {
     let frame = zstd::bulk::compress(text.as_bytes(), 1).unwrap();
     let mut head = vec![0x54, 0x2a, 0x4d, 0x18, 20, 0, 0, 0];
     head.extend(u32::try_from(frame.len()).unwrap().to_le_bytes());

@@ -29,6 +29,21 @@ impl CopySide for Restarted {
         let now = self.0.lock().clone();
         CopySide::write(&now, write).await
     }
+
+    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
+        let now = self.0.lock().clone();
+        now.claim(topic, token).await
+    }
+
+    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
+        let now = self.0.lock().clone();
+        now.unlisted().await
+    }
+
+    async fn list(&self, topic: &TopicName) -> Result<(), SideError> {
+        let now = self.0.lock().clone();
+        now.list(topic).await
+    }
 }
 
 /// A target at which a copy asks last whether it is read-only before it begins: then the source loses a topic, which is gone
@@ -51,6 +66,18 @@ impl CopySide for Begins {
 
     async fn write(&self, write: Write) -> Result<(), SideError> {
         CopySide::write(&self.to, write).await
+    }
+
+    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
+        self.to.claim(topic, token).await
+    }
+
+    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
+        self.to.unlisted().await
+    }
+
+    async fn list(&self, topic: &TopicName) -> Result<(), SideError> {
+        self.to.list(topic).await
     }
 }
 

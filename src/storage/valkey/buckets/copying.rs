@@ -224,8 +224,14 @@ impl Shard {
                 .iter()
                 .collect();
         arguments.extend(settings_of(&other.state));
-        self.change_copy(bucket, &scripts::BEGIN_BUCKET, &keys, arguments).await?;
-        self.indexes.buckets.add(&[bucket]).await?;
+        let index = &self.indexes.buckets;
+        // As of a topic: no list is to lack it, whenever this is broken off.
+        let is_new = index.add(&[bucket]).await? == [true];
+        let begun = self.change_copy(bucket, &scripts::BEGIN_BUCKET, &keys, arguments).await;
+        if is_new && let Err(StorageError::ForeignKey(_)) = &begun {
+            index.remove(&[bucket]).await?;
+        }
+        begun?;
         self.indexes.begun.add(&[bucket]).await.map(drop)
     }
 
@@ -271,14 +277,19 @@ impl Shard {
         let log = TopicName::log_of(bucket);
         let changing = self.doorbell.changing([&log]);
         let call = (&scripts::FINISH_BUCKET, Effect::Write);
-        let read = |parts: &mut Parts<'_>| Some(number(&parts.next()?));
         let keys = self.keys.bucket(bucket);
-        let due = self.copy_call(call, &keys, arguments, StorageError::TopicExists, read).await;
+        let done = self.copy_call(call, &keys, arguments, StorageError::TopicExists, |_| Some(())).await;
         changing.answered([&log]);
-        if let Some(due) = due.map_err(of_bucket)? {
-            self.note_expiring(&[(bucket, due)]).await;
-        }
+        done.map_err(of_bucket)?;
+        self.list_bucket(bucket).await?;
         self.indexes.begun.remove(&[bucket]).await
+    }
+
+    /// Has lists name a bucket that is there, and find when a key of it is over next.
+    pub(in super::super) async fn list_bucket(&self, bucket: &BucketName) -> Result<(), StorageError> {
+        self.indexes.buckets.add(&[bucket]).await?;
+        self.index_buckets(std::slice::from_ref(bucket)).await;
+        Ok(())
     }
 }
 

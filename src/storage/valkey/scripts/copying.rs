@@ -236,6 +236,29 @@ return {0}
 "
 ));
 
+/// Has one copy take over what cannot be taken over by two.
+///
+/// KEYS: stream, and the description, or of the log of a bucket its facts. ARGV: the token of the copy, and for how many
+/// milliseconds. Answers `{0, 1}`, `{0, 0}` where another copy has it, and 3 where it is not being taken over.
+pub(in super::super) static CLAIM_IMPORT: Script = Script::new(concat!(
+    kind!(),
+    is_foreign!(),
+    end_of!(),
+    state_of!(),
+    r"
+if kind == 'none' then return {1} end
+if kind ~= 'stream' then return {2} end
+if is_foreign(KEYS[2], 'hash') then return {-2} end
+if state_of(KEYS[1]) ~= 'importing' then return {3} end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local by, till = string.match(redis.call('HGET', KEYS[2], 'claim') or '', '^(%x+) (%d+)$')
+if by and by ~= ARGV[1] and tonumber(till) > now then return {0, 0} end
+redis.call('HSET', KEYS[2], 'claim', ARGV[1] .. ' ' .. string.format('%.0f', now + ARGV[2]))
+return {0, 1}
+"
+));
+
 /// Ends taking over.
 ///
 /// KEYS: stream, description. ARGV: epoch, last id, entries ever added (empty where nobody knows), the newest id taken out,

@@ -19,6 +19,18 @@ impl CopyStore for Faulty {
         self.inner.copies.identity(topics).await
     }
 
+    async fn unlisted(&self) -> Result<Vec<TopicName>, StorageError> {
+        self.inner.copies.unlisted().await
+    }
+
+    async fn claim_import(&self, topic: &TopicName, token: u64) -> Result<bool, StorageError> {
+        self.inner.copies.claim_import(topic, token).await
+    }
+
+    async fn list_copied(&self, topic: &TopicName) -> Result<(), StorageError> {
+        self.inner.copies.list_copied(topic).await
+    }
+
     async fn copied(&self, topic: &TopicName) -> Result<CopiedTopic, StorageError> {
         self.inner.copies.copied(topic).await
     }

@@ -186,8 +186,8 @@ return {0}
 /// Ends taking over a bucket.
 ///
 /// KEYS: those of a bucket. ARGV: epoch, last revision, changes ever made (empty where nobody knows), the first change that
-/// the log keeps (empty for none), where changes were lost, then pairs of a setting and what it is. Answers `{0, when its first key is over, or
-/// nothing}`, 3 as [`IMPORT_KEYS`], and `{4, id}` where a later change was taken over.
+/// the log keeps (empty for none), where changes were lost, then pairs of a setting and what it is. Answers 3 as
+/// [`IMPORT_KEYS`], and `{4, id}` where a later change was taken over.
 pub(in crate::storage::valkey) static FINISH_BUCKET: Script = Script::new(concat!(
     foreign!(),
     marker_of!(),
@@ -200,8 +200,7 @@ pub(in crate::storage::valkey) static FINISH_BUCKET: Script = Script::new(concat
     importing_bucket!(),
     r"
 if not is_it then return {3} end
-local due = redis.call('ZRANGE', KEYS[5], 0, 0, 'WITHSCORES')[2] or ''
-if facts[2] ~= 'importing' then return {0, due} end
+if facts[2] ~= 'importing' then return {0} end
 local state, last = state_of(KEYS[1])
 if state ~= 'importing' then return {3} end
 if sortable(last) > sortable(ARGV[2]) or not redis.call('HGET', KEYS[2], 'keys') then return {4, last} end
@@ -213,7 +212,7 @@ give(KEYS[1], ARGV[2], {'ENTRIESADDED', string.format('%.0f', added), 'MAXDELETE
 redis.call('XGROUP', 'DESTROY', KEYS[1], 'tidemill-end:importing:' .. last)
 lose(KEYS[1], ARGV[5])
 redis.call('HSET', KEYS[2], unpack(ARGV, 6))
-redis.call('HDEL', KEYS[2], 'freeze', 'keys')
-return {0, due}
+redis.call('HDEL', KEYS[2], 'freeze', 'keys', 'claim')
+return {0}
 "
 ));

@@ -1,4 +1,4 @@
-//! Users, tokens and roles of an export: what is said of them, and how they are brought.
+//! Users, tokens and roles of another storage, or of an export: what is said of them, and how they are brought.
 
 use serde::Serialize;
 
@@ -16,17 +16,25 @@ struct ToldAccess<'a> {
     action: &'static str,
 }
 
+/// What is said where nothing was done, by itself, and where that is since others are there.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cli) struct Nothing {
+    pub(in crate::cli) is_done: &'static str,
+    pub(in crate::cli) is_replaced: &'static str,
+}
+
 /// Brings them, or says what would be done. Returns whether something is in the way of a dry run.
-pub(super) async fn bring(
+pub(in crate::cli) async fn bring(
     store: &dyn AccessStore,
     documents: &Documents,
     bringing: &Bringing,
+    nothing: Nothing,
 ) -> Result<bool, CliError> {
-    let failed = |error: StorageError| CliError::Failed("nothing is imported", error.into());
+    let failed = |error: StorageError| CliError::Failed(nothing.is_done, error.into());
     if bringing.dry_run {
         let there = store.documents(None).await.map_err(failed)?.unwrap_or_default();
         let plan = plan_access(documents, &there);
-        tell(&plan, bringing)?;
+        output::unless_closed(tell(&plan, bringing))?;
         return Ok(!bringing.overwrite && !plan.other.is_empty());
     }
     let plan =
@@ -37,7 +45,7 @@ pub(super) async fn bring(
             more => format!(", and {more} more"),
         };
         let why = format!("{} is at the target already, and is another{more}", said(first));
-        return Err(CliError::Failed("nothing is imported; --overwrite replaces it", why.into()));
+        return Err(CliError::Failed(nothing.is_replaced, why.into()));
     }
     if bringing.output == Output::Text {
         let brought = plan.new.len() + plan.other.len();
