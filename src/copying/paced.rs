@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use tidemill_proto::TopicName;
 use tidemill_proto::copy::CopyRead;
 use tokio::time::{Instant, sleep_until};
 
@@ -76,6 +77,18 @@ impl CopySide for Paced {
         self.count(expected, messages);
         self.side.write(write).await
     }
+
+    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
+        self.side.claim(topic, token).await
+    }
+
+    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
+        self.side.unlisted().await
+    }
+
+    async fn list(&self, topic: &TopicName) -> Result<(), SideError> {
+        self.side.list(topic).await
+    }
 }
 
 /// Returns as how many messages it counts.
@@ -131,12 +144,24 @@ mod tests {
         async fn write(&self, _: Write) -> Result<(), SideError> {
             Ok(())
         }
+
+        async fn claim(&self, _: &TopicName, _: u64) -> Result<(), SideError> {
+            Ok(())
+        }
+
+        async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
+            Ok(Vec::new())
+        }
+
+        async fn list(&self, _: &TopicName) -> Result<(), SideError> {
+            Ok(())
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn steps_begin_as_fast_as_they_may_however_many_there_are_and_however_long_each_takes() {
         let paced = Paced::new(Arc::new(Slow), 100);
-        let topic = tidemill_proto::TopicName::parse("t").expect("a name");
+        let topic = TopicName::parse("t").expect("a name");
         let began = Instant::now();
         let ask = async || {
             for _ in 0..25 {
