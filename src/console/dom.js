@@ -105,6 +105,9 @@ export function facts(pairs) {
   return make('dl', {}, pairs.map(([name, value]) => [make('dt', {}, name), make('dd', {}, value ?? '–')]));
 }
 
+/** The heading of a page that is of one thing; a long name is written smaller. */
+export const heading = name => make('h1', { class: name.length > 40 ? 'long' : null }, name);
+
 export function card(title, ...children) {
   return make('section', { class: 'card' }, title && make('h2', {}, title), ...children);
 }

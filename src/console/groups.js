@@ -1,7 +1,7 @@
 // One group: what waits and is worked on, pausing, seeking, its dead letters.
 
 import { call, get, post, raw, read, url } from './api.js';
-import { ACT, NAME, NUMBER, TEXT, card, confirmed, facts, field, make, many, number, put, rewrite, seconds, table, when } from './dom.js';
+import { ACT, NAME, NUMBER, TEXT, card, confirmed, facts, field, heading, make, many, number, put, rewrite, seconds, table, when } from './dom.js';
 import { again, button, every, form } from './app.js';
 import { payloadOf } from './messages.js';
 import { printed } from './json.js';
@@ -56,7 +56,7 @@ export async function show(place, [topic, group], signal) {
     make('button', {}, 'What became of it')));
   put(place,
     make('p', { class: 'crumbs' }, make('a', { href: '#/topics' }, 'Topics'), ' / ', make('a', { href: hrefOf(topic, 'groups') }, topic)),
-    make('h1', {}, group), at,
+    heading(group), at,
     card('Dead letters', dead),
     card('Change', make('div', { class: 'row' },
       button('Pause', async () => { await post(`${base}/pause`); await look(); }),

@@ -1,7 +1,7 @@
 // Buckets of keys: what is in them, and watching.
 
 import { call, follow, get, listed, url } from './api.js';
-import { NAME, NUMBER, TEXT, bytes, card, confirmed, facts, field, make, number, put, seconds, table, when } from './dom.js';
+import { NAME, NUMBER, TEXT, bytes, card, confirmed, facts, field, heading, make, number, put, seconds, table, when } from './dom.js';
 import { button, form, pauses, told } from './app.js';
 import { textOf } from './messages.js';
 import * as value from './value.js';
@@ -13,7 +13,7 @@ const hrefOf = (...parts) => `#/keys/${parts.map(encodeURIComponent).join('/')}`
 export async function show(place, [bucket, key], signal, query) {
   if (bucket === undefined) return buckets(place, query);
   put(place, make('p', { class: 'crumbs' }, make('a', { href: '#/keys' }, 'Buckets'),
-    ...(key === undefined ? [] : [' / ', make('a', { href: hrefOf(bucket) }, bucket)])), make('h1', {}, key ?? bucket));
+    ...(key === undefined ? [] : [' / ', make('a', { href: hrefOf(bucket) }, bucket)])), heading(key ?? bucket));
   return key === undefined ? keys(place, bucket, signal, query) : value.show(place, bucket, key, hrefOf(bucket), signal);
 }
 

@@ -1,7 +1,7 @@
 // One topic: its messages, live and page by page; publishing; its groups; what waits for later; its settings and its end.
 
 import { Refused, call, follow, get, listed, post, url } from './api.js';
-import { ACT, NAME, NUMBER, TEXT, bytes, card, confirmed, facts, field, make, many, number, put, rewrite, seconds, table, when, write } from './dom.js';
+import { ACT, NAME, NUMBER, TEXT, bytes, card, confirmed, facts, field, heading, make, many, number, put, rewrite, seconds, table, when, write } from './dom.js';
 import { NoPage, again, attempt, button, every, form, pauses, told } from './app.js';
 import { gapRow, messageRow, payloadOf } from './messages.js';
 import { LOOK_EVERY, hrefOf, paceOf } from './topics.js';
@@ -24,7 +24,7 @@ export async function show(place, [name, tab = ''], signal, query) {
     if (error.status === 404) return null;
     throw error;
   });
-  put(place, make('p', { class: 'crumbs' }, make('a', { href: '#/topics' }, 'Topics')), make('h1', {}, name));
+  put(place, make('p', { class: 'crumbs' }, make('a', { href: '#/topics' }, 'Topics')), heading(name));
   if (!about) put(place, make('p', { class: 'error' }, 'There is no such topic now. It is made with its first message.'));
   else {
     const has = make('span');
