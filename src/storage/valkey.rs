@@ -57,7 +57,7 @@
 //! beyond what the server confirms that was asked for. With its lanes and its doorbell they are a shard. A server that stands
 //! alone is one shard, and so is each of several, or each primary of a cluster.
 //!
-//! **Invariant:** the client library is named by the control plane alone: `control`, `connect`, `topics`,
+//! **Invariant:** the client library is named by the control plane alone: `control`, `connect`, `topics`, `held`,
 //! `trim`, `sweep`, `access`, `records`, `limits`, `tickets`, `nodes`, `health`, `check`.
 
 use std::collections::HashMap;

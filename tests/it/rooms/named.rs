@@ -16,6 +16,7 @@ pub(super) const NAMED_IN: &[NamedIn] = &[
             "src/storage/valkey/description.rs",
             "src/storage/valkey/ending.rs",
             "src/storage/valkey/health.rs",
+            "src/storage/valkey/held.rs",
             "src/storage/valkey/kept.rs",
             "src/storage/valkey/limits.rs",
             "src/storage/valkey/nodes.rs",
