@@ -47,6 +47,7 @@ pub(super) fn line(text: &str) -> Result<(), CliError> {
 }
 
 /// Returns that something was written, also where nobody reads on: then what was found out still tells how it ends.
+#[cfg(feature = "valkey")]
 pub(super) fn unless_closed(written: Result<(), CliError>) -> Result<(), CliError> {
     match written {
         Err(CliError::Output(cause)) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
