@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use secrecy::SecretString;
 use tidemill_client::{Client, ClientError, ClientOptions, CopyClient};
 use tidemill_proto::copy::CopyRead;
-use tidemill_proto::{Code, NodeId, TopicName};
+use tidemill_proto::{Code, NodeId};
 use tokio::time::{Instant, sleep};
 
 use super::credentials::{self, Token};
@@ -350,18 +350,8 @@ impl CopySide for Relay {
         self.0.write(write_to(write)).await.map_err(of_relay)
     }
 
-    // The steps of a relay say nothing of who takes them.
-    async fn claim(&self, _: &TopicName, _: u64) -> Result<(), SideError> {
-        Ok(())
-    }
-
-    // Relays find what other programs make, and mend their lists, by themselves.
-    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
-        Ok(Vec::new())
-    }
-
-    async fn list(&self, _: &TopicName) -> Result<(), SideError> {
-        Ok(())
+    fn behind(&self) -> Option<&dyn CopySide> {
+        None
     }
 }
 

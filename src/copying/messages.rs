@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use tidemill_proto::MessageId;
 use tidemill_proto::copy::CopyRead;
 
-use super::side::ask;
+use super::side::{ask, len_bytes};
 use super::{Copy, CopyError, Side, Write};
 use crate::storage::{CopiedTopic, StoredMessage, latest_key};
 
@@ -46,7 +46,7 @@ impl Copy {
     ) -> Result<(), CopyError> {
         let topic = source.topic.topic_name.clone();
         let count = messages.len() as u64;
-        let bytes: usize = messages.iter().map(|message| message.body.len_bytes()).sum();
+        let bytes = len_bytes(&messages);
         let write = Write::Messages { topic, epoch: source.epoch, after, messages };
         self.import(&source.topic.topic_name, write).await?;
         self.progress.messages.fetch_add(count, Ordering::Relaxed);

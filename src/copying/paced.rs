@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tidemill_proto::TopicName;
 use tidemill_proto::copy::CopyRead;
 use tokio::time::{Instant, sleep_until};
 
@@ -78,16 +77,8 @@ impl CopySide for Paced {
         self.side.write(write).await
     }
 
-    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
-        self.side.claim(topic, token).await
-    }
-
-    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
-        self.side.unlisted().await
-    }
-
-    async fn list(&self, topic: &TopicName) -> Result<(), SideError> {
-        self.side.list(topic).await
+    fn behind(&self) -> Option<&dyn CopySide> {
+        Some(&*self.side)
     }
 }
 
@@ -126,7 +117,7 @@ fn written_of(write: &Write) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use tidemill_proto::MessageId;
+    use tidemill_proto::{MessageId, TopicName};
 
     use super::*;
 
@@ -145,16 +136,8 @@ mod tests {
             Ok(())
         }
 
-        async fn claim(&self, _: &TopicName, _: u64) -> Result<(), SideError> {
-            Ok(())
-        }
-
-        async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
-            Ok(Vec::new())
-        }
-
-        async fn list(&self, _: &TopicName) -> Result<(), SideError> {
-            Ok(())
+        fn behind(&self) -> Option<&dyn CopySide> {
+            None
         }
     }
 

@@ -23,6 +23,11 @@ pub(super) const MESSAGES_BYTES: usize = 128 * 1024;
 /// Messages for later of a page.
 pub(super) const WAITING_AT_ONCE: usize = 200;
 
+/// Returns how many bytes the bodies of messages have.
+pub(super) fn len_bytes(messages: &[StoredMessage]) -> usize {
+    messages.iter().map(|message| message.body.len_bytes()).sum()
+}
+
 /// Why a side did not do what a copy asked of it, told by what the copy may do next.
 #[derive(Debug, thiserror::Error)]
 pub enum SideError {
@@ -98,26 +103,45 @@ pub trait CopySide: fmt::Debug + Send + Sync {
     /// Any.
     async fn write(&self, write: Write) -> Result<(), SideError>;
 
+    /// Returns the side that this one stands in front of, and which is asked what this one has no answer to of its own.
+    fn behind(&self) -> Option<&dyn CopySide>;
+
     /// Has this copy alone, by its token, take over for some seconds what a topic has beside its messages, or what the bucket
-    /// has whose log it is. A side that cannot tell copies apart lets all do so.
+    /// has whose log it is. A side that cannot tell copies apart lets all do so: the steps of a relay say nothing of who takes
+    /// them.
     ///
     /// # Errors
     /// `Passing` where another copy does so now; any.
-    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError>;
+    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
+        match self.behind() {
+            Some(side) => side.claim(topic, token).await,
+            None => Ok(()),
+        }
+    }
 
     /// Returns topics, and logs of buckets, that are there and are not among the names that it tells: those of programs that
     /// are no relays. There are none of a side that finds these by itself, as a relay does.
     ///
     /// # Errors
     /// `Passing`, `Refused`.
-    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError>;
+    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
+        match self.behind() {
+            Some(side) => side.unlisted().await,
+            None => Ok(Vec::new()),
+        }
+    }
 
     /// Has a topic that is there, or the bucket whose log it is, be among the names that it tells, and what is due in it be
-    /// found. A side that sees to that by itself has nothing to do.
+    /// found. A side that sees to that by itself, as a relay does, has nothing to do.
     ///
     /// # Errors
     /// `Passing`, `Refused`.
-    async fn list(&self, topic: &TopicName) -> Result<(), SideError>;
+    async fn list(&self, topic: &TopicName) -> Result<(), SideError> {
+        match self.behind() {
+            Some(side) => side.list(topic).await,
+            None => Ok(()),
+        }
+    }
 }
 
 /// Defines what a side tells, and how that is had as what it is.

@@ -6,6 +6,7 @@ use tidemill_proto::{BucketName, MessageId, TopicName};
 
 use super::side::{
     CopySide, MESSAGES_AT_ONCE, MESSAGES_BYTES, PAGE_BYTES, SideError, Told, WAITING_AT_ONCE, Write,
+    len_bytes,
 };
 use crate::storage::{
     DuePlace, GapCheck, IMPORTED_MAX, LatestRange, Storage, StorageError, StoredMessage, WaitingRange,
@@ -99,10 +100,6 @@ async fn messages(
     Ok(messages)
 }
 
-fn len_bytes(messages: &[StoredMessage]) -> usize {
-    messages.iter().map(|message| message.body.len_bytes()).sum()
-}
-
 /// Returns names of buckets behind one, but for those of rooms: who is present is at a storage, and not in it. None are
 /// none behind it.
 async fn bucket_names(
@@ -163,6 +160,10 @@ impl CopySide for Storage {
 
     async fn write(&self, what: Write) -> Result<(), SideError> {
         Ok(write(self, what).await?)
+    }
+
+    fn behind(&self) -> Option<&dyn CopySide> {
+        None
     }
 
     async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {

@@ -369,15 +369,7 @@ impl CopySide for ExportedFile {
         Err(SideError::Refused("an export is not changed".into()))
     }
 
-    async fn claim(&self, _: &TopicName, _: u64) -> Result<(), SideError> {
-        Ok(())
-    }
-
-    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
-        Ok(Vec::new())
-    }
-
-    async fn list(&self, _: &TopicName) -> Result<(), SideError> {
-        Ok(())
+    fn behind(&self) -> Option<&dyn CopySide> {
+        None
     }
 }

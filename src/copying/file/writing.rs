@@ -207,16 +207,8 @@ impl CopySide for Heard {
         self.side.write(write).await
     }
 
-    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
-        self.side.claim(topic, token).await
-    }
-
-    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
-        self.side.unlisted().await
-    }
-
-    async fn list(&self, topic: &TopicName) -> Result<(), SideError> {
-        self.side.list(topic).await
+    fn behind(&self) -> Option<&dyn CopySide> {
+        Some(&*self.side)
     }
 }
 
@@ -321,15 +313,7 @@ impl CopySide for Kept {
         }
     }
 
-    async fn claim(&self, _: &TopicName, _: u64) -> Result<(), SideError> {
-        Ok(())
-    }
-
-    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
-        Ok(Vec::new())
-    }
-
-    async fn list(&self, _: &TopicName) -> Result<(), SideError> {
-        Ok(())
+    fn behind(&self) -> Option<&dyn CopySide> {
+        None
     }
 }

@@ -261,6 +261,18 @@ pub(super) fn group_names(reply: ValkeyValue) -> impl Iterator<Item = Bytes> {
     })
 }
 
+/// Returns the names and values of a reply, which is a list of both in the protocol before.
+pub(super) fn pairs(reply: ValkeyValue) -> Vec<(ValkeyValue, ValkeyValue)> {
+    match reply {
+        ValkeyValue::Map(pairs) => pairs,
+        ValkeyValue::Array(items) => {
+            let mut items = items.into_iter();
+            std::iter::from_fn(|| Some((items.next()?, items.next()?))).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// Returns the bytes of a reply that is a string or a number.
 pub(super) fn bytes_of(value: ValkeyValue) -> Option<Bytes> {
     match value {

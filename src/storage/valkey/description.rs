@@ -5,7 +5,7 @@ use glide::ValkeyValue;
 use tidemill_proto::topics::{Topic, TopicUpdate, WhenFull};
 use tidemill_proto::{Timestamp, TopicName};
 
-use super::control::bytes_of;
+use super::control::{bytes_of, pairs};
 use super::new_topic::described;
 use crate::storage::{Part, TopicChange};
 
@@ -58,16 +58,7 @@ pub(super) fn parts_of(change: &TopicChange) -> impl Iterator<Item = (&'static s
 
 /// Reads the fields of a hash.
 fn pairs_of(reply: ValkeyValue) -> Vec<(Bytes, Bytes)> {
-    match reply {
-        ValkeyValue::Map(pairs) => {
-            pairs.into_iter().filter_map(|(name, value)| Some((bytes_of(name)?, bytes_of(value)?))).collect()
-        }
-        ValkeyValue::Array(items) => {
-            let items: Vec<Bytes> = items.into_iter().filter_map(bytes_of).collect();
-            items.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
-        }
-        _ => Vec::new(),
-    }
+    pairs(reply).into_iter().filter_map(|(name, value)| Some((bytes_of(name)?, bytes_of(value)?))).collect()
 }
 
 /// Returns a field of a description.

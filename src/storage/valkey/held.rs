@@ -3,7 +3,7 @@
 use glide::ValkeyValue;
 use tidemill_proto::MessageId;
 
-use super::control::{bytes_of, checked, read_id, reply_text};
+use super::control::{bytes_of, checked, pairs, read_id, reply_text};
 use super::failure::{Effect, is_no_such_key, unexpected};
 use crate::storage::StorageError;
 
@@ -30,7 +30,7 @@ impl Held {
         }
         let mut held = Self::default();
         let mut length = None;
-        for (name, value) in parts(checked(reply)?) {
+        for (name, value) in pairs(checked(reply)?) {
             match bytes_of(name).as_deref() {
                 Some(b"length") => length = number_of(&value),
                 Some(b"entries-added") => held.added = number_of(&value),
@@ -49,18 +49,6 @@ pub(super) fn number_of(reply: &ValkeyValue) -> Option<u64> {
     match reply {
         ValkeyValue::Int(number) => u64::try_from(*number).ok(),
         _ => None,
-    }
-}
-
-/// Returns the names and values of a reply, which is a list of both in the protocol before.
-fn parts(reply: ValkeyValue) -> Vec<(ValkeyValue, ValkeyValue)> {
-    match reply {
-        ValkeyValue::Map(pairs) => pairs,
-        ValkeyValue::Array(items) => {
-            let mut items = items.into_iter();
-            std::iter::from_fn(|| Some((items.next()?, items.next()?))).collect()
-        }
-        _ => Vec::new(),
     }
 }
 

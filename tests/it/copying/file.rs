@@ -99,16 +99,8 @@ where
         CopySide::write(&self.storage, write).await
     }
 
-    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
-        self.storage.claim(topic, token).await
-    }
-
-    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
-        self.storage.unlisted().await
-    }
-
-    async fn list(&self, topic: &TopicName) -> Result<(), SideError> {
-        self.storage.list(topic).await
+    fn behind(&self) -> Option<&dyn CopySide> {
+        Some(&self.storage)
     }
 }
 
@@ -201,7 +193,7 @@ async fn faults_of_the_source_are_not_in_the_file() {
     assert_eq!(keys_of(&to.storage, &bucket()).await, keys_of(&from.storage, &bucket()).await);
 }
 
-async fn delete_key(storage: &Storage, name: &str) {
+pub(super) async fn delete_key(storage: &Storage, name: &str) {
     let change = KeyChange { key: key(name), condition: KeyCondition::Anything, edit: KeyEdit::Delete };
     let changes = KeyChanges {
         bucket: bucket(),

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use tidemill::copying::{CopySide, FreezeError, SideError, Told, Write, freeze, freeze_or_undo, frozen};
+use tidemill::proto::BucketName;
 use tidemill::proto::copy::CopyRead;
-use tidemill::proto::{BucketName, TopicName};
 use tidemill::storage::{RunEnding, Storage};
 
 use super::put;
@@ -46,16 +46,8 @@ impl CopySide for HalfAway {
         CopySide::write(&self.storage, write).await
     }
 
-    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
-        self.storage.claim(topic, token).await
-    }
-
-    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
-        self.storage.unlisted().await
-    }
-
-    async fn list(&self, topic: &TopicName) -> Result<(), SideError> {
-        self.storage.list(topic).await
+    fn behind(&self) -> Option<&dyn CopySide> {
+        Some(&self.storage)
     }
 }
 

@@ -30,6 +30,10 @@ impl CopySide for Restarted {
         CopySide::write(&now, write).await
     }
 
+    fn behind(&self) -> Option<&dyn CopySide> {
+        None
+    }
+
     async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
         let now = self.0.lock().clone();
         now.claim(topic, token).await
@@ -68,16 +72,8 @@ impl CopySide for Begins {
         CopySide::write(&self.to, write).await
     }
 
-    async fn claim(&self, topic: &TopicName, token: u64) -> Result<(), SideError> {
-        self.to.claim(topic, token).await
-    }
-
-    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
-        self.to.unlisted().await
-    }
-
-    async fn list(&self, topic: &TopicName) -> Result<(), SideError> {
-        self.to.list(topic).await
+    fn behind(&self) -> Option<&dyn CopySide> {
+        Some(&self.to)
     }
 }
 

@@ -3,11 +3,10 @@
 use tidemill::copying::{Action, Copy, Lacks, Plan};
 use tidemill::proto::work::GroupName;
 use tidemill::proto::{BucketName, MessageId, TopicName};
-use tidemill::storage::{
-    Existing, GroupStart, KeyChange, KeyChanges, KeyCondition, KeyEdit, Storage, Trim, group_defaults,
-};
+use tidemill::storage::{Existing, GroupStart, Storage, Trim, group_defaults};
 
-use super::{PLAN, copy, kept, key, keys_of, put};
+use super::file::delete_key;
+use super::{PLAN, copy, kept, keys_of, put};
 use crate::support::ground::{Ground, SOON, append_numbers, topic};
 use crate::support::server::Kind;
 
@@ -20,19 +19,6 @@ fn bucket() -> BucketName {
 
 fn workers() -> GroupName {
     GroupName::parse("workers").expect("a name")
-}
-
-async fn delete_key(storage: &Storage, name: &str) {
-    let change = KeyChange { key: key(name), condition: KeyCondition::Anything, edit: KeyEdit::Delete };
-    let changes = KeyChanges {
-        bucket: bucket(),
-        changes: vec![change],
-        idempotency: None,
-        fence: None,
-        create_bucket: false,
-        timestamp: storage.upkeep.now(),
-    };
-    storage.buckets.change_keys(changes).await.map(drop).unwrap();
 }
 
 /// Returns a source with a topic, a group and a bucket, and each kind of target that has a copy of it.
