@@ -176,17 +176,22 @@ async fn serve(listener: TcpListener, port: u16, link: Arc<Link>) -> io::Result<
             changed = faults.changed() => changed.map_err(io::Error::other)?,
             accepted = accept => {
                 let (client, _) = accepted?;
+                // In this order: a cut that this one does not see came after the refusal that came with it.
+                let cuts = link.cuts.subscribe();
+                if faults.borrow().refuse {
+                    drop(client.set_zero_linger());
+                    continue;
+                }
                 let number = link.accepted.fetch_add(1, Ordering::SeqCst);
                 let carrying = link.clone();
-                link.tasks.spawn(async move { carry(client, &carrying, number).await });
+                link.tasks.spawn(async move { carry(client, &carrying, number, cuts).await });
             }
         }
     }
 }
 
 /// Carries one connection until an end closes it, or it is cut.
-async fn carry(mut client: TcpStream, link: &Link, number: usize) {
-    let mut cuts = link.cuts.subscribe();
+async fn carry(mut client: TcpStream, link: &Link, number: usize, mut cuts: watch::Receiver<u64>) {
     link.open.fetch_add(1, Ordering::SeqCst);
     let cut = match TcpStream::connect(link.target).await {
         Ok(mut server) => {
@@ -215,8 +220,8 @@ async fn carry_to(
     let (client_reads, client_writes) = client.split();
     let (server_reads, server_writes) = server.split();
     tokio::select! {
-        ended = pump(client_reads, server_writes, link, number, Direction::Up) => ended.is_err(),
-        ended = pump(server_reads, client_writes, link, number, Direction::Down) => ended.is_err(),
+        ended = pump(client_reads, server_writes, link, number, Direction::Up, cuts.clone()) => ended.is_err(),
+        ended = pump(server_reads, client_writes, link, number, Direction::Down, cuts.clone()) => ended.is_err(),
         _ = cuts.changed() => true,
         () = link.stop.cancelled() => true,
     }
@@ -228,6 +233,7 @@ async fn pump(
     link: &Link,
     number: usize,
     direction: Direction,
+    cuts: watch::Receiver<u64>,
 ) -> io::Result<()> {
     let mut faults = link.faults.subscribe();
     let mut buffer = vec![0; 64 * 1024];
@@ -245,6 +251,10 @@ async fn pump(
             tokio::time::sleep(delay).await;
         }
         flowing(&mut faults).await?;
+        // What was read after a cut does not pass, however late its task is woken.
+        if cuts.has_changed().map_err(io::Error::other)? {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
         let is_dead = number < link.living_from.load(Ordering::SeqCst);
         if is_dead || faults.borrow().flow == Flow::BlackHole {
             continue;
@@ -333,5 +343,26 @@ mod tests {
         let started = tokio::time::Instant::now();
         connection.command(&["PING"]).await.unwrap();
         assert!(started.elapsed() >= 2 * SOON);
+    }
+    /// A client that is just connecting is no exception: after a refusal and a cut nothing passes.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nothing_outlives_a_refusal_and_a_cut() {
+        let Some(server) = Server::start(Kind::Redis, &[]).await else { return };
+        let proxy = Proxy::start(server.port()).await;
+        let port = proxy.port();
+        for round in 0..200 {
+            proxy.refuse(false);
+            eventually(LATE, async || Connection::open(port).await.is_ok()).await;
+            let opening = (0..4).map(|_| tokio::spawn(Connection::open(port))).collect::<Vec<_>>();
+            for _ in 0..round % 20 {
+                tokio::task::yield_now().await;
+            }
+            proxy.refuse(true);
+            proxy.cut();
+            for opened in opening {
+                let Ok(mut connection) = opened.await.unwrap() else { continue };
+                assert!(connection.command(&["PING"]).await.is_err(), "in round {round}");
+            }
+        }
     }
 }
