@@ -49,6 +49,7 @@ mod manager;
 mod nodes;
 mod open_files;
 mod output;
+mod pages;
 mod points;
 mod presence;
 mod processes;
@@ -149,7 +150,7 @@ pub enum Command {
     ///
     /// Without a command, all buckets are listed.
     Buckets(buckets::Buckets),
-    /// List and watch who is in rooms, and be in one
+    /// List rooms, list and watch who is in one, and be in one
     Presence(presence::Presence),
     /// Take of limits of applications, look at them, and give back
     Limits(limits::Limits),
@@ -167,7 +168,7 @@ pub enum Command {
     ///
     /// The command has the fence in its environment, and is stopped where the lock is lost.
     Lock(lock::Lock),
-    /// Show, release and take away locks
+    /// List, show, release and take away locks
     Locks(locks::Locks),
     /// Run a command for each message of a group
     ///

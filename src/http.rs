@@ -35,6 +35,7 @@ mod json;
 mod keys;
 mod leases;
 mod lines;
+mod linked;
 mod live;
 mod locks;
 mod log_ins;

@@ -73,12 +73,12 @@ pub use leases::{LeaseHold, Lost};
 pub use live::{
     Absent, Begun, Held, Item, LiveMessage, LiveReader, NoOutlet, Outlet, SharedBatch, StartAt, TakeLimit,
 };
-pub use locks::{GiveBackLock, HeldLock, LockDraft, parse_fence};
+pub use locks::{GiveBackLock, HeldLock, LockDraft, LockList, parse_fence};
 pub use log::{Failing, FailureLog};
 pub use message::as_wire;
 pub use nodes::ANNOUNCED_EVERY;
 pub use payload::{ContentType, Payload};
-pub use presence::{MembersPage, PresenceOptions};
+pub use presence::{MembersPage, PresenceOptions, RoomsPage};
 pub use promotions::{Promotions, PromotionsReport};
 pub use publish::{
     Admitted, Answered, Checked, Draft, IdempotencyKey, TimeToLive, UniqueKey, parse_durability, parse_last,
@@ -110,8 +110,8 @@ pub(crate) use work::{begin_claimed, begin_settled};
 pub use crate::storage::{
     AdaptiveTtl, Appended, Batch, BucketSettings, BucketState, CLAIM_MESSAGES_MAX, Condition, Delivery, Fate,
     FillToken, GroupStart, GroupsSwept, KeyChanged, KeyCondition, KeyEntry, KeyPage, KeyValue, Leased,
-    LockId, LockKept, LockRenewal, LockSeen, LoggedKind, LoggedRef, Outcome, Part, Refusal, Scheduled,
-    Settlement, StoredMessage, StoredRecurring, Swept, TakeKind, TopicChange, TopicList, Verdict,
+    LockHeld, LockId, LockKept, LockRenewal, LockSeen, LoggedKind, LoggedRef, Outcome, Part, Refusal,
+    Scheduled, Settlement, StoredMessage, StoredRecurring, Swept, TakeKind, TopicChange, TopicList, Verdict,
     WaitingMessage,
 };
 

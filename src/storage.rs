@@ -87,7 +87,7 @@ pub use listing::{LISTED_NAMES_MAX, Selection, TopicList};
 pub use live::{Changes, Followed, LiveStore};
 pub use locks::{
     FENCE_AHEAD_MAX, FENCE_KEPT, HANDED_KEPT, LINE_LOOKED_EVERY, LockAnswer, LockAsked, LockHeld, LockId,
-    LockKept, LockKey, LockRenewal, LockSecret, LockSeen, LockStore, PLACE_KEPT, is_made_up,
+    LockIds, LockKept, LockKey, LockRenewal, LockSecret, LockSeen, LockStore, PLACE_KEPT, is_made_up,
 };
 pub use message::{Appended, Body, Idempotency, NewMessage, StoredMessage, TopicPolicy, Unique};
 pub use messages::{DELETED_MAX, HELD_TIMES, MessageStore, Trim};

@@ -339,6 +339,28 @@ pub struct LockState {
     pub queue: Vec<LockWaiter>,
 }
 
+/// A lock in a list of those that are held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ListedLock {
+    /// The lock.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub name: LockName,
+    /// What it guards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<GuardedThing>, nullable = false))]
+    pub guards: Option<Guarded>,
+    /// Who holds it.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub holder: ConsumerName,
+    /// The fence of who holds it.
+    pub fence: MessageId,
+    /// Until when it is held, unless it is renewed.
+    pub expires_at: Timestamp,
+    /// How many wait.
+    pub waiting: u64,
+}
+
 /// Who waits for a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

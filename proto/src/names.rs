@@ -89,6 +89,12 @@ impl BucketName {
         Self(format!("{ROOM_PREFIX}{room}").into())
     }
 
+    /// Returns what stands in front of the buckets of all rooms, in the order of names. No bucket is called so.
+    #[must_use]
+    pub fn before_rooms() -> Self {
+        Self(ROOM_PREFIX.into())
+    }
+
     /// Returns whose members it has, if it is that of a room.
     #[must_use]
     pub fn room(&self) -> Option<RoomName> {
@@ -137,6 +143,7 @@ mod tests {
     fn the_bucket_of_a_room_has_a_name_that_no_other_can_have() {
         let room = RoomName::parse("lobby").expect("a name");
         let bucket = BucketName::of_room(&room);
+        assert!(BucketName::before_rooms() < bucket && BucketName::before_rooms().room().is_none());
         assert_eq!((bucket.as_str(), bucket.room()), ("presence/lobby", Some(room)));
         assert!(BucketName::parse(bucket.as_str()).is_err());
         assert_eq!(BucketName::parse_kept(bucket.as_str()), Some(bucket.clone()));

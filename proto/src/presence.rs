@@ -61,6 +61,16 @@ pub struct KeptMember {
     pub data: Option<Box<RawValue>>,
 }
 
+/// A room in which somebody is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Room {
+    /// The room.
+    pub room: RoomName,
+    /// How many members it has.
+    pub count: u64,
+}
+
 /// The members of a room, or a page of them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

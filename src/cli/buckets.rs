@@ -6,11 +6,11 @@ use tidemill_proto::duration::Seconds;
 use tidemill_proto::keys::{AdaptiveTtl, Bucket, BucketUpdate, RevokeRequest, Revoked};
 use tidemill_proto::{BucketName, KeyName};
 
-use super::CliError;
 use super::client::{Client, Relay};
 use super::confirm::confirm;
 use super::output::{self, Output};
 use super::points::count;
+use super::{CliError, pages};
 use crate::config::Environment;
 
 const EXAMPLES: &str = "\
@@ -179,24 +179,11 @@ impl Put {
     }
 }
 
-/// Prints every page of the list, each as a table of its own width.
 async fn list(relay: &Relay, environment: &Environment) -> Result<(), CliError> {
     let client = relay.client(environment)?;
-    let mut answer = client.send(client.request(Method::GET, &["api", "v1", "buckets"])).await?;
-    let mut heading = Some(["BUCKET", "KEYS", "BYTES", "HISTORY", "TTL", "CREATED"].map(str::to_owned));
-    loop {
-        let buckets: Vec<Bucket> = client.read(&answer)?;
-        match relay.output {
-            Output::Json => buckets.iter().try_for_each(output::json)?,
-            Output::Text if buckets.is_empty() && heading.is_none() => {}
-            Output::Text => {
-                let rows: Vec<_> = heading.take().into_iter().chain(buckets.iter().map(row)).collect();
-                output::line(&output::table(&rows))?;
-            }
-        }
-        let Some(next) = answer.next else { return Ok(()) };
-        answer = client.send(client.follow(&next)?).await?;
-    }
+    let heading = ["BUCKET", "KEYS", "BYTES", "HISTORY", "TTL", "CREATED"];
+    let first = client.request(Method::GET, &["api", "v1", "buckets"]);
+    pages::list(&client, first, relay.output, heading, row).await
 }
 
 fn row(bucket: &Bucket) -> [String; 6] {

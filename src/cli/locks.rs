@@ -1,20 +1,21 @@
-//! `tidemill locks`: shows, releases and takes away locks.
+//! `tidemill locks`: lists, shows, releases and takes away locks.
 
 use std::fmt::Write as _;
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
-use tidemill_proto::LockName;
-use tidemill_proto::locks::{Guarded, LockState, LockToken, ReleaseRequest};
+use tidemill_proto::locks::{Guarded, ListedLock, LockState, LockToken, ReleaseRequest};
+use tidemill_proto::{LockName, Timestamp};
 
-use super::CliError;
 use super::client::{Client, Relay};
 use super::confirm::confirm;
 use super::output::{self, Output};
+use super::{CliError, pages};
 use crate::config::Environment;
 
 const EXAMPLES: &str = "\
 Examples:
+  tidemill locks                                         which locks are held, and by whom
   tidemill locks show nightly                            who holds it, and who waits
   tidemill locks show writer --guards topic:orders       a lock that guards something is another one
   tidemill locks release nightly TOKEN                   by who has acquired it over HTTP
@@ -24,14 +25,25 @@ A lock is held by `tidemill lock NAME -- command` while a command runs.";
 
 /// The arguments of `tidemill locks`.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Locks {
     #[command(subcommand)]
-    action: Action,
+    action: Option<Action>,
+
+    #[command(flatten)]
+    relay: Relay,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
+    /// List locks that are held
+    ///
+    /// No list of them is kept: all that is kept is looked through for them, part by part, and each part is printed as it
+    /// comes.
+    List {
+        #[command(flatten)]
+        relay: Relay,
+    },
     /// Show who holds a lock, and who waits for it
     Show(One),
     /// Give a lock back
@@ -73,14 +85,16 @@ struct One {
 impl Locks {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         match self.action {
-            Action::Show(one) => {
+            None => list(&self.relay, environment).await,
+            Some(Action::List { relay }) => list(&relay, environment).await,
+            Some(Action::Show(one)) => {
                 let state = one.fetch(&one.relay.client(environment)?).await?;
                 match one.relay.output {
                     Output::Json => output::json(&state),
                     Output::Text => output::line(&told(&state)),
                 }
             }
-            Action::Release { name, token, relay } => {
+            Some(Action::Release { name, token, relay }) => {
                 let client = relay.client(environment)?;
                 let path = ["api", "v1", "locks", name.as_str(), "release"];
                 client.send(client.request(Method::POST, &path).json(&ReleaseRequest { token })).await?;
@@ -89,7 +103,7 @@ impl Locks {
                     Output::Text => output::line(&format!("released {name}")),
                 }
             }
-            Action::Delete { one, yes } => one.delete(yes, environment).await,
+            Some(Action::Delete { one, yes }) => one.delete(yes, environment).await,
         }
     }
 }
@@ -121,6 +135,28 @@ impl One {
             Output::Text => output::line(&format!("deleted {}", self.name)),
         }
     }
+}
+
+/// Prints every page of the list.
+async fn list(relay: &Relay, environment: &Environment) -> Result<(), CliError> {
+    let client = relay.client(environment)?;
+    let heading = ["LOCK", "GUARDS", "HOLDER", "SINCE", "EXPIRES", "FENCE", "WAITING"];
+    let first = client.request(Method::GET, &["api", "v1", "locks"]);
+    pages::list(&client, first, relay.output, heading, row).await
+}
+
+fn row(lock: &ListedLock) -> [String; 7] {
+    let ListedLock { name, guards, holder, fence, expires_at, waiting } = lock;
+    [
+        name.to_string(),
+        guards.as_ref().map_or_else(|| "-".to_owned(), Guarded::to_string),
+        holder.to_string(),
+        // A fence is a time and a number.
+        Timestamp::from_millis(fence.ms).to_string(),
+        expires_at.to_string(),
+        fence.to_string(),
+        waiting.to_string(),
+    ]
 }
 
 /// Returns a lock as lines for people.

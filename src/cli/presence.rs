@@ -1,4 +1,4 @@
-//! `tidemill presence`: lists and watches who is in rooms, and is in one.
+//! `tidemill presence`: lists rooms, lists and watches who is in one, and is in one.
 
 use std::ffi::OsString;
 use std::pin::{Pin, pin};
@@ -8,16 +8,16 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder};
 use serde_json::value::RawValue;
 use tidemill_proto::limits::TOPICS_PAGE_MAX;
-use tidemill_proto::presence::{Member, Members};
+use tidemill_proto::presence::{Member, Members, Room};
 use tidemill_proto::{MemberName, MessageId, RoomName, duration};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep_until};
 
-use super::CliError;
 use super::client::{Client, Relay};
 use super::output::{self, Output};
 use super::signals::stopped;
 use super::watch::Watched;
+use super::{CliError, pages};
 use crate::config::Environment;
 
 /// How long a member stays without saying so again.
@@ -31,6 +31,7 @@ const LEAVE: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "\
 Examples:
+  tidemill presence                                       in which rooms somebody is
   tidemill presence list lobby                            who is there
   tidemill presence watch lobby                           who is there, who joins, who leaves
   tidemill presence join lobby ann --data '{\"role\": \"pilot\"}'
@@ -42,14 +43,22 @@ Who is killed in a room leaves when its --ttl is over.";
 
 /// The arguments of `tidemill presence`.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Presence {
     #[command(subcommand)]
-    action: Action,
+    action: Option<Action>,
+
+    #[command(flatten)]
+    relay: Relay,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
+    /// List rooms in which somebody is
+    Rooms {
+        #[command(flatten)]
+        relay: Relay,
+    },
     /// List the members of a room
     List {
         /// The room
@@ -114,7 +123,12 @@ fn path<'a>(room: &'a RoomName, member: &'a MemberName) -> [&'a str; 5] {
 
 impl Presence {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
-        match self.action {
+        let action = match self.action {
+            None => return rooms(&self.relay, environment).await,
+            Some(action) => action,
+        };
+        match action {
+            Action::Rooms { relay } => rooms(&relay, environment).await,
             Action::List { room, relay } => list(&room, &relay, environment).await,
             Action::Watch { room, after, relay } => {
                 let path = ["api", "v1", "presence", room.as_str()];
@@ -232,6 +246,14 @@ fn told(status: ExitStatus) -> Result<(), CliError> {
     }
     eprintln!("the command has ended with {status}");
     Err(CliError::Told)
+}
+
+/// Prints every page of the list of rooms.
+async fn rooms(relay: &Relay, environment: &Environment) -> Result<(), CliError> {
+    let client = relay.client(environment)?;
+    let row = |room: &Room| [room.room.to_string(), room.count.to_string()];
+    let first = client.request(Method::GET, &["api", "v1", "presence"]).query(&[("limit", TOPICS_PAGE_MAX)]);
+    pages::list(&client, first, relay.output, ["ROOM", "MEMBERS"], row).await
 }
 
 async fn list(room: &RoomName, relay: &Relay, environment: &Environment) -> Result<(), CliError> {

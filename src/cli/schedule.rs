@@ -7,10 +7,10 @@ use tidemill_proto::limits::SCHEDULES_PAGE_MAX;
 use tidemill_proto::schedule::{Recurring, RecurringUpdate, ScheduledMessage};
 use tidemill_proto::{OrderKey, RecurringName, ScheduleId, TopicName};
 
-use super::CliError;
 use super::client::Relay;
 use super::output::{self, Output};
 use super::points::ttl;
+use super::{CliError, pages};
 use crate::config::Environment;
 
 const EXAMPLES: &str = "\
@@ -150,24 +150,11 @@ async fn list(topic: &TopicName, relay: &Relay, environment: &Environment) -> Re
     let client = relay.client(environment)?;
     let path = ["api", "v1", "topics", topic.as_str(), "scheduled"];
     let first = client.request(Method::GET, &path).query(&[("limit", SCHEDULES_PAGE_MAX)]);
-    let mut answer = client.send(first).await?;
-    let mut heading = Some(["ID", "DUE", "PAYLOAD"].map(str::to_owned));
-    loop {
-        let messages: Vec<ScheduledMessage> = client.read(&answer)?;
-        match relay.output {
-            Output::Json => messages.iter().try_for_each(output::json)?,
-            Output::Text => {
-                let row = |message: &ScheduledMessage| {
-                    let id = message.schedule_id.to_string();
-                    [id, message.deliver_at.to_string(), payload(message)]
-                };
-                let rows: Vec<_> = heading.take().into_iter().chain(messages.iter().map(row)).collect();
-                output::line(&output::table(&rows))?;
-            }
-        }
-        let Some(next) = answer.next else { return Ok(()) };
-        answer = client.send(client.follow(&next)?).await?;
-    }
+    let row = |message: &ScheduledMessage| {
+        let id = message.schedule_id.to_string();
+        [id, message.deliver_at.to_string(), payload(message)]
+    };
+    pages::list(&client, first, relay.output, ["ID", "DUE", "PAYLOAD"], row).await
 }
 
 /// Returns a payload as a table shows it.

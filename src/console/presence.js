@@ -1,14 +1,29 @@
-// Who is in a room.
+// Rooms in which somebody is; and who is in one.
 
-import { call, get, url } from './api.js';
-import { ACT, NAME, TEXT, card, confirmed, field, make, many, put, rewrite, table, when } from './dom.js';
+import { call, get, listed, url } from './api.js';
+import { ACT, NAME, NUMBER, TEXT, card, confirmed, field, make, many, number, put, rewrite, table, when } from './dom.js';
 import { button, every, form } from './app.js';
 import { textOf } from './messages.js';
 
-export async function show(place, [room], signal) {
-  put(place, make('h1', {}, room ? `Room ${room}` : 'Presence'), form(({ name }) => { location.hash = `#/presence/${encodeURIComponent(name)}`; },
+const hrefOf = room => `#/presence/${encodeURIComponent(room)}`;
+
+export async function show(place, [room], signal, query) {
+  put(place, make('h1', {}, room ? `Room ${room}` : 'Presence'), form(({ name }) => { location.hash = hrefOf(name); },
     make('div', { class: 'row' }, field('Room', 'name', { required: true, value: room ?? '', spellcheck: 'false' }), make('button', { class: 'main' }, 'Look'))));
-  if (!room) return;
+  await (room ? members(place, room, signal) : rooms(place, query));
+}
+
+async function rooms(place, query) {
+  const from = query.get('from');
+  const { rows, next } = await listed(`api/v1/presence?limit=100${from ? `&after=${encodeURIComponent(from)}` : ''}`);
+  put(place, card(null, table([
+    ['Room', row => make('a', { href: hrefOf(row.room) }, row.room), NAME],
+    ['Members', row => number(row.count), NUMBER],
+  ], rows, next ? 'Nobody is in the rooms of this page.' : 'There is nobody in any room that you may read.')),
+  next && make('p', {}, make('a', { href: `#/presence?from=${encodeURIComponent(new URL(next).searchParams.get('after'))}` }, 'Next page')));
+}
+
+async function members(place, room, signal) {
   const at = make('div');
   const look = async () => {
     const about = await get(url`api/v1/presence/${room}` + '?limit=1000');

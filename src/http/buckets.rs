@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::header::{HeaderValue, LINK};
 use axum::http::{HeaderMap, StatusCode, Uri};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use serde_json::value::RawValue;
 use tidemill_proto::keys::{Bucket, BucketUpdate, RevokeRequest, Revoked};
 use tidemill_proto::limits::{BUCKETS_PAGE_MAX, KEPT_BYTES_MAX, KEPT_MESSAGES_MAX, KEY_HISTORY_MAX};
@@ -17,6 +16,7 @@ use super::body::Received;
 use super::called::Called;
 use super::failure::Problems;
 use super::groups::number_of;
+use super::linked::linked;
 use super::path::BucketPath;
 use super::publishing::refuse_fence;
 use super::routes::{Concern, Needs};
@@ -58,13 +58,8 @@ pub(super) async fn list(Called(gate): Called, uri: Uri) -> Result<Response, Fai
     let after = after.as_deref().map(|text| parse_bucket("after", text)).transpose()?;
     let list = gate.list_buckets(after.as_ref(), limit).await?;
     let buckets: Vec<Bucket> = list.buckets.into_iter().map(Bucket::from).collect();
-    let mut response = Json(buckets).into_response();
-    if let Some(next) = list.next {
-        let link = format!("</api/v1/buckets?limit={limit}&after={next}>; rel=\"next\"");
-        let link = HeaderValue::try_from(link).expect("names hold nothing that a header cannot");
-        response.headers_mut().insert(LINK, link);
-    }
-    Ok(response)
+    let next = list.next.map(|next| format!("/api/v1/buckets?limit={limit}&after={next}"));
+    Ok(linked(Json(buckets), next))
 }
 
 /// Describe a bucket

@@ -187,7 +187,9 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         (_, "cursor" | "message_id" | "revision") => text(ID),
         ("drain", "node") => text("[0-9a-f]{16}"),
         ("list_sessions", "after") | (_, "session") => text("[0-9a-f]{16}-[0-9]{1,19}"),
-        ("list_keys" | "list_buckets" | "list_members" | "list_series", "after")
+        // Of each backend's own form: this is that of a server.
+        ("list_locks", "after") => text("[0-9]{1,4}-[0-9]{1,18}"),
+        ("list_keys" | "list_buckets" | "list_members" | "list_rooms" | "list_series", "after")
         | (_, "bucket" | "key" | "owner" | "lock" | "room" | "member" | "presence" | "series")
         | ("take" | "peek" | "refund", "name") => text(TOPIC_NAME),
         ("read_messages", "view") => json!({ "type": "string", "enum": ["latest"] }),

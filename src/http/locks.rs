@@ -11,8 +11,8 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::value::RawValue;
 use tidemill_proto::duration::Seconds;
 use tidemill_proto::locks::{
-    Guarded, LockGranted, LockRenewed, LockRequest, LockState, LockToken, LockWaiter, RENEWALS_MAX,
-    ReleaseRequest, RenewAllRequest, RenewRequest, RenewalResult, RenewedAll, TTL, WAIT_MAX,
+    Guarded, ListedLock, LockGranted, LockRenewed, LockRequest, LockState, LockToken, LockWaiter,
+    RENEWALS_MAX, ReleaseRequest, RenewAllRequest, RenewRequest, RenewalResult, RenewedAll, TTL, WAIT_MAX,
 };
 use tidemill_proto::work::ConsumerName;
 use tidemill_proto::{Code, LockName, Problem};
@@ -24,6 +24,7 @@ use super::failure::Problems;
 use super::groups::duration_of;
 use super::handed::{Handed, while_there};
 use super::leases::{LEASE, under};
+use super::linked::linked;
 use super::media::APPLICATION_JSON;
 use super::path::LockPath;
 use super::publishing::{idempotency_key, mark_replayed};
@@ -32,10 +33,13 @@ use super::unconditional::Unconditional;
 use super::{Http, json, media, query};
 use crate::access::Verb;
 use crate::link::Hangup;
-use crate::relay::{Failure, HeldLock, LeaseHold, LockDraft, LockId, LockKept, LockRenewal};
+use crate::relay::{
+    Failure, HeldLock, LeaseHold, LockDraft, LockHeld, LockId, LockKept, LockList, LockRenewal,
+};
 
 pub(super) fn routes(is_on: bool) -> Concern {
     Concern::switched(is_on)
+        .route(Needs::Right(Verb::Read), routes!(list))
         .route(Needs::Right(Verb::Work), routes!(acquire))
         .route(Needs::Right(Verb::Read), routes!(show))
         .route(Needs::Right(Verb::Manage), routes!(take))
@@ -93,6 +97,32 @@ pub(super) async fn acquire(
     let mut response = (StatusCode::CREATED, [(CONTENT_TYPE, APPLICATION_JSON)], body).into_response();
     mark_replayed(&mut response, replayed);
     Ok(response)
+}
+
+/// List locks that are held
+///
+/// Those that the caller may read, in the order of their names. No list of locks is kept: for each page a part of all that
+/// is kept is looked through, so that a page may have few locks, or none, and others follow. As long as there is more to
+/// look through, the header `Link` has the address of the next page. A lock that is held all the time is on one of them,
+/// perhaps on two.
+#[utoipa::path(
+    get, path = "/api/v1/locks", tag = "locks", operation_id = "list_locks",
+    params(("after" = Option<String>, Query, description = "Behind which to go on, as the page before has it in `Link`")),
+    responses(
+        (status = 200, body = Vec<ListedLock>, headers(("Link" = String, description = "`<…>; rel=\"next\"`, where there is more to look through"))),
+        Problems,
+    ),
+)]
+pub(super) async fn list(Called(gate): Called, uri: Uri) -> Result<Response, Failure> {
+    let [after] = query::parameters(&uri, ["after"])?;
+    let LockList { locks, next } = gate.list_locks(after.as_deref()).await?;
+    let listed = |(LockId { name, guards }, held, waiting)| {
+        let LockHeld { holder, fence, expires_at } = held;
+        ListedLock { name, guards, holder, fence, expires_at, waiting }
+    };
+    let locks: Vec<ListedLock> = locks.into_iter().map(listed).collect();
+    let next = next.map(|next| format!("/api/v1/locks?after={next}"));
+    Ok(linked(Json(locks), next))
 }
 
 /// Describe a lock
@@ -188,7 +218,7 @@ pub(super) async fn renew_all(
     _: Unconditional,
     request: Request,
 ) -> Result<Json<RenewedAll>, Failure> {
-    gate.check_some_lock()?;
+    gate.check_some_lock(Verb::Work)?;
     let body = receive(&http, request).await?;
     let [renewals]: [Option<&RawValue>; 1] = json::fields(&body.bytes, ["renewals"])?;
     let renewals = json::optional(renewals).ok_or_else(|| json::missing("renewals"))?;

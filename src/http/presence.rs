@@ -2,18 +2,18 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::header::{HeaderValue, LINK};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use tidemill_proto::limits::{TOPICS_PAGE_DEFAULT, TOPICS_PAGE_MAX};
-use tidemill_proto::presence::{Member, Members};
-use tidemill_proto::{MemberName, Problem, duration};
+use tidemill_proto::presence::{Member, Members, Room};
+use tidemill_proto::{MemberName, Problem, RoomName, duration};
 use utoipa_axum::routes;
 
 use super::accept::{self, Wanted};
 use super::called::Called;
 use super::failure::Problems;
 use super::leases::{LEASE, under};
+use super::linked::linked;
 use super::live::named_event_id;
 use super::path::{MemberPath, RoomPath};
 use super::publishing::refuse_fence;
@@ -29,9 +29,35 @@ const UNFENCED: &str = "no lock guards a room; put a key in place of the member,
 
 pub(super) fn routes(is_on: bool) -> Concern {
     Concern::switched(is_on)
+        .route(Needs::Right(Verb::Read), routes!(rooms))
         .route(Needs::Right(Verb::Read), routes!(members))
         .route(Needs::Right(Verb::Publish), routes!(join))
         .route(Needs::Right(Verb::Publish), routes!(leave))
+}
+
+/// List rooms
+///
+/// Those in which somebody is, and whose members the caller may read, in the order of their names. Where there are more, the
+/// header `Link` has the address of the next page; a page may be empty where others follow.
+#[utoipa::path(
+    get, path = "/api/v1/presence", tag = "presence", operation_id = "list_rooms",
+    params(
+        ("limit" = Option<usize>, Query, description = "Most rooms, 1 to 1,000; 100 if absent"),
+        ("after" = Option<String>, Query, description = "Behind which room to begin"),
+    ),
+    responses(
+        (status = 200, body = Vec<Room>, headers(("Link" = String, description = "`<…>; rel=\"next\"`, where there are more"))),
+        Problems,
+    ),
+)]
+pub(super) async fn rooms(Called(gate): Called, uri: Uri) -> Result<Response, Failure> {
+    let [limit, after] = query::parameters(&uri, ["limit", "after"])?;
+    let limit = query::limit(limit.as_deref(), TOPICS_PAGE_DEFAULT, TOPICS_PAGE_MAX)?;
+    let after = after.map(|after| RoomName::parse(&after)).transpose();
+    let after = after.map_err(|error| Problem::field("after", error))?;
+    let (rooms, next) = gate.list_rooms(after.as_ref(), limit).await?;
+    let next = next.map(|next| format!("/api/v1/presence?limit={limit}&after={next}"));
+    Ok(linked(Json(rooms), next))
 }
 
 /// List the members of a room, or watch who joins and leaves
@@ -88,13 +114,8 @@ pub(super) async fn members(
     let after = after.map(|after| MemberName::parse(&after)).transpose();
     let after = after.map_err(|error| Problem::field("after", error))?;
     let (members, next) = gate.members(&room, after.as_ref(), limit).await?;
-    let mut response = Json(members).into_response();
-    if let Some(next) = next {
-        let link = format!("</api/v1/presence/{room}?limit={limit}&after={next}>; rel=\"next\"");
-        let link = HeaderValue::try_from(link).expect("names hold nothing that a header cannot");
-        response.headers_mut().insert(LINK, link);
-    }
-    Ok(response)
+    let next = next.map(|next| format!("/api/v1/presence/{room}?limit={limit}&after={next}"));
+    Ok(linked(Json(members), next))
 }
 
 /// Join a room, or stay in it

@@ -2,9 +2,9 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::header::{HeaderValue, LINK};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{StatusCode, Uri};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use serde::Serialize;
 use tidemill_proto::limits::{SCHEDULES_PAGE_DEFAULT, SCHEDULES_PAGE_MAX};
 use tidemill_proto::schedule::{Recurring, RecurringUpdate, ScheduledMessage};
@@ -14,6 +14,7 @@ use utoipa_axum::routes;
 
 use super::called::Called;
 use super::failure::Problems;
+use super::linked::linked;
 use super::path::{RecurringPath, SchedulePath, TopicPath};
 use super::publishing::recurring_draft;
 use super::routes::{Concern, Needs};
@@ -73,14 +74,11 @@ pub(super) async fn list_scheduled(
         serde_json::to_vec(&messages).expect("ids, names and payloads can be written")
     };
     let body = http.0.budget.charge(bytes, write)?;
-    let mut response = ([(axum::http::header::CONTENT_TYPE, media::APPLICATION_JSON)], body).into_response();
-    if let Some(next) = &page.next {
+    let next = page.next.as_ref().map(|next| {
         let next = DueCursor::text_of(next);
-        let link = format!("</api/v1/topics/{topic}/scheduled?limit={limit}&cursor={next}>; rel=\"next\"");
-        let link = HeaderValue::try_from(link).expect("names and ids hold nothing that a header cannot");
-        response.headers_mut().insert(LINK, link);
-    }
-    Ok(response)
+        format!("/api/v1/topics/{topic}/scheduled?limit={limit}&cursor={next}")
+    });
+    Ok(linked(([(CONTENT_TYPE, media::APPLICATION_JSON)], body), next))
 }
 
 /// Cancel a message that is to be published later

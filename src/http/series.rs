@@ -2,9 +2,8 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::header::{HeaderValue, LINK};
 use axum::http::{StatusCode, Uri};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use serde_json::value::RawValue;
 use tidemill_proto::series::{
     AddPointsRequest, ListedSeries, POINT_COUNT_MAX, POINT_VALUE_MAX, POINTS_MAX, PointRequest, PointResult,
@@ -17,6 +16,7 @@ use super::called::Called;
 use super::failure::Problems;
 use super::groups::number_of;
 use super::json::Few;
+use super::linked::linked;
 use super::path::SeriesPath;
 use super::routes::{Concern, Needs};
 use super::unconditional::Unconditional;
@@ -87,14 +87,11 @@ pub(super) async fn list(Called(gate): Called, uri: Uri) -> Result<Response, Fai
     let after = after.as_deref().map(|text| parse_series("after", text)).transpose()?;
     let (names, next) = gate.list_series(&prefix, after.as_ref(), limit).await?;
     let listed: Vec<_> = names.into_iter().map(|series| ListedSeries { series }).collect();
-    let mut response = Json(listed).into_response();
-    if let Some(next) = next {
+    let next = next.map(|next| {
         let prefix = if prefix.is_empty() { String::new() } else { format!("&prefix={prefix}") };
-        let link = format!("</api/v1/series?limit={limit}&after={next}{prefix}>; rel=\"next\"");
-        let link = HeaderValue::try_from(link).expect("names hold nothing that a header cannot");
-        response.headers_mut().insert(LINK, link);
-    }
-    Ok(response)
+        format!("/api/v1/series?limit={limit}&after={next}{prefix}")
+    });
+    Ok(linked(Json(listed), next))
 }
 
 /// Read a series

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::header::{HeaderValue, LINK, LOCATION};
+use axum::http::header::{HeaderValue, LOCATION};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::put;
@@ -18,6 +18,7 @@ use super::body::Received;
 use super::called::Called;
 use super::etag::Validator;
 use super::failure::Problems;
+use super::linked::linked;
 use super::path::{MessagePath, TopicPath};
 use super::routes::{Concern, Needs};
 use super::{Http, json, media, query};
@@ -106,14 +107,11 @@ pub(super) async fn list(Called(gate): Called, uri: Uri) -> Result<Response, Fai
     let cursor = cursor.map(|text| parse_topic("cursor", &text)).transpose()?;
     let selected = selected.map(|text| parse_selector("match", &text)).transpose()?;
     let list = gate.list_topics(selected.as_ref(), cursor.as_ref(), limit).await?;
-    let mut response = Json(list.topics).into_response();
-    if let Some(next) = list.next {
+    let next = list.next.map(|next| {
         let selected = selected.map_or_else(String::new, |selected| format!("&match={selected}"));
-        let link = format!("</api/v1/topics?limit={limit}&cursor={next}{selected}>; rel=\"next\"");
-        let link = HeaderValue::try_from(link).expect("names and patterns hold nothing that a header cannot");
-        response.headers_mut().insert(LINK, link);
-    }
-    Ok(response)
+        format!("/api/v1/topics?limit={limit}&cursor={next}{selected}")
+    });
+    Ok(linked(Json(list.topics), next))
 }
 
 /// Describe a topic

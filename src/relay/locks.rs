@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
 use tidemill_proto::locks::{Fence, QUEUE_SHOWN_MAX};
 use tidemill_proto::work::ConsumerName;
@@ -15,7 +16,7 @@ use crate::chance::jittered;
 use crate::features::Feature;
 use crate::slow;
 use crate::storage::{
-    LockAnswer, LockAsked, LockHeld, LockId, LockKept, LockKey, LockRenewal, LockSecret, LockSeen,
+    LockAnswer, LockAsked, LockHeld, LockId, LockIds, LockKept, LockKey, LockRenewal, LockSecret, LockSeen,
     PLACE_KEPT, StorageError, is_made_up,
 };
 
@@ -35,6 +36,18 @@ const RETRY: Duration = Duration::from_millis(250);
 
 const _: () =
     assert!(LOOKED_SELDOM.as_millis() * 2 < PLACE_KEPT.as_millis(), "a place outlives a look that fails");
+
+/// Locks that are looked at, at the same time.
+const SEEN_AT_ONCE: usize = 16;
+
+/// A page of locks that are held.
+#[derive(Clone, Debug)]
+pub struct LockList {
+    /// The locks, in the order of their names, and who holds each, with how many wait.
+    pub locks: Vec<(LockId, LockHeld, u64)>,
+    /// Behind which the next page begins; `None` where this one is the last.
+    pub next: Option<String>,
+}
 
 /// A lock that is asked for.
 #[derive(Debug)]
@@ -233,8 +246,8 @@ impl Gate {
     ///
     /// # Errors
     /// There can be none.
-    pub fn check_some_lock(&self) -> Result<(), Failure> {
-        Ok(self.caller().check_some_named(Verb::Work, Kind::Lock)?)
+    pub fn check_some_lock(&self, verb: Verb) -> Result<(), Failure> {
+        Ok(self.caller().check_some_named(verb, Kind::Lock)?)
     }
 
     /// Gives a lock back.
@@ -263,6 +276,37 @@ impl Gate {
             changed!(self.caller().who(), self.origin(), "lock taken away", lock, holder);
         }
         Ok(())
+    }
+
+    /// Lists locks that are held, of those that the caller may read: some of them, and behind which the others come. A page
+    /// may be empty where others follow.
+    ///
+    /// # Errors
+    /// The caller may read none, `after` is nothing that a page has told, or the storage did not answer.
+    pub async fn list_locks(&self, after: Option<&str>) -> Result<LockList, Failure> {
+        self.check_some_lock(Verb::Read)?;
+        let store = &self.relay().storage.locks;
+        let found = store.lock_ids(after).await.map_err(|error| Failure::read(error, None))?;
+        let Some(LockIds { locks: mut ids, next }) = found else {
+            let rule =
+                "is nothing behind which locks come; take the address that the page before has in `Link`";
+            return Err(Problem::field("after", rule).into());
+        };
+        ids.retain(|id| self.check_lock(Verb::Read, &id.name).is_ok());
+        ids.sort_unstable();
+        ids.dedup();
+        let seen = ids.into_iter().map(|id| async move { (store.lock(&id, 0).await, id) });
+        let mut seen = stream::iter(seen).buffered(SEEN_AT_ONCE);
+        let mut locks = Vec::new();
+        while let Some((seen, id)) = seen.next().await {
+            match seen {
+                Ok(LockSeen { held, waiting, .. }) => locks.extend(held.map(|held| (id, held, waiting))),
+                // What another program keeps there is no lock.
+                Err(StorageError::ForeignKey(_)) => {}
+                Err(error) => return Err(Failure::read(error, None)),
+            }
+        }
+        Ok(LockList { locks, next })
     }
 
     /// Tells who holds a lock, and who waits.

@@ -9,12 +9,14 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tidemill_proto::limits::PRESENCE_BYTES_MAX;
-use tidemill_proto::presence::{KeptMember, Member, Members};
+use tidemill_proto::presence::{KeptMember, Member, Members, Room};
 use tidemill_proto::watched::WatchedKind;
 use tidemill_proto::{BucketName, Code, MemberName, Problem, RoomName};
 
 use super::live::Outlet;
+use super::shown::{STEP_NAMES, Shown, shown as seen_by};
 use super::{Failure, Gate, JsonText, KeyWatch, LeaseHold, Leased, WatchScope};
 use crate::access::{Kind, Verb};
 use crate::features::Feature;
@@ -37,6 +39,11 @@ const PAGE_BYTES: usize = 1024 * 1024;
 
 /// A page of members, and behind whom the next begins.
 pub type MembersPage = (Members, Option<MemberName>);
+/// A page of rooms, and behind which the next begins.
+pub type RoomsPage = (Vec<Room>, Option<RoomName>);
+
+/// Rooms that are looked at, at the same time.
+const SEEN_AT_ONCE: usize = 16;
 
 impl Gate {
     /// Checks that the caller may do this with a member of a room, or with all of them.
@@ -112,6 +119,29 @@ impl Gate {
             Ok(KeysChanged::Refused { .. }) | Err(StorageError::NoBucket) => Ok(false),
             Err(error) => Err(Failure::read(error, None)),
         }
+    }
+
+    /// Returns the rooms in which somebody is, and whose members the caller may read, among up to `limit` whose names come
+    /// after `after`. A page may be empty where others follow.
+    ///
+    /// # Errors
+    /// The caller may read no room, too many that it may not read lie in between, or the storage did not answer.
+    pub async fn list_rooms(&self, after: Option<&RoomName>, limit: usize) -> Result<RoomsPage, Failure> {
+        self.caller().check_some_named(Verb::Read, Kind::Presence)?;
+        let buckets = &self.relay().storage.buckets;
+        let names =
+            |after: Option<RoomName>| async move { buckets.room_names(after.as_ref(), STEP_NAMES).await };
+        let is_shown = |room: &RoomName| self.check_room(Verb::Read, room, None).is_ok();
+        let Shown { names, next } = seen_by("rooms", after, limit, names, is_shown).await?;
+        let seen = names.into_iter().map(|room| async move {
+            match buckets.bucket(&BucketName::of_room(&room)).await {
+                Ok(BucketState { keys: count, .. }) => Ok(Some(Room { room, count })),
+                Err(StorageError::NoBucket) => Ok(None),
+                Err(error) => Err(Failure::read(error, None)),
+            }
+        });
+        let seen: Vec<Option<Room>> = stream::iter(seen).buffered(SEEN_AT_ONCE).try_collect().await?;
+        Ok((seen.into_iter().flatten().filter(|room| room.count > 0).collect(), next))
     }
 
     /// Returns a page of the members of a room. In a room that nobody has been in there is nobody.

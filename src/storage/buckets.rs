@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tidemill_proto::locks::Fence;
-use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp};
+use tidemill_proto::{BucketName, KeyName, MessageId, RoomName, Timestamp};
 
 use super::error::StorageError;
 use super::message::Idempotency;
@@ -457,6 +457,13 @@ pub trait BucketStore: fmt::Debug + Send + Sync {
         after: Option<&BucketName>,
         limit: usize,
     ) -> Result<Vec<BucketName>, StorageError>;
+
+    /// Returns up to `limit` names of rooms that somebody is or was in, in the order of their bytes, behind `after`.
+    ///
+    /// # Errors
+    /// As [`bucket_names`](Self::bucket_names).
+    async fn room_names(&self, after: Option<&RoomName>, limit: usize)
+    -> Result<Vec<RoomName>, StorageError>;
 
     /// Deletes a bucket with its keys and its log. Nobody finds its keys again under its name, and its log gives no id of
     /// this one.

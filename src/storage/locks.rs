@@ -40,7 +40,7 @@ const _: () =
     assert!(HANDED_KEPT.as_millis() < PLACE_KEPT.as_millis(), "who waits is asked for more often than that");
 
 /// Which lock.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LockId {
     /// Its name.
     pub name: LockName,
@@ -156,6 +156,16 @@ pub struct LockSeen {
     pub queue: Vec<(ConsumerName, Duration)>,
 }
 
+/// Some of the locks that somebody holds or waits for, and where the others come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LockIds {
+    /// Which locks, in no order. One may come again; one that is over may be among them.
+    pub locks: Vec<LockId>,
+    /// Behind which the others come; `None` where these are the last. Only the backend that has made it reads it: up to 512
+    /// visible ASCII characters, without `&`, `<` and `>`.
+    pub next: Option<String>,
+}
+
 /// Locks.
 #[async_trait]
 pub trait LockStore: fmt::Debug + Send + Sync {
@@ -198,6 +208,14 @@ pub trait LockStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `Overloaded`, `ForeignKey`.
     async fn lock(&self, lock: &LockId, limit: usize) -> Result<LockSeen, StorageError>;
+
+    /// Returns some of the locks that somebody holds or waits for, behind `after`: where all are asked for, one part behind
+    /// the other, each lock that is there all the time is among them. A part may be empty, and has about 2,000 at most, for
+    /// which a bounded share of what is kept is looked through. `None` where `after` is nothing that this backend has told.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `Overloaded`.
+    async fn lock_ids(&self, after: Option<&str>) -> Result<Option<LockIds>, StorageError>;
 
     /// Begins or ends wanting hints of locks that are handed to somebody ([`Hint::Lock`](super::Hint::Lock)). It is a switch
     /// and counts nothing: the last call holds. A backend that has others tells with

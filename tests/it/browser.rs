@@ -9,6 +9,7 @@ mod closed;
 pub(crate) mod console;
 mod cookies;
 mod developer;
+mod held;
 mod origins;
 mod tabs;
 mod typed;

@@ -199,7 +199,8 @@ conformance! {
             a_lock_is_taken_away_from_who_holds_it,
             of_many_who_ask_at_one_time_each_has_it_once_alone,
             a_lock_that_guards_a_topic_lets_its_holder_alone_append,
-            of_a_lock_that_guards_nothing_the_greatest_fence_counts;
+            of_a_lock_that_guards_nothing_the_greatest_fence_counts,
+            every_lock_that_is_held_is_in_some_part_of_the_list;
         leases:
             a_lease_lasts_until_it_is_ended_or_not_renewed_in_time,
             a_thing_is_under_a_lease_once_and_leaves_it_as_it_is_named,

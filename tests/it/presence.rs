@@ -22,6 +22,7 @@ on_both_backends! {
     a_member_joins_stays_changes_and_leaves,
     a_member_that_says_nothing_leaves_when_its_time_is_over,
     members_are_listed_in_pages_and_counted,
+    rooms_are_listed_while_somebody_is_in_them,
     who_watches_a_room_resumes,
     a_room_is_no_bucket_of_others,
     what_is_wrong_with_a_member_is_told
@@ -222,5 +223,29 @@ async fn what_is_wrong_with_a_member_is_told(ground: &Ground) {
     let room = relay.get("/api/v1/presence/a%20b").await.problem();
     assert_eq!((room.status, room.field.as_deref()), (400, Some("room")), "{room:?}");
     eventually(SOON, async || join(&relay, "ann", "1").await.status == 201).await;
+    relay.stop().await;
+}
+
+async fn rooms_are_listed_while_somebody_is_in_them(ground: &Ground) {
+    let relay = TestRelay::start(ground.storage.clone()).await;
+    let list = async |query: &str| relay.get(&format!("/api/v1/presence{query}")).await;
+    assert_eq!(list("").await.json(), json!([]));
+    for place in ["lobby/ann", "lobby/bob", "lobby.2/ann", "attic/ann?ttl=1"] {
+        assert_eq!(relay.send("PUT", &format!("/api/v1/presence/{place}"), &[], b"").await.status, 201);
+    }
+    let [attic, lobby, second] = [("attic", 1), ("lobby", 2), ("lobby.2", 1)]
+        .map(|(room, count)| json!({ "room": room, "count": count }));
+    assert_eq!(list("").await.json(), json!([attic, lobby, second]));
+    let page = list("?limit=2").await;
+    assert_eq!(page.json(), json!([attic, lobby]));
+    assert_eq!(page.header("link"), Some("</api/v1/presence?limit=2&after=lobby>; rel=\"next\""));
+    let page = list("?limit=2&after=lobby").await;
+    assert_eq!((page.json(), page.header("link")), (json!([second]), None));
+    // Who has left is nowhere.
+    assert_eq!(relay.send("DELETE", "/api/v1/presence/lobby.2/ann", &[], b"").await.status, 204);
+    eventually(Duration::from_secs(10), async || list("").await.json() == json!([lobby])).await;
+    for (query, field) in [("?after=a/b", "after"), ("?limit=0", "limit"), ("?room=a", "room")] {
+        assert_eq!(list(query).await.problem().field.as_deref(), Some(field), "{query}");
+    }
     relay.stop().await;
 }

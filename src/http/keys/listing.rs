@@ -2,7 +2,7 @@
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::header::{CONTENT_TYPE, ETAG, HeaderValue, LINK, VARY};
+use axum::http::header::{CONTENT_TYPE, ETAG, HeaderValue, VARY};
 use axum::http::{HeaderMap, Method, Uri};
 use axum::response::{IntoResponse as _, Response};
 use tidemill_proto::keys::{Key, KeyRef};
@@ -13,6 +13,7 @@ use super::Verbatim;
 use crate::http::accept::{self, Wanted};
 use crate::http::counted::Counted;
 use crate::http::failure::Problems;
+use crate::http::linked::linked;
 use crate::http::media::APPLICATION_JSON;
 use crate::http::path::BucketPath;
 use crate::http::streamed::{LAST_EVENT_ID_NAMES, MEMBER, PRESENCE, Streamed, TICKET};
@@ -95,16 +96,12 @@ pub(in crate::http) async fn list(
     })?;
     // `Accept` decides between a page and a stream.
     let kind = [(CONTENT_TYPE, APPLICATION_JSON), (VARY, HeaderValue::from_static("accept"))];
-    let mut response = (kind, Extension(Counted), body).into_response();
-    if let Some(next) = page.next {
+    let next = page.next.map(|next| {
         let prefix = if prefix.is_empty() { String::new() } else { format!("&prefix={prefix}") };
         let values = if values { "&values=true" } else { "" };
-        let link =
-            format!("</api/v1/keys/{bucket}?limit={limit}&after={next}{prefix}{values}>; rel=\"next\"");
-        let link = HeaderValue::try_from(link).expect("names hold nothing that a header cannot");
-        response.headers_mut().insert(LINK, link);
-    }
-    Ok(response)
+        format!("/api/v1/keys/{bucket}?limit={limit}&after={next}{prefix}{values}")
+    });
+    Ok(linked((kind, Extension(Counted), body), next))
 }
 
 /// Returns the revisions that are kept of a key.

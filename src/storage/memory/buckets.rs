@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidemill_proto::locks::Guarded;
-use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp, TopicName};
+use tidemill_proto::{BucketName, KeyName, MessageId, RoomName, Timestamp, TopicName};
 
 use super::Memory;
 use crate::storage::{
@@ -172,6 +172,14 @@ impl BucketStore for Memory {
         limit: usize,
     ) -> Result<Vec<BucketName>, StorageError> {
         Ok(self.topics.read().bucket_names(after, limit))
+    }
+
+    async fn room_names(
+        &self,
+        after: Option<&RoomName>,
+        limit: usize,
+    ) -> Result<Vec<RoomName>, StorageError> {
+        Ok(self.topics.read().room_names(after, limit))
     }
 
     async fn delete_bucket(&self, bucket: &BucketName) -> Result<(), StorageError> {

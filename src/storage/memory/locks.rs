@@ -1,6 +1,7 @@
 //! Locks, in this process.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,8 +12,8 @@ use tidemill_proto::{LockName, MessageId, Timestamp};
 
 use super::Memory;
 use crate::storage::{
-    FENCE_KEPT, HANDED_KEPT, Hint, LINE_LOOKED_EVERY, LockAnswer, LockAsked, LockHeld, LockId, LockKept,
-    LockKey, LockRenewal, LockSecret, LockSeen, LockStore, PLACE_KEPT, StorageError,
+    FENCE_KEPT, HANDED_KEPT, Hint, LINE_LOOKED_EVERY, LockAnswer, LockAsked, LockHeld, LockId, LockIds,
+    LockKept, LockKey, LockRenewal, LockSecret, LockSeen, LockStore, PLACE_KEPT, StorageError,
 };
 
 /// Locks that are there before it is looked for some that are over.
@@ -27,6 +28,9 @@ const COUNTED_MAX: usize = 100;
 #[error("there are {LOCKS_MAX} locks, as many as this backend keeps")]
 struct TooMany;
 
+/// Locks of one part of a list.
+const LISTED_MAX: usize = 1_000;
+
 /// Locks whose greatest fence a topic or a bucket remembers.
 const SEEN_MAX: usize = 1_000;
 
@@ -36,7 +40,8 @@ pub(super) struct Locks(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    locks: HashMap<LockId, Lock>,
+    /// In order, so that a list goes on where it was.
+    locks: BTreeMap<LockId, Lock>,
     /// The last fence that was given.
     last: Option<MessageId>,
     /// The greatest fences that topics and buckets have seen of locks that do not guard them, and until when that is
@@ -208,6 +213,16 @@ impl Locks {
         LockSeen { held, waiting: there().count() as u64, queue }
     }
 
+    /// Returns the locks behind one, up to so many.
+    fn ids(&self, after: Option<LockId>) -> LockIds {
+        let kept = self.0.lock();
+        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = kept.locks.range((begin, Bound::Unbounded)).map(|(id, _)| id.clone());
+        let locks: Vec<LockId> = rest.by_ref().take(LISTED_MAX).collect();
+        let next = rest.next().and_then(|_| locks.last().map(text_of));
+        LockIds { locks, next }
+    }
+
     /// Returns the locks, which do not change as long as that is held.
     pub(super) fn still(&self) -> Still<'_> {
         Still(self.0.lock())
@@ -255,6 +270,21 @@ impl Still<'_> {
     }
 }
 
+/// Returns which lock it is as text: its name, and behind `@`, which no name has, what it guards.
+fn text_of(id: &LockId) -> String {
+    let LockId { name, guards } = id;
+    guards.as_ref().map_or_else(|| name.to_string(), |guards| format!("{name}@{guards}"))
+}
+
+/// Reads that text.
+fn read_text(text: &str) -> Option<LockId> {
+    let (name, guards) = match text.split_once('@') {
+        Some((name, guards)) => (name, Some(Guarded::parse(guards).ok()?)),
+        None => (text, None),
+    };
+    Some(LockId { name: LockName::parse(name).ok()?, guards })
+}
+
 /// Returns whether a fence is of a lock that guards something.
 const fn guards(fence: MessageId) -> bool {
     fence.seq % 2 == 1
@@ -265,10 +295,6 @@ impl Kept {
         self.locks.retain(|_, lock| !lock.is_over(now));
         self.cleared_at = self.locks.len() * 2;
         self.seen.retain(|_, seen| seen.values().any(|(_, until)| *until > now));
-        // What many have taken is not kept for few.
-        if self.locks.capacity() > 4 * self.locks.len().max(CLEARED_AT_MIN) {
-            self.locks.shrink_to(2 * self.locks.len());
-        }
     }
 
     /// Clears where there are many, since the next sweep may be far off.
@@ -394,6 +420,14 @@ impl LockStore for Memory {
 
     async fn lock(&self, lock: &LockId, limit: usize) -> Result<LockSeen, StorageError> {
         Ok(self.locks.seen(lock, limit, self.clock.now()))
+    }
+
+    async fn lock_ids(&self, after: Option<&str>) -> Result<Option<LockIds>, StorageError> {
+        let after = match after.map(read_text) {
+            Some(None) => return Ok(None),
+            after => after.flatten(),
+        };
+        Ok(Some(self.locks.ids(after)))
     }
 
     /// Nobody but this node hands over its locks.

@@ -175,6 +175,19 @@ pub(super) fn lock(lock: &LockId) -> [String; 3] {
     ]
 }
 
+/// A pattern of `SCAN` that the first of the keys of all locks match. Others may match it, too.
+pub(super) const HELD: &str = "lock:{*}:held:*";
+
+/// Returns the lock whose first key this is, if it is one.
+pub(super) fn lock_of(key: &[u8]) -> Option<LockId> {
+    let key = std::str::from_utf8(key).ok()?;
+    let (of, name) = key.strip_prefix("lock:{")?.split_once("}:held:")?;
+    let guards = TopicName::parse_kept(of).map(|of| of.bucket().map_or(Guarded::Topic(of), Guarded::Bucket));
+    let found = LockId { name: LockName::parse(name).ok()?, guards };
+    let [held, ..] = lock(&found);
+    (held == key).then_some(found)
+}
+
 /// What is known of a group, each under a key of its own: behind the group's name, which has no colon.
 const OF_GROUP: [&str; 10] =
     ["settings", "due", "leases", "facts", "dying", "dead", "minutes", "holders", "behind", "unique"];

@@ -5,16 +5,23 @@ use futures_util::future::join_all;
 use tidemill_proto::locks::WAITERS_MAX;
 use tidemill_proto::work::ConsumerName;
 use tidemill_proto::{MessageId, Timestamp};
+use tokio::time::sleep;
 
 use super::calls::Call;
 use super::failure::{Effect, of_key, unexpected};
 use super::resp::{Parts, Reply};
 use super::scripts::{self, Script};
+use super::sweep::REST;
 use super::{Shard, Valkey, at, keys};
 use crate::storage::{
-    FENCE_KEPT, HANDED_KEPT, LINE_LOOKED_EVERY, LockAnswer, LockAsked, LockHeld, LockId, LockKept,
+    FENCE_KEPT, HANDED_KEPT, LINE_LOOKED_EVERY, LockAnswer, LockAsked, LockHeld, LockId, LockIds, LockKept,
     LockRenewal, LockSecret, LockSeen, LockStore, PLACE_KEPT, StorageError,
 };
+
+/// Steps of a walk in which one part of a list looks for locks: 32,000 keys, which is some tens of ms.
+const STEPS_MAX: usize = 32;
+/// How many are enough for a part.
+const ENOUGH: usize = 100;
 
 /// Bytes of an answer for each who waits: a name and a number.
 const WAITER_BYTES: usize = 192;
@@ -210,6 +217,54 @@ impl Shard {
             Err(error) => Err(of_key(error, keys[0].as_str())),
         }
     }
+
+    /// Walks on through what the server has, until there are some locks or it has taken its steps; returns them, and where
+    /// to go on.
+    async fn find_locks(&self, mut cursor: u64) -> Result<(Vec<LockId>, Option<u64>), StorageError> {
+        let mut found = Vec::new();
+        for step in 0..STEPS_MAX {
+            if step > 0 {
+                sleep(REST).await;
+            }
+            let (next, keys) = self.scan_keys(&cursor.to_string(), keys::HELD, "hash").await?;
+            found.extend(keys.iter().filter_map(|key| keys::lock_of(key)).filter(|lock| self.has(lock)));
+            cursor = next.parse().map_err(|_| unexpected("SCAN", Effect::Read))?;
+            if cursor == 0 {
+                return Ok((found, None));
+            }
+            if found.len() >= ENOUGH {
+                break;
+            }
+        }
+        Ok((found, Some(cursor)))
+    }
+}
+
+impl Valkey {
+    /// Goes through the servers, one behind the other. Where it goes on is the place of a server among all, and what that
+    /// has told.
+    async fn locks_behind(&self, after: Option<&str>) -> Result<Option<LockIds>, StorageError> {
+        let read = |after: &str| {
+            let (server, cursor) = after.split_once('-')?;
+            Some((server.parse::<u16>().ok()?, cursor.parse::<u64>().ok()?))
+        };
+        let (server, cursor) = match after.map(read) {
+            None => (0, 0),
+            Some(Some(place)) => place,
+            Some(None) => return Ok(None),
+        };
+        // Which servers there are is known once one can be asked.
+        at!(self, shard => shard.identity().await)?;
+        let mut shards = self.shards();
+        shards.sort_by_key(|shard| shard.options.place());
+        let Some(shard) = shards.get(usize::from(server)) else { return Ok(Some(LockIds::default())) };
+        let (locks, next) = shard.find_locks(cursor).await?;
+        let next = match next {
+            Some(cursor) => Some(format!("{server}-{cursor}")),
+            None => (usize::from(server) + 1 < shards.len()).then(|| format!("{}-0", server + 1)),
+        };
+        Ok(Some(LockIds { locks, next }))
+    }
 }
 
 #[async_trait]
@@ -235,6 +290,10 @@ impl LockStore for Valkey {
 
     async fn lock(&self, lock: &LockId, limit: usize) -> Result<LockSeen, StorageError> {
         at!(self, lock, shard => shard.see_lock(lock, limit).await)
+    }
+
+    async fn lock_ids(&self, after: Option<&str>) -> Result<Option<LockIds>, StorageError> {
+        self.locks_behind(after).await
     }
 
     fn watch_locks(&self, watch: bool) {

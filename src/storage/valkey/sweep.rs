@@ -12,6 +12,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bytes::Bytes;
 use glide::ValkeyValue;
 use sha1::{Digest as _, Sha1};
 use tidemill_proto::work::GroupName;
@@ -36,7 +37,7 @@ const HIDDEN_STEPS_MAX: usize = 64;
 /// Topics of one step.
 const STEP_TOPICS: usize = 64;
 /// The rest after a step.
-const REST: Duration = Duration::from_millis(2);
+pub(super) const REST: Duration = Duration::from_millis(2);
 /// What the script of a sweep answers of a stream that it has marked, or that is another one; and of one that is being taken
 /// over.
 const NEW: u64 = 1;
@@ -210,9 +211,21 @@ impl Shard {
 
     /// Returns the topics of one step of the walk, and where the next begins.
     async fn scan(&self, keys: Keys, cursor: &str) -> Result<(String, Vec<TopicName>), StorageError> {
+        let (next, found) = self.scan_keys(cursor, &keys.streams(), "stream").await?;
+        Ok((next, found.iter().filter_map(|key| keys.topic_of_stream(key)).collect()))
+    }
+
+    /// Returns the keys of one step of a walk through the keyspace, of those that match a pattern and have a type; and where
+    /// the next step begins.
+    pub(super) async fn scan_keys(
+        &self,
+        cursor: &str,
+        pattern: &str,
+        of_type: &str,
+    ) -> Result<(String, Vec<Bytes>), StorageError> {
         let mut pipeline = glide::pipe();
-        pipeline.cmd("SCAN").arg(cursor).arg("MATCH").arg(keys.streams());
-        pipeline.arg("COUNT").arg(SCAN_COUNT).arg("TYPE").arg("stream");
+        pipeline.cmd("SCAN").arg(cursor).arg("MATCH").arg(pattern);
+        pipeline.arg("COUNT").arg(SCAN_COUNT).arg("TYPE").arg(of_type);
         let ValkeyValue::Array(parts) = self.change.run_one(&pipeline, Effect::Read).await? else {
             return Err(unexpected("SCAN", Effect::Read));
         };
@@ -221,8 +234,7 @@ impl Shard {
         let (Some(next), Some(ValkeyValue::Array(found))) = (next, parts.next()) else {
             return Err(unexpected("SCAN", Effect::Read));
         };
-        let topic = |key| keys.topic_of_stream(&bytes_of(key)?);
-        Ok((next, found.into_iter().filter_map(topic).collect()))
+        Ok((next, found.into_iter().filter_map(bytes_of).collect()))
     }
 
     async fn sweep_topics(&self, topics: &[TopicName]) -> Result<u64, StorageError> {

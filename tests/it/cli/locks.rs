@@ -44,6 +44,15 @@ fn a_lock_is_held_while_a_command_runs_and_then_by_who_waits() {
     let fence = first.line();
     let told = shown(&relay, "a");
     assert_eq!(told["holder"], "ann");
+    for arguments in [&["locks"][..], &["locks", "list"]] {
+        let list = relay.run(arguments, "");
+        let lines = list.lines();
+        assert!(lines[0].starts_with("LOCK  GUARDS  HOLDER  SINCE"), "{list:?}");
+        let fence = told["fence"].as_str().expect("a fence");
+        assert!(lines.len() == 2 && lines[1].starts_with("a     -       ann"), "{list:?}");
+        assert!(lines[1].contains(fence), "{list:?}");
+    }
+    assert_eq!(json(relay.run(&["locks", "-o", "json"], "").lines()[0])["holder"], "ann");
     assert_eq!(fence.trim(), format!("a={}", told["fence"].as_str().expect("a fence")));
     let refused = under(&relay, &[], "echo ran");
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(75), ""), "{refused:?}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidemill::proto::{BucketName, KeyName, MessageId};
+use tidemill::proto::{BucketName, KeyName, MessageId, RoomName};
 use tidemill::storage::{
     AdaptiveTtl, BucketSettings, HISTORY_MAX, KeyEntry, KeyRange, KeyRefusal, LoggedKind, Storage,
     StorageError, StorageLimits,
@@ -312,6 +312,18 @@ pub(super) async fn buckets_are_described_and_listed(ground: &Ground) {
     assert_eq!(listed(Some(&sorted[1]), 2).await, sorted[2..4]);
     assert_eq!(listed(Some(&bucket_of("a.0")), 1).await, [bucket_of("a.1")]);
     assert_eq!(listed(Some(&sorted[4]), 2).await, []);
+    // Rooms are buckets of their own kind, and in a list of their own.
+    let room = |text: &str| RoomName::parse(text).unwrap();
+    for name in ["b", "a.0", "a"] {
+        make(storage, &BucketName::of_room(&room(name)), vec![put("ann", "1")]).await;
+    }
+    assert_eq!(listed(None, 100).await, sorted);
+    let rooms =
+        async |after: Option<&RoomName>, limit| storage.buckets.room_names(after, limit).await.unwrap();
+    assert_eq!(rooms(None, 100).await, ["a", "a.0", "b"].map(room));
+    assert_eq!(rooms(None, 2).await, ["a", "a.0"].map(room));
+    assert_eq!(rooms(Some(&room("a")), 2).await, ["a.0", "b"].map(room));
+    assert_eq!(rooms(Some(&room("b")), 2).await, []);
     storage.buckets.delete_bucket(&sorted[2]).await.unwrap();
     assert_eq!(listed(None, 100).await.len(), 4);
 }

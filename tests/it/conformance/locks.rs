@@ -362,3 +362,61 @@ pub(super) async fn nothing_is_left_of_locks_and_limits_that_have_gone(ground: &
     let left = async || size().await - before;
     eventually(SOON, async || left().await <= last_fences).await;
 }
+
+/// Goes through all parts of the list, and returns the locks of all, and how many parts there were.
+async fn listed(ground: &Ground) -> (BTreeSet<LockId>, usize) {
+    let (mut all, mut after, mut parts) = (BTreeSet::new(), None, 0);
+    loop {
+        let part = ground.storage.locks.lock_ids(after.as_deref()).await.expect("it answers");
+        let part = part.expect("it goes on where the part before has ended");
+        parts += 1;
+        all.extend(part.locks);
+        let Some(next) = part.next else { return (all, parts) };
+        assert!(next.len() <= 512 && next.bytes().all(|byte| byte.is_ascii_graphic()), "{next}");
+        assert!(!next.contains(['&', '<', '>', '%', '+', '#']), "{next}");
+        after = Some(next);
+    }
+}
+
+pub(super) async fn every_lock_that_is_held_is_in_some_part_of_the_list(ground: &Ground) {
+    const MANY: usize = 2_500;
+    let topic = || Some(Guarded::Topic("orders.eu:1".parse().expect("a name")));
+    let bucket = || Some(Guarded::Bucket(BucketName::parse("flows").expect("a name")));
+    let mut held = BTreeSet::new();
+    let asked = asks("ann", LONG, false);
+    // Of one name, and what they guard tells them apart.
+    for guards in [None, topic(), bucket()] {
+        let lock = LockId { name: LockName::parse("held:nightly").expect("a name"), guards };
+        granted(ground, &lock, &asks("ann", LONG, false)).await;
+        held.insert(lock);
+    }
+    let many: Vec<LockId> = (0..MANY).map(|_| lock()).collect();
+    let mut asking = futures_util::stream::iter(&many).map(|lock| acquire(ground, lock, &asked)).buffered(64);
+    while asking.next().await.is_some() {}
+    held.extend(many.iter().cloned());
+    // One that is over, one that was released, and one for which somebody waits.
+    let (over, released, waited) = (lock(), lock(), lock());
+    granted(ground, &over, &asks("ann", SHORT, false)).await;
+    let gone = asks("ann", LONG, false);
+    granted(ground, &released, &gone).await;
+    assert!(release(ground, &released, &gone).await);
+    granted(ground, &waited, &asks("ann", LONG, false)).await;
+    refused(ground, &waited, &asks("bob", LONG, true)).await;
+    held.insert(waited.clone());
+    sleep(SHORT).await;
+    // Topics are no locks.
+    append(&ground.storage, message(&ground.topic(), json("1"))).await.expect("it is kept");
+
+    let (all, parts) = listed(ground).await;
+    let missing: Vec<_> = held.difference(&all).collect();
+    assert!(missing.is_empty() && parts > 1, "{} of {}: {missing:?}", missing.len(), held.len());
+    let mut more = all.difference(&held);
+    assert!(more.all(|lock| *lock == over), "and no others");
+    assert!(!all.contains(&released));
+    let seen = ground.storage.locks.lock(&waited, 0).await.expect("it answers");
+    assert_eq!((seen.waiting, seen.queue.len()), (1, 0));
+    for wrong in ["", "-", "0-", "a b", "-1-0", "0-x", "../..", "held:nightly@room:a", "@"] {
+        let part = ground.storage.locks.lock_ids(Some(wrong)).await.expect("it answers");
+        assert_eq!(part, None, "{wrong}");
+    }
+}

@@ -22,6 +22,7 @@ on_every_backend![
     bad_input_is_named_and_changes_nothing,
     who_has_lost_a_lock_that_guards_a_topic_cannot_publish_there,
     a_fence_is_shown_in_a_header_or_in_the_body,
+    locks_that_are_held_are_listed,
 ];
 
 async fn acquire(relay: &TestRelay, name: &str, body: Value) -> Answer {
@@ -266,5 +267,46 @@ async fn a_fence_is_shown_in_a_header_or_in_the_body(storage: Storage) {
     let headers = [JSON, ("tidemill-fence", &text(&new))];
     let problem = relay.send("POST", "/api/v1/messages", &headers, b"{}").await.problem();
     assert_eq!(problem.field.as_deref(), Some("Tidemill-Fence"));
+    relay.stop().await;
+}
+
+async fn locks_that_are_held_are_listed(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    let list = async || {
+        let (mut path, mut all) = ("/api/v1/locks".to_owned(), Vec::new());
+        loop {
+            let answer = relay.get(&path).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            all.extend(answer.json().as_array().expect("a list").clone());
+            let Some(link) = answer.header("link") else { return all };
+            path =
+                link.split_once('<').and_then(|(_, rest)| rest.split_once('>')).expect("a link").0.to_owned();
+        }
+    };
+    assert_eq!(list().await, Vec::<Value>::new());
+    let ann = acquired(&relay, "a", json!({"holder": "ann", "ttl": "1m"})).await;
+    let guards = json!({"topic": "orders"});
+    let bob = acquired(&relay, "a", json!({"holder": "bob", "ttl": "1m", "guards": guards})).await;
+    let waits = acquire(&relay, "a", json!({"holder": "cyd", "ttl": "1m", "wait": "1m"}));
+    let looks = async {
+        until(async || list().await.iter().any(|lock| lock["waiting"] == json!(1))).await;
+        let mut all = list().await;
+        all.sort_by_key(|lock| lock["holder"].to_string());
+        let expected = json!([
+            {"name": "a", "holder": "ann", "fence": ann["fence"], "expires_at": ann["expires_at"], "waiting": 1},
+            {"name": "a", "guards": guards, "holder": "bob", "fence": bob["fence"], "expires_at": bob["expires_at"], "waiting": 0},
+        ]);
+        assert_eq!(json!(all), expected);
+        assert_eq!(say(&relay, "a/release", json!({"token": ann["token"]})).await.status, 204);
+    };
+    let (cyd, ()) = tokio::join!(waits, looks);
+    assert_eq!(cyd.status, 201);
+    assert!(list().await.iter().any(|lock| lock["holder"] == json!("cyd") && lock["waiting"] == json!(0)));
+    for (query, field) in
+        [("after=", "after"), ("after=x%00", "after"), ("limit=1", "limit"), ("after=a&after=a", "after")]
+    {
+        let problem = relay.get(&format!("/api/v1/locks?{query}")).await.problem();
+        assert_eq!((problem.status, problem.field.as_deref()), (400, Some(field)), "{query}");
+    }
     relay.stop().await;
 }

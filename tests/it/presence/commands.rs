@@ -20,6 +20,10 @@ fn somebody_is_in_a_room_as_long_as_it_says_so() {
     assert_eq!(json_of(&watch.line())["type"], json!("synced"));
     let mut ann = start(&["join", "lobby", "ann", "--data", r#"{"role": "pilot"}"#, "--ttl", "1s"]);
     assert_eq!(ann.note(), "ann is in lobby\n");
+    for arguments in [&[][..], &["rooms"]] {
+        assert_eq!(run(arguments).lines(), ["ROOM   MEMBERS", "lobby  1"]);
+    }
+    assert_eq!(json_of(run(&["-o", "json"]).lines()[0]), json!({ "room": "lobby", "count": 1 }));
     let joined = json_of(&watch.line());
     assert_eq!((&joined["type"], &joined["member"]), (&json!("joined"), &json!("ann")));
     assert_eq!(joined["data"], json!({ "role": "pilot" }));

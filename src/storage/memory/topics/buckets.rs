@@ -3,7 +3,7 @@
 use std::ops::Bound;
 use std::time::Duration;
 
-use tidemill_proto::{BucketName, KeyName, Timestamp, TopicName};
+use tidemill_proto::{BucketName, KeyName, RoomName, Timestamp, TopicName};
 
 use super::super::bucket::{Bucket, ENDED_PER_FILL, LOG_POLICY, Step, bytes_of_empty};
 use super::super::log::Log;
@@ -60,6 +60,16 @@ impl Topics {
         let names = self.buckets.range::<BucketName, _>((from, Bound::Unbounded));
         let names = names.map(|(name, _)| name).filter(|name| name.room().is_none());
         names.take(limit).cloned().collect()
+    }
+
+    pub(in crate::storage::memory) fn room_names(
+        &self,
+        after: Option<&RoomName>,
+        limit: usize,
+    ) -> Vec<RoomName> {
+        let after = after.map_or_else(BucketName::before_rooms, BucketName::of_room);
+        let names = self.buckets.range::<BucketName, _>((Bound::Excluded(after), Bound::Unbounded));
+        names.map_while(|(name, _)| name.room()).take(limit).collect()
     }
 
     /// Makes changes of keys, all of them or none, where `may` says so, which is asked unless their idempotency key was used.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tidemill_proto::BucketName;
+use tidemill_proto::{BucketName, RoomName};
 
 use super::super::calls::Call;
 use super::super::failure::Effect;
@@ -79,6 +79,17 @@ impl Shard {
                 return Ok(found);
             }
         }
+    }
+
+    /// Returns names of rooms.
+    pub(in super::super) async fn room_names(
+        &self,
+        after: Option<&RoomName>,
+        limit: usize,
+    ) -> Result<Vec<RoomName>, StorageError> {
+        let (prefix, after) = (BucketName::before_rooms(), after.map(BucketName::of_room));
+        let names = self.indexes.buckets.page(prefix.as_str(), after.as_ref(), limit).await?;
+        Ok(names.iter().filter_map(BucketName::room).collect())
     }
 
     /// Notes buckets whose logs a sweep has come by, and when in each a key is over next.

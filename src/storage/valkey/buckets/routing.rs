@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp};
+use tidemill_proto::{BucketName, KeyName, MessageId, RoomName, Timestamp};
 
 use super::super::failure::same;
 use super::super::routing::in_order;
@@ -112,6 +112,14 @@ impl BucketStore for Valkey {
         limit: usize,
     ) -> Result<Vec<BucketName>, StorageError> {
         at!(self, shard => shard.bucket_names(after, limit).await)
+    }
+
+    async fn room_names(
+        &self,
+        after: Option<&RoomName>,
+        limit: usize,
+    ) -> Result<Vec<RoomName>, StorageError> {
+        at!(self, shard => shard.room_names(after, limit).await)
     }
 
     async fn delete_bucket(&self, bucket: &BucketName) -> Result<(), StorageError> {

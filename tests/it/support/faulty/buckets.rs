@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidemill::proto::{BucketName, KeyName, MessageId, Timestamp};
+use tidemill::proto::{BucketName, KeyName, MessageId, RoomName, Timestamp};
 use tidemill::storage::{
     BucketSettings, BucketState, BucketStore, FillAsked, KeyChanges, KeyEntry, KeyFill, KeyPage, KeyRange,
     KeysChanged, KeysExpired, StorageError,
@@ -138,6 +138,15 @@ impl BucketStore for Faulty {
     ) -> Result<Vec<BucketName>, StorageError> {
         let fate = self.fate(Call::BucketNames, "buckets");
         self.ask(fate, self.inner.buckets.bucket_names(after, limit)).await
+    }
+
+    async fn room_names(
+        &self,
+        after: Option<&RoomName>,
+        limit: usize,
+    ) -> Result<Vec<RoomName>, StorageError> {
+        let fate = self.fate(Call::RoomNames, "rooms");
+        self.ask(fate, self.inner.buckets.room_names(after, limit)).await
     }
 
     async fn delete_bucket(&self, bucket: &BucketName) -> Result<(), StorageError> {

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use tidemill::storage::{
-    LockAnswer, LockAsked, LockHeld, LockId, LockKept, LockRenewal, LockSecret, LockSeen, LockStore,
+    LockAnswer, LockAsked, LockHeld, LockId, LockIds, LockKept, LockRenewal, LockSecret, LockSeen, LockStore,
     StorageError,
 };
 
@@ -48,6 +48,11 @@ impl LockStore for Faulty {
     async fn lock(&self, lock: &LockId, limit: usize) -> Result<LockSeen, StorageError> {
         let fate = self.fate(Call::Lock, lock.name.as_str());
         self.ask(fate, self.inner.locks.lock(lock, limit)).await
+    }
+
+    async fn lock_ids(&self, after: Option<&str>) -> Result<Option<LockIds>, StorageError> {
+        let fate = self.fate(Call::LockIds, after.unwrap_or_default());
+        self.ask(fate, self.inner.locks.lock_ids(after)).await
     }
 
     fn watch_locks(&self, watch: bool) {
