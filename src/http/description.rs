@@ -5,6 +5,7 @@
 //! It must not know how a request is read; tests send what is described here to a relay.
 
 mod copies;
+mod examples;
 mod keys;
 mod locks;
 mod refined;
@@ -23,6 +24,7 @@ use tidemill_proto::work::RECEIPTS_MAX;
 use utoipa::PartialSchema as _;
 use utoipa::openapi::OpenApi;
 
+use examples::{SCRATCH, TOPIC};
 use refined::refine;
 use texts::{key, moment, since};
 
@@ -36,14 +38,10 @@ use crate::relay::CLAIM_MESSAGES_MAX;
 /// What a reference to a schema begins with.
 const SCHEMAS: &str = "#/components/schemas/";
 
-/// The topic of the examples, which the first of them makes.
-const TOPIC: &str = "earthquakes";
 /// A receipt as a claim gives one; it settles nothing.
 const RECEIPT: &str = "earthquakes/archive/0000000000000001/1517363399650-0/1";
 /// A token of a lock as an acquire gives one; nobody holds anything with it.
 const LOCK_TOKEN: &str = "00000000000000000000000000000000";
-/// A topic that one example makes and another deletes.
-const SCRATCH: &str = "scratch";
 
 /// The texts of ids in requests; a number of 20 digits, which may be too large, is left out.
 const ID: &str = "[0-9]{1,19}-[0-9]{1,19}";
@@ -156,7 +154,7 @@ fn describe(method: &str, operation: &mut Value, bodies: &mut Vec<String>) {
             *kinds = kind.unwrap_or_default();
         }
         if parameter["required"] == true
-            && let Some(example) = example_of_parameter(&id, method, &name)
+            && let Some(example) = examples::of_parameter(&id, method, &name)
         {
             parameter["example"] = example.into();
         }
@@ -187,8 +185,7 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         (_, "cursor" | "message_id" | "revision") => text(ID),
         ("drain", "node") => text("[0-9a-f]{16}"),
         ("list_sessions", "after") | (_, "session") => text("[0-9a-f]{16}-[0-9]{1,19}"),
-        // Of each backend's own form: this is that of a server.
-        ("list_locks", "after") => text("[0-9]{1,4}-[0-9]{1,18}"),
+        ("list_locks", "after") => text(&format!("{TOPIC_NAME}(@(topic|bucket):{TOPIC_NAME})?")),
         ("list_keys" | "list_buckets" | "list_members" | "list_rooms" | "list_series", "after")
         | (_, "bucket" | "key" | "owner" | "lock" | "room" | "member" | "presence" | "series")
         | ("take" | "peek" | "refund", "name") => text(TOPIC_NAME),
@@ -225,30 +222,6 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         (_, "name" | "role" | "user_id") => text(NAME),
         _ => return None,
     })
-}
-
-/// Returns a value of a required parameter that works once the examples before it were sent.
-fn example_of_parameter(operation: &str, method: &str, name: &str) -> Option<&'static str> {
-    match (operation, method, name) {
-        ("delete_topic", _, "topic") => Some(SCRATCH),
-        // The first of the page makes both.
-        (_, "put" | "post", "bucket") => Some("flows"),
-        ("increment_key", _, "key") => Some("visits"),
-        (_, "put" | "post", "key") => Some("flow-7"),
-        ("put_recurring", _, "name") => Some("heartbeat"),
-        ("take" | "peek" | "refund", _, "name") => Some("mail"),
-        (_, "put", "name") => Some("ann"),
-        (_, "put", "role") => Some("crew"),
-        // It is ready-made, and gets back the rules that it has.
-        (_, "delete", "role") => Some("read"),
-        // The first of the page makes it.
-        (_, "put" | "post", "group") => Some("archive"),
-        (_, _, "topic" | "topics") => Some(TOPIC),
-        ("acquire_lock" | "show_lock", _, "lock") => Some("nightly"),
-        (_, _, "series") => Some("latency"),
-        // Nobody knows which messages, schedules, tokens and users there are.
-        _ => None,
-    }
 }
 
 /// Returns a body that works once the examples before it were sent.

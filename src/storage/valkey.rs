@@ -135,6 +135,7 @@ mod resp;
 mod rights;
 mod routing;
 mod runs;
+mod scanning;
 mod schedules;
 mod scheduling;
 mod scripted;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tidemill_proto::copy::COPY_VERSION;
 
-use super::TOPIC;
+use super::examples::TOPIC;
 
 /// Returns a step about the topic of the examples, with one field more.
 pub(super) fn example(kind: &str, step: &str, (field, value): (&str, Value)) -> Value {

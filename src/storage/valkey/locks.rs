@@ -10,8 +10,8 @@ use tokio::time::sleep;
 use super::calls::Call;
 use super::failure::{Effect, of_key, unexpected};
 use super::resp::{Parts, Reply};
+use super::scanning::REST;
 use super::scripts::{self, Script};
-use super::sweep::REST;
 use super::{Shard, Valkey, at, keys};
 use crate::storage::{
     FENCE_KEPT, HANDED_KEPT, LINE_LOOKED_EVERY, LockAnswer, LockAsked, LockHeld, LockId, LockIds, LockKept,

@@ -7,12 +7,10 @@
 //! ever.
 //!
 //! Nobody waits for a sweep, and publishes wait behind each of its questions. So these are small, and the
-//! pass rests after each.
+//! pass rests after each (see `scanning`).
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use bytes::Bytes;
 use glide::ValkeyValue;
 use sha1::{Digest as _, Sha1};
 use tidemill_proto::work::GroupName;
@@ -21,23 +19,19 @@ use tokio::time::sleep;
 
 use super::control::bytes_of;
 use super::entry::read_id;
-use super::failure::{Effect, unexpected};
+use super::failure::Effect;
 use super::index::Indexes;
 use super::keys::Keys;
+use super::scanning::REST;
 use super::topics::{is_stream, write_notices};
 use super::{Shard, keys, marker, scripts};
 use crate::storage::{GroupsSwept, HELD_TIMES, StorageError, Swept};
 
-/// Keys looked at in one step of the walk: streams, descriptions, and idempotency keys, of which there may
-/// be many more.
-const SCAN_COUNT: &str = "1000";
 /// Steps of the look for streams that nobody sees. A walk comes by keys in no order of theirs, so what is
 /// not among the first 64,000 is rare.
 const HIDDEN_STEPS_MAX: usize = 64;
 /// Topics of one step.
 const STEP_TOPICS: usize = 64;
-/// The rest after a step.
-pub(super) const REST: Duration = Duration::from_millis(2);
 /// What the script of a sweep answers of a stream that it has marked, or that is another one; and of one that is being taken
 /// over.
 const NEW: u64 = 1;
@@ -213,28 +207,6 @@ impl Shard {
     async fn scan(&self, keys: Keys, cursor: &str) -> Result<(String, Vec<TopicName>), StorageError> {
         let (next, found) = self.scan_keys(cursor, &keys.streams(), "stream").await?;
         Ok((next, found.iter().filter_map(|key| keys.topic_of_stream(key)).collect()))
-    }
-
-    /// Returns the keys of one step of a walk through the keyspace, of those that match a pattern and have a type; and where
-    /// the next step begins.
-    pub(super) async fn scan_keys(
-        &self,
-        cursor: &str,
-        pattern: &str,
-        of_type: &str,
-    ) -> Result<(String, Vec<Bytes>), StorageError> {
-        let mut pipeline = glide::pipe();
-        pipeline.cmd("SCAN").arg(cursor).arg("MATCH").arg(pattern);
-        pipeline.arg("COUNT").arg(SCAN_COUNT).arg("TYPE").arg(of_type);
-        let ValkeyValue::Array(parts) = self.change.run_one(&pipeline, Effect::Read).await? else {
-            return Err(unexpected("SCAN", Effect::Read));
-        };
-        let mut parts = parts.into_iter();
-        let next = parts.next().and_then(bytes_of).and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
-        let (Some(next), Some(ValkeyValue::Array(found))) = (next, parts.next()) else {
-            return Err(unexpected("SCAN", Effect::Read));
-        };
-        Ok((next, found.into_iter().filter_map(bytes_of).collect()))
     }
 
     async fn sweep_topics(&self, topics: &[TopicName]) -> Result<u64, StorageError> {

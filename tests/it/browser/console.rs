@@ -7,6 +7,7 @@ use super::developer::Tools;
 use super::{Browser, find, open};
 use crate::access::closed::{close, log_in, send, user};
 use crate::support::proxy::Proxy;
+use crate::support::raw::Stream;
 use crate::support::relay::{TestRelay, memory};
 
 /// What every page is looked at with: what has gone wrong in it, and what somebody does who sees it.
@@ -282,12 +283,18 @@ async fn a_connection_that_breaks_is_told_and_nothing_live_is_missed() {
     shown.proxy.refuse(true);
     shown.proxy.cut();
     shown.does("await shows('The connection broke');").await;
-    // More than a node holds of the newest.
+    // More than a node holds of the newest; and another reader has come to its end, so that it holds those.
+    let headers = format!("authorization: {}\r\n", shown.root);
+    let other =
+        Stream::open(shown.relay.address, "/api/v1/topics/t/messages", "application/x-ndjson", &headers);
+    let mut other = other.await.expect("it is let in");
     let many = vec![json!({ "topic": "t", "payload": "four" }); 700];
     for _ in 0..2 {
         shown.asks("POST", "/api/v1/messages/bulk", json!({ "messages": many })).await;
     }
     shown.publish("t", r#""five""#).await;
+    other.until(br#""five""#).await.expect("it comes");
+    drop(other);
     shown.asks("POST", "/api/v1/topics/t/trim", json!({ "keep": 1 })).await;
     shown.proxy.refuse(false);
     shown

@@ -415,7 +415,7 @@ pub(super) async fn every_lock_that_is_held_is_in_some_part_of_the_list(ground: 
     assert!(!all.contains(&released));
     let seen = ground.storage.locks.lock(&waited, 0).await.expect("it answers");
     assert_eq!((seen.waiting, seen.queue.len()), (1, 0));
-    for wrong in ["", "-", "0-", "a b", "-1-0", "0-x", "../..", "held:nightly@room:a", "@"] {
+    for wrong in ["", "a b", "../..", "held:nightly@room:a", "@", "é", "0-0@"] {
         let part = ground.storage.locks.lock_ids(Some(wrong)).await.expect("it answers");
         assert_eq!(part, None, "{wrong}");
     }

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::work::until;
 use super::{numbered_lines, on_every_backend};
-use crate::support::relay::{Answer, TestRelay};
+use crate::access::closed;
+use crate::support::relay::{Answer, TestRelay, memory};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -308,5 +309,28 @@ async fn locks_that_are_held_are_listed(storage: Storage) {
         let problem = relay.get(&format!("/api/v1/locks?{query}")).await.problem();
         assert_eq!((problem.status, problem.field.as_deref()), (400, Some(field)), "{query}");
     }
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn who_may_read_some_locks_is_shown_those() {
+    let relay = closed::start(memory()).await;
+    let of = async |rules: &[&str]| closed::token(&relay, closed::ROOT, rules).await.1;
+    let worker = of(&["allow work locks/*"]).await;
+    for name in ["nightly.a", "nightly.b", "daily"] {
+        let path = format!("/api/v1/locks/{name}");
+        let body = json!({"holder": "ann", "ttl": "1m"});
+        assert_eq!(closed::send(&relay, Some(&worker), "POST", &path, &body).await.status, 201);
+    }
+    let reader = of(&["allow read locks/nightly.*", "deny read locks/nightly.b"]).await;
+    let topics = of(&["allow read,work,manage *", "allow read presence/*"]).await;
+    let list =
+        async |who: Option<&str>| closed::send(&relay, who, "GET", "/api/v1/locks", &Value::Null).await;
+    for (who, status) in [(None, 401), (Some(&*worker), 403), (Some(&*topics), 403)] {
+        assert_eq!(list(who).await.status, status, "{who:?}");
+    }
+    let listed = list(Some(&reader)).await.json();
+    let names: Vec<_> = listed.as_array().expect("a list").iter().map(|lock| &lock["name"]).collect();
+    assert_eq!(names, [&json!("nightly.a")], "{listed}");
     relay.stop().await;
 }

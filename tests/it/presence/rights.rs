@@ -39,15 +39,18 @@ async fn a_rule_says_who_may_be_where() {
         }
     }
     // Rooms are listed whose members may be read.
-    assert_eq!(send(&relay, Some(ROOT), "PUT", "/api/v1/presence/other/ann", &NOTHING).await.status, 201);
-    assert_eq!(send(&relay, Some(ROOT), "PUT", &format!("{room}/ann"), &NOTHING).await.status, 201);
+    let everybody = of(&["allow publish,read presence/*"]).await;
+    for room in ["other", "lobby"] {
+        let path = format!("/api/v1/presence/{room}/ann");
+        assert_eq!(send(&relay, Some(&everybody), "PUT", &path, &NOTHING).await.status, 201);
+    }
     let all = json!([{ "room": "lobby", "count": 1 }, { "room": "other", "count": 1 }]);
     for (who, status, rooms) in [
         (None, 401, None),
         (Some(&*member), 403, None),
         (Some(&*topics), 403, None),
         (Some(&*viewer), 200, Some(json!([{ "room": "lobby", "count": 1 }]))),
-        (Some(ROOT), 200, Some(all)),
+        (Some(&*everybody), 200, Some(all)),
     ] {
         let answer = send(&relay, who, "GET", "/api/v1/presence", &NOTHING).await;
         assert_eq!(answer.status, status, "{answer:?}");

@@ -21,6 +21,7 @@ pub(super) const NAMED_IN: &[NamedIn] = &[
             "src/storage/valkey/limits.rs",
             "src/storage/valkey/nodes.rs",
             "src/storage/valkey/records.rs",
+            "src/storage/valkey/scanning.rs",
             "src/storage/valkey/slowlog.rs",
             "src/storage/valkey/sweep.rs",
             "src/storage/valkey/tickets.rs",
