@@ -123,10 +123,7 @@ fn path<'a>(room: &'a RoomName, member: &'a MemberName) -> [&'a str; 5] {
 
 impl Presence {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
-        let action = match self.action {
-            None => return rooms(&self.relay, environment).await,
-            Some(action) => action,
-        };
+        let Some(action) = self.action else { return rooms(&self.relay, environment).await };
         match action {
             Action::Rooms { relay } => rooms(&relay, environment).await,
             Action::List { room, relay } => list(&room, &relay, environment).await,

@@ -8,6 +8,7 @@ mod wrong;
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -92,9 +93,10 @@ async fn one_renewal_keeps_locks_keys_and_members_alive(ground: &Ground) {
     let [one, other] = two(ground).await;
     let lease = lease(&one, "1500ms").await;
     let locked = make_all(&one, &lease, "a").await;
-    // Several of a kind, more than one step takes.
-    for number in 0..150 {
-        assert_eq!(put(&one, &format!("keys/many/k-{number}?lease={lease}")).await.status, 201);
+    // Several of a kind, more than one step takes; together, since the lease does not wait for them.
+    let paths: Vec<_> = (0..150).map(|number| format!("keys/many/k-{number}?lease={lease}")).collect();
+    for made in join_all(paths.iter().map(|path| put(&one, path))).await {
+        assert_eq!(made.status, 201);
     }
     let shown = other.get(&format!("/api/v1/leases/{lease}")).await.json();
     assert_eq!((&shown["ttl"], &shown["expires_at"]), (&json!(1.5), &locked["expires_at"]));

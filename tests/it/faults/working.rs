@@ -408,15 +408,17 @@ async fn consumers_that_come_and_go_leave_nothing() {
     let address = node.relay.address;
     let count = length::pick(300, 10_000);
     fill(address, "many", &json!({"ack_wait": "1s"}), count).await;
-    for consumer in 0..count {
-        let held = claim(address, "many", &format!("c{consumer}"), 1, "0s").await.expect("it is claimed");
-        assert_eq!(ack(address, &held).await.expect("an answer")[0]["status"], "acked");
-    }
     let consumers = async || {
         let told = server.command(&["XINFO", "CONSUMERS", "stream:topic:many", "g"]).await;
         told.array().len()
     };
-    assert!(consumers().await > count / 2);
+    let mut most = 0;
+    for consumer in 0..count {
+        let held = claim(address, "many", &format!("c{consumer}"), 1, "0s").await.expect("it is claimed");
+        assert_eq!(ack(address, &held).await.expect("an answer")[0]["status"], "acked");
+        most = most.max(consumers().await);
+    }
+    assert!(most > 20, "the server knows them by then: {most}");
     // Whoever claims looks after the group.
     eventually(SOON, async || {
         claim(address, "many", "looks", 1, "1s").await;

@@ -66,8 +66,9 @@ async fn who_floods_one_topic_keeps_nobody_waiting_at_another(storage: Storage) 
     let from = json!([{"topic": "flooded", "group": "workers", "weight": 10}, {"topic": "quiet", "group": "workers"}]);
     let body = json!({"consumer": "ann", "from": from, "max": 10}).to_string();
     let id = relay.publish("quiet", "1").await;
-    let since = Instant::now();
+    let (since, mut claims) = (Instant::now(), 0);
     loop {
+        claims += 1;
         let messages = relay.post("/api/v1/work/claim", &body).await.json()["messages"].clone();
         let messages = messages.as_array().expect("messages");
         assert!(!messages.is_empty(), "the flood is not over");
@@ -77,6 +78,7 @@ async fn who_floods_one_topic_keeps_nobody_waiting_at_another(storage: Storage) 
             break;
         }
     }
-    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    // Of more than 500.
+    assert!(claims <= 50 && since.elapsed() < Duration::from_secs(10), "{claims} in {:?}", since.elapsed());
     relay.stop().await;
 }

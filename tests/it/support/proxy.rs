@@ -283,6 +283,8 @@ fn take_down_bytes(left: &AtomicU64, count: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::JoinSet;
+
     use super::super::eventually;
     use super::super::server::{Kind, Server};
     use super::*;
@@ -353,14 +355,14 @@ mod tests {
         for round in 0..200 {
             proxy.refuse(false);
             eventually(LATE, async || Connection::open(port).await.is_ok()).await;
-            let opening = (0..4).map(|_| tokio::spawn(Connection::open(port))).collect::<Vec<_>>();
+            let mut opening: JoinSet<_> = (0..4).map(|_| Connection::open(port)).collect();
             for _ in 0..round % 20 {
                 tokio::task::yield_now().await;
             }
             proxy.refuse(true);
             proxy.cut();
-            for opened in opening {
-                let Ok(mut connection) = opened.await.unwrap() else { continue };
+            while let Some(opened) = opening.join_next().await {
+                let Ok(mut connection) = opened.unwrap() else { continue };
                 assert!(connection.command(&["PING"]).await.is_err(), "in round {round}");
             }
         }
