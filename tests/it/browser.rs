@@ -9,10 +9,13 @@ mod closed;
 pub(crate) mod console;
 mod cookies;
 mod developer;
+mod operators;
 mod origins;
 mod tabs;
+mod told;
 mod typed;
 mod ways;
+mod who;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
