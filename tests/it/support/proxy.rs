@@ -349,11 +349,11 @@ mod tests {
     async fn nothing_outlives_a_refusal_and_a_cut() {
         let Some(server) = Server::start(Kind::Redis, &[]).await else { return };
         let proxy = Proxy::start(server.port()).await;
-        let port = proxy.port();
+        let (port, tasks) = (proxy.port(), TaskTracker::new());
         for round in 0..200 {
             proxy.refuse(false);
             eventually(LATE, async || Connection::open(port).await.is_ok()).await;
-            let opening = (0..4).map(|_| tokio::spawn(Connection::open(port))).collect::<Vec<_>>();
+            let opening = (0..4).map(|_| tasks.spawn(Connection::open(port))).collect::<Vec<_>>();
             for _ in 0..round % 20 {
                 tokio::task::yield_now().await;
             }
