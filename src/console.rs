@@ -8,7 +8,9 @@
 //! | `api.js` | what is asked of the relay: the API that everybody has, and nothing else |
 //! | `dom.js`, `plot.js`, `messages.js` | elements, plots, and messages as they are shown |
 //! | `json.js` | JSON as it was typed |
+//! | `bytes.js` | bytes as text, as numbers and as a file |
 //! | `value.js` | the value of a key, and changing it: a part of the page of keys |
+//! | `dead.js` | the dead letters of a group: a part of its page |
 //! | the other scripts | one page each, by its name in the address |
 //!
 //! It must not know how files are served.
@@ -48,6 +50,7 @@ pub const FILES: &[File] = &[
     file!("app.js", SCRIPT),
     file!("api.js", SCRIPT),
     file!("dom.js", SCRIPT),
+    file!("bytes.js", SCRIPT),
     file!("json.js", SCRIPT),
     file!("plot.js", SCRIPT),
     file!("messages.js", SCRIPT),
@@ -55,6 +58,7 @@ pub const FILES: &[File] = &[
     file!("topics.js", SCRIPT),
     file!("topic.js", SCRIPT),
     file!("groups.js", SCRIPT),
+    file!("dead.js", SCRIPT),
     file!("keys.js", SCRIPT),
     file!("value.js", SCRIPT),
     file!("locks.js", SCRIPT),

@@ -20,7 +20,7 @@ use super::client::{Answer, Client, Relay};
 use super::output::{self, Output};
 use super::points::span;
 use super::publish::FENCE;
-use super::watch::Watched;
+use super::watch::{DAMAGED, Watched};
 use crate::config::Environment;
 
 const EXAMPLES: &str = "\
@@ -456,11 +456,12 @@ fn row(key: &Key) -> [String; 5] {
     };
     // Without values there is none, which is no mistake here.
     let value = members.read_as(MemberNames::VALUE).ok();
+    let value = value.map(|value| output::payload(&value.bytes, value.content_type.as_deref()));
     [
         key.key.to_string(),
         key.revision.to_string(),
         key.expires_at.map_or_else(|| "-".to_owned(), |at| at.to_string()),
         key.owner.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
-        value.map_or_else(String::new, |value| output::payload(&value.bytes, value.content_type.as_deref())),
+        value.unwrap_or_else(|| if key.damaged { DAMAGED.to_owned() } else { String::new() }),
     ]
 }

@@ -1,6 +1,7 @@
 //! `tidemill sessions`: lists what is open on a node, and ends one.
 
 use reqwest::Method;
+use serde_json::json;
 use tidemill_proto::sessions::{SessionId, SessionInfo, SessionKind, SessionList};
 
 use super::CliError;
@@ -68,7 +69,10 @@ impl Sessions {
                 let client = relay.client(environment)?;
                 let path = ["api", "v1", "admin", "sessions", &session.to_string()];
                 client.send(client.request(Method::DELETE, &path)).await?;
-                output::line("ended")
+                match relay.output {
+                    Output::Json => output::json(&json!({ "ended": session })),
+                    Output::Text => output::line("ended"),
+                }
             }
         }
     }

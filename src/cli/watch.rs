@@ -28,6 +28,9 @@ const RETRY_LAST: Duration = Duration::from_secs(5);
 /// The line that says that what came before counts no more.
 const RESET: &str = "reset";
 
+/// What stands in the place of a value that was damaged or replaced in the storage.
+pub(super) const DAMAGED: &str = "(damaged)";
+
 /// What is watched, and where it goes on.
 #[derive(Debug)]
 pub(super) struct Watched<'a> {
@@ -82,10 +85,13 @@ struct Frame {
     member: Option<String>,
     reason: Option<String>,
     detail: Option<String>,
+    #[serde(default, deserialize_with = "tidemill_proto::json::present_owned")]
     value: Option<Box<RawValue>>,
     value_text: Option<String>,
     value_base64: Option<String>,
     content_type: Option<String>,
+    #[serde(default)]
+    damaged: bool,
     since: Option<Timestamp>,
     data: Option<Box<RawValue>>,
 }
@@ -276,6 +282,9 @@ impl Frame {
 
     /// Returns the value, as one line.
     fn shown(&self) -> Option<String> {
+        if self.damaged {
+            return Some(DAMAGED.to_owned());
+        }
         let members = PayloadMembers {
             json: self.value.as_deref(),
             text: self.value_text.as_deref().map(Into::into),

@@ -14,7 +14,8 @@ async function part(title, make_) {
     return await make_();
   } catch (error) {
     if (error.isForNow) throw error;
-    return card(title, told(error));
+    if (error.code !== 'forbidden') return card(title, told(error));
+    return card(title, make('p', { class: 'quiet' }, 'Administrators see this (', make('code', {}, error.code), ').'));
   }
 }
 

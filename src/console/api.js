@@ -6,8 +6,11 @@ import { parse } from './json.js';
 const ROOT = new URL('..', document.baseURI);
 /** Where a token is kept that was typed: for this tab, until it is closed. */
 const KEPT = 'tidemill-token';
-/** How long an answer may take, in milliseconds; a stream has no such bound. */
+/** How long an answer may take, in milliseconds: usually, and to what may have much to do. A stream has no such bound. */
 const TIMEOUT = 15_000;
+const LONG_TIMEOUT = 120_000;
+/** Headers whose values somebody has typed, as people call them. */
+const TYPED = { authorization: 'The token', 'idempotency-key': 'The idempotency key', 'content-type': 'The content type' };
 
 /** What a proxy answers that does not reach the relay. */
 const BY_PROXIES = [502, 503, 504];
@@ -26,6 +29,11 @@ export class Refused extends Error {
     super(problem.detail ?? problem.title ?? `status ${status}`);
     this.status = status;
     this.problem = problem;
+  }
+
+  /** What programs tell problems apart by; undefined of what is not the relay's. */
+  get code() {
+    return this.problem.code;
   }
 
   /** Whether the same may be answered a little later, as the relay, or its storage, is away. */
@@ -49,25 +57,39 @@ export function url(parts, ...values) {
 }
 
 /** Says that the relay does not answer, and returns that as what has gone wrong. */
-function away() {
+function away(title = 'The relay does not answer') {
   tell(false);
-  return new Refused(0, { title: 'The relay does not answer' });
+  return new Refused(0, { title });
 }
 
-async function ask(method, path, { body, headers = {}, signal, isStream = false } = {}) {
+/** Returns headers; which value it is that none can carry is told. */
+function headersOf(sent) {
+  const headers = new Headers();
+  for (const [name, value] of Object.entries(sent)) {
+    try {
+      headers.set(name, value);
+    } catch {
+      throw new Refused(400, { title: `${TYPED[name] ?? name} has a character that cannot be sent in a header` });
+    }
+  }
+  return headers;
+}
+
+async function ask(method, path, { body, headers = {}, signal, isStream = false, isLong = false } = {}) {
   const sent = { ...headers };
   if (token) sent.authorization = `Bearer ${token}`;
   if (body !== undefined && !sent['content-type']) {
     sent['content-type'] = 'application/json';
     body = JSON.stringify(body);
   }
-  const signals = [signal, isStream ? null : AbortSignal.timeout(TIMEOUT)].filter(Boolean);
+  const request = { method, headers: headersOf(sent), body };
+  const signals = [signal, isStream ? null : AbortSignal.timeout(isLong ? LONG_TIMEOUT : TIMEOUT)].filter(Boolean);
   let response;
   try {
-    response = await fetch(new URL(path, ROOT), { method, headers: sent, body, signal: AbortSignal.any(signals) });
+    response = await fetch(new URL(path, ROOT), { ...request, signal: AbortSignal.any(signals) });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw away();
+    throw isLong && error.name === 'TimeoutError' ? away('The relay has not answered in time, and may be at it still') : away();
   }
   const problem = response.ok ? null : await response.json().catch(() => ({ title: `The relay answered with status ${response.status}` }));
   // A proxy says so where the relay is away; what the relay itself says has a code.
@@ -96,6 +118,9 @@ export async function call(method, path, options) {
 }
 export const get = (path, options) => call('GET', path, options);
 export const post = (path, body, options = {}) => call('POST', path, { ...options, body });
+
+/** For what may have much to do, as to delete a topic: its answer is waited for longer. */
+export const LONG = { isLong: true };
 
 /** Asks, and returns the answer itself, for who looks at its headers or has no JSON. */
 export const raw = ask;

@@ -41,6 +41,8 @@ const nav = document.querySelector('nav');
 const who = document.querySelector('.who');
 const linkState = document.querySelector('.link-state');
 let leaving = new AbortController();
+/** Where each page stands, by the signal that ends it. */
+const places = new WeakMap();
 
 /** An address that leads nowhere. */
 export class NoPage extends Error {}
@@ -107,9 +109,20 @@ export function button(text, act, kind = null) {
 /** Does something now and then, while the page is shown and somebody can see it. */
 export function every(milliseconds, signal, act) {
   let timer;
+  let note = null;
+  // Where the relay refuses or is away, what was there stays, and it is asked again. A refusal that is not for now is told.
+  const refused = error => {
+    if (signal.aborted) return;
+    if (!(error instanceof Refused)) return reportError(error);
+    if (error.isForNow || error.status === 401 || error.status === 429) return;
+    const now = make('div', {}, told(error), make('p', { class: 'quiet' }, 'What stands here may be old.'));
+    if (note?.isConnected) note.replaceWith(now);
+    else places.get(signal)?.prepend(now);
+    note = now;
+  };
+  const well = () => { note?.remove(); };
   const turn = async () => {
-    // Where the relay refuses or is away, what was there stays, and it is asked again.
-    if (!document.hidden) await act().catch(error => { if (!(error instanceof Refused) && !signal.aborted) reportError(error); });
+    if (!document.hidden) await act().then(well, refused);
     if (!signal.aborted) timer = setTimeout(turn, milliseconds);
   };
   signal.addEventListener('abort', () => clearTimeout(timer));
@@ -119,6 +132,12 @@ export function every(milliseconds, signal, act) {
 /** Shows the page of the address once more. */
 export function again() {
   show();
+}
+
+/** Goes to an address; to the one that is shown, it looks again. */
+export function go(address) {
+  if (new URL(address, location.href).hash === location.hash) again();
+  else location.hash = address;
 }
 
 /** Reads an address: its page, the parts behind that, and its query. */
@@ -145,6 +164,7 @@ async function show(isMoved = false) {
   const pause = pauses();
   for (;;) {
     const place = make('div');
+    places.set(signal, place);
     const wrong = await shown(place, hash, signal).catch(error => error);
     if (signal.aborted || wrong?.status === 401) return;
     const isForNow = wrong?.isForNow;
@@ -223,12 +243,12 @@ async function enter() {
   let me = null;
   while (!me) {
     try {
-      me = await get('auth/me');
+      me = await whoIsThere();
     } catch (error) {
       if (error.status === 401) return logInForm(null);
       // While the storage is away nobody is told who they are. What the relay says of itself is seen all the same.
       if (error.status === 503) {
-        me = { user_id: null, username: 'Storage away', permissions: [] };
+        me = { username: 'Storage away', isAnyone: false };
         knowLater();
       } else {
         const later = error.isForNow ? make('p', { class: 'quiet' }, 'It is asked again by itself.')
@@ -239,25 +259,40 @@ async function enter() {
       }
     }
   }
-  if (isAnyone(me) && !me.permissions.includes('admin')) return logInForm(null);
   named(me);
   nav.replaceChildren(...PAGES.filter(([, name]) => name).map(([part, name]) => make('a', { href: `#/${part}` }, name)));
   await show();
 }
 
-/** Whether nobody has logged in. */
-const isAnyone = me => me.user_id === 'anyone' || me.user_id === 'anonymous';
+/** Asks who is there: a name, and whether that is anyone, as nobody logs in at a relay that is open. */
+async function whoIsThere() {
+  const { user_id: id, username } = await get('auth/me');
+  // Users and tokens of others can be called so, too.
+  const isAnyone = id === 'anyone' && (await get('api/v1/me')).caller === 'anyone';
+  return { username, isAnyone };
+}
 
 /** Says at the top who is there. Where everybody may do everything, there is nobody to log out. */
-function named(me) {
+function named({ username, isAnyone }) {
+  let wrong = null;
   const out = make('button', { onclick: async () => {
-    await post('auth/logout').catch(() => {});
+    wrong?.remove();
+    try {
+      await post('auth/logout');
+    } catch (error) {
+      // Whoever is not known any more is out. Else the log-in is as good as before.
+      if (error.status !== 401) {
+        wrong = told(error);
+        main.prepend(wrong);
+        return;
+      }
+    }
     useToken(null);
     await logInForm(null);
   } }, 'Log out');
-  const name = isAnyone(me) ? make('span', { class: 'warn' }, 'Open: everybody may do everything')
-    : make('span', { class: 'name', title: me.username }, me.username);
-  who.replaceChildren(...(isAnyone(me) ? [name] : [name, out]));
+  const name = isAnyone ? make('span', { class: 'warn' }, 'Open: everybody may do everything')
+    : make('span', { class: 'name', title: username }, username);
+  who.replaceChildren(...(isAnyone ? [name] : [name, out]));
 }
 
 /** Asks who is there until that can be told. */
@@ -266,7 +301,7 @@ async function knowLater() {
   for (;;) {
     await pause.wait();
     try {
-      return named(await get('auth/me'));
+      return named(await whoIsThere());
     } catch (error) {
       if (!error.isForNow) return;
     }
@@ -289,6 +324,11 @@ events.addEventListener('link', async ({ detail: isThere }) => {
 });
 events.addEventListener('unknown', () => {
   if (nav.children.length > 0) logInForm('The log-in is over.');
+});
+document.querySelector('.skip').addEventListener('click', event => {
+  // Its address would be read as that of a page.
+  event.preventDefault();
+  main.focus();
 });
 addEventListener('hashchange', () => {
   if (nav.children.length > 0) show(true);

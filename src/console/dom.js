@@ -131,12 +131,20 @@ export function bytes(value) {
   return `${at === 0 ? value : value.toFixed(1)} ${units[at]}`;
 }
 
+/** A time that has passed or is left, in seconds: about. */
 export function seconds(value) {
   if (value === null || value === undefined) return null;
   for (const [size, unit] of [[86_400, 'd'], [3_600, 'h'], [60, 'min']]) {
     if (value >= 2 * size) return `${Math.round(value / size)} ${unit}`;
   }
   return value >= 10 ? `${Math.round(value)} s` : `${+value.toFixed(1)} s`;
+}
+
+/** A time that is set, in seconds: exactly, in the largest unit of which it is a whole number. */
+export function span(value) {
+  if (value === null || value === undefined) return null;
+  const [size, unit] = [[86_400, 'd'], [3_600, 'h'], [60, 'min']].find(([size]) => value >= size && value % size === 0) ?? [1, 's'];
+  return `${number(value / size)} ${unit}`;
 }
 
 /** A time as it is here, with the one of the relay as its title. */

@@ -1,9 +1,9 @@
 // Buckets of keys: what is in them, and watching.
 
-import { call, follow, get, listed, url } from './api.js';
-import { NAME, NUMBER, TEXT, bytes, card, confirmed, facts, field, heading, make, number, put, seconds, table, when } from './dom.js';
-import { button, form, pauses, told } from './app.js';
-import { textOf } from './messages.js';
+import { LONG, call, follow, get, listed, url } from './api.js';
+import { NAME, NUMBER, TEXT, bytes, card, confirmed, facts, field, heading, make, number, put, span, table, when } from './dom.js';
+import { button, form, go, pauses, told } from './app.js';
+import { valueOf } from './messages.js';
 import * as value from './value.js';
 
 /** Rows that a watch keeps. */
@@ -19,19 +19,23 @@ export async function show(place, [bucket, key], signal, query) {
 
 async function buckets(place, query) {
   const from = query.get('from');
+  put(place, make('h1', {}, 'Keys'));
   const { rows, next } = await listed(`api/v1/buckets?limit=100${from ? `&after=${encodeURIComponent(from)}` : ''}`);
-  put(place, make('h1', {}, 'Keys'), card(null, table([
+  put(place, card(null, table([
     ['Bucket', row => make('a', { href: hrefOf(row.bucket) }, row.bucket), NAME],
     ['Keys', row => number(row.keys), NUMBER],
     ['Size', row => bytes(row.bytes), NUMBER],
-    ['Earlier values', row => number(row.history), NUMBER],
-    ['A key lives for', row => seconds(row.ttl), NUMBER],
+    ['Revisions kept of a key', row => number(row.history), NUMBER],
+    ['A key lives for', row => span(row.ttl), NUMBER],
     ['Made', row => when(row.created_at)],
   ], rows, 'There is no bucket all of whose keys you may read.')),
   next && make('p', {}, make('a', { href: `#/keys?from=${encodeURIComponent(new URL(next).searchParams.get('after'))}` }, 'Next page')),
-  form(({ bucket }) => { location.hash = hrefOf(bucket); },
+  form(({ bucket }) => go(hrefOf(bucket)),
     make('div', { class: 'row' }, field('Or go to a bucket', 'bucket', { required: true, spellcheck: 'false' }), make('button', {}, 'Go'))));
 }
+
+/** Takes this for an answer, where what is asked for is refused with one of these codes. */
+const or = (answer, ...codes) => error => (codes.includes(error.code) ? answer : Promise.reject(error));
 
 async function keys(place, bucket, signal, query) {
   const [prefix, from] = [query.get('prefix') ?? '', query.get('from')];
@@ -39,35 +43,38 @@ async function keys(place, bucket, signal, query) {
     + (prefix && `&prefix=${encodeURIComponent(prefix)}`) + (from ? `&after=${encodeURIComponent(from)}` : '');
   const search = make('form', { class: 'row', role: 'search', onsubmit: event => {
     event.preventDefault();
-    location.hash = `${hrefOf(bucket)}?prefix=${encodeURIComponent(new FormData(search).get('prefix'))}`;
+    go(`${hrefOf(bucket)}?prefix=${encodeURIComponent(new FormData(search).get('prefix'))}`);
   } }, field('Keys that begin so', 'prefix', { value: prefix, spellcheck: 'false' }), make('button', {}, 'Search'));
   // What was asked for wrongly is answered below the form.
   put(place, search);
-  const [about, { rows, next }] = await Promise.all([
-    get(url`api/v1/buckets/${bucket}`).catch(error => (error.status === 403 ? null : Promise.reject(error))), listed(path)]);
+  const [about, { rows, next, isAbsent }] = await Promise.all([
+    get(url`api/v1/buckets/${bucket}`).catch(or(null, 'forbidden', 'bucket_not_found')),
+    listed(path).catch(or({ rows: [], next: null, isAbsent: true }, 'bucket_not_found'))]);
   const watched = make('div');
   const watch = make('button', { onclick: () => { watch.disabled = true; follows(watched, bucket, prefix, signal); } }, 'Watch');
   const after = next && new URL(next).searchParams.get('after');
   put(place,
     about && card(null, facts([
       ['Keys', number(about.keys)], ['Size', bytes(about.bytes)], ['Most keys', number(about.max_keys)], ['Most bytes', bytes(about.max_bytes)],
-      ['A key lives for', seconds(about.ttl)], ['And at most', seconds(about.absolute_age)], ['Earlier values', number(about.history)],
+      ['A key lives for', span(about.ttl)], ['And at most', span(about.absolute_age)],
+      ['One that is filled lives for', about.adaptive_ttl && `${span(about.adaptive_ttl.min)} to ${span(about.adaptive_ttl.max)}, the longer the more it is read`],
+      ['Revisions kept of a key', number(about.history)],
     ])),
     card(null, table([
       ['Key', row => make('a', { href: hrefOf(bucket, row.key) }, row.key), NAME],
-      ['Value', row => make('pre', {}, textOf(row, 'value')), TEXT],
+      ['Value', valueOf, TEXT],
       ['Revision', row => make('code', {}, row.revision)],
       ['Ends', row => when(row.expires_at)],
       ['Owner', row => row.owner, NAME],
-    ], rows, 'There is no such key.')),
+    ], rows, isAbsent ? 'There is no such bucket now. It is made with its first key.' : 'There is no such key.')),
     after && make('p', {}, make('a', { href: `${hrefOf(bucket)}?prefix=${encodeURIComponent(prefix)}&from=${encodeURIComponent(after)}` }, 'Next page')),
-    form(({ key }) => { location.hash = hrefOf(bucket, key); },
+    form(({ key }) => go(hrefOf(bucket, key)),
       make('div', { class: 'row' }, field('Make a key, or go to one', 'key', { required: true, spellcheck: 'false' }), make('button', {}, 'Go'))),
     card('Changes', make('div', { class: 'row' }, watch), watched),
-    button('Delete the bucket', async () => {
+    !isAbsent && button('Delete the bucket', async () => {
       if (!await confirmed(`Delete ${bucket} with ${number(about?.keys) ?? 'all its'} keys? Nothing brings them back.`, 'Delete it', bucket)) return;
-      await call('DELETE', url`api/v1/buckets/${bucket}`);
-      location.hash = '#/keys';
+      await call('DELETE', url`api/v1/buckets/${bucket}`, LONG);
+      go('#/keys');
     }, 'danger'));
 }
 
@@ -76,28 +83,38 @@ async function follows(place, bucket, prefix, signal) {
   const rows = make('div');
   place.replaceChildren(state, rows);
   let count = 0;
+  const add = row => {
+    rows.prepend(row);
+    while (rows.childElementCount > ROWS_MAX) rows.lastElementChild.remove();
+  };
   const between = pauses();
   const path = url`api/v1/keys/${bucket}` + (prefix && `?prefix=${encodeURIComponent(prefix)}`);
   while (!signal.aborted) {
-    let isSynced = false;
+    // What comes until everything is there that there was is no change.
+    let [isSynced, ended] = [false, null];
+    const say = () => { state.textContent = `Watching; ${count} changes came`; };
     try {
       await follow(path, signal, line => {
         if (line.type === 'synced') {
           isSynced = true;
           between.begin();
-          state.textContent = `Watching; ${count} changes came`;
-        }
+          say();
+        } else if (line.type === 'reset') {
+          isSynced = false;
+          add(make('p', { class: 'gap', role: 'note' }, 'Changes were lost here: their log was trimmed, or the bucket is another one.'));
+        } else if (line.type === 'end') ended ??= line.reason;
+        else if ('detail' in line) ended = line.detail;
         if (!isSynced || !('key' in line)) return;
         count += 1;
-        state.textContent = `Watching; ${count} changes came`;
-        rows.prepend(make('pre', { class: 'message' }, `${line.key}  ${line.type}  ${line.revision ?? ''}\n${textOf(line, 'value')}`));
-        while (rows.childElementCount > ROWS_MAX) rows.lastElementChild.remove();
+        say();
+        add(make('div', { class: 'message' }, make('pre', {}, `${line.key}  ${line.type}  ${line.revision ?? ''}`), line.type === 'put' && valueOf(line)));
       });
     } catch (error) {
       if (signal.aborted) return;
       if (error.status >= 400 && error.status < 500 && error.status !== 429) return state.replaceChildren(told(error));
     }
-    state.textContent = 'The connection broke; what changes until it is there again is not shown here.';
+    state.replaceChildren();
+    put(state, ended ? `The relay has ended it (${ended}); ` : 'The connection broke; ', 'what changes until it is there again is not shown here.');
     await between.wait();
   }
 }

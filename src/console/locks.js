@@ -2,7 +2,7 @@
 
 import { call, get, listed, url } from './api.js';
 import { NAME, NUMBER, card, confirmed, field, make, many, number, put, seconds, table, when, write } from './dom.js';
-import { again, attempt, button, form } from './app.js';
+import { again, attempt, button, form, go } from './app.js';
 
 /** Pages that are asked for by themselves: each is a part of all that the storage keeps, in which few may be locks. */
 const PAGES_AT_ONCE = 10;
@@ -20,7 +20,7 @@ const since = ({ fence }) => when(new Date(Number(fence.split('-')[0])).toISOStr
 export async function show(place, [lock], _signal, query) {
   const guards = query.get('guards') ?? '';
   put(place, make('h1', {}, lock ? `Lock ${lock}` : 'Locks'), form(({ name, guards: what = '' }) => {
-    location.hash = hrefOf(name, what);
+    go(hrefOf(name, what));
   }, make('div', { class: 'row' },
     field('Name', 'name', { required: true, value: lock ?? '', spellcheck: 'false' }),
     field('It guards', 'guards', { value: guards, placeholder: 'topic:orders', spellcheck: 'false' }),

@@ -5,6 +5,7 @@ import { NAME, NUMBER, card, make, many, number, put, rewrite, table, when } fro
 import { every } from './app.js';
 
 export async function show(place, _rest, signal) {
+  put(place, make('h1', {}, 'Nodes'));
   const at = make('div');
   const look = async () => {
     const { node, nodes } = await get('api/v1/admin/nodes');
@@ -21,6 +22,6 @@ export async function show(place, _rest, signal) {
     ], nodes, 'No node has said that it is there.'));
   };
   await look();
-  put(place, make('h1', {}, 'Nodes'), card(null, at));
+  put(place, card(null, at));
   setTimeout(() => signal.aborted || every(5_000, signal, look), 5_000);
 }

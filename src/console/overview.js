@@ -13,20 +13,22 @@ const sum = (all, name, labels = {}) =>
     .reduce((total, row) => total + row.value, 0);
 
 /** What is plotted: its title, its value out of two readings and the seconds between them, and how it is written. */
-const rate = name => (now, before, time) => (sum(now, name) - sum(before, name)) / time;
+const rate = count => (now, before, time) => (count(now) - count(before)) / time;
 const PLOTS = [
-  ['Published, messages a second', rate('tidemill_messages_published_total')],
-  ['Served, messages a second', rate('tidemill_messages_served_total')],
+  ['Published, messages a second', rate(all => sum(all, 'tidemill_messages_published_total', { result: 'accepted' }))],
+  ['Served, messages a second', rate(all => sum(all, 'tidemill_messages_served_total') + sum(all, 'tidemill_ws_messages_sent_total'))],
   ['Live readers', now => sum(now, 'tidemill_live_readers')],
   ['Connections', now => sum(now, 'tidemill_http_connections')],
-  ['Refused and failed, a second', (now, before, time) => rate('tidemill_messages_rejected_total')(now, before, time)
-    + (failed(now) - failed(before)) / time],
+  ['Refused and failed, a second', rate(all => sum(all, 'tidemill_messages_rejected_total') + failed(all))],
   ['Memory of the storage', now => sum(now, 'tidemill_backend_memory_used_bytes'), bytes],
 ];
 
-/** Answers that say that the relay has failed. */
+/** Where messages are published: those that are refused there are counted one by one. */
+const PUBLISHING = ['/api/v1/messages', '/api/v1/messages/bulk', '/api/v1/topics/{topic}/messages'];
+/** Answers that say that the relay has failed, but for those to publishes. */
 const failed = all => (all.get('tidemill_http_requests_total') ?? [])
-  .filter(row => row.labels.status?.startsWith('5')).reduce((total, row) => total + row.value, 0);
+  .filter(({ labels }) => labels.status?.startsWith('5') && !(labels.method === 'POST' && PUBLISHING.includes(labels.route)))
+  .reduce((total, row) => total + row.value, 0);
 
 const short = value => (value >= 100 ? number(Math.round(value)) : String(+value.toFixed(1)));
 
@@ -46,20 +48,31 @@ function concerns(all) {
   return told.map(text => make('p', { class: 'error' }, text));
 }
 
+/** How much memory is used, of how much where that is known. */
+const memoryOf = ({ memory_used_bytes: used, memory_limit_bytes: limit }) => (limit ? `${bytes(used) ?? '–'} of ${bytes(limit)}` : bytes(used));
+
+/** What is wrong, or will be, out of what the relay says of itself. */
+function warnings({ backend, kept = [] }) {
+  return [
+    ...kept.filter(each => each.is_reached)
+      .map(each => `The topics of ${each.topics} keep the ${bytes(each.bytes_max)} that they may: publishing to them is refused.`),
+    ...(backend.taken_over > 0 ? [`${number(backend.taken_over)} of topics and buckets are a part of a copy, and take no changes until they are whole; tidemill doctor names some.`] : []),
+    ...backend.warnings,
+  ];
+}
+
 function healthCard(health) {
   const { backend } = health;
   const isWell = health.status === 'healthy';
-  const memory = backend.memory_limit_bytes
-    ? `${bytes(backend.memory_used_bytes)} of ${bytes(backend.memory_limit_bytes)}` : bytes(backend.memory_used_bytes);
   const servers = backend.servers ?? [];
   return card(null,
     make('h2', {}, make('span', { class: isWell ? 'good' : 'bad' }, isWell ? '● Healthy' : '▲ Degraded')),
-    ...backend.warnings.map(warning => make('p', { class: 'error' }, warning)),
+    ...warnings(health).map(warning => make('p', { class: 'error' }, warning)),
     facts([
       ['Node', `${health.node}, version ${health.version}, up ${seconds(health.uptime_seconds)}`],
       ['Storage', [backend.kind, backend.server && `${backend.server} ${backend.server_version ?? ''}`,
         backend.host && `${backend.host}:${backend.port}`].filter(Boolean).join(', ')],
-      ['Memory', memory],
+      ['Memory', memoryOf(backend)],
       ['Takes messages', backend.accepts_writes ? 'yes' : backend.read_only ? 'no: read-only' : 'no'],
       ['Ping', backend.ping_ms === null ? null : `${backend.ping_ms} ms`],
       ['Connections lost since the start', number(backend.reconnects)],
@@ -69,7 +82,7 @@ function healthCard(health) {
       ['Server', row => row.address, NAME],
       ['Answers', row => make('span', { class: row.connected ? 'good' : 'bad' }, row.connected ? 'yes' : 'no')],
       ['Takes messages', row => (row.accepts_writes ? 'yes' : 'no')],
-      ['Memory', row => bytes(row.memory_used_bytes), NUMBER],
+      ['Memory', memoryOf, NUMBER],
     ], servers, ''));
 }
 
@@ -81,20 +94,24 @@ export async function show(place, _rest, signal) {
     plot.format = format ?? short;
     return { value, figure, plot, card: card(title, figure, plot) };
   });
-  const note = make('p', { class: 'quiet' }, 'All of this is of the node that answers.');
-  put(place, make('h1', {}, 'Overview'), health, concerned, make('div', { class: 'grid' }, plots.map(({ card }) => card)), note);
+  const note = make('p', { class: 'quiet' }, 'All of this is of the node that answers. Of several, only the one that looked last over all topics tells of dead letters, and of groups that nobody asks for messages.');
+  const grid = make('div', { class: 'grid' }, plots.map(({ card }) => card));
+  const measured = make('div', { hidden: true }, concerned, grid, note);
+  put(place, make('h1', {}, 'Overview'), health, measured);
 
   let before = null;
   const ask = async () => {
     const told = await get('health');
     if (told.backend) rewrite(health, healthCard(told));
     else health.replaceChildren(card(null, make('p', {}, `The relay is ${told.status}. Administrators see more.`)));
+    measured.hidden = !told.backend;
     if (!told.backend) return;
     let now;
     try {
       now = { all: await metrics(), node: told.node, at: performance.now() };
     } catch (error) {
       if (error.status !== 404 && error.status !== 403) throw error;
+      grid.hidden = true;
       note.textContent = 'This relay does not serve its metrics here (TIDEMILL_METRICS), so nothing is plotted.';
       return;
     }

@@ -2,13 +2,13 @@
 
 import { call, get, listed, url } from './api.js';
 import { ACT, NAME, NUMBER, TEXT, card, confirmed, field, make, many, number, put, rewrite, table, when } from './dom.js';
-import { button, every, form } from './app.js';
+import { button, every, form, go } from './app.js';
 import { textOf } from './messages.js';
 
 const hrefOf = room => `#/presence/${encodeURIComponent(room)}`;
 
 export async function show(place, [room], signal, query) {
-  put(place, make('h1', {}, room ? `Room ${room}` : 'Presence'), form(({ name }) => { location.hash = hrefOf(name); },
+  put(place, make('h1', {}, room ? `Room ${room}` : 'Presence'), form(({ name }) => go(hrefOf(name)),
     make('div', { class: 'row' }, field('Room', 'name', { required: true, value: room ?? '', spellcheck: 'false' }), make('button', { class: 'main' }, 'Look'))));
   await (room ? members(place, room, signal) : rooms(place, query));
 }

@@ -6,7 +6,16 @@ import { button, every } from './app.js';
 
 const PAGE = 200;
 
+/** How far a node is with letting go of its clients. */
+function drained({ node, stage, connections, ends_in_ms: left }) {
+  const open = `${many(connections, 'other connection')} open`;
+  if (stage === 'drained') return `Node ${node} has drained, and can be stopped: ${open}.`;
+  const stages = { notice: 'it says that it is not ready, and serves still', leaving: 'what is open is told to go on elsewhere' };
+  return `Node ${node} drains: ${stages[stage] ?? stage}. It ends in ${seconds((left ?? 0) / 1000)} at the latest; ${open}.`;
+}
+
 export async function show(place, _rest, signal) {
+  put(place, make('h1', {}, 'Sessions'));
   const at = make('div');
   const look = async () => {
     const { node, count, sessions } = await get(`api/v1/admin/sessions?limit=${PAGE}`);
@@ -17,7 +26,7 @@ export async function show(place, _rest, signal) {
       await look();
     }, 'danger');
     const draining = make('div', { class: 'row' }, drain.stage === 'serving' ? begin
-      : make('p', { class: 'warn' }, `Node ${drain.node} drains (${drain.stage}): ${many(drain.connections, 'other connection')} open.`));
+      : make('p', { class: 'warn' }, drained(drain)));
     const more = count > sessions.length ? `; the ${number(sessions.length)} that are open longest are shown` : '';
     rewrite(at, draining, make('p', { class: 'quiet' }, `${many(count, 'session')} on node ${node}, which has answered${more}.`), table([
       ['Session', row => make('code', {}, row.session)],
@@ -35,6 +44,6 @@ export async function show(place, _rest, signal) {
     ], sessions, 'Nothing is open.'));
   };
   await look();
-  put(place, make('h1', {}, 'Sessions'), card(null, at));
+  put(place, card(null, at));
   setTimeout(() => signal.aborted || every(3_000, signal, look), 3_000);
 }

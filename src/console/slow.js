@@ -19,6 +19,7 @@ function server({ server: name, commands, refusal }) {
 }
 
 export async function show(place, _rest, signal) {
+  put(place, make('h1', {}, 'Slow'));
   const at = make('div');
   const servers = make('div');
   const look = async () => {
@@ -36,10 +37,13 @@ export async function show(place, _rest, signal) {
       ['Who', row => row.caller, NAME],
       ['Topic', row => row.topic, NAME],
       ['Operation', row => make('code', {}, row.operation), TEXT],
+      ['Status', row => row.status, NUMBER],
+      // The log has the same.
+      ['Request', row => row.request_id && make('code', {}, row.request_id)],
     ], list.operations, 'Nothing took long.'));
     rewrite(servers, list.servers.flatMap(server));
   };
   await look();
-  put(place, make('h1', {}, 'Slow'), card(null, at), servers);
+  put(place, card(null, at), servers);
   setTimeout(() => signal.aborted || every(5_000, signal, look), 5_000);
 }

@@ -1,10 +1,10 @@
 // One topic: its messages, live and page by page; publishing; its groups; what waits for later; its settings and its end.
 
-import { Refused, call, follow, get, listed, post, url } from './api.js';
-import { ACT, NAME, NUMBER, TEXT, bytes, card, confirmed, facts, field, heading, make, many, number, put, rewrite, seconds, table, when, write } from './dom.js';
-import { NoPage, again, attempt, button, every, form, pauses, told } from './app.js';
+import { LONG, Refused, call, follow, get, listed, post, url } from './api.js';
+import { ACT, NAME, NUMBER, TEXT, bytes, card, confirmed, facts, field, heading, make, many, number, put, rewrite, seconds, span, table, when, write } from './dom.js';
+import { NoPage, again, button, every, form, go, pauses, told } from './app.js';
 import { gapRow, messageRow, payloadOf } from './messages.js';
-import { LOOK_EVERY, hrefOf, paceOf } from './topics.js';
+import { LOOK_EVERY, UNDESCRIBED, hrefOf, paceOf } from './topics.js';
 
 const TABS = [
   ['', 'Messages', messages],
@@ -17,15 +17,26 @@ const TABS = [
 /** Rows that a live tail keeps. */
 const ROWS_MAX = 500;
 
+/** What is known of a topic: all of it; of one that cannot be described what the list has; or `why` nothing is. */
+async function known(name) {
+  try {
+    if (name !== UNDESCRIBED) return { about: await get(url`api/v1/topics/${name}`) };
+    const [about] = await get(url`api/v1/topics?match=${name}`);
+    return about ? { about } : { about: null, why: 'untold' };
+  } catch (error) {
+    const why = { topic_not_found: 'absent', forbidden: 'untold' }[error.code];
+    if (!why) throw error;
+    return { about: null, why };
+  }
+}
+
 export async function show(place, [name, tab = ''], signal, query) {
   const [, , shown] = TABS.find(([part]) => part === tab) ?? [];
   if (!shown) throw new NoPage();
-  const about = await get(url`api/v1/topics/${name}`).catch(error => {
-    if (error.status === 404) return null;
-    throw error;
-  });
+  const { about, why } = await known(name);
   put(place, make('p', { class: 'crumbs' }, make('a', { href: '#/topics' }, 'Topics')), heading(name));
-  if (!about) put(place, make('p', { class: 'error' }, 'There is no such topic now. It is made with its first message.'));
+  if (why === 'absent') put(place, make('p', { class: 'error' }, 'There is no such topic now. It is made with its first message.'));
+  else if (!about) put(place, make('p', { class: 'quiet' }, 'What it has is shown to who may read it.'));
   else {
     const has = make('span');
     const pace = paceOf();
@@ -38,29 +49,32 @@ export async function show(place, [name, tab = ''], signal, query) {
         now.state + (now.reason ? `: ${now.reason}` : ''),
       ].filter(part => part !== null).join(', '));
     };
-    tell(about);
+    if (name === UNDESCRIBED) write(has, `How much is in a topic of the name ${name} is not told`);
+    else {
+      tell(about);
+      const look = async () => tell(await get(url`api/v1/topics/${name}`));
+      setTimeout(() => signal.aborted || every(LOOK_EVERY, signal, look), LOOK_EVERY);
+    }
     put(place, make('p', { class: 'quiet' }, has, about.created_at && [', made ', when(about.created_at)],
       about.owner_id && ` by ${about.owner_id}`, about.description && ` – ${about.description}`));
-    const look = async () => tell(await get(url`api/v1/topics/${name}`));
-    setTimeout(() => signal.aborted || every(LOOK_EVERY, signal, look), LOOK_EVERY);
   }
   put(place, make('div', { class: 'tabs', role: 'navigation', 'aria-label': 'Of this topic' }, TABS.map(([part, title]) =>
     make('a', { href: hrefOf(name, part), 'aria-current': part === tab ? 'page' : null }, title))));
-  await shown(place, name, about, signal, query);
+  const isOfWhatIsThere = shown === messages || shown === settings;
+  if (!(isOfWhatIsThere && why === 'absent')) await shown(place, name, about, signal, query);
 }
 
-async function messages(place, name, about, _signal, query) {
-  if (!about) return;
+async function messages(place, name, _about, signal, query) {
   const [after, before] = [query.get('after'), query.get('before')];
   const path = url`api/v1/topics/${name}/messages` + '?limit=50'
     + (after ? `&after=${encodeURIComponent(after)}` : before ? `&order=desc&cursor=${encodeURIComponent(before)}` : '&order=desc');
-  const go = make('form', { class: 'row', onsubmit: event => {
+  const where = make('form', { class: 'row', onsubmit: event => {
     event.preventDefault();
-    const from = new FormData(go).get('from').trim();
-    location.hash = `${hrefOf(name)}${from ? `?after=${encodeURIComponent(from)}` : ''}`;
+    const from = new FormData(where).get('from').trim();
+    go(`${hrefOf(name)}${from ? `?after=${encodeURIComponent(from)}` : ''}`);
   } }, field('From a time, an id, or a time ago', 'from', { value: after ?? '', placeholder: '-10m', spellcheck: 'false' }),
   make('button', {}, 'Go there'));
-  const at = card(null, go);
+  const at = card(null, where);
   // What was asked for wrongly is answered below the form.
   put(place, at);
   const page = await get(path);
@@ -70,8 +84,11 @@ async function messages(place, name, about, _signal, query) {
     await call('DELETE', url`api/v1/topics/${name}/messages/${message.message_id}`);
     again();
   }, 'danger');
+  if (page.age_ms !== undefined) {
+    put(at, make('p', { class: 'quiet' }, `This is read from a replica, which may be ${number(page.age_ms)} ms behind: what was deleted or trimmed since then may stand here.`));
+  }
   if (page.gap) rows.append(gapRow(page.gap));
-  rows.append(...page.messages.map(message => messageRow(message, [remove(message)])));
+  rows.append(...page.messages.map(message => messageRow(message, signal, [remove(message)])));
   const search = field('Search in what is shown', 'search', { type: 'search' });
   const found = make('span', { class: 'quiet', role: 'status' });
   search.addEventListener('input', event => {
@@ -83,13 +100,14 @@ async function messages(place, name, about, _signal, query) {
     }
     found.textContent = text ? `${shown} of ${page.messages.length}` : '';
   });
-  put(go, search, found);
+  put(where, search, found);
   const last = page.next_cursor;
-  put(at, page.messages.length === 0 && make('p', { class: 'quiet' }, 'There is no message here.'), rows,
+  const nothing = last ? 'There is no message here: what was here has expired.' : 'There is no message here.';
+  put(at, page.messages.length === 0 && make('p', { class: 'quiet' }, nothing), rows,
     make('div', { class: 'row' },
       make('a', { href: hrefOf(name) }, 'The newest'),
       make('a', { href: `${hrefOf(name)}?after=earliest` }, 'The oldest'),
-      last && page.messages.length > 0 && make('a', { href: `${hrefOf(name)}?${after ? 'after' : 'before'}=${encodeURIComponent(last)}` },
+      last && make('a', { href: `${hrefOf(name)}?${after ? 'after' : 'before'}=${encodeURIComponent(last)}` },
         after ? 'Newer' : 'Older')));
 }
 
@@ -124,7 +142,7 @@ async function live(place, name, _about, signal) {
       say();
     } else if (line.type === 'message') {
       [cursor, count] = [line.message_id, count + 1];
-      came(messageRow(line));
+      came(messageRow(line, signal));
     } else if (line.type === 'gap') came(gapRow(line));
     else if (line.type === 'closed') closed = line;
     else if (line.type === 'end') {
@@ -177,6 +195,7 @@ function read(what, text) {
 }
 
 async function publish(place, name, about) {
+  const isOver = ['closed', 'cancelled'].includes(about?.state);
   put(place, card('Publish a message', form(async ({ payload, kind, later: delay, ttl, key, metadata }) => {
     const body = { topic: name };
     if (metadata) read('The metadata', metadata);
@@ -197,8 +216,8 @@ async function publish(place, name, about) {
     field('Idempotency key', 'key', { spellcheck: 'false' }),
     field('Seconds to live', 'ttl', { type: 'number', min: 1 }),
     field('Later', 'later', { placeholder: '10m' })),
-  about && about.state !== 'open' && make('p', { class: 'warn' }, `The topic is ${about.state}: it takes no messages any more.`),
-  make('button', { class: 'main', disabled: about && about.state !== 'open' }, 'Publish'))));
+  isOver && make('p', { class: 'warn' }, `The topic is ${about?.state}: it takes no messages any more.`),
+  make('button', { class: 'main', disabled: isOver }, 'Publish'))));
 }
 
 async function groups(place, name, _about, signal) {
@@ -258,49 +277,76 @@ async function later(place, name) {
   ], recurring, 'No message recurs.')));
 }
 
-async function settings(place, name, about) {
-  if (!about) return;
-  const change = form(async ({ description, retention, max, size }, element) => {
-    const or = (text, read) => (text === undefined ? null : read(text));
-    await call('PATCH', url`api/v1/topics/${name}`, { body: {
-      description: or(description, String), retention_seconds: or(retention, Number), max_messages: or(max, Number), max_bytes: or(size, Number),
-      when_full: new FormData(element).get('when_full'), keep_until_acked: new FormData(element).has('keep'),
-    } });
+/** What is set of a topic, as its fields have it. */
+const FIELDS = [
+  ['description', String], ['retention_seconds', Number], ['max_messages', Number], ['max_bytes', Number], ['when_full', String],
+];
+
+/** The form of what a topic keeps. It sends what somebody has changed in it, and nothing else: others change it, too. */
+function keeps(name, about) {
+  // Line ends as a field has them.
+  const valueOf = value => `${value ?? ''}`.replace(/\r\n?/g, '\n');
+  const change = form(async () => {
+    const keep = change.elements.keep_until_acked;
+    const body = {};
+    for (const [key, read] of FIELDS) {
+      const { value } = change.elements[key];
+      if (value !== were[key]) body[key] = value === '' ? null : read(value);
+    }
+    if (keep.checked !== were.keep_until_acked) body.keep_until_acked = keep.checked;
+    if (Object.keys(body).length === 0) return 'Nothing was changed, so nothing was sent.';
+    fill(await call('PATCH', url`api/v1/topics/${name}`, { body }));
     return 'Changed.';
   }, make('div', { class: 'row' },
-    field('Description', 'description', { value: about.description ?? '' }),
-    field('Seconds for which messages are kept', 'retention', { type: 'number', min: 1, value: about.retention_seconds ?? '' }),
-    field('Messages that are kept', 'max', { type: 'number', min: 1, value: about.max_messages ?? '' }),
-    field('Bytes that are kept', 'size', { type: 'number', min: 1, value: about.max_bytes ?? '' }),
+    field('Seconds for which messages are kept', 'retention_seconds', { type: 'number', min: 1 }),
+    field('Messages that are kept', 'max_messages', { type: 'number', min: 1 }),
+    field('Bytes that are kept', 'max_bytes', { type: 'number', min: 1 }),
     field('Where it is full', 'when_full', { options: ['drop_old', 'refuse'] }, 'select'),
-    field('Keep until groups are done', 'keep', { type: 'checkbox', checked: about.keep_until_acked })),
+    field('Keep until groups are done', 'keep_until_acked', { type: 'checkbox' })),
+  field('Description', 'description', {}, 'textarea'),
   make('p', { class: 'quiet' }, 'What is empty is as the relay is set.'),
   make('button', { class: 'main' }, 'Change it'));
-  change.elements.when_full.value = about.when_full;
+  let were;
+  const fill = topic => {
+    were = { keep_until_acked: topic.keep_until_acked };
+    change.elements.keep_until_acked.checked = topic.keep_until_acked;
+    for (const [key] of FIELDS) {
+      were[key] = valueOf(topic[key]);
+      change.elements[key].value = were[key];
+    }
+  };
+  fill(about);
+  return change;
+}
+
+async function settings(place, name, about) {
   const trim = form(async ({ keep }) => {
     if (!await confirmed(`Remove all but the newest ${keep} messages of ${name}? Readers that are behind are told a gap.`, 'Trim it')) return null;
-    const done = await post(url`api/v1/topics/${name}/trim`, { keep: Number(keep) });
+    const done = await post(url`api/v1/topics/${name}/trim`, { keep: Number(keep) }, LONG);
     return `${many(done.removed, 'message')} removed.`;
   }, make('div', { class: 'row' },
     field('Messages that stay', 'keep', { type: 'number', min: 0, required: true }), make('button', { class: 'danger' }, 'Trim')));
-  const end = make('div', { class: 'row' });
-  const ends = (title, path, question) => button(title, async () => {
-    if (!await confirmed(question, title)) return;
-    await post(url`api/v1/topics/${name}` + path, path === '/cancel' ? { reason: 'from the console' } : {});
+  const cancel = form(async ({ reason }) => {
+    if (!await confirmed(`Cancel ${name}? It takes no messages any more, and who publishes or works is told why: ${reason}`, 'Cancel it')) return;
+    await post(url`api/v1/topics/${name}/cancel`, { reason });
     again();
-  });
-  end.append(
-    ends('Close', '/close', `Close ${name}? It takes no messages any more, and its readers are told once they have all.`),
-    ends('Cancel', '/cancel', `Cancel ${name}? It takes no messages any more, and workers are told that it was cancelled.`),
+  }, make('div', { class: 'row' }, field('Why it is cancelled', 'reason', { required: true }), make('button', {}, 'Cancel')));
+  const end = make('div', { class: 'row' },
+    button('Close', async () => {
+      if (!await confirmed(`Close ${name}? It takes no messages any more, and its readers are told once they have all.`, 'Close')) return;
+      await post(url`api/v1/topics/${name}/close`, {});
+      again();
+    }),
     button('Delete', async () => {
-      if (!await confirmed(`Delete ${name} with ${many(about.length, 'message')}, its groups, and what waits for later? Nothing brings it back.`, 'Delete it', name)) return;
-      await call('DELETE', url`api/v1/topics/${name}`);
-      location.hash = '#/topics';
+      const what = about?.length === undefined ? 'all its messages' : many(about.length, 'message');
+      if (!await confirmed(`Delete ${name} with ${what}, its groups, and what waits for later? Nothing brings it back.`, 'Delete it', name)) return;
+      await call('DELETE', url`api/v1/topics/${name}`, LONG);
+      go('#/topics');
     }, 'danger'));
   put(place,
-    card('As it is', facts([
+    about && card('As it is', facts([
       ['Owner', about.owner_id], ['Made', when(about.created_at)], ['First message', about.first_id], ['Last message', about.last_id],
-      ['Bytes that are kept', bytes(about.max_bytes)], ['Ends after', seconds(about.idle_seconds)], ['Compacted by', about.compact_by],
+      ['Bytes that are kept', bytes(about.max_bytes)], ['Ends after', span(about.idle_seconds)], ['Compacted by', about.compact_by],
     ])),
-    card('What it keeps', change), card('Trim', trim), card('End', end));
+    about && card('What it keeps', keeps(name, about)), card('Trim', trim), card('End', cancel, end));
 }

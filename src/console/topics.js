@@ -1,10 +1,12 @@
 // The topics: searched by pattern, page by page, each with how much it has; and making one.
 
-import { get, listed, post, url } from './api.js';
-import { NAME, NUMBER, bytes, card, field, make, many, number, put, seconds, table, write, written } from './dom.js';
-import { again, every, form } from './app.js';
+import { Refused, get, listed, post, url } from './api.js';
+import { NAME, NUMBER, bytes, card, field, make, many, number, put, seconds, span, table, write, written } from './dom.js';
+import { again, every, form, go } from './app.js';
 
 const PAGE = 50;
+/** The name of a topic that cannot be described: its path is that of the counts. */
+export const UNDESCRIBED = 'stats';
 /** How often what topics have is asked for again, in milliseconds. */
 export const LOOK_EVERY = 5_000;
 
@@ -32,7 +34,7 @@ export async function show(place, _rest, signal, query) {
     + (match && `&match=${encodeURIComponent(patternOf(match))}`) + (from && `&cursor=${encodeURIComponent(from)}`);
   const search = make('form', { class: 'row', role: 'search', onsubmit: event => {
     event.preventDefault();
-    location.hash = `#/topics?match=${encodeURIComponent(new FormData(search).get('match'))}`;
+    go(`#/topics?match=${encodeURIComponent(new FormData(search).get('match'))}`);
   } }, field('Names that begin so, or a pattern', 'match', { value: match, placeholder: 'orders.*', spellcheck: 'false' }),
   make('button', {}, 'Search'));
   put(place, make('h1', {}, 'Topics'), search);
@@ -53,7 +55,7 @@ export async function show(place, _rest, signal, query) {
       ['Oldest', cell('oldest'), NUMBER],
       ['Readers here', cell('readers'), NUMBER],
       ['State', cell('state'), NAME],
-      ['Kept for', row => seconds(row.retention_seconds) ?? 'as set', NUMBER],
+      ['Kept for', row => span(row.retention_seconds) ?? 'as set', NUMBER],
       ['Owner', row => row.owner_id, NAME],
     ], rows, match ? 'No topic that you may read has such a name.' : 'There is no topic that you may read yet.')),
     nextFrom && make('p', {}, make('a', { href: `#/topics?match=${encodeURIComponent(match)}&from=${encodeURIComponent(nextFrom)}` }, 'Next page')),
@@ -62,7 +64,7 @@ export async function show(place, _rest, signal, query) {
       if (retention) body.retention_seconds = Number(retention);
       if (max) body.max_messages = Number(max);
       await post('api/v1/topics', body);
-      location.hash = hrefOf(name);
+      go(hrefOf(name));
     }, make('div', { class: 'row' },
       field('Name', 'topic_name', { required: true, spellcheck: 'false' }),
       field('Description', 'description'),
@@ -74,11 +76,16 @@ export async function show(place, _rest, signal, query) {
   every(LOOK_EVERY, signal, async () => {
     for (const [name, { pace, messages, second, size, oldest, readers, state }] of shown) {
       if (signal.aborted) return;
+      if (name === UNDESCRIBED) continue;
       const about = await get(url`api/v1/topics/${name}`).catch(error => {
-        if (error.status === 404) return null;
-        throw error;
+        if (!(error instanceof Refused) || error.isForNow) throw error;
+        return { refusal: error };
       });
-      if (!about) { state.textContent = 'gone'; continue; }
+      if (about.refusal) {
+        // One that is refused says nothing of the others.
+        if (about.refusal.status !== 429) write(state, about.refusal.code === 'topic_not_found' ? 'gone' : about.refusal.code ?? about.refusal.message);
+        continue;
+      }
       messages.textContent = number(about.length);
       second.textContent = pace(about) ?? '–';
       size.textContent = bytes(about.bytes) ?? '–';

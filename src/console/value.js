@@ -4,11 +4,11 @@
 // and the owner, unless those were.
 
 import { Refused, call, get, raw, read, url } from './api.js';
-import { bytes as sized, card, confirmed, facts, field, make, put, seconds, when } from './dom.js';
-import { again, button, form } from './app.js';
+import { inHex, saved, textIn } from './bytes.js';
+import { TEXT, bytes as sized, card, confirmed, facts, field, make, put, span, table, when, write } from './dom.js';
+import { again, button, form, go, told as toldOf } from './app.js';
+import { valueOf } from './messages.js';
 
-/** Bytes of a value that are shown as numbers. */
-const SHOWN_MAX = 512;
 /** What people write as text, by its content type. */
 const TEXTS = /^(text\/.*|application\/(.*\+)?(json|xml|yaml|toml|javascript|x-ndjson|sql|graphql|x-www-form-urlencoded|x-yaml|jsonl|ndjson|json5)|image\/svg\+xml|message\/.*)$/;
 
@@ -16,30 +16,13 @@ const TEXTS = /^(text\/.*|application\/(.*\+)?(json|xml|yaml|toml|javascript|x-n
 const inField = text => text.replace(/\r\n?/g, '\n');
 
 /** A value as text that a field can hold and give back, byte for byte but for its line ends; else null, and why. */
-function textOf(bytes, type) {
+function fieldText(bytes, type) {
   if (!TEXTS.test(type.split(';')[0].trim().toLowerCase())) return { text: null, why: `It is ${type}, which is no text.` };
-  let text;
-  try {
-    // A mark of the byte order at the beginning is a part of the value.
-    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
-  } catch {
-    return { text: null, why: 'It is called text, and is none in UTF-8.' };
-  }
+  const text = textIn(bytes);
+  if (text === null) return { text: null, why: 'It is called text, and is none in UTF-8.' };
   const probe = make('textarea', { value: text });
   if (probe.value !== inField(text)) return { text: null, why: 'A field cannot hold it as it is.' };
   return { text };
-}
-
-/** Bytes as numbers, sixteen in a line, with what they are in ASCII. */
-function inHex(bytes) {
-  const lines = [];
-  for (let from = 0; from < Math.min(bytes.length, SHOWN_MAX); from += 16) {
-    const row = [...bytes.subarray(from, Math.min(from + 16, SHOWN_MAX))];
-    const signs = row.map(byte => (byte >= 32 && byte < 127 ? String.fromCharCode(byte) : '.')).join('');
-    lines.push(`${from.toString(16).padStart(6, '0')}  ${row.map(byte => byte.toString(16).padStart(2, '0')).join(' ').padEnd(47)}  ${signs}`);
-  }
-  if (bytes.length > SHOWN_MAX) lines.push(`and ${sized(bytes.length - SHOWN_MAX)} more`);
-  return lines.join('\n');
 }
 
 /** What the line ends of a text become once it was changed in a field: how to write it, and what to say. */
@@ -72,30 +55,51 @@ function timeField(label, name, end, clock) {
   return { shown, asked, isChanged: text => (text ?? '') !== value };
 }
 
-/** Hands the bytes out as a file. */
-function saved(bytes, name, signal) {
-  const href = URL.createObjectURL(new Blob([bytes], { type: 'application/octet-stream' }));
-  signal.addEventListener('abort', () => URL.revokeObjectURL(href));
-  return make('a', { href, download: name }, `Download (${sized(bytes.length)})`);
-}
-
 /** What a put says of the end of a key, for who reads it before. */
 function timeNote(expires, about) {
-  const asSet = about?.ttl ? `as long as the bucket says (${seconds(about.ttl)})` : 'for ever, unless the bucket says otherwise';
+  const asSet = about?.ttl ? `as long as the bucket says (${span(about.ttl)})` : 'for ever, unless the bucket says otherwise';
   const asItIs = expires ? 'As it stands, the key ends when it would have ended anyway, and a lease that keeps it does so no more. '
     : 'As it stands, the field is empty. ';
   return `A put says anew how long the key lives. ${asItIs}Where the field is empty, it lives ${asSet}.`;
 }
 
+/** What there is of a key: its bytes, and what `told` has of it by the names of headers; `damage` where it has no value to show. */
+async function keyAt(path) {
+  try {
+    const response = await raw('GET', path);
+    return { told: name => response.headers.get(name), old: new Uint8Array(await read(response, 'arrayBuffer')), damage: null };
+  } catch (error) {
+    const none = { told: () => null, old: new Uint8Array(0), damage: null };
+    if (error.code === 'key_not_found' || error.code === 'bucket_not_found') return none;
+    if (error.code !== 'damaged') throw error;
+    const [newest] = (await get(`${path}?view=history`)).revisions;
+    const known = {
+      etag: `"${newest.revision}"`, 'tidemill-created-at': newest.created_at, 'tidemill-expires-at': newest.expires_at, 'tidemill-owner': newest.owner,
+    };
+    return { ...none, told: name => known[name] ?? null, damage: error };
+  }
+}
+
+/** The revisions that are kept, once somebody asks for them: their values may be large. */
+function revisions(path) {
+  const at = make('div');
+  return card('Revisions that are kept', make('div', { class: 'row' }, button('Show them', async () => {
+    const kept = await get(`${path}?view=history`);
+    write(at, table([
+      ['Revision', row => make('code', {}, row.revision)],
+      ['Value', valueOf, TEXT],
+      ['Content type', row => row.content_type ?? (row.damaged ? null : 'application/json')],
+    ], kept.revisions, 'There is none.'));
+  })), at);
+}
+
 export async function show(place, bucket, key, hrefOfBucket, signal) {
   const path = url`api/v1/keys/${bucket}/${key}`;
-  const response = await raw('GET', path).catch(error => (error.status === 404 ? null : Promise.reject(error)));
-  const told = name => response?.headers.get(name) ?? null;
-  const old = new Uint8Array(response ? await read(response, 'arrayBuffer') : 0);
+  const { told, old, damage } = await keyAt(path);
   const about = await get(url`api/v1/buckets/${bucket}`).catch(error => (error.status < 500 && error.status > 0 ? null : Promise.reject(error)));
   const [etag, owner] = [told('etag'), told('tidemill-owner') ?? ''];
   const type = told('content-type') ?? 'application/json';
-  const { text, why } = response ? textOf(old, type) : { text: '' };
+  const { text, why } = etag && !damage ? fieldText(old, type) : { text: '' };
   const { restore, note } = lineEndsOf(text);
   // Times are counted by the clock of the relay, to the second.
   const ahead = told('date') ? Date.parse(told('date')) - Date.now() : 0;
@@ -114,6 +118,7 @@ export async function show(place, bucket, key, hrefOfBucket, signal) {
     const chosen = given.file?.name ? given.file : null;
     const typed = inField(given.value ?? '');
     const isTyped = text !== null && typed !== inField(text);
+    if (damage && !chosen && !isTyped) throw new Refused(400, { title: 'There is no new value: write one, or choose a file' });
     if (chosen && isTyped) throw new Refused(400, { title: 'There are two new values, a text and a file: take one away' });
     const isSame = !chosen && !isTyped && given.type === type && !life.isChanged(given.ttl) && !fresh.isChanged(given.fresh) && (given.owner ?? '') === owner;
     if (etag && isSame) return 'Nothing was changed, so nothing was put.';
@@ -130,7 +135,7 @@ export async function show(place, bucket, key, hrefOfBucket, signal) {
     ? [make('p', { class: 'quiet' }, `${why} It is not changed as text; a file can take its place.`), make('pre', { class: 'hex' }, inHex(old))]
     : field('Value', 'value', { value: text, spellcheck: 'false' }, 'textarea'),
   note && make('p', { class: 'warn' }, note),
-  response && make('p', {}, saved(old, `${bucket}-${key}`, signal)),
+  etag && !damage && make('p', {}, saved(old, `${bucket}-${key}`, signal)),
   make('div', { class: 'row' },
     make('label', {}, text === null ? 'Its new value, from a file' : 'Or from a file', make('br'), file), typeField),
   make('div', { class: 'row' }, life.shown, told('tidemill-fresh-until') && fresh.shown,
@@ -140,10 +145,10 @@ export async function show(place, bucket, key, hrefOfBucket, signal) {
     etag && button('Delete it', async () => {
       if (!await confirmed(`Delete the key ${key}?`, 'Delete it')) return;
       await call('DELETE', path, { headers: { 'if-match': etag } });
-      location.hash = hrefOfBucket;
+      go(hrefOfBucket);
     }, 'danger')));
-  put(place, card(null, etag
-    ? facts([['Revision', make('code', {}, etag.replaceAll('"', ''))], ['Size', sized(old.length)], ['Made', when(told('tidemill-created-at'))],
+  put(place, card(null, damage && [toldOf(damage), make('p', { class: 'quiet' }, 'It can be put anew, or deleted.')], etag
+    ? facts([['Revision', make('code', {}, etag.replaceAll('"', ''))], ['Size', damage ? null : sized(old.length)], ['Made', when(told('tidemill-created-at'))],
       ['Ends', when(told('tidemill-expires-at')) ?? 'never'], ['Fresh until', when(told('tidemill-fresh-until'))], ['Owner', owner || null]])
-    : make('p', { class: 'quiet' }, 'There is no such key now.')), card('Value', change));
+    : make('p', { class: 'quiet' }, 'There is no such key now.')), card('Value', change), etag && about?.history !== 1 && revisions(path));
 }

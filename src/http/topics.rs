@@ -88,7 +88,7 @@ pub(super) async fn create(
 ///
 /// In the order of their names. Where there are more, the header `Link` has the address of the next
 /// page. With `match`, only those whose names it matches: a page then ends early where it has looked at
-/// 10,000 names, and may have a `Link` and fewer topics than `limit`, or none.
+/// 10,000 names, and may have a `Link` and fewer topics than `limit`. Where none of 50,000 matches, it is 400.
 #[utoipa::path(
     get, path = "/api/v1/topics", tag = "topics", operation_id = "list_topics",
     params(

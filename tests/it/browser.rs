@@ -10,10 +10,13 @@ pub(crate) mod console;
 mod cookies;
 mod developer;
 mod held;
+mod operators;
 mod origins;
 mod tabs;
+mod told;
 mod typed;
 mod ways;
+mod who;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

@@ -2,6 +2,8 @@
 //! of a topic and of a dead letter; a connection that breaks.
 
 use serde_json::{Value, json};
+use tidemill::server::ServerOptions;
+use tidemill::storage::Storage;
 
 use super::developer::Tools;
 use super::{Browser, find, open};
@@ -106,8 +108,17 @@ pub(super) struct Shown {
 impl Shown {
     /// Opens the console, which asks who is there; or returns `None` where there is no browser.
     pub(super) async fn open() -> Option<Self> {
+        Self::open_on(memory(), |_| {}).await
+    }
+
+    /// As `open`, of a relay in front of this storage, with other options.
+    pub(super) async fn open_on(storage: Storage, change: impl FnOnce(&mut ServerOptions)) -> Option<Self> {
         let binary = find()?;
-        let relay = TestRelay::start_with(memory(), close).await;
+        let relay = TestRelay::start_with(storage, |options| {
+            close(options);
+            change(options);
+        })
+        .await;
         let root = log_in(&relay, "root").await;
         let proxy = Proxy::start(relay.address.port()).await;
         let browser = open(binary, "about:blank", &[]);
@@ -331,6 +342,7 @@ async fn every_page_can_be_read_in_both_schemes_and_on_a_phone() {
         (format!("#/group/{long}/workers"), "Dead letters"),
         ("#/keys".to_owned(), "flows"),
         ("#/keys/flows".to_owned(), "Changes"),
+        ("#/keys/nothing".to_owned(), "made with its first key"),
         ("#/keys/flows/a".to_owned(), "Revision"),
         (format!("#/keys/flows/{}", "k".repeat(255)), "Revision"),
         ("#/locks/nightly".to_owned(), "worker-7"),

@@ -181,3 +181,17 @@ fn keys_are_watched_through_a_restart() {
     assert_eq!(relay.run(&["keys", "watch", "flows", "--prefix", "a", "--key", "a"], "").code, Some(2));
     drop(relay);
 }
+
+#[test]
+fn a_watch_shows_null_and_is_ended_from_elsewhere() {
+    let relay = Relay::start(&[], &[]);
+    let put = relay.run(&["keys", "put", "flows", "a", "null"], "").lines()[0].to_owned();
+    let mut watch = Running::start(&[("TIDEMILL_URL", &relay.url)], &["keys", "watch", "flows"]);
+    assert_eq!(watch.line(), format!("{put}  put      a  null\n"));
+    assert_eq!(watch.line(), format!("{put}  synced\n"));
+    let open = json_of(&relay.run(&["sessions", "list", "-o", "json"], "").stdout);
+    let session = open["sessions"][0]["session"].as_str().expect("an id");
+    let ended = relay.run(&["sessions", "end", session, "-o", "json"], "");
+    assert_eq!(json_of(ended.lines()[0]), json!({ "ended": session }));
+    assert!(watch.note().contains("connecting again"));
+}

@@ -4,10 +4,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::task::spawn_blocking;
 
 use super::{bucket, get, post, put, revision};
 use crate::conformance::damage;
 use crate::support::ground::Ground;
+use crate::support::process::{Running, run};
 use crate::support::relay::{Answer, TestRelay};
 use crate::support::server::Kind;
 use crate::support::watcher::{Form, Watcher};
@@ -67,6 +69,16 @@ async fn a_value_that_is_not_what_was_put_is_shown_to_nobody() {
             "{frames:?}"
         );
     }
+    // From the command line, too.
+    let url = format!("http://{}", relay.address);
+    let told = spawn_blocking(move || {
+        let variables = [("TIDEMILL_URL", &*url)];
+        let listed = run(&variables, &["keys", "list", "b", "--values"], "").lines()[1].to_owned();
+        (listed, Running::start(&variables, &["keys", "watch", "b"]).line())
+    });
+    let (listed, watched) = told.await.expect("it runs to its end");
+    assert!(listed.trim_end().ends_with("(damaged)"), "{listed}");
+    assert!(watched.trim_end().ends_with("(damaged)"), "{watched}");
     let sound = get(&relay, "b/k?fallback=parent").await;
     assert_eq!((sound.text(), revision(&sound)), ("2", revisions[1].clone()));
     // One that was replaced together with its digest: the one behind it knows better.
