@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tidemill_proto::payload::{MemberNames, PayloadMembers};
-use tidemill_proto::{MessageId, Timestamp};
+use tidemill_proto::{MessageId, Problem, Timestamp};
 use tokio::time::sleep;
 
 use super::CliError;
@@ -84,7 +84,7 @@ struct Frame {
     key: Option<String>,
     member: Option<String>,
     reason: Option<String>,
-    detail: Option<String>,
+    problem: Option<Problem>,
     #[serde(default, deserialize_with = "tidemill_proto::json::present_owned")]
     value: Option<Box<RawValue>>,
     value_text: Option<String>,
@@ -220,7 +220,7 @@ impl Watched<'_> {
                     continue;
                 }
                 "problem" => {
-                    why = frame.detail;
+                    why = frame.problem.map(|problem| problem.detail);
                     continue;
                 }
                 "reset" => {

@@ -103,7 +103,7 @@ async function follows(place, bucket, prefix, signal) {
           isSynced = false;
           add(make('p', { class: 'gap', role: 'note' }, 'Changes were lost here: their log was trimmed, or the bucket is another one.'));
         } else if (line.type === 'end') ended ??= line.reason;
-        else if ('detail' in line) ended = line.detail;
+        else if (line.type === 'problem') ended = line.problem.detail;
         if (!isSynced || !('key' in line)) return;
         count += 1;
         say();

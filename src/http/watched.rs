@@ -131,6 +131,20 @@ impl Encoding {
         }
     }
 
+    /// Returns the frame that tells why a stream cannot go on. In a line the problem, which has a type of its own, is a field.
+    fn problem(self, problem: &Problem) -> Bytes {
+        #[derive(Serialize)]
+        struct Told<'a> {
+            problem: &'a Problem,
+        }
+        let mut out = Vec::new();
+        match self.form {
+            Frames::Events => self.write_other("problem", Place::Unsaid, problem, &mut out),
+            Frames::Lines => self.write_other("problem", Place::Unsaid, &Told { problem }, &mut out),
+        }
+        out.into()
+    }
+
     /// Appends a frame of this type that is of no key.
     fn write_other(self, kind: &str, place: Place, data: &impl Serialize, out: &mut Vec<u8>) {
         // Plain structures cannot fail to be written.
@@ -309,13 +323,31 @@ impl Form for Watched {
     }
 
     fn problem(&mut self, problem: &Problem) -> Bytes {
-        let mut out = Vec::new();
-        self.encoding.write_other("problem", Place::Unsaid, problem, &mut out);
-        out.into()
+        self.encoding.problem(problem)
     }
 }
 
 fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     // Writing into a vector cannot fail.
     let _ = out.write_fmt(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use tidemill_proto::Code;
+
+    use super::*;
+
+    #[test]
+    fn a_problem_is_told_whole_and_has_its_own_type() {
+        let problem = Problem::new(Code::Overloaded, "too much");
+        let read = |text: &[u8]| serde_json::from_slice::<Value>(text).expect("JSON");
+        let told = read(&serde_json::to_vec(&problem).expect("JSON"));
+        let line = Encoding::lines(WatchedKind::Keys).problem(&problem);
+        assert_eq!(read(&line), serde_json::json!({ "type": "problem", "problem": told }));
+        let event = Encoding::events(WatchedKind::Members).problem(&problem);
+        let data = event.strip_prefix(b"event: problem\ndata: ").and_then(|data| data.strip_suffix(b"\n\n"));
+        assert_eq!(read(data.expect("an event")), told);
+    }
 }

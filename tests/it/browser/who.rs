@@ -18,6 +18,8 @@ async fn who_cannot_be_logged_out_is_told_and_is_there_still() {
         .await;
     assert_eq!(shown.tools.run("document.querySelector('.who .name').textContent").await, json!("root"));
     shown.proxy.refuse(false);
+    // Once it is seen that the relay is back: a click asks once.
+    shown.does("await until('it is well', () => document.querySelector('.link-state').hidden);").await;
     shown.does(&format!("{out} await shows('Or with a token'); await hides('Make a token');")).await;
     shown.close().await;
 }
