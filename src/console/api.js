@@ -125,11 +125,12 @@ export const LONG = { isLong: true };
 /** Asks, and returns the answer itself, for who looks at its headers or has no JSON. */
 export const raw = ask;
 
-/** Asks for a list, and returns it with where its next page is, or null. */
+/** Asks for a list, and returns it with where its next page is, and behind what that begins, or null. */
 export async function listed(path) {
   const response = await ask('GET', path);
   const next = /<([^>]*)>;\s*rel="?next/.exec(response.headers.get('link') ?? '');
-  return { rows: parse(await read(response)), next: next ? new URL(next[1], response.url).href : null };
+  const at = next && new URL(next[1], response.url);
+  return { rows: parse(await read(response)), next: at && at.href, from: at && (at.searchParams.get('after') ?? at.searchParams.get('cursor')) };
 }
 
 /**

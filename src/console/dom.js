@@ -100,6 +100,9 @@ export function table(columns, rows, nothing) {
     make('table', {}, make('thead', {}, make('tr', {}, head)), make('tbody', {}, body)));
 }
 
+/** A link to the next page of a list, which begins behind `from`; nothing where there is none. */
+export const nextPage = (from, hrefOf) => from && make('p', {}, make('a', { href: hrefOf(encodeURIComponent(from)) }, 'Next page'));
+
 /** A list of names and values; those that are `null` are shown as a dash. */
 export function facts(pairs) {
   return make('dl', {}, pairs.map(([name, value]) => [make('dt', {}, name), make('dd', {}, value ?? '–')]));

@@ -1,7 +1,7 @@
 // Buckets of keys: what is in them, and watching.
 
 import { LONG, call, follow, get, listed, url } from './api.js';
-import { NAME, NUMBER, TEXT, bytes, card, confirmed, facts, field, heading, make, number, put, span, table, when } from './dom.js';
+import { NAME, NUMBER, TEXT, bytes, card, confirmed, facts, field, heading, make, nextPage, number, put, span, table, when } from './dom.js';
 import { button, form, go, pauses, told } from './app.js';
 import { valueOf } from './messages.js';
 import * as value from './value.js';
@@ -20,7 +20,7 @@ export async function show(place, [bucket, key], signal, query) {
 async function buckets(place, query) {
   const from = query.get('from');
   put(place, make('h1', {}, 'Keys'));
-  const { rows, next } = await listed(`api/v1/buckets?limit=100${from ? `&after=${encodeURIComponent(from)}` : ''}`);
+  const { rows, from: behind } = await listed(`api/v1/buckets?limit=100${from ? `&after=${encodeURIComponent(from)}` : ''}`);
   put(place, card(null, table([
     ['Bucket', row => make('a', { href: hrefOf(row.bucket) }, row.bucket), NAME],
     ['Keys', row => number(row.keys), NUMBER],
@@ -29,7 +29,7 @@ async function buckets(place, query) {
     ['A key lives for', row => span(row.ttl), NUMBER],
     ['Made', row => when(row.created_at)],
   ], rows, 'There is no bucket all of whose keys you may read.')),
-  next && make('p', {}, make('a', { href: `#/keys?from=${encodeURIComponent(new URL(next).searchParams.get('after'))}` }, 'Next page')),
+  nextPage(behind, behind => `#/keys?from=${behind}`),
   form(({ bucket }) => go(hrefOf(bucket)),
     make('div', { class: 'row' }, field('Or go to a bucket', 'bucket', { required: true, spellcheck: 'false' }), make('button', {}, 'Go'))));
 }
@@ -47,12 +47,11 @@ async function keys(place, bucket, signal, query) {
   } }, field('Keys that begin so', 'prefix', { value: prefix, spellcheck: 'false' }), make('button', {}, 'Search'));
   // What was asked for wrongly is answered below the form.
   put(place, search);
-  const [about, { rows, next, isAbsent }] = await Promise.all([
+  const [about, { rows, from: behind, isAbsent }] = await Promise.all([
     get(url`api/v1/buckets/${bucket}`).catch(or(null, 'forbidden', 'bucket_not_found')),
-    listed(path).catch(or({ rows: [], next: null, isAbsent: true }, 'bucket_not_found'))]);
+    listed(path).catch(or({ rows: [], from: null, isAbsent: true }, 'bucket_not_found'))]);
   const watched = make('div');
   const watch = make('button', { onclick: () => { watch.disabled = true; follows(watched, bucket, prefix, signal); } }, 'Watch');
-  const after = next && new URL(next).searchParams.get('after');
   put(place,
     about && card(null, facts([
       ['Keys', number(about.keys)], ['Size', bytes(about.bytes)], ['Most keys', number(about.max_keys)], ['Most bytes', bytes(about.max_bytes)],
@@ -67,7 +66,7 @@ async function keys(place, bucket, signal, query) {
       ['Ends', row => when(row.expires_at)],
       ['Owner', row => row.owner, NAME],
     ], rows, isAbsent ? 'There is no such bucket now. It is made with its first key.' : 'There is no such key.')),
-    after && make('p', {}, make('a', { href: `${hrefOf(bucket)}?prefix=${encodeURIComponent(prefix)}&from=${encodeURIComponent(after)}` }, 'Next page')),
+    nextPage(behind, behind => `${hrefOf(bucket)}?prefix=${encodeURIComponent(prefix)}&from=${behind}`),
     form(({ key }) => go(hrefOf(bucket, key)),
       make('div', { class: 'row' }, field('Make a key, or go to one', 'key', { required: true, spellcheck: 'false' }), make('button', {}, 'Go'))),
     card('Changes', make('div', { class: 'row' }, watch), watched),

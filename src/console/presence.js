@@ -1,7 +1,7 @@
 // Rooms in which somebody is; and who is in one.
 
 import { call, get, listed, url } from './api.js';
-import { ACT, NAME, NUMBER, TEXT, card, confirmed, field, make, many, number, put, rewrite, table, when } from './dom.js';
+import { ACT, NAME, NUMBER, TEXT, card, confirmed, field, make, many, nextPage, number, put, rewrite, table, when } from './dom.js';
 import { button, every, form, go } from './app.js';
 import { textOf } from './messages.js';
 
@@ -15,12 +15,12 @@ export async function show(place, [room], signal, query) {
 
 async function rooms(place, query) {
   const from = query.get('from');
-  const { rows, next } = await listed(`api/v1/presence?limit=100${from ? `&after=${encodeURIComponent(from)}` : ''}`);
+  const { rows, from: behind } = await listed(`api/v1/presence?limit=100${from ? `&after=${encodeURIComponent(from)}` : ''}`);
   put(place, card(null, table([
     ['Room', row => make('a', { href: hrefOf(row.room) }, row.room), NAME],
     ['Members', row => number(row.count), NUMBER],
-  ], rows, next ? 'Nobody is in the rooms of this page.' : 'There is nobody in any room that you may read.')),
-  next && make('p', {}, make('a', { href: `#/presence?from=${encodeURIComponent(new URL(next).searchParams.get('after'))}` }, 'Next page')));
+  ], rows, behind ? 'Nobody is in the rooms of this page.' : 'There is nobody in any room that you may read.')),
+  nextPage(behind, behind => `#/presence?from=${behind}`));
 }
 
 async function members(place, room, signal) {

@@ -1,7 +1,7 @@
 // The topics: searched by pattern, page by page, each with how much it has; and making one.
 
 import { Refused, get, listed, post, url } from './api.js';
-import { NAME, NUMBER, bytes, card, field, make, many, number, put, seconds, span, table, write, written } from './dom.js';
+import { NAME, NUMBER, bytes, card, field, make, many, nextPage, number, put, seconds, span, table, write, written } from './dom.js';
 import { again, every, form, go } from './app.js';
 
 const PAGE = 50;
@@ -38,13 +38,12 @@ export async function show(place, _rest, signal, query) {
   } }, field('Names that begin so, or a pattern', 'match', { value: match, placeholder: 'orders.*', spellcheck: 'false' }),
   make('button', {}, 'Search'));
   put(place, make('h1', {}, 'Topics'), search);
-  const { rows, next } = await listed(path);
+  const { rows, from: behind } = await listed(path);
   const stats = await get('api/v1/topics/stats').catch(() => null);
   const shown = new Map(rows.map(row => [row.topic_name, {
     pace: paceOf(), ...Object.fromEntries(['messages', 'second', 'size', 'oldest', 'readers', 'state'].map(cell => [cell, make('span')])),
   }]));
   const cell = name => row => shown.get(row.topic_name)[name];
-  const nextFrom = next && new URL(next).searchParams.get('cursor');
   put(place,
     stats && make('p', { class: 'quiet' }, `${many(stats.total_topics, 'topic')} with ${many(stats.total_messages, 'message')}`),
     card(null, table([
@@ -58,7 +57,7 @@ export async function show(place, _rest, signal, query) {
       ['Kept for', row => span(row.retention_seconds) ?? 'as set', NUMBER],
       ['Owner', row => row.owner_id, NAME],
     ], rows, match ? 'No topic that you may read has such a name.' : 'There is no topic that you may read yet.')),
-    nextFrom && make('p', {}, make('a', { href: `#/topics?match=${encodeURIComponent(match)}&from=${encodeURIComponent(nextFrom)}` }, 'Next page')),
+    nextPage(behind, behind => `#/topics?match=${encodeURIComponent(match)}&from=${behind}`),
     make('details', {}, make('summary', {}, 'Make a topic'), form(async ({ topic_name: name, retention, max, ...others }) => {
       const body = { topic_name: name, ...others };
       if (retention) body.retention_seconds = Number(retention);

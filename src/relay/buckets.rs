@@ -87,18 +87,19 @@ impl Gate {
         let is_shown =
             |name: &BucketName| name.room().is_none() && self.check_bucket(Verb::Read, name).is_ok();
         let Shown { names, next } = shown("buckets", after, limit, names, is_shown).await?;
+        Ok(BucketList { buckets: self.described(names).await?, next })
+    }
+
+    /// Describes buckets, in their order, without those that have gone meanwhile.
+    pub(super) async fn described(
+        &self,
+        names: impl IntoIterator<Item = BucketName>,
+    ) -> Result<Vec<BucketState>, Failure> {
+        let store = &self.relay().storage.buckets;
         let described = names.into_iter().map(|name| async move { store.bucket(&name).await });
         let described: Vec<_> = stream::iter(described).buffered(DESCRIBED_AT_ONCE).collect().await;
-        let mut buckets = Vec::with_capacity(described.len());
-        for state in described {
-            match state {
-                Ok(state) => buckets.push(state),
-                // It has gone meanwhile.
-                Err(StorageError::NoBucket) => {}
-                Err(error) => return Err(Failure::read(error, None)),
-            }
-        }
-        Ok(BucketList { buckets, next })
+        let there = described.into_iter().filter(|state| !matches!(state, Err(StorageError::NoBucket)));
+        there.collect::<Result<_, _>>().map_err(|error| Failure::read(error, None))
     }
 
     /// Deletes a bucket with all its keys.

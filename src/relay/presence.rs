@@ -9,7 +9,6 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tidemill_proto::limits::PRESENCE_BYTES_MAX;
 use tidemill_proto::presence::{KeptMember, Member, Members, Room};
 use tidemill_proto::watched::WatchedKind;
@@ -41,9 +40,6 @@ const PAGE_BYTES: usize = 1024 * 1024;
 pub type MembersPage = (Members, Option<MemberName>);
 /// A page of rooms, and behind which the next begins.
 pub type RoomsPage = (Vec<Room>, Option<RoomName>);
-
-/// Rooms that are looked at, at the same time.
-const SEEN_AT_ONCE: usize = 16;
 
 impl Gate {
     /// Checks that the caller may do this with a member of a room, or with all of them.
@@ -133,15 +129,12 @@ impl Gate {
             |after: Option<RoomName>| async move { buckets.room_names(after.as_ref(), STEP_NAMES).await };
         let is_shown = |room: &RoomName| self.check_room(Verb::Read, room, None).is_ok();
         let Shown { names, next } = seen_by("rooms", after, limit, names, is_shown).await?;
-        let seen = names.into_iter().map(|room| async move {
-            match buckets.bucket(&BucketName::of_room(&room)).await {
-                Ok(BucketState { keys: count, .. }) => Ok(Some(Room { room, count })),
-                Err(StorageError::NoBucket) => Ok(None),
-                Err(error) => Err(Failure::read(error, None)),
-            }
+        let described = self.described(names.iter().map(BucketName::of_room)).await?;
+        let there = described.into_iter().filter(|bucket| bucket.keys > 0);
+        let rooms = there.filter_map(|BucketState { bucket, keys: count, .. }| {
+            bucket.room().map(|room| Room { room, count })
         });
-        let seen: Vec<Option<Room>> = stream::iter(seen).buffered(SEEN_AT_ONCE).try_collect().await?;
-        Ok((seen.into_iter().flatten().filter(|room| room.count > 0).collect(), next))
+        Ok((rooms.collect(), next))
     }
 
     /// Returns a page of the members of a room. In a room that nobody has been in there is nobody.

@@ -139,9 +139,8 @@ async fn members_are_listed_in_pages_and_counted(ground: &Ground) {
         assert_eq!((&page["room"], &page["count"]), (&json!("lobby"), &json!(25)));
         pages.push(of_page.len());
         names.extend(of_page.iter().map(|member| member["member"].as_str().expect("a name").to_owned()));
-        let Some(link) = answer.header("link") else { break };
-        let target = link.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
-        target.expect("a link").0.clone_into(&mut path);
+        let Some(next) = answer.next_page() else { break };
+        next.clone_into(&mut path);
     }
     assert_eq!(pages, [10, 10, 5]);
     assert_eq!(names, (0..25).map(|number| format!("m{number:02}")).collect::<Vec<_>>());

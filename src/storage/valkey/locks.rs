@@ -226,9 +226,9 @@ impl Shard {
             if step > 0 {
                 sleep(REST).await;
             }
-            let (next, keys) = self.scan_keys(&cursor.to_string(), keys::HELD, "hash").await?;
+            let (next, keys) = self.scan_keys(cursor, keys::HELD, "hash").await?;
             found.extend(keys.iter().filter_map(|key| keys::lock_of(key)).filter(|lock| self.has(lock)));
-            cursor = next.parse().map_err(|_| unexpected("SCAN", Effect::Read))?;
+            cursor = next;
             if cursor == 0 {
                 return Ok((found, None));
             }

@@ -20,21 +20,22 @@ pub(super) const REST: Duration = Duration::from_millis(2);
 
 impl Shard {
     /// Returns the keys of one step of a walk, of those that match a pattern and have a type; and where the next step
-    /// begins: at `0` none follows.
+    /// begins: at 0 none follows, and the first begins there.
     pub(super) async fn scan_keys(
         &self,
-        cursor: &str,
+        cursor: u64,
         pattern: &str,
         of_type: &str,
-    ) -> Result<(String, Vec<Bytes>), StorageError> {
+    ) -> Result<(u64, Vec<Bytes>), StorageError> {
         let mut pipeline = glide::pipe();
-        pipeline.cmd("SCAN").arg(cursor).arg("MATCH").arg(pattern);
+        pipeline.cmd("SCAN").arg(cursor.to_string()).arg("MATCH").arg(pattern);
         pipeline.arg("COUNT").arg(SCAN_COUNT).arg("TYPE").arg(of_type);
         let ValkeyValue::Array(parts) = self.change.run_one(&pipeline, Effect::Read).await? else {
             return Err(unexpected("SCAN", Effect::Read));
         };
         let mut parts = parts.into_iter();
-        let next = parts.next().and_then(bytes_of).and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+        let next = parts.next().and_then(bytes_of);
+        let next = next.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.parse().ok());
         let (Some(next), Some(ValkeyValue::Array(found))) = (next, parts.next()) else {
             return Err(unexpected("SCAN", Effect::Read));
         };

@@ -82,9 +82,9 @@ impl Shard {
         if !self.take_sweep_lock().await? {
             return Ok(swept);
         }
-        let mut cursor = "0".to_owned();
+        let mut cursor = 0;
         loop {
-            let (next, streams) = self.scan(self.keys, &cursor).await?;
+            let (next, streams) = self.scan(self.keys, cursor).await?;
             let (streams, others): (Vec<_>, Vec<_>) = streams.into_iter().partition(|topic| self.has(topic));
             self.disown(&others).await?;
             let buckets: Vec<_> = streams.iter().filter_map(TopicName::bucket).collect();
@@ -99,7 +99,7 @@ impl Shard {
                 self.sweep_groups(topics, &mut swept).await?;
                 sleep(REST).await;
             }
-            if next == "0" {
+            if next == 0 {
                 break;
             }
             if topics.is_empty() {
@@ -165,11 +165,11 @@ impl Shard {
         is_wanted: impl Fn(&TopicName) -> bool,
         limit: usize,
     ) -> Result<Vec<TopicName>, StorageError> {
-        let (mut cursor, mut found) = ("0".to_owned(), Vec::new());
+        let (mut cursor, mut found) = (0, Vec::new());
         for _ in 0..HIDDEN_STEPS_MAX {
-            let (next, topics) = self.scan(keys, &cursor).await?;
+            let (next, topics) = self.scan(keys, cursor).await?;
             found.extend(topics.into_iter().filter(&is_wanted));
-            if found.len() >= limit || next == "0" {
+            if found.len() >= limit || next == 0 {
                 break;
             }
             cursor = next;
@@ -181,9 +181,9 @@ impl Shard {
     /// Returns what the server has of topics, and of logs of buckets, that the indexes do not name. The whole keyspace is
     /// walked, as by a sweep, which would mend that.
     pub(super) async fn unlisted(&self) -> Result<Vec<TopicName>, StorageError> {
-        let (mut cursor, mut unlisted) = ("0".to_owned(), BTreeSet::new());
+        let (mut cursor, mut unlisted) = (0, BTreeSet::new());
         loop {
-            let (next, found) = self.scan(self.keys, &cursor).await?;
+            let (next, found) = self.scan(self.keys, cursor).await?;
             let found: Vec<TopicName> = found.into_iter().filter(|name| self.has(name)).collect();
             let topics: Vec<&TopicName> = found.iter().filter(|name| name.bucket().is_none()).collect();
             let buckets: Vec<BucketName> = found.iter().filter_map(TopicName::bucket).collect();
@@ -196,7 +196,7 @@ impl Shard {
                 let missing = self.indexes.buckets.missing(&buckets).await?;
                 unlisted.extend(missing.into_iter().map(TopicName::log_of));
             }
-            if next == "0" {
+            if next == 0 {
                 return Ok(unlisted.into_iter().collect());
             }
             cursor = next;
@@ -204,7 +204,7 @@ impl Shard {
     }
 
     /// Returns the topics of one step of the walk, and where the next begins.
-    async fn scan(&self, keys: Keys, cursor: &str) -> Result<(String, Vec<TopicName>), StorageError> {
+    async fn scan(&self, keys: Keys, cursor: u64) -> Result<(u64, Vec<TopicName>), StorageError> {
         let (next, found) = self.scan_keys(cursor, &keys.streams(), "stream").await?;
         Ok((next, found.iter().filter_map(|key| keys.topic_of_stream(key)).collect()))
     }

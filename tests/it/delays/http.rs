@@ -184,8 +184,7 @@ async fn what_waits_is_listed_cancelled_and_published_now(storage: Storage) {
         let of_page = page.json();
         let messages = of_page.as_array().expect("a list");
         seen.extend(messages.iter().map(|one| one["schedule_id"].as_str().expect("an id").to_owned()));
-        let link = page.header("link").map(|link| link.strip_suffix(">; rel=\"next\"").expect("next"));
-        next = link.map(|link| link.trim_start_matches('<').to_owned());
+        next = page.next_page().map(str::to_owned);
     }
     assert_eq!(seen, ids);
     for (query, field) in [("limit=0", "limit"), ("limit=1001", "limit"), ("cursor=x", "cursor")] {

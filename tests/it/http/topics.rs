@@ -156,9 +156,8 @@ async fn pages(relay: &TestRelay, first: &str) -> Vec<Vec<String>> {
         let topics = page.json();
         let topics = topics.as_array().expect("a JSON list");
         pages.push(topics.iter().map(|it| it["topic_name"].as_str().expect("a name").to_owned()).collect());
-        let Some(link) = page.header("link") else { return pages };
-        let next = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\""));
-        next.expect("the form of RFC 8288").clone_into(&mut path);
+        let Some(next) = page.next_page() else { return pages };
+        next.clone_into(&mut path);
     }
 }
 

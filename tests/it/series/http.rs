@@ -149,9 +149,8 @@ async fn series_are_listed_in_pages(storage: Storage) {
         let list: Vec<Value> = serde_json::from_slice(&page.body).expect("a list");
         pages.push(list.len());
         seen.extend(list.iter().map(|one| one["series"].as_str().expect("a name").to_owned()));
-        let Some(next) = page.header("link") else { break };
-        let next = next.strip_prefix('<').and_then(|next| next.split_once('>'));
-        next.expect("an address").0.clone_into(&mut path);
+        let Some(next) = page.next_page() else { break };
+        next.clone_into(&mut path);
     }
     assert_eq!((pages, seen), (vec![100, 100, 50], names));
     let first = relay.get("/api/v1/series").await.json();

@@ -321,6 +321,13 @@ impl Answer {
         self.headers.iter().find(|(of, _)| of == name).map(|(_, value)| value.as_str())
     }
 
+    /// Returns the address of the next page, where there is one: a link of the form of RFC 8288.
+    pub(crate) fn next_page(&self) -> Option<&str> {
+        let next =
+            self.header("link")?.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\""));
+        Some(next.expect("the form of RFC 8288"))
+    }
+
     /// Returns the body as text.
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("a body in UTF-8")
