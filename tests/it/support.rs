@@ -29,6 +29,7 @@ pub(crate) mod sentinel;
 pub(crate) mod server;
 #[cfg(feature = "valkey")]
 pub(crate) mod shared;
+pub(crate) mod signals;
 pub(crate) mod tls;
 pub(crate) mod watcher;
 pub(crate) mod ws;

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tidemill::proto::Code;
 use tokio_util::task::TaskTracker;
@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::support::process::Relay;
 use crate::support::relay::{Answer, try_send};
 use crate::support::server::{Kind, Server};
+use crate::support::signals;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -139,13 +140,12 @@ async fn a_holder_that_was_frozen_for_longer_than_its_time_is_refused() {
         let told = next();
         assert!(told[0].as_u64() < Some(300) && told[1] == 201, "{told}");
     }
-    let pid = Pid::from_child(&holder.0);
-    kill_process(pid, Signal::STOP).expect("it runs");
+    signals::send(&holder.0, Signal::STOP);
     let bob = acquire(relay.address(), "bob", "10m").await;
     for answer in write(relay.address(), bob, "\"bob\"").await {
         assert!(matches!(answer.status, 200 | 201), "{answer:?}");
     }
-    kill_process(pid, Signal::CONT).expect("it runs");
+    signals::send(&holder.0, Signal::CONT);
     // What it had sent before it froze may be told first.
     let refused = tokio::task::spawn_blocking(move || {
         loop {

@@ -205,8 +205,7 @@ impl Running {
 
     /// Sends the signal of Ctrl-C.
     pub(crate) fn interrupt(&self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+        super::signals::send(&self.child, rustix::process::Signal::INT);
     }
 
     /// Waits for its end.
@@ -406,14 +405,12 @@ os.write(1, printed)
 
     /// Sends the process a signal: to freeze it, or to end that.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal)
-            .expect("it runs");
+        super::signals::send(&self.child, signal);
     }
 
     /// Tells the relay to stop, and returns its exit code and what it logged.
     pub(crate) fn stop(mut self) -> (Option<i32>, String) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        self.signal(rustix::process::Signal::TERM);
         let code = self.child.wait().expect("it ends").code();
         let log = self.log.take().expect("it is stopped once").join().expect("reading does not panic");
         (code, log)

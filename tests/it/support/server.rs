@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::resp::{Connection, Reply};
+use super::signals;
 
 /// How long a server may take until it answers.
 const START_MAX: Duration = Duration::from_secs(20);
@@ -339,8 +340,7 @@ impl Server {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process id is positive");
-        kill_process(pid, signal).expect("a child can be signalled");
+        signals::send(self.process.as_ref().expect("the server runs"), signal);
     }
 }
 
