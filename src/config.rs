@@ -14,6 +14,7 @@
 //! | `file` | the configuration file, and those of secrets |
 //! | `changes` | what is another in settings that were read again |
 //! | `logs` | how much is logged, and how |
+//! | `modules` | the modules that log something |
 //! | `variables` | names in the environment that nothing reads, and variables that are empty |
 //! | `print` | `config show` and the sample file |
 //! | `draining` | how clients are let go of |
@@ -48,6 +49,7 @@ mod limits;
 mod load;
 mod log_ins;
 mod logs;
+mod modules;
 mod names;
 #[cfg(feature = "valkey")]
 mod placement;
@@ -150,7 +152,7 @@ pub struct Settings {
 
     /// Names under which this relay may be called, without ports and with commas between them, as in
     /// `relay.example.com`; `*` for any. If not given, any, but where it listens on this machine alone
-    /// `localhost`, `127.0.0.1` and `[::1]`
+    /// `localhost`, what is below it, `127.0.0.0/8` and `[::1]`
     #[arg(long, value_name = "HOSTS", help_heading = LISTENING, value_parser = parse_hosts)]
     pub trusted_hosts: Option<TrustedHosts>,
 

@@ -164,7 +164,7 @@ impl Metrics {
     /// Returns the counts in the text format of Prometheus.
     #[must_use]
     pub fn render(&self) -> String {
-        self.0.handle.render()
+        self.0.registry.without_withdrawn(self.0.handle.render())
     }
 
     /// Returns the counts of messages.

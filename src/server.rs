@@ -11,6 +11,7 @@ pub mod administration;
 mod admission;
 mod backends;
 mod certificate;
+pub mod checking;
 mod connection;
 mod doors;
 mod fast_path;
@@ -152,6 +153,7 @@ impl Server {
             node,
             leaving,
         );
+        http.draining().lasts(options.drain_notice + options.drain_spread + options.drain);
         let tracker = TaskTracker::new();
         let ws = Ws::new(relay.clone(), entrance, options.ws.clone(), metrics.clone(), http.budget().clone());
         let router = http.router(ws.router());

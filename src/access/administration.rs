@@ -246,6 +246,11 @@ fn texts_of(rules: &[Rule]) -> Vec<String> {
     rules.iter().map(ToString::to_string).collect()
 }
 
+/// Returns rules as the log tells them.
+fn told(rules: &[Rule]) -> String {
+    texts_of(rules).join("; ")
+}
+
 fn check_room(directory: &Directory) -> Result<(), Box<Problem>> {
     if directory.len() < ENTRIES_MAX {
         return Ok(());

@@ -230,7 +230,7 @@ impl WebRules {
                 "it answers to the names in"
             }
             TrustedHosts::Loopback => {
-                "it listens on this machine alone, and so answers to `localhost`, `127.0.0.1` and `[::1]`; for another name, such as that of a proxy in front, set"
+                "it listens on this machine alone, and so answers to `localhost`, what is below it (`app.localhost`), and loopback addresses (`127.0.0.0/8`, `[::1]`); for another name, such as that of a proxy in front, set"
             }
         };
         let detail =

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::config::{Environment, Faults, Flags, Settings, document, sample, show};
-use crate::server::wiring::faults;
+use crate::server::checking::check;
 use crate::traces::TracesSettings;
 
 use super::CliError;
@@ -119,15 +119,13 @@ struct Found {
 
 impl Check {
     fn run(&self, environment: &Environment) -> Result<(), CliError> {
-        let (errors, warnings) = match Settings::examine(&self.flags, environment) {
-            Ok(settings) => {
-                let (errors, warnings) = faults(&settings);
-                let mut errors: Vec<_> = errors.iter().map(|error| chain(&**error)).collect();
-                errors.extend(TracesSettings::read(environment).err().map(|error| error.to_string()));
-                (errors, [settings.warnings, warnings].concat())
-            }
-            Err(Faults { errors, warnings }) => (errors.iter().map(|error| chain(error)).collect(), warnings),
+        let (errors, warnings) = match Settings::examine(&self.flags, environment).and_then(check) {
+            Ok(settings) => (Vec::new(), settings.warnings),
+            Err(Faults { errors, warnings }) => (errors, warnings),
         };
+        let mut errors: Vec<_> = errors.iter().map(|error| chain(error)).collect();
+        let traced = TracesSettings::examine(environment).err().unwrap_or_default();
+        errors.extend(traced.iter().map(|error| chain(error)));
         let is_wrong = !errors.is_empty();
         let is_told = is_wrong || !warnings.is_empty();
         let errors = errors.into_iter().map(|detail| Found { outcome: "fail", detail });

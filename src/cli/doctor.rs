@@ -10,7 +10,8 @@ use tidemill_proto::TopicName;
 use tokio::runtime::Runtime;
 
 use crate::config::{Environment, Flags, Setting, Settings, Source, known};
-use crate::server::wiring::{WiringError, check_issuers, explain_access, explain_certificate};
+use crate::server::checking::{check_issuers, explain_certificate};
+use crate::server::wiring::{WiringError, explain_access};
 #[cfg(feature = "valkey")]
 use crate::storage::valkey::check as valkey;
 
@@ -48,8 +49,6 @@ Examples:
 
 Exit status: 0 all can be used (✓, !), 1 not so (✗), 2 the settings are wrong.";
 
-/// Files that a relay has open beside those of its connections, about.
-const FILES_BESIDE: u64 = 200;
 /// The topic that is followed, unless told. It need not be there.
 const TOPIC: &str = "tidemill-doctor";
 
@@ -234,15 +233,11 @@ fn inside(settings: &Settings, runtime: &Runtime) -> Result<(Vec<Line>, &'static
 /// Looks whether as many connections can be open as are let in.
 fn open_files_line(settings: &Settings) -> Line {
     const NAME: &str = "open files";
-    let needed = settings.connections_max as u64 + FILES_BESIDE;
-    match open_files::limit() {
-        Some(limit) if limit < needed => Line::warn(
-            NAME,
-            format!("{limit} at most, and {} connections are let in", settings.connections_max),
-            format!(
-                "the relay refuses whom it cannot open: raise the hard limit to {needed} (`LimitNOFILE=` in a unit of systemd, `ulimits` in a Compose file), or lower TIDEMILL_CONNECTIONS_MAX"
-            ),
-        ),
+    let limit = open_files::limit();
+    if let Some([detail, advice]) = open_files::lacking(limit, settings.connections_max) {
+        return Line::warn(NAME, detail, advice);
+    }
+    match limit {
         Some(limit) => {
             Line::pass(NAME, format!("{limit} at most, enough for {} connections", settings.connections_max))
         }

@@ -62,7 +62,9 @@ impl Serve {
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
         }
-        open_files::raise();
+        if let Some([few, advice]) = open_files::lacking(open_files::raise(), settings.connections_max) {
+            tracing::warn!("open files: {few}; {advice}");
+        }
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         if let Some(threads) = settings.worker_threads {
             runtime.worker_threads(threads);
@@ -80,11 +82,22 @@ impl Serve {
         if let Some(sending) = sending {
             sending.stop();
         }
-        result
+        // Behind what the sending of spans may say: it is the last line.
+        match result {
+            Ok(Ok(())) => tracing::info!("stopped"),
+            Ok(Err(_)) => tracing::warn!("stopped before everything was done"),
+            Err(_) => {}
+        }
+        result?
     }
 }
 
-async fn serve(settings: &Settings, handed: Option<TcpListener>, again: Again) -> Result<(), CliError> {
+/// Serves; returns what came of it, or why it could not begin.
+async fn serve(
+    settings: &Settings,
+    handed: Option<TcpListener>,
+    again: Again,
+) -> Result<Result<(), CliError>, CliError> {
     // Before listening, so that no signal finds the process without a handler.
     let mut signals = Signals::new()?;
     let failed = |cause| match cause {
@@ -113,7 +126,7 @@ async fn serve(settings: &Settings, handed: Option<TcpListener>, again: Again) -
                 // What came of it is in the log.
                 RELOAD => {
                     manager::tell_reloading();
-                    drop(reloads.ask().await);
+                    drop(reloads.ask(RELOAD.to_owned()).await);
                     manager::tell_ready();
                 }
                 signal => break signal,
@@ -130,17 +143,11 @@ async fn serve(settings: &Settings, handed: Option<TcpListener>, again: Again) -
         };
         tracing::warn!(signal, "stopping at once");
     };
-    let result = tokio::select! {
+    Ok(tokio::select! {
         result = node.run(stop.clone().cancelled_owned()) => result.map_err(failed),
         () = told => Err(CliError::Told),
         never = manager::tell_alive() => match never {},
-    };
-    if result.is_ok() {
-        tracing::info!("stopped");
-    } else {
-        tracing::warn!("stopped before everything was done");
-    }
-    result
+    })
 }
 
 /// The signal that has settings read again.

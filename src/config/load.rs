@@ -15,7 +15,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::names::{CONFIG_VARIABLE, SECRETS, Setting, known};
 use super::variables::{self, Environment};
-use super::{Backend, ConfigError, Faults, Origin, Settings, Source, Written, file};
+use super::{Backend, ConfigError, Faults, Origin, Settings, Source, Written, file, modules};
 
 /// What the file ranks: behind the flag and every name of a variable.
 const FILE_RANK: u8 = 4;
@@ -159,6 +159,9 @@ impl Settings {
             Ok(warnings) => self.warnings.extend(warnings),
             Err(error) => errors.push(error),
         }
+        let silent = self.log_level.modules.iter().filter_map(|(module, _)| modules::silent(module));
+        let from = self.source("log_level");
+        self.warnings.extend(silent.map(|what| format!("log_level (from {from}) {what}")));
         #[cfg(feature = "valkey")]
         {
             errors.extend(self.check_memory().err());

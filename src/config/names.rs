@@ -207,6 +207,11 @@ pub(super) fn nearest_key(key: &str) -> Option<String> {
     })
 }
 
+/// Returns the one of these that is most like `name`, if one is like it at all.
+pub(super) fn nearest_of<'a>(names: impl Iterator<Item = &'a str>, name: &str) -> Option<String> {
+    nearest(names, |candidate| strsim::normalized_damerau_levenshtein(candidate, name))
+}
+
 fn nearest<'a>(names: impl Iterator<Item = &'a str>, likeness: impl Fn(&str) -> f64) -> Option<String> {
     let scored = names.map(|name| (name, likeness(name)));
     let best = scored.max_by(|(_, one), (_, other)| one.total_cmp(other));

@@ -74,7 +74,8 @@ pub fn document() -> String {
          Every setting of a relay, as `tidemill config doc` prints them. How they are written, and where they are read, says \
          [Operations](operations.md#settings). The key in the file is the flag without its dashes in front, and with `_` in place \
          of `-` (`drain_ms` for `--drain-ms`). What is marked ↻ is taken over [without a \
-         restart](operations.md#change-settings-while-it-runs).\n",
+         restart](operations.md#change-settings-while-it-runs), and so is what the files of `VALKEY_PASSWORD_FILE` and \
+         `TIDEMILL_VALKEY_SENTINEL_PASSWORD_FILE` hold.\n",
     );
     let mut heading = "";
     for setting in by_heading() {

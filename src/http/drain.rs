@@ -2,8 +2,8 @@
 //!
 //! It owns what a node tells of that, and that it is told to begin. It must not know how connections end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Json;
@@ -32,6 +32,8 @@ pub struct Draining(Arc<Inner>);
 struct Inner {
     /// Cancelled when the node is told to drain, or to stop.
     told: CancellationToken,
+    /// How long it takes at most, from when it is told.
+    lasts_max: OnceLock<Duration>,
     progress: Mutex<(DrainStage, Option<Instant>)>,
     /// Connections that were there before it began.
     connections: AtomicU64,
@@ -46,13 +48,22 @@ impl Draining {
     #[must_use]
     pub fn new(told: CancellationToken) -> Self {
         let progress = Mutex::new((DrainStage::Serving, None));
-        Self(Arc::new(Inner { told, progress, connections: AtomicU64::new(0) }))
+        Self(Arc::new(Inner { told, lasts_max: OnceLock::new(), progress, connections: AtomicU64::new(0) }))
+    }
+
+    /// Says how long it takes at most, for who asks before the node notes it.
+    pub fn lasts(&self, at_most: Duration) {
+        // It is said once.
+        let _ = self.0.lasts_max.set(at_most);
     }
 
     /// Tells the node to begin; returns whether nobody has before.
     #[expect(clippy::must_use_candidate, reason = "it begins, whoever wants to know whether it is new")]
     pub fn begin(&self) -> bool {
         let is_first = !self.is_told();
+        if let (true, Some(lasts)) = (is_first, self.0.lasts_max.get()) {
+            self.note(DrainStage::Notice, Instant::now() + *lasts);
+        }
         self.0.told.cancel();
         is_first
     }

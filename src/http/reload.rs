@@ -17,8 +17,14 @@ use super::{Http, query};
 use crate::access::{Verb, Who, changed};
 use crate::relay::Failure;
 
-/// Who waits for the settings to be read again, and is told what came of it, or what is wrong with them.
-pub type ReloadAsked = oneshot::Sender<Result<Reloaded, String>>;
+/// Who waits for the settings to be read again.
+#[derive(Debug)]
+pub struct ReloadAsked {
+    /// Who it is, for the log.
+    pub by: String,
+    /// Where it is told what came of it, or what is wrong with them.
+    pub answer: oneshot::Sender<Result<Reloaded, String>>,
+}
 
 /// Where the settings are asked to be read again. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -44,16 +50,16 @@ impl Reloads {
         (Self(asking), asked)
     }
 
-    /// Has the settings read again, and returns what was taken over.
+    /// Has the settings read again for somebody, and returns what was taken over.
     ///
     /// # Errors
     /// Nothing was.
     ///
     /// # Cancel safety
     /// When the future is dropped, the settings may be taken over all the same.
-    pub async fn ask(&self) -> Result<Reloaded, ReloadError> {
+    pub async fn ask(&self, by: String) -> Result<Reloaded, ReloadError> {
         let (answer, answered) = oneshot::channel();
-        self.0.send(answer).await.map_err(|_| ReloadError::Ending)?;
+        self.0.send(ReloadAsked { by, answer }).await.map_err(|_| ReloadError::Ending)?;
         answered.await.map_err(|_| ReloadError::Ending)?.map_err(ReloadError::Wrong)
     }
 }
@@ -93,9 +99,14 @@ pub(super) async fn reload(
         let detail = "this relay is part of another program, which has its settings: nothing was changed";
         return Err(Problem::new(Code::Conflict, detail).into());
     };
-    let told = reloads.ask().await.map_err(Problem::from)?;
+    let told = reloads.ask(gate.caller().who().to_string()).await.map_err(Problem::from)?;
     if *gate.caller().who() != Who::Anyone {
-        changed!(gate.caller().who(), gate.origin(), "settings read again", changed = ?told.changed);
+        changed!(
+            gate.caller().who(),
+            gate.origin(),
+            "settings read again",
+            changed = told.changed.join(", ")
+        );
     }
     Ok(Json(told))
 }

@@ -142,7 +142,7 @@ impl Kept {
         let before = inner.bounds.load_full();
         let now = Bounds::new(bounds, &before.known);
         for gone in before.topics.iter().filter(|topics| !now.topics.contains(topics)) {
-            inner.metrics.limits().kept(&gone.to_string(), 0);
+            inner.metrics.limits().kept_no_more(&gone.to_string());
         }
         let is_any_reached = now.is_any_reached();
         inner.bounds.store(Arc::new(now));

@@ -42,6 +42,8 @@ struct State {
     slice: u64,
     /// There is nothing to be had before the first, as far as is known, and it is not asked before the second.
     nothing: Option<(Instant, Instant)>,
+    /// Of which amounts all of that is ([`Amounts::version`]): by others it is asked anew.
+    version: u64,
     used_at: Instant,
     /// What was granted while this node counted by itself.
     alone: Grants,
@@ -50,7 +52,7 @@ struct State {
 impl Quota {
     pub(super) fn new(limit: Limit, amounts: Arc<Amounts>, id: QuotaId, now: Instant) -> Self {
         let alone = Grants::default();
-        let state = State { left: 0, until: now, slice: 0, nothing: None, used_at: now, alone };
+        let state = State { left: 0, until: now, slice: 0, nothing: None, version: 0, used_at: now, alone };
         Self { limit, amounts, id, state: Mutex::new(state), asking: tokio::sync::Mutex::default() }
     }
 
@@ -62,6 +64,9 @@ impl Quota {
         }
         let mut state = self.state.lock();
         state.used_at = now;
+        if state.version != self.amounts.version() {
+            return None;
+        }
         if state.left > 0 && now < state.until {
             state.left -= 1;
             return Some(Ok(()));
@@ -74,9 +79,11 @@ impl Quota {
 
     /// Returns what to ask the storage for; what is left of before goes back with it.
     pub(super) fn draw(&self, now: Instant) -> Draw {
+        // Before they are read: what changes meanwhile makes what is granted old.
+        let version = self.amounts.version();
         let most = if self.limit.hold().is_zero() { 1 } else { (self.rate().amount / SHARE).max(1) };
         let mut state = self.state.lock();
-        state.until = now;
+        (state.until, state.nothing, state.version) = (now, None, version);
         let back = state.unspent();
         self.asks(most, back)
     }

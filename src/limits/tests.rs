@@ -43,6 +43,20 @@ async fn what_a_node_does_not_spend_is_there_for_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_limit_that_is_changed_holds_at_once() {
+    let with = |amount| LimitOptions::none().with(Limit::PrincipalMessages, amount);
+    let [node] = nodes(with(60_000));
+    let meter = node.meter(Some(&Caller::nobody(1)), ADDRESS, Asks::Other);
+    for _ in 0..30 {
+        assert!(meter.message().await.is_ok());
+    }
+    node.change(&with(20));
+    assert_eq!(passing(&meter).await, 0, "of what was drawn before nothing is spent");
+    node.change(&with(1_000));
+    assert_eq!(passing(&meter).await, 970, "what was spent counts, and nothing else");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_stops_gives_back_what_it_holds() {
     let options = LimitOptions::none().with(Limit::PrincipalMessages, 100).with(Limit::Connections, 2);
     let store = test_storage().limits;

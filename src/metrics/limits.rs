@@ -59,8 +59,18 @@ impl Limits {
         self.of_topics(KEPT, topics).set(bytes_of(bytes));
     }
 
+    /// Tells nothing more of the topics of a bound, which there is no longer.
+    pub fn kept_no_more(&self, topics: &str) {
+        for name in [KEPT, KEPT_MAX] {
+            self.registry.tell(name, ("topics", topics), false);
+        }
+    }
+
     /// Tells how many bytes they may keep.
     pub fn kept_max(&self, topics: &str, bytes: u64) {
+        for name in [KEPT, KEPT_MAX] {
+            self.registry.tell(name, ("topics", topics), true);
+        }
         self.of_topics(KEPT_MAX, topics).set(bytes_of(bytes));
     }
 

@@ -1,5 +1,6 @@
 //! How a count is described and registered: one place for the library's ceremony.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _, SharedString};
@@ -43,11 +44,13 @@ pub(super) struct Registry {
     recorder: Arc<PrometheusRecorder>,
     about: &'static str,
     described: Arc<Mutex<Vec<Description>>>,
+    /// Of what is not told any more, how its lines begin: the recorder forgets nothing.
+    withdrawn: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Registry {
     pub(super) fn new(recorder: Arc<PrometheusRecorder>) -> Self {
-        Self { recorder, about: "", described: Arc::default() }
+        Self { recorder, about: "", described: Arc::default(), withdrawn: Arc::default() }
     }
 
     /// Returns the same for counts that are about something else.
@@ -109,6 +112,23 @@ impl Registry {
     /// Returns a gauge of these labels.
     pub(super) fn gauge_of(&self, name: &'static str, labels: Vec<Label>) -> Gauge {
         self.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA)
+    }
+
+    /// Has a gauge with one label told, or told no more.
+    pub(super) fn tell(&self, name: &'static str, (label, value): (&'static str, &str), is_told: bool) {
+        let start = format!("{name}{{{label}=\"{value}\"}} ");
+        let mut withdrawn = self.withdrawn.lock();
+        let _ = if is_told { withdrawn.remove(&start) } else { withdrawn.insert(start) };
+    }
+
+    /// Returns a text of counts without those that are told no more.
+    pub(super) fn without_withdrawn(&self, text: String) -> String {
+        let withdrawn = self.withdrawn.lock();
+        if withdrawn.is_empty() {
+            return text;
+        }
+        let is_told = |line: &&str| !withdrawn.iter().any(|start| line.starts_with(start.as_str()));
+        text.split_inclusive('\n').filter(is_told).collect()
     }
 
     /// Describes a histogram of seconds.

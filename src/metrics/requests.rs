@@ -17,6 +17,7 @@ const DURATION: &str = "tidemill_http_request_duration_seconds";
 const REQUESTS: &str = "tidemill_http_requests_total";
 const FAST_PATH: &str = "tidemill_http_fast_path_requests_total";
 const REFUSED: &str = "tidemill_http_connections_refused_total";
+const ACCEPTS_FAILED: &str = "tidemill_http_accepts_failed_total";
 const HANDSHAKES_FAILED: &str = "tidemill_tls_handshakes_failed_total";
 
 /// Methods that are labels. Clients may make up methods, labels must not follow.
@@ -28,6 +29,7 @@ pub struct Requests {
     fast_path: Counter,
     connections: Gauge,
     connections_refused: Counter,
+    accepts_failed: Counter,
     handshakes_failed: Counter,
     inflight_bytes: Gauge,
     pending_bytes: Gauge,
@@ -49,6 +51,7 @@ impl Requests {
         registry.describe_counter(REQUESTS, &["method", "route", "status"], "Requests answered");
         registry.describe_counter(FAST_PATH, &[], "Requests answered on the fast path");
         registry.describe_counter(REFUSED, &[], "Connections refused at a cap");
+        registry.describe_counter(ACCEPTS_FAILED, &[], "Times that no connection could be accepted, ten a second while that is so: most often as many files are open as may be. Clients wait meanwhile");
         registry.describe_counter(HANDSHAKES_FAILED, &[], "Connections that did not come to a TLS session");
         registry.describe_seconds(
             DURATION,
@@ -59,6 +62,7 @@ impl Requests {
             fast_path: registry.counter(FAST_PATH, &[]),
             connections: registry.gauge("tidemill_http_connections", "Connections open now, and requests under way over HTTP/2"),
             connections_refused: registry.counter(REFUSED, &[]),
+            accepts_failed: registry.counter(ACCEPTS_FAILED, &[]),
             handshakes_failed: registry.counter(HANDSHAKES_FAILED, &[]),
             inflight_bytes: registry.gauge("tidemill_http_inflight_body_bytes", "Bytes held now of what clients send and are answered: bodies, pages, messages of WebSockets"),
             pending_bytes: registry.gauge("tidemill_live_pending_bytes", "Bytes held now for live readers that do not take them at once"),
@@ -76,6 +80,11 @@ impl Requests {
     /// Counts a connection that was refused.
     pub fn connection_refused(&self) {
         self.connections_refused.increment(1);
+    }
+
+    /// Counts that no connection could be accepted.
+    pub fn accept_failed(&self) {
+        self.accepts_failed.increment(1);
     }
 
     /// Counts a connection whose client and the relay did not come to terms.

@@ -100,6 +100,12 @@ impl Admission {
     }
 }
 
+impl Admission {
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+}
+
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = self.admission.0.open.lock();

@@ -3,7 +3,6 @@
 //! It must not know who asks for it, nor where settings are read.
 
 use std::convert::Infallible;
-use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,13 +14,16 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::certificate::Seen;
-use super::{Certificate, CertificateError, Server};
+use super::checking::{Standing, check, sentence, standing, wrong_certificate};
+use super::{Certificate, Server};
 use crate::access::{Mode, TrustedHosts, WebRules};
-use crate::config::{ConfigError, Faults, LogLevels, Origins, Settings, Source, TAKEN_OVER, Written, known};
+use crate::clock::Clock;
+use crate::config::{Faults, LogLevels, Origins, Settings, Source, TAKEN_OVER, Written, known};
 use crate::http::{Http, ReloadAsked};
 use crate::limits::{Kept, KeptBound, LimitOptions, TrustedProxies};
 use crate::metrics::Metrics;
 use crate::slow::Slow;
+use crate::storage::AccessStore;
 
 /// Those of them that may decide whether everybody is let in, which holds until a restart.
 const DECIDING: [&str; 2] = ["trusted_hosts", "trusted_proxies"];
@@ -43,6 +45,19 @@ pub struct Again {
 impl fmt::Debug for Again {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Again").finish_non_exhaustive()
+    }
+}
+
+/// Where whom the storage knows is asked.
+#[derive(Clone, Debug)]
+pub(super) struct Asking {
+    access: Arc<dyn AccessStore>,
+    clock: Clock,
+}
+
+impl Asking {
+    pub(super) fn new(access: Arc<dyn AccessStore>, clock: Clock) -> Self {
+        Self { access, clock }
     }
 }
 
@@ -109,6 +124,7 @@ impl Parts {
 #[derive(Debug)]
 pub(super) struct Reloading {
     again: Again,
+    asking: Asking,
     /// The settings that hold.
     in_force: Written,
     address: IpAddr,
@@ -117,9 +133,14 @@ pub(super) struct Reloading {
 }
 
 impl Reloading {
-    pub(super) fn new(settings: &Settings, again: Again, asked: mpsc::Receiver<ReloadAsked>) -> Self {
+    pub(super) fn new(
+        settings: &Settings,
+        again: Again,
+        asking: Asking,
+        asked: mpsc::Receiver<ReloadAsked>,
+    ) -> Self {
         let in_force = settings.written().clone();
-        Self { again, in_force, address: settings.listen.ip(), mode: mode(settings), asked }
+        Self { again, asking, in_force, address: settings.listen.ip(), mode: mode(settings), asked }
     }
 
     /// Serves those who ask, one after the other, for ever. `replaced` is told until when a new certificate is good.
@@ -129,17 +150,18 @@ impl Reloading {
         certificate: Option<&Certificate>,
         replaced: impl Fn(Option<Timestamp>),
     ) -> Infallible {
-        while let Some(asked) = self.asked.recv().await {
+        while let Some(ReloadAsked { by, answer }) = self.asked.recv().await {
             let told = self.reload(parts, certificate, &replaced).await;
             parts.metrics.node().reloaded(told.is_ok());
             match &told {
                 Ok(Reloaded { changed, needs_restart, unchanged }) => {
-                    tracing::info!(?changed, ?needs_restart, unchanged, "settings read again");
+                    let (changed, needs_restart) = (changed.join(", "), needs_restart.join(", "));
+                    tracing::info!(by, changed, needs_restart, unchanged, "settings read again");
                 }
-                Err(error) => tracing::warn!(error, "settings read again are wrong; nothing was changed"),
+                Err(error) => tracing::warn!(by, error, "settings read again are wrong; nothing was changed"),
             }
             // Who asked may have gone.
-            let _ = asked.send(told);
+            let _ = answer.send(told);
         }
         std::future::pending().await
     }
@@ -152,10 +174,18 @@ impl Reloading {
         replaced: impl Fn(Option<Timestamp>),
     ) -> Result<Reloaded, String> {
         let load = self.again.load.clone();
-        let read = spawn_blocking(move || load()).await.map_err(|_| "they cannot be read".to_owned())?;
+        let read = spawn_blocking(move || load().and_then(check)).await;
+        let read = read.map_err(|_| "they cannot be read".to_owned())?;
         let settings = read.map_err(|faults| {
             faults.errors.iter().map(|error| sentence(error)).collect::<Vec<_>>().join("; ")
         })?;
+        if !settings.is_open() && settings.admin_password.is_none() {
+            let Asking { access, clock } = &self.asking;
+            // A storage that does not tell is asked again at the next start.
+            if let Standing::Nobody(error) = standing(&settings, &**access, clock.now()).await {
+                return Err(sentence(&error));
+            }
+        }
         let seen = match certificate {
             Some(certificate) => {
                 certificate.look().await.map_err(|error| sentence(&wrong_certificate(&settings, error)))?
@@ -199,27 +229,6 @@ fn is_watched(settings: &Settings, differing: &[&str], id: &str) -> bool {
         let from = settings.source(file);
         *password == id && !differing.contains(file) && from != Source::Default && settings.source(id) == from
     })
-}
-
-/// Returns what is wrong with the certificate that these settings name.
-pub(super) fn wrong_certificate(settings: &Settings, error: CertificateError) -> ConfigError {
-    let setting = if error.is_of_key() { "tls_key" } else { "tls_cert" };
-    let from = settings.source(setting);
-    match error {
-        CertificateError::Unreadable { path, cause, .. } => {
-            ConfigError::Unreadable { what: format!("{setting} (from {from}):"), path, cause }
-        }
-        CertificateError::Unfit { path, cause } => {
-            let rule = format!("names {}, which {cause}", path.display());
-            ConfigError::Hidden { setting, from, rule }
-        }
-    }
-}
-
-/// Returns the text of an error with those of its causes.
-fn sentence(error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause: &&(dyn Error + 'static)| (*cause).source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! From settings to a server that runs: the backend that was chosen, and what it needs around it.
 
 use std::convert::Infallible;
-use std::error::Error;
 use std::future::Future;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -10,20 +9,21 @@ use std::time::Duration;
 use tidemill_proto::{NodeId, Timestamp};
 
 use super::backends::Purpose;
-use super::reload::{Again, Changeable, Parts, Reloading, wrong_certificate};
+use super::checking::{self, NOBODY_YET, Standing, standing};
+use super::reload::{Again, Asking, Changeable, Parts, Reloading};
 use super::upkeep::NO_EFFECT;
 use super::{
     Bound, Certificate, Listen, ServeError, Server, ServerOptions, TcpListen, TlsListen, backends, is_ending,
 };
-use crate::access::{AccessOptions, FirstAdministrator, Issuers, Mode, has_administrator};
+use crate::access::{AccessOptions, FirstAdministrator, Mode};
 use crate::chance::random;
 use crate::clock::Clock;
-use crate::config::{self, ApplicationLimitsAway, ConfigError, Settings};
+use crate::config::{ApplicationLimitsAway, ConfigError, Settings};
 use crate::features::Feature;
 use crate::http::{HttpOptions, OwnUrl, Reloads, STREAM_TOPICS_MAX};
 use crate::metrics::Metrics;
 use crate::relay::{Durabilities, PresenceOptions, RelayOptions, TakesAway};
-use crate::storage::{Backend, Opened, Storage, Unfit};
+use crate::storage::{Backend, Opened, Unfit};
 use crate::ws::WsOptions;
 
 const _: () = assert!(STREAM_TOPICS_MAX == 200, "the setting's bound and its help say so");
@@ -56,6 +56,7 @@ pub struct Node {
     /// `None` where it does not speak TLS.
     certificate: Option<Certificate>,
     clock: Clock,
+    asking: Asking,
     /// `None` where the settings are not read again.
     reloading: Option<Reloading>,
 }
@@ -83,7 +84,7 @@ impl Node {
             backend.ready(Duration::from_millis(settings.servers.valkey_connect_timeout_ms)).await;
         }
         if access.mode == Mode::Closed && first.is_none() {
-            match standing(settings, &storage, &clock).await {
+            match standing(settings, &*storage.access, clock.now()).await {
                 Standing::Somebody => {}
                 Standing::Nobody(error) => {
                     backend.close().await;
@@ -93,12 +94,17 @@ impl Node {
                 Standing::Unknown => tracing::warn!("{UNKNOWN}"),
             }
         }
-        let certificate = certificate(settings)?;
+        let certificate = checking::certificate(settings)?;
         let decided = settings.access_because();
         let who = access.mode.as_str();
         let listen = listen(settings, certificate.as_ref(), handed);
         let options = server_options(settings, node, listen, access, first);
-        let server = Server::with_storage(node, options, storage, clock.clone()).await?;
+        let asking = Asking::new(storage.access.clone(), clock.clone());
+        let server = Server::with_storage(node, options, storage, clock.clone()).await;
+        let server = server.map_err(|error| match error {
+            ServeError::Issuers(error) => checking::wrong_issuers(settings, &error).into(),
+            error @ ServeError::Listen { .. } => WiringError::Serve(error),
+        })?;
         for bound in server.local_addrs() {
             let backend = settings.storage_backend.as_str();
             tracing::info!(%node, %bound, backend, access = who, decided_by = decided, "listening");
@@ -109,7 +115,7 @@ impl Node {
         if let Some(bound) = server.metrics_addr() {
             tracing::info!(%node, %bound, "serving metrics");
         }
-        Ok(Self { server, backend, certificate, clock, reloading: None })
+        Ok(Self { server, backend, certificate, clock, asking, reloading: None })
     }
 
     /// Reads the settings again whenever it is asked to, from [`run`](Self::run) on; returns where that is asked. `settings`
@@ -117,7 +123,7 @@ impl Node {
     pub fn read_again(&mut self, settings: &Settings, again: Again) -> Reloads {
         let (reloads, asked) = Reloads::new();
         self.server.http.reload_by(reloads.clone());
-        self.reloading = Some(Reloading::new(settings, again, asked));
+        self.reloading = Some(Reloading::new(settings, again, self.asking.clone(), asked));
         reloads
     }
 
@@ -161,28 +167,7 @@ impl Node {
     }
 }
 
-/// Who may administer a relay that does not let everybody in.
-enum Standing {
-    /// An administrator in the storage.
-    Somebody,
-    /// Nobody, which the settings do not allow.
-    Nobody(ConfigError),
-    /// Nobody in the storage, as the settings want it.
-    NobodyYet,
-    /// The storage does not tell.
-    Unknown,
-}
-
-const NOBODY_YET: &str = "no user of this relay may administer it; start it with TIDEMILL_ADMIN_PASSWORD_FILE, or, where it keeps messages in Valkey, make one with `tidemill user add NAME --role admin` and the settings of the relay";
 const UNKNOWN: &str = "the storage does not tell yet whom it knows: nobody is let in before it does";
-
-async fn standing(settings: &Settings, storage: &Storage, clock: &Clock) -> Standing {
-    match has_administrator(&*storage.access, clock.now()).await {
-        Ok(true) => Standing::Somebody,
-        Ok(false) => settings.nobody_may().map_or(Standing::NobodyYet, Standing::Nobody),
-        Err(_) => Standing::Unknown,
-    }
-}
 
 /// Says who is let in where these settings hold.
 ///
@@ -197,7 +182,7 @@ pub async fn explain_access(settings: &Settings) -> Result<Result<String, String
     let Opened { backend, storage } =
         backends::open(NodeId::new(random()), settings, &clock, Purpose::Visit)?;
     backend.ready(Duration::from_millis(settings.servers.valkey_connect_timeout_ms)).await;
-    let standing = standing(settings, &storage, &clock).await;
+    let standing = standing(settings, &*storage.access, clock.now()).await;
     backend.close().await;
     if first.is_some() {
         let name = &settings.admin_name;
@@ -251,70 +236,6 @@ fn tell_end(good_until: Option<Timestamp>, clock: &Clock, metrics: &Metrics) {
     if let Some(warning) = is_ending(good_until, clock.now()) {
         tracing::warn!(%good_until, "{warning}");
     }
-}
-
-/// Says until when the certificate of these settings is good, if they name one.
-///
-/// # Errors
-/// The relay would not start; or a sentence on what its operator should look at.
-pub fn explain_certificate(settings: &Settings) -> Result<Option<Result<String, String>>, ConfigError> {
-    let Some(certificate) = certificate(settings)? else { return Ok(None) };
-    let Some(good_until) = certificate.good_until() else {
-        return Ok(Some(Err("it does not say until when it is good".to_owned())));
-    };
-    Ok(Some(match is_ending(good_until, Clock::system().now()) {
-        Some(warning) => Err(warning),
-        None => Ok(format!("it fits its key, and is good until {good_until}")),
-    }))
-}
-
-/// Returns what is wrong with settings of which each is right by itself, and what should be looked at in sentences: what
-/// their files hold, and who would be let in. Nothing is connected to.
-#[must_use]
-pub fn faults(settings: &Settings) -> (Vec<Box<dyn Error>>, Vec<String>) {
-    let (mut errors, mut warnings): (Vec<Box<dyn Error>>, _) = (Vec::new(), Vec::new());
-    match explain_certificate(settings) {
-        Ok(told) => warnings.extend(told.and_then(Result::err)),
-        Err(error) => errors.push(error.into()),
-    }
-    if let Err(error) = check_issuers(settings) {
-        errors.push(error.into());
-    }
-    #[cfg(feature = "valkey")]
-    if settings.is_about_a_server()
-        && let Err(error) = settings.valkey_options()
-    {
-        errors.push(error.into());
-    }
-    // Whom a server knows is not asked here.
-    let is_in_memory = settings.storage_backend == config::Backend::Memory;
-    if is_in_memory && !settings.is_open() && settings.admin_password.is_none() {
-        match settings.nobody_may() {
-            Some(error) => errors.push(error.into()),
-            None => warnings.push(NOBODY_YET.to_owned()),
-        }
-    }
-    (errors, warnings)
-}
-
-/// Reads the keys of the issuers that the settings name, but for those behind URLs, and returns how many issuers
-/// there are.
-///
-/// # Errors
-/// The relay would not start.
-pub fn check_issuers(settings: &Settings) -> Result<usize, WiringError> {
-    let issuers = settings.access_options()?.issuers;
-    let count = issuers.len();
-    Issuers::open(issuers).map_err(ServeError::from)?;
-    Ok(count)
-}
-
-/// Returns the certificate that the settings name, if they do.
-fn certificate(settings: &Settings) -> Result<Option<Certificate>, ConfigError> {
-    // One is not set without the other.
-    let (Some(certificate), Some(key)) = (&settings.tls_cert, &settings.tls_key) else { return Ok(None) };
-    let opened = Certificate::open(certificate.clone(), key.clone());
-    opened.map(Some).map_err(|error| wrong_certificate(settings, error))
 }
 
 /// Returns where to listen.

@@ -62,6 +62,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -205,6 +206,8 @@ struct Shard {
     doorbell: Arc<doorbell::Doorbell>,
     waiting: schedules::Waiting,
     kept_health: Mutex<Option<(Instant, Condition)>>,
+    /// Whether the user may not ask for the server's settings.
+    settings_refused: AtomicBool,
     /// How much is not whole of copies, as it was told last, and when.
     kept_unfinished: Mutex<Option<(Instant, u64)>>,
 }
@@ -333,6 +336,7 @@ impl Shard {
             doorbell,
             waiting: schedules::Waiting::new(),
             kept_health: Mutex::new(None),
+            settings_refused: AtomicBool::new(false),
             kept_unfinished: Mutex::new(None),
         }
     }

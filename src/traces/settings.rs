@@ -89,75 +89,108 @@ impl TracesSettings {
     /// Returns how a process with these variables traces; `None` if it does not.
     ///
     /// # Errors
-    /// A variable says what it cannot. Where nothing is traced, none is looked at but those that say so.
+    /// The first variable that says what it cannot. Where nothing is traced, none is looked at but those that say so.
     pub fn read(environment: &BTreeMap<String, String>) -> Result<Option<Self>, TracesError> {
+        Self::examine(environment).map_err(|mut errors| errors.swap_remove(0))
+    }
+
+    /// Does what [`read`](Self::read) does, and goes on where something is wrong.
+    ///
+    /// # Errors
+    /// All variables that say what they cannot: one at least.
+    pub fn examine(environment: &BTreeMap<String, String>) -> Result<Option<Self>, Vec<TracesError>> {
         let variables = Variables(environment);
-        let endpoints = [TRACES_ENDPOINT, ENDPOINT];
-        if endpoints.iter().all(|name| variables.get(name).is_none()) {
-            return Ok(None);
+        let is_on = match variables.is_on() {
+            Ok(false) => return Ok(None),
+            Ok(true) => Ok(()),
+            Err(error) => Err(error),
+        };
+        let [_, timeout, ..] = EITHER.map(|pair| variables.either(pair));
+        let timeout =
+            timeout.map_or(Ok(TIMEOUT_MS), |(name, _)| variables.number(name, TIMEOUT_MS, [1, DAY_MS]));
+        let queue_max = variables.size("OTEL_BSP_MAX_QUEUE_SIZE", 2_048);
+        let batch_max = variables.size("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512);
+        let delay = variables.number("OTEL_BSP_SCHEDULE_DELAY", 5_000, [1, DAY_MS]);
+        let (told, sampler) = (variables.check(), sampler(&variables));
+        match (is_on, told.as_slice(), timeout, queue_max, batch_max, delay, sampler) {
+            (Ok(()), [], Ok(timeout), Ok(queue_max), Ok(batch_max), Ok(delay), Ok(sampler)) => {
+                Ok(Some(Self {
+                    sampler,
+                    is_named: variables.names_service(),
+                    queue_max,
+                    batch_max: batch_max.min(queue_max),
+                    delay: Duration::from_millis(delay),
+                    timeout: Duration::from_millis(timeout),
+                }))
+            }
+            (is_on, _, timeout, queue_max, batch_max, delay, sampler) => {
+                let first = is_on.err().into_iter().chain(told);
+                let numbers = [timeout.err(), queue_max.err(), batch_max.err(), delay.err()];
+                Err(first.chain(numbers.into_iter().flatten()).chain(sampler.err()).collect())
+            }
         }
-        match variables.get("OTEL_SDK_DISABLED") {
-            Some(text) if text.eq_ignore_ascii_case("true") => return Ok(None),
+    }
+}
+
+impl Variables<'_> {
+    /// Returns whether they have the process trace.
+    fn is_on(&self) -> Result<bool, TracesError> {
+        if [TRACES_ENDPOINT, ENDPOINT].iter().all(|name| self.get(name).is_none()) {
+            return Ok(false);
+        }
+        match self.get("OTEL_SDK_DISABLED") {
+            Some(text) if text.eq_ignore_ascii_case("true") => return Ok(false),
             Some(text) if !text.eq_ignore_ascii_case("false") => {
                 return Err(not_among("OTEL_SDK_DISABLED", text, &["true", "false"]));
             }
             _ => {}
         }
-        variables.one_of("OTEL_TRACES_EXPORTER", &["otlp", "none"])?;
-        if variables.get("OTEL_TRACES_EXPORTER") == Some("none") {
-            return Ok(None);
-        }
-        for name in endpoints {
-            let Some(text) = variables.get(name) else { continue };
+        self.one_of("OTEL_TRACES_EXPORTER", &["otlp", "none"])?;
+        Ok(self.get("OTEL_TRACES_EXPORTER") != Some("none"))
+    }
+
+    /// Returns what is wrong with those that are neither a number nor say which spans are kept.
+    fn check(&self) -> Vec<TracesError> {
+        let mut errors = Vec::new();
+        for name in [TRACES_ENDPOINT, ENDPOINT] {
+            let Some(text) = self.get(name) else { continue };
             let url = url::Url::parse(text).ok();
             if !url.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
-                return Err(TracesError::new(name, "must be a URL, as in `http://collector:4318`"));
+                errors.push(TracesError::new(name, "must be a URL, as in `http://collector:4318`"));
             }
         }
-        let [protocol, timeout, compression, headers] = EITHER.map(|pair| variables.either(pair));
+        let [protocol, _, compression, headers] = EITHER.map(|pair| self.either(pair));
         if let Some((name, text)) = protocol
             && text != "http/protobuf"
         {
             let rule =
                 format!("must be `http/protobuf`, and is `{text}`: the relay sends spans in no other way");
-            return Err(TracesError::new(name, rule));
+            errors.push(TracesError::new(name, rule));
         }
-        let timeout = match timeout {
-            Some((name, _)) => variables.number(name, TIMEOUT_MS, [1, DAY_MS])?,
-            None => TIMEOUT_MS,
-        };
-        if let Some((name, _)) = compression {
-            variables.one_of(name, &["gzip", "none"])?;
-        }
+        errors.extend(compression.and_then(|(name, _)| self.one_of(name, &["gzip", "none"]).err()));
         if let Some((name, text)) = headers
             && !pairs(text).all(|pair| pair.is_some_and(|(name, value)| is_header(&name, &value)))
         {
             // What they say is secret.
-            return Err(TracesError::new(name, "must be names and values, as in `api-key=123,tenant=a`"));
+            let rule = "must be names and values, as in `api-key=123,tenant=a`";
+            errors.push(TracesError::new(name, rule));
         }
-        if let Some(text) = variables.get(ATTRIBUTES)
+        if let Some(text) = self.get(ATTRIBUTES)
             && !pairs(text).all(|pair| pair.is_some())
         {
             let rule = format!(
                 "must be names and values, as in `deployment.environment.name=test`, and is `{text}`"
             );
-            return Err(TracesError::new(ATTRIBUTES, rule));
+            errors.push(TracesError::new(ATTRIBUTES, rule));
         }
-        let names_service =
-            |pair: &str| pair.split('=').next().is_some_and(|name| name.trim() == "service.name");
-        let is_named = variables.get("OTEL_SERVICE_NAME").is_some()
-            || variables.get(ATTRIBUTES).is_some_and(|text| text.split(',').any(names_service));
-        let queue_max = variables.size("OTEL_BSP_MAX_QUEUE_SIZE", 2_048)?;
-        let batch_max = variables.size("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512)?;
-        let delay = variables.number("OTEL_BSP_SCHEDULE_DELAY", 5_000, [1, DAY_MS])?;
-        Ok(Some(Self {
-            sampler: sampler(&variables)?,
-            is_named,
-            queue_max,
-            batch_max: batch_max.min(queue_max),
-            delay: Duration::from_millis(delay),
-            timeout: Duration::from_millis(timeout),
-        }))
+        errors
+    }
+
+    /// Returns whether they say what the service is called.
+    fn names_service(&self) -> bool {
+        let is_name = |pair: &str| pair.split('=').next().is_some_and(|name| name.trim() == "service.name");
+        self.get("OTEL_SERVICE_NAME").is_some()
+            || self.get(ATTRIBUTES).is_some_and(|text| text.split(',').any(is_name))
     }
 }
 

@@ -17,6 +17,7 @@ use tidemill::config::{
 };
 use tidemill::proto::limits;
 
+mod audit;
 mod cluster;
 mod commands;
 mod export;

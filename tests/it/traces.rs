@@ -307,6 +307,21 @@ async fn a_relay_that_does_not_trace_has_no_thread_for_it_and_one_that_is_set_wr
     assert!(checked.stdout.contains("OTEL_TRACES_SAMPLER"), "{checked:?}");
 }
 
+/// What the sending of spans says at the end stands in front of it.
+#[tokio::test]
+async fn the_last_line_of_the_log_is_that_the_relay_has_stopped() {
+    // Who connects waits for ever.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", silent.local_addr().expect("an address"));
+    let relay = start(&url, &[("TIDEMILL_LOG_FORMAT", "json")]).await;
+    post(relay.address(), "/api/v1/topics/t/messages", &[], "1").await;
+    let (code, log) = spawn_blocking(|| relay.stop()).await.expect("it stops");
+    let last = log.lines().last().expect("it says something");
+    let last: Value = serde_json::from_str(last).expect("JSON");
+    assert_eq!((code, &last["message"]), (Some(0), &json!("stopped")), "{log}");
+    assert!(log.contains("OpenTelemetry") || log.contains("opentelemetry"), "{log}");
+}
+
 #[tokio::test]
 async fn commands_hand_the_trace_on() {
     let relay = spawn_blocking(|| Relay::start(&[], &[])).await.expect("it starts");

@@ -5,7 +5,7 @@
 use tidemill_proto::access::RoleInfo;
 use tidemill_proto::{Code, Problem};
 
-use super::{Administration, Refused, check_name, check_room, none, parse_rules, texts_of};
+use super::{Administration, Refused, check_name, check_room, none, parse_rules, texts_of, told};
 use crate::access::changed;
 use crate::access::directory::Directory;
 use crate::access::documents::{ROLE, Role, User, edit};
@@ -41,7 +41,7 @@ impl Administration {
                 Ok((edits, is_new))
             })
             .await?;
-        changed!(self.caller.who(), self.origin, "role written", role = name, rules = ?role.rules);
+        changed!(self.caller.who(), self.origin, "role written", role = name, rules = told(&role.rules));
         Ok((shown(name, &role), is_new))
     }
 

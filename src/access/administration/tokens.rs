@@ -8,7 +8,9 @@ use secrecy::ExposeSecret as _;
 use tidemill_proto::access::{TokenCreate, TokenCreated, TokenInfo};
 use tidemill_proto::{Code, Problem, Timestamp};
 
-use super::{Administration, Refused, check_name, check_room, none, parse_rules, rules_within, texts_of};
+use super::{
+    Administration, Refused, check_name, check_room, none, parse_rules, rules_within, texts_of, told,
+};
 use crate::access::caller::{Caller, Who};
 use crate::access::directory::{Directory, MAKERS_MAX};
 use crate::access::documents::{Maker, TOKEN, Token, TokenHash, edit, without_token};
@@ -68,7 +70,7 @@ impl Administration {
             Ok((edits, ()))
         })
         .await?;
-        changed!(self.caller.who(), self.origin, "token made", token = id, name, rules = ?token.rules);
+        changed!(self.caller.who(), self.origin, "token made", token = id, name, rules = told(&token.rules));
         let beyond = Rules::of(&token.rules, name).beyond(&rules_within(&self.caller));
         let (token, info) = (made.text.expose_secret().to_owned(), shown(id, &token, None));
         Ok(TokenCreated { token, info, beyond_maker: texts_of(&beyond) })

@@ -191,7 +191,7 @@ impl Administration {
             "user written",
             user = name,
             is_new,
-            ?roles,
+            roles = roles.is_some().then(|| user.roles.join(", ")),
             is_active,
             password = password.is_some()
         );

@@ -6,7 +6,7 @@
 //! It must not know what a token claims.
 
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,8 +38,14 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// The file cannot be read.
-    #[error("the file cannot be read")]
-    File(#[source] std::io::Error),
+    #[error("the file {} cannot be read", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
     /// The URL cannot be fetched.
     #[error("the URL cannot be fetched")]
     Url(#[from] FetchError),
@@ -52,7 +58,7 @@ impl KeysError {
     /// Returns the whole of it in a sentence.
     fn sentence(&self) -> String {
         match self {
-            Self::File(cause) => format!("{self}: {cause}"),
+            Self::File { cause, .. } => format!("{self}: {cause}"),
             Self::Url(cause) => format!("{self}: {cause}"),
             Self::Keys(cause) => cause.to_string(),
         }
@@ -181,9 +187,11 @@ impl Source {
                 Err(cause) => (Err(cause.into()), pause),
             },
             (KeySource::File(path), _) => {
-                let path = path.clone();
-                let text = tracker.spawn_blocking(move || read(&path)).await;
-                let text = text.unwrap_or_else(|cause| Err(KeysError::File(std::io::Error::other(cause))));
+                let (path, reading) = (path.clone(), path.clone());
+                let text = tracker.spawn_blocking(move || read(&reading)).await;
+                let text = text.unwrap_or_else(|cause| {
+                    Err(KeysError::File { path, cause: std::io::Error::other(cause) })
+                });
                 (text.and_then(|text| Ok(self.parse(&text)?)), pause)
             }
             (KeySource::Text(_), _) | (KeySource::Url(_), None) => return,
@@ -235,6 +243,6 @@ fn read(path: &Path) -> Result<String, KeysError> {
         }
         Ok(())
     };
-    read(&mut text).map_err(KeysError::File)?;
+    read(&mut text).map_err(|cause| KeysError::File { path: path.to_owned(), cause })?;
     Ok(text)
 }

@@ -12,13 +12,13 @@ use futures_util::{StreamExt as _, stream};
 use glide::{GlideClient, Pipeline, PipelineOptions, ValkeyValue};
 use tidemill_proto::topics::RunState;
 use tidemill_proto::{MessageId, Timestamp, TopicName};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::connect::connect;
 use super::connection::{Connection as _, Work};
 use super::control::{bytes_of, read_id};
 use super::failure::lacks_right;
-use super::health::ServerInfo;
+use super::health::{ServerInfo, asks_for_settings};
 use super::index::key_of;
 use super::keys::{IndexName, Keys};
 use super::resp::{Replies, Reply, Request, RespConnection};
@@ -30,8 +30,10 @@ use servers::Server;
 
 mod connecting;
 mod copies;
+mod doorbell;
 mod durability;
 mod groups;
+mod hosts;
 mod info;
 mod report;
 mod sentinels;
@@ -53,8 +55,6 @@ const PROBE_ENTRIES: u64 = 1_000;
 const PROBE_KEY: &str = "check";
 /// Told where the user may not ask what the server has noted as slow.
 const NO_SLOWLOG: &str = "the server's user may not ask what was slow (give it +slowlog|get): `tidemill slow` tells of the relay alone";
-/// The notice of a check begins with this; no topic can have such a name, so relays do not listen.
-const NOTICE_PREFIX: &str = "$check:";
 /// Checks the server of these options, or each of several, and says what is alike once. Ends within a few of the options'
 /// timeouts.
 ///
@@ -76,6 +76,9 @@ async fn check(server: &Server) -> (CheckReport, Option<String>) {
     let options = &server.options;
     if let Some((outcome, detail, advice)) = sentinels::told(options).await {
         report.add("sentinels", outcome, detail, advice);
+    }
+    if !server.is_of_a_cluster() {
+        hosts::add(&mut report, options).await;
     }
     let begin = Instant::now();
     let connected = match connect(options, "check").await {
@@ -167,7 +170,16 @@ impl Probe {
             .await;
         let mut identity = None;
         match info.map(ServerInfo::read) {
-            Ok(info) => {
+            Ok(mut info) => {
+                for setting in info::SETTINGS.into_iter().filter(|_| asks_for_settings(&server.options)) {
+                    let asked = self.run_one("CONFIG", |pipeline| {
+                        pipeline.cmd("CONFIG").arg("GET").arg(setting);
+                    });
+                    // What is not told is told to be looked at.
+                    if let Ok(told) = asked.await {
+                        info.tell(told);
+                    }
+                }
                 identity = info.identity(server.options.target.database, server.options.key_form);
                 info::examine(report, &info, server.is_placed());
                 if server.is_of_a_cluster() {
@@ -406,53 +418,6 @@ impl Probe {
         if let Err(error) = self.run(&pipeline).await {
             tracing::debug!(error, "something of the check stays for {PROBE_SECONDS} seconds");
         }
-    }
-
-    /// Rings the relay's doorbell and listens for it, and subscribes to the changes of a topic as the
-    /// relay does.
-    async fn doorbell(&self, server: &Server) -> Result<String, String> {
-        let options = &server.options;
-        let changes = self.keys.changes(&self.topic, options.target.database);
-        let notice = format!("{NOTICE_PREFIX}{}", self.topic);
-        // How each is listened to, and rung.
-        let mut channels = vec![("SUBSCRIBE", "PUBLISH", changes)];
-        channels.extend(server.doorbell());
-        let mut notices = glide::pipe();
-        for (_, publish, channel) in &channels {
-            notices.cmd(publish).arg(channel).arg(&notice);
-        }
-        let opened = RespConnection::open(options, "tidemill-check").await;
-        let (resp, driver, _) = opened.map_err(|error| error.to_string())?;
-        let (tell, mut told) = tokio::sync::mpsc::channel(2);
-        let listening = driver.listen(|message| {
-            if message.last().and_then(|text| text.bytes().map(|text| text == notice.as_bytes()))
-                == Some(true)
-            {
-                // Who no longer waits needs to hear nothing.
-                let _ = tell.try_send(());
-            }
-        });
-        let checked = async {
-            for (subscribe, _, channel) in &channels {
-                resp.subscribe(subscribe, &[channel], self.timeout).await?;
-            }
-            self.run(&notices).await?;
-            // Once on each channel.
-            for _ in &channels {
-                told.recv().await;
-            }
-            Ok("a notice was sent and heard".to_owned())
-        };
-        let heard = async {
-            tokio::select! {
-                biased;
-                checked = checked => checked,
-                reason = listening => Err(reason),
-            }
-        };
-        timeout(self.timeout, heard)
-            .await
-            .unwrap_or_else(|_| Err("a notice was sent, but not heard".to_owned()))
     }
 }
 

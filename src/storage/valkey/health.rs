@@ -1,6 +1,7 @@
 //! What the server tells of itself, and what of it is a danger to messages.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
@@ -13,7 +14,7 @@ use super::Shard;
 use super::cluster::places::Places;
 use super::control::bytes_of;
 use super::failure::{Effect, causes_of, lacks_right};
-use super::options::KeyForm;
+use super::options::{KeyForm, ValkeyOptions};
 use super::replica::Replica;
 use super::resolver::Address;
 use super::{rights, warned};
@@ -55,6 +56,28 @@ impl ServerInfo {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
         Self { fields }
+    }
+
+    /// Takes in what the server says of its settings, as `CONFIG GET` tells it; none of them is called as a fact of `INFO`.
+    pub(super) fn tell(&mut self, reply: ValkeyValue) {
+        let pairs = match reply {
+            ValkeyValue::Map(pairs) => pairs,
+            ValkeyValue::Array(parts) => {
+                let mut parts = parts.into_iter();
+                std::iter::from_fn(|| Some((parts.next()?, parts.next()?))).collect()
+            }
+            _ => return,
+        };
+        let text = |value| Some(String::from_utf8_lossy(&bytes_of(value)?).into_owned());
+        self.fields.extend(pairs.into_iter().filter_map(|(name, value)| text(name).zip(text(value))));
+    }
+
+    /// Returns whether the server writes neither file; `None` where that is not known.
+    pub(super) fn keeps_nothing(&self) -> Option<bool> {
+        match (self.append_only()?, self.get("save")) {
+            (true, _) => Some(false),
+            (false, save) => save.map(str::is_empty),
+        }
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
@@ -120,7 +143,11 @@ impl ServerInfo {
                 "the server's maxmemory-policy is {policy}, which {harm} at the memory limit; set it to {KEEPS}"
             ));
         }
-        if self.append_only() == Some(false) {
+        if self.keeps_nothing() == Some(true) {
+            warnings.push(
+                "the server keeps nothing on its disk, neither an append-only file nor snapshots (`save \"\"`), so when it restarts everything is gone; set appendonly yes".to_owned(),
+            );
+        } else if self.append_only() == Some(false) {
             warnings.push(
                 "the server writes no append-only file, so a crash loses what came after its last snapshot; set appendonly yes".to_owned(),
             );
@@ -143,6 +170,12 @@ impl ServerInfo {
         }
         warnings
     }
+}
+
+/// Returns whether the server's settings are asked for: not of a user with a name, which has no right to it by the documents,
+/// unless messages are to be more durable, for which it needs that. The server notes each refusal.
+pub(super) fn asks_for_settings(options: &ValkeyOptions) -> bool {
+    options.target.username.is_none() || !options.durabilities.is_empty()
 }
 
 /// Returns whether a server can be trusted with messages now.
@@ -388,7 +421,21 @@ impl Shard {
     pub(super) async fn server_info(&self) -> Result<ServerInfo, StorageError> {
         let mut pipeline = glide::pipe();
         pipeline.cmd("INFO");
-        Ok(ServerInfo::read(self.change.run_one(&pipeline, Effect::Read).await?))
+        let mut info = ServerInfo::read(self.change.run_one(&pipeline, Effect::Read).await?);
+        let may_ask = asks_for_settings(&self.options) && !self.settings_refused.load(Ordering::Relaxed);
+        if info.append_only() == Some(false) && may_ask {
+            let mut pipeline = glide::pipe();
+            pipeline.cmd("CONFIG").arg("GET").arg("save");
+            match self.change.run_one(&pipeline, Effect::Read).await {
+                Ok(told) => info.tell(told),
+                // Asked once: the server notes each refusal. What else may be wrong is told by what comes next.
+                Err(error) if lacks_right(&causes_of(&error)) => {
+                    self.settings_refused.store(true, Ordering::Relaxed);
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(info)
     }
 }
 

@@ -14,36 +14,52 @@ pub(super) const NO_CHANGES: &str = "the server's user may not listen for change
 /// Told where the user may not ask for weights.
 const NO_WEIGHTS: &str = "the server's user may not ask what keys weigh (give it +memory|usage): topics that are to keep a number of bytes, and keys, are refused or not kept within their bounds";
 
+/// Told where the user may not stop to listen.
+const NO_LEAVING: &str = "the server's user may not stop to listen for changes of a topic (give it +unsubscribe): each time nobody reads a topic any more, the connection that listens is made anew";
+
 /// Returns what the user lacks, in sentences.
 pub(super) async fn lacking(options: &ValkeyOptions, keys: Keys) -> Result<Vec<&'static str>, String> {
-    let opened = RespConnection::open(options, "tidemill-check").await;
-    let (connection, driver, _) = opened.map_err(|error| error.to_string())?;
-    tokio::select! {
-        biased;
-        lacking = ask(&connection, options, keys) => lacking,
-        reason = driver.drive() => Err(reason),
-    }
-}
-
-async fn ask(
-    connection: &RespConnection,
-    options: &ValkeyOptions,
-    keys: Keys,
-) -> Result<Vec<&'static str>, String> {
     let mut lacking = Vec::new();
-    let mut weight = Request::default();
-    weight.add(&[b"MEMORY", b"USAGE", keys::LOOK.as_bytes()]);
-    let replies = connection.exchange(&weight, options.timeout).await.map_err(|error| error.to_string())?;
-    if replies.iter().find_map(|reply| reply.error()).is_some_and(|error| lacks_right(&error)) {
+    if lacks_weights(options).await? {
         lacking.push(NO_WEIGHTS);
     }
-    // Last, because a refusal ends the connection. Nobody need have this topic.
+    // Nobody need have this topic.
     if let Ok(topic) = TopicName::parse("tidemill-check") {
         let changes = keys.changes(&topic, options.target.database);
-        match connection.subscribe("SUBSCRIBE", &[changes], options.timeout).await {
-            Err(error) if lacks_right(&error) => lacking.push(NO_CHANGES),
-            _ => {}
+        if is_refused(options, "SUBSCRIBE", &changes).await? {
+            lacking.push(NO_CHANGES);
+        }
+        if is_refused(options, "UNSUBSCRIBE", &changes).await? {
+            lacking.push(NO_LEAVING);
         }
     }
     Ok(lacking)
+}
+
+async fn lacks_weights(options: &ValkeyOptions) -> Result<bool, String> {
+    let opened = RespConnection::open(options, "tidemill-check").await;
+    let (connection, driver, _) = opened.map_err(|error| error.to_string())?;
+    let mut weight = Request::default();
+    weight.add(&[b"MEMORY", b"USAGE", keys::LOOK.as_bytes()]);
+    let replies = tokio::select! {
+        biased;
+        replies = connection.exchange(&weight, options.timeout) => replies.map_err(|error| error.to_string())?,
+        reason = driver.drive() => return Err(reason),
+    };
+    Ok(replies.iter().find_map(|reply| reply.error()).is_some_and(|error| lacks_right(&error)))
+}
+
+/// Returns whether the user may not begin, or stop, to listen at a channel. Each has a connection of its own, which a refusal
+/// ends.
+async fn is_refused(options: &ValkeyOptions, command: &str, channel: &str) -> Result<bool, String> {
+    let opened = RespConnection::open(options, "tidemill-check").await;
+    let (connection, driver, _) = opened.map_err(|error| error.to_string())?;
+    let channels = [channel];
+    tokio::select! {
+        biased;
+        told = connection.subscribe(command, &channels, options.timeout) => {
+            Ok(told.is_err_and(|error| lacks_right(&error)))
+        }
+        reason = driver.drive() => Err(reason),
+    }
 }

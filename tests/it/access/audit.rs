@@ -43,8 +43,8 @@ fn log_ins_refusals_and_changes_are_told_with_who_and_from_where() {
     let made = curl(admin, "POST", "/api/v1/tokens", r#"{"name":"n","rules":["allow manage a.*"]}"#);
     let made: Value = serde_json::from_str(&made).expect("a token");
     let token = format!("Bearer {}", made["token"].as_str().expect("a text"));
-    curl(admin, "PUT", "/api/v1/users/ann", r#"{"password":"battery staple"}"#);
-    curl(admin, "PUT", "/api/v1/roles/crew", r#"{"rules":[]}"#);
+    curl(admin, "PUT", "/api/v1/users/ann", r#"{"password":"battery staple","roles":["read","publish"]}"#);
+    curl(admin, "PUT", "/api/v1/roles/crew", r#"{"rules":["allow read a","allow publish b"]}"#);
     curl(&token, "POST", "/api/v1/topics", r#"{"topic_name":"a.b"}"#);
     curl(&token, "POST", "/api/v1/topics/a.b/trim", r#"{"keep":0}"#);
     curl(&token, "DELETE", "/api/v1/topics/a.b", "");
@@ -71,7 +71,10 @@ fn log_ins_refusals_and_changes_are_told_with_who_and_from_where() {
     assert!(events.iter().any(|event| event["message"] == "logged in" && event["by"] == "user \"admin\""));
     for (message, field, value) in [
         ("token made", "name", "n"),
+        ("token made", "rules", "allow manage a.*"),
         ("user written", "user", "ann"),
+        ("user written", "roles", "read, publish"),
+        ("role written", "rules", "allow read a; allow publish b"),
         ("user deleted", "user", "ann"),
         ("role written", "role", "crew"),
     ] {

@@ -13,7 +13,10 @@ use crate::support::raw::{RawConnection, status};
 use crate::support::relay::try_send;
 use crate::support::tls::Papers;
 
-/// A relay with a file of settings, which lets everybody in.
+/// Has a relay let everybody in, whatever its file says.
+const OPEN: [&str; 1] = ["--access=open"];
+
+/// A relay with a file of settings.
 struct Written {
     relay: Relay,
     path: PathBuf,
@@ -26,8 +29,19 @@ impl Written {
         let path = directory.path().join("tidemill.toml");
         std::fs::write(&path, text).expect("the folder is ours");
         let config = path.to_str().expect("UTF-8").to_owned();
-        let arguments = [&["--access=open", "--config", &config], arguments].concat();
+        let arguments = [&["--config", &config], arguments].concat();
         Self { relay: Relay::start(&[], &arguments), path, _directory: directory }
+    }
+
+    /// Checks that settings of this text are refused, with this sentence, and that nothing is changed by them.
+    #[track_caller]
+    fn refuses(&self, text: &str, says: &str) {
+        self.write(text);
+        let ended = self.relay.run(&["reload"], "");
+        let error = ended.error(1);
+        for part in ["nothing was changed", "code invalid_request", says] {
+            assert!(error.contains(part), "{text}: {part} in {error}");
+        }
     }
 
     fn write(&self, text: &str) {
@@ -57,7 +71,7 @@ fn unchanged(others: usize) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_needs_no_restart_is_taken_over_and_the_rest_is_named() {
-    let written = Written::start("limit_address_messages = 0\ntrusted_hosts = \"one.example\"\n", &[]);
+    let written = Written::start("limit_address_messages = 0\ntrusted_hosts = \"one.example\"\n", &OPEN);
     assert_eq!(
         written.reload(),
         json!({"changed": [], "needs_restart": [], "unchanged": unchanged(0)}),
@@ -107,6 +121,10 @@ async fn what_needs_no_restart_is_taken_over_and_the_rest_is_named() {
     let told = written.reload();
     assert_eq!(told["changed"], json!(["allowed_origins", "limit_address_messages", "limit_kept_bytes"]));
     assert_eq!((&told["needs_restart"], publish(&mut connection).await), (&json!([]), 201));
+    // There is no bound any more, and nothing tells of one.
+    let metrics = try_send(written.relay.address(), "GET", "/metrics", &[], b"").await.expect("an answer");
+    assert!(!metrics.text().contains("tidemill_kept_bytes{") && metrics.text().contains("tidemill_"));
+    assert!(!metrics.text().contains("tidemill_kept_bytes_max{"), "{}", metrics.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,7 +134,7 @@ async fn settings_that_are_wrong_change_nothing() {
     let [certificate, key] = ["cert.pem", "key.pem"].map(|name| directory.path().join(name));
     papers.write(&certificate, &key);
     let tls = format!("tls_cert = \"{}\"\ntls_key = \"{}\"\n", certificate.display(), key.display());
-    let written = Written::start(&tls, &[]);
+    let written = Written::start(&tls, &OPEN);
     let ask = || {
         let trusted = certificate.with_file_name("trusted.pem");
         papers.write(&trusted, &certificate.with_file_name("unused.pem"));
@@ -141,9 +159,56 @@ async fn settings_that_are_wrong_change_nothing() {
     assert_eq!(log.matches("settings read again are wrong").count(), 2, "{log}");
 }
 
+#[test]
+fn settings_with_which_no_relay_starts_change_nothing() {
+    let written = Written::start("", &[]);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let issuers = directory.path().join("issuers");
+    let named = format!("jwt_issuers_file = \"{}\"\n", issuers.display());
+    std::fs::write(&issuers, "my;aud=tidemill;secret=abc").expect("the folder is ours");
+    let wrong = |text: &str, says: &str| {
+        written.refuses(&format!("{text}limit_topics = 7\n"), says);
+        let config = written.path.to_str().expect("UTF-8");
+        let checked = run(&[], &["config", "check", "--config", config], "");
+        assert!(checked.code == Some(2) && checked.stdout.contains(says), "{text}: {checked:?}");
+    };
+    wrong(&named, "jwt_issuers (from file");
+    wrong(&named, "fewer than 32 bytes");
+    std::fs::write(&issuers, "my;aud=tidemill;file=/nope").expect("the folder is ours");
+    wrong(&named, "the file /nope cannot be read");
+    for text in [
+        "trusted_proxies = \"10.0.0.0/8\"\n",
+        "trusted_hosts = \"relay.example\"\n",
+        "public_url = \"https://relay.example\"\n",
+    ] {
+        wrong(text, "which nobody may administer");
+    }
+    wrong("access = \"closed\"\n", "nobody could ever come in");
+    written.write("limit_topics = 7\n");
+    assert_eq!(written.reload()["changed"], json!(["limit_topics"]));
+    let (_, log) = written.relay.stop();
+    assert!(log.contains("\"by\":\"anyone\"") && log.contains("\"changed\":\"limit_topics\""), "{log}");
+}
+
+#[cfg(feature = "valkey")]
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_the_storage_knows_decides_whether_a_relay_starts_with_settings() {
+    use crate::support::server::{Kind, Server};
+
+    let Some(server) = Server::start(Kind::Valkey, &[]).await else { return };
+    let url = format!("valkey://127.0.0.1:{}", server.port());
+    let backend = ["--storage-backend=valkey", "--valkey-url", &url];
+    let written = Written::start("", &backend);
+    let proxies = "trusted_proxies = \"10.0.0.0/8\"\n";
+    written.refuses(proxies, "which nobody may administer");
+    let variables = [("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", &*url)];
+    run(&variables, &["user", "add", "ann", "--role", "admin", "--no-password"], "").lines();
+    assert_eq!(written.reload()["needs_restart"], json!(["trusted_proxies"]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_has_the_level_of_a_module_changed() {
-    let written = Written::start("log_level = \"info\"\n", &[]);
+    let written = Written::start("log_level = \"info\"\n", &OPEN);
     let reloads = async |count: usize| {
         let metrics = format!("tidemill_settings_reloads_total{{result=\"done\"}} {count}\n");
         let is_told = async || {
@@ -161,4 +226,5 @@ async fn a_signal_has_the_level_of_a_module_changed() {
     assert_eq!(code, Some(0));
     // Each is told by the levels that it has set.
     assert_eq!(log.matches("settings read again").count(), 1, "{log}");
+    assert!(log.contains("\"by\":\"SIGHUP\""), "{log}");
 }

@@ -13,6 +13,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::Instant;
 
 use crate::support::process::{Relay, run};
+use crate::support::raw::RawConnection;
 use crate::support::relay::{Answer, STUCK, request};
 
 /// What manages services, as far as the relay speaks to it.
@@ -153,4 +154,31 @@ async fn no_connection_is_refused_while_a_relay_with_a_socket_of_systemd_is_rest
     stop.store(true, Ordering::SeqCst);
     asking.join_all().await;
     spawn_blocking(move || drop((relay, socket))).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_more_files_can_be_open_that_is_told_once_and_counted() {
+    let relay = spawn_blocking(|| Relay::start(&[("TIDEMILL_CONNECTIONS_MAX", "1000000000")], &[])).await;
+    let relay = relay.expect("it starts");
+    let mut first = RawConnection::connect(relay.address()).await.expect("a connection");
+    first.exchange("GET", "/health", "", "").await.expect("an answer");
+    relay.leave_files(2);
+    // The machine takes them in, and the relay cannot.
+    let mut waiting = Vec::new();
+    for _ in 0..6 {
+        waiting.push(TcpStream::connect(relay.address()).await.expect("a connection"));
+    }
+    let mut failed = 0;
+    while failed < 15 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let (_, body) = first.exchange("GET", "/metrics", "", "").await.expect("an answer");
+        let text = String::from_utf8(body).expect("UTF-8");
+        let told = text.lines().find_map(|line| line.strip_prefix("tidemill_http_accepts_failed_total "));
+        failed = told.expect("it is counted").parse().expect("a number");
+    }
+    drop((first, waiting));
+    let (_, log) = relay.stop();
+    assert_eq!(log.matches("cannot accept connections").count(), 1, "{log}");
+    let has_limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.is_some();
+    assert_eq!(log.contains("open files: "), has_limit, "{log}");
 }

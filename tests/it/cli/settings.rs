@@ -160,7 +160,7 @@ fn doctor_fails_where_the_keys_of_an_issuer_cannot_be_used() {
     let issuers = "TIDEMILL_JWT_ISSUERS";
     let secret = "a;aud=b;secret=0123456789abcdef0123456789abcdef";
     for (value, says) in [
-        ("a;aud=b;file=/nope.pem", Some("the file cannot be read: No such file")),
+        ("a;aud=b;file=/nope.pem", Some("the file /nope.pem cannot be read: No such file")),
         ("a;aud=b;secret=short", Some("the secret has fewer than 32 bytes")),
         (&format!("{secret} {secret}"), Some("is named twice")),
         (secret, None),
@@ -176,7 +176,9 @@ fn doctor_fails_where_the_keys_of_an_issuer_cannot_be_used() {
         assert!(ended.stdout.contains("✗ issuers: the relay would not start\n"), "{ended:?}");
         assert!(ended.stdout.contains(says), "{ended:?}");
         let serve = run(&[(issuers, value)], &["serve", "--listen", "127.0.0.1:0"], "");
-        assert!(serve.code == Some(1) && serve.stderr.contains(says), "{serve:?}");
+        let error = serve.error(2);
+        let named = "jwt_issuers (from variable TIDEMILL_JWT_ISSUERS) cannot be used";
+        assert!(error.starts_with(named) && error.contains(says), "{serve:?}");
     }
 }
 
@@ -193,6 +195,36 @@ async fn doctor_passes_a_server_that_is_fit() {
         let lines = ended.lines();
         assert!(lines[0].starts_with("✓ connect: "), "{lines:?}");
         assert!(lines.iter().all(|line| !line.starts_with('✗')), "{lines:?}");
+    }
+}
+
+#[cfg(feature = "valkey")]
+#[tokio::test]
+async fn doctor_says_what_a_server_keeps_and_which_of_its_hosts_is_away() {
+    use crate::support::server::{Kind, Server, free_port};
+
+    for (settings, says) in [
+        (&["--save", "", "--appendonly", "no"][..], "! persistence: nothing is kept on disk"),
+        (&["--save", "60 1", "--appendonly", "no"], "! persistence: append-only file is off"),
+        (
+            &["--appendonly", "yes", "--appendfsync", "no"],
+            "! persistence: append-only file is on, and appendfsync is no",
+        ),
+        (
+            &["--appendonly", "yes", "--appendfsync", "everysec"],
+            "✓ persistence: append-only file is on, and appendfsync is everysec",
+        ),
+    ] {
+        let Some(server) = Server::start(Kind::Valkey, settings).await else { return };
+        let (port, gone) = (server.port(), free_port());
+        let url = format!("valkey://127.0.0.1:{port},127.0.0.1:{gone}");
+        let command = move || run(&[("VALKEY_URL", &url)], &["doctor"], "");
+        let ended = tokio::task::spawn_blocking(command).await.expect("the command runs");
+        let lines = ended.lines();
+        assert!(lines.iter().any(|line| line.starts_with(says)), "{says}: {lines:?}");
+        let hosts = format!("! hosts: 127.0.0.1:{port} is a primary; 127.0.0.1:{gone} cannot be used: ");
+        assert!(lines.iter().any(|line| line.starts_with(&hosts)), "{lines:?}");
+        tokio::task::spawn_blocking(move || drop(server)).await.expect("it ends");
     }
 }
 
@@ -334,6 +366,26 @@ fn config_check_says_all_that_is_wrong_and_connects_to_nothing() {
     let ended = run(&variables, &[&arguments[..], &["-o", "json"]].concat(), "");
     let wrong = ended.stdout.lines().filter(|line| json(line)["outcome"] == "fail").count();
     assert_eq!(wrong, 6, "{ended:?}");
+
+    // Variables of OpenTelemetry are looked at beside what is wrong otherwise, each of them.
+    let traced = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+        ("OTEL_TRACES_SAMPLER", "sometimes"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip"),
+        ("TIDEMILL_STRICT", "maybe"),
+    ];
+    let wrong = run(&traced, &["config", "check"], "");
+    let lines: Vec<_> = wrong.stdout.lines().collect();
+    assert!(wrong.code == Some(2) && lines.len() == traced.len(), "{wrong:?}");
+    for (name, _) in &traced[..4] {
+        assert!(lines.iter().any(|line| line.starts_with(&format!("✗ {name} "))), "{name}: {wrong:?}");
+    }
+    // A level for a module that is none of the relay's.
+    let levels = [("LOG_LEVEL", "info,tidemill::storag=debug,tidemill::storage::valkey=debug")];
+    let right = run(&levels, &["config", "check"], "");
+    let told = "! log_level (from variable LOG_LEVEL) has a level for `tidemill::storag`, which logs nothing; the nearest that does is `tidemill::storage`";
+    assert_eq!((right.lines()[0], right.lines().len()), (told, 2), "{right:?}");
 
     // What files hold, and who would be let in.
     let key = ("TIDEMILL_TLS_KEY", config);

@@ -15,7 +15,7 @@ const BOARD: &str = "deploy/grafana/tidemill.json";
 
 const HEAD: &str = "# Metrics
 
-What `/metrics` tells, for Prometheus. This page is made from the code. No label holds a topic, a user, or anything that a client can make up. `/metrics` is for who may administer the relay; `TIDEMILL_METRICS_LISTEN` gives it an address of its own, for who reaches that.
+What `/metrics` tells, for Prometheus. This page is made from the code. No label holds a user, or anything that a client can make up; `topics` has what `TIDEMILL_LIMIT_KEPT_BYTES` names, a topic or a pattern. `/metrics` is for who may administer the relay; `TIDEMILL_METRICS_LISTEN` gives it an address of its own, for who reaches that.
 
 ```yaml
 scrape_configs:

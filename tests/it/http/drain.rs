@@ -177,6 +177,7 @@ async fn a_relay_that_is_drained_sends_its_clients_away_and_goes_on_until_it_is_
     let began = Instant::now();
     let answer = relay.post(DRAIN, "").await;
     assert_eq!((answer.status, &answer.json()["stage"]), (200, &json!("notice")), "{answer:?}");
+    assert!(answer.json()["ends_in_ms"].as_u64().is_some_and(|left| left > 500), "{answer:?}");
     // It is not ready, and does everything still.
     assert_eq!(relay.get("/ready").await.status, 503);
     relay.publish("drain", "1").await;

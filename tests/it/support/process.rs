@@ -383,6 +383,15 @@ os.write(1, printed)
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs").count()
     }
 
+    /// Lets the process have so many more files open than it has, and no more.
+    pub(crate) fn leave_files(&self, more: u64) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+        let most = Some(self.open_files() as u64 + more);
+        let limit = Rlimit { current: most, maximum: most };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).expect("it is ours");
+    }
+
     /// Returns the names of its threads.
     pub(crate) fn threads(&self) -> Vec<String> {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");

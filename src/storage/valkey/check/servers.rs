@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use tidemill_proto::{BucketName, TopicName, TopicSelector};
 
+use super::hosts;
 use super::report::{CheckReport, Outcome};
 use crate::chance::random;
 use crate::storage::valkey::cluster::asking::{map_at, mode_of};
@@ -126,6 +127,7 @@ pub(super) async fn of(options: &ValkeyOptions) -> (CheckReport, Vec<Server>) {
     }
     match map_at(&first.options, address, options.timeout).await {
         Ok(map) => {
+            hosts::add(&mut report, options).await;
             add_cluster(&mut report, &map);
             let primaries = map.primaries.into_iter().map(|primary| {
                 let options = options.of_primary(primary.address);

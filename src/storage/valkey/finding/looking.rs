@@ -13,6 +13,9 @@ use super::super::resp::{Peer, Replies, Reply, Request, RespConnection};
 /// How much longer the others are waited for once one has answered.
 const GRACE: Duration = Duration::from_millis(200);
 
+/// What a server is that is not dialled, as one that is in order.
+pub(super) const REPLICA: &str = "is a replica";
+
 /// What a server that may be dialled is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
@@ -35,7 +38,7 @@ pub(super) async fn role_of(
     match (field("role"), field("mode")) {
         (_, Some("cluster")) => Ok(Role::InCluster),
         (_, Some("sentinel")) => Err("is a sentinel, and stands where a server should".to_owned()),
-        (Some("replica" | "slave"), _) => Err("is a replica".to_owned()),
+        (Some("replica" | "slave"), _) => Err(REPLICA.to_owned()),
         // One that does not say so is looked at when it is connected to.
         _ => Ok(Role::Primary),
     }
