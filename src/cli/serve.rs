@@ -62,9 +62,7 @@ impl Serve {
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
         }
-        if let Some([few, advice]) = open_files::lacking(open_files::raise(), settings.connections_max) {
-            tracing::warn!("open files: {few}; {advice}");
-        }
+        let files = open_files::raise();
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         if let Some(threads) = settings.worker_threads {
             runtime.worker_threads(threads);
@@ -78,7 +76,7 @@ impl Serve {
         let sending = traced.map_err(|error| CliError::Usage(error.to_string()))?;
         let (flags, environment) = (self.flags, environment.clone());
         let load = Arc::new(move || Settings::examine(&flags, &environment));
-        let result = runtime.block_on(serve(&settings, handed, Again { load, log }));
+        let result = runtime.block_on(serve(&settings, handed, files, Again { load, log }));
         if let Some(sending) = sending {
             sending.stop();
         }
@@ -92,10 +90,11 @@ impl Serve {
     }
 }
 
-/// Serves; returns what came of it, or why it could not begin.
+/// Serves, with so many files open at the most; returns what came of it, or why it could not begin.
 async fn serve(
     settings: &Settings,
     handed: Option<TcpListener>,
+    files: Option<u64>,
     again: Again,
 ) -> Result<Result<(), CliError>, CliError> {
     // Before listening, so that no signal finds the process without a handler.
@@ -110,6 +109,9 @@ async fn serve(
         cause => CliError::Failed("the relay cannot serve", Box::new(cause)),
     };
     let mut node = Node::bind(settings, handed).await.map_err(failed)?;
+    if let Some([few, advice]) = open_files::lacking(files, settings.connections_max) {
+        tracing::warn!("open files: {few}; {advice}");
+    }
     let reloads = node.read_again(settings, again);
     // For people alone: who starts the relay from a program reads its log, which says where it listens. It
     // serves whether or not someone reads its greeting.

@@ -179,9 +179,11 @@ impl Reloading {
         let settings = read.map_err(|faults| {
             faults.errors.iter().map(|error| sentence(error)).collect::<Vec<_>>().join("; ")
         })?;
-        if !settings.is_open() && settings.admin_password.is_none() {
+        let is_as_open = mode(&settings) == self.mode;
+        let differing = self.in_force.differing(settings.written());
+        if !settings.is_open() && settings.admin_password.is_none() && !differing.iter().any(names_storage) {
             let Asking { access, clock } = &self.asking;
-            // A storage that does not tell is asked again at the next start.
+            // One that does not tell is asked again at the next start.
             if let Standing::Nobody(error) = standing(&settings, &**access, clock.now()).await {
                 return Err(sentence(&error));
             }
@@ -193,8 +195,6 @@ impl Reloading {
             None => Seen::Same,
         };
 
-        let is_as_open = mode(&settings) == self.mode;
-        let differing = self.in_force.differing(settings.written());
         let unchanged = known().len() - differing.len();
         let is_taken = |id: &&str| {
             TAKEN_OVER.contains(id) && (is_as_open || !DECIDING.contains(id))
@@ -221,6 +221,11 @@ impl Reloading {
 
 fn mode(settings: &Settings) -> Mode {
     if settings.is_open() { Mode::Open } else { Mode::Closed }
+}
+
+/// Returns whether a setting says which storage there is: of another one nobody is asked here whom it knows.
+fn names_storage(id: &&str) -> bool {
+    ["storage_backend", "redis_url"].contains(id) || id.starts_with("valkey_")
 }
 
 /// Returns whether this is a password whose file is the same, and is looked at by who uses it.

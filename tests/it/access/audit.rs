@@ -43,7 +43,7 @@ fn log_ins_refusals_and_changes_are_told_with_who_and_from_where() {
     let made = curl(admin, "POST", "/api/v1/tokens", r#"{"name":"n","rules":["allow manage a.*"]}"#);
     let made: Value = serde_json::from_str(&made).expect("a token");
     let token = format!("Bearer {}", made["token"].as_str().expect("a text"));
-    curl(admin, "PUT", "/api/v1/users/ann", r#"{"password":"battery staple","roles":["read","publish"]}"#);
+    curl(admin, "PUT", "/api/v1/users/ann", r#"{"password":"battery staple","roles":["read","write"]}"#);
     curl(admin, "PUT", "/api/v1/roles/crew", r#"{"rules":["allow read a","allow publish b"]}"#);
     curl(&token, "POST", "/api/v1/topics", r#"{"topic_name":"a.b"}"#);
     curl(&token, "POST", "/api/v1/topics/a.b/trim", r#"{"keep":0}"#);
@@ -73,7 +73,7 @@ fn log_ins_refusals_and_changes_are_told_with_who_and_from_where() {
         ("token made", "name", "n"),
         ("token made", "rules", "allow manage a.*"),
         ("user written", "user", "ann"),
-        ("user written", "roles", "read, publish"),
+        ("user written", "roles", "read, write"),
         ("role written", "rules", "allow read a; allow publish b"),
         ("user deleted", "user", "ann"),
         ("role written", "role", "crew"),

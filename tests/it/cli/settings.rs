@@ -176,9 +176,9 @@ fn doctor_fails_where_the_keys_of_an_issuer_cannot_be_used() {
         assert!(ended.stdout.contains("✗ issuers: the relay would not start\n"), "{ended:?}");
         assert!(ended.stdout.contains(says), "{ended:?}");
         let serve = run(&[(issuers, value)], &["serve", "--listen", "127.0.0.1:0"], "");
-        let error = serve.error(2);
-        let named = "jwt_issuers (from variable TIDEMILL_JWT_ISSUERS) cannot be used";
-        assert!(error.starts_with(named) && error.contains(says), "{serve:?}");
+        let error = serve.stderr.lines().last().expect("it says why");
+        let named = "error: jwt_issuers (from variable TIDEMILL_JWT_ISSUERS) cannot be used";
+        assert!(serve.code == Some(2) && error.starts_with(named) && error.contains(says), "{serve:?}");
     }
 }
 
