@@ -72,14 +72,14 @@ impl Outside<'_> {
             return Line::warn(
                 WORK,
                 detail,
-                "see whether workers run: `tidemill groups list` names the groups",
+                "see whether workers run: `tidemill groups list --unattended` names the groups",
             );
         }
         if of("tidemill_work_dead") {
             return Line::warn(
                 WORK,
                 "there are dead letters",
-                "`tidemill dead list` says why they have died, and has them worked on again",
+                "`tidemill groups list` says in which groups, and `tidemill dead list TOPIC GROUP` why they have died",
             );
         }
         Line::pass(WORK, "nothing waits for workers that do not come, and there are no dead letters")

@@ -45,6 +45,7 @@ async fn the_document_lists_every_path() {
             "get /api/v1/admin/slow",
             "get /api/v1/buckets",
             "get /api/v1/buckets/{bucket}",
+            "get /api/v1/groups",
             "get /api/v1/keys/{bucket}",
             "get /api/v1/keys/{bucket}/{key}",
             "get /api/v1/leases/{lease}",
