@@ -86,7 +86,9 @@ impl Claim {
             claim_id: self.claim_id.map(|id| id.to_string()),
         };
         let path = ["api", "v1", "topics", self.topic.as_str(), "groups", self.group.as_str(), "claim"];
-        let answer = client.send(client.request(Method::POST, &path).timeout(WAIT_MAX + ANSWERED_WITHIN).json(&body)).await;
+        let answer = client
+            .send(client.request(Method::POST, &path).timeout(WAIT_MAX + ANSWERED_WITHIN).json(&body))
+            .await;
         let answer = answer.map_err(|refusal| advised(refusal.into(), &self.topic, &self.group))?;
         let work: RawWork<'_> = client.read(&answer)?;
         for raw in work.messages {

@@ -25,9 +25,10 @@ fn advised(mut error: clap::Error, words: &[String]) -> clap::Error {
 /// Whether the words name one of our commands that runs another.
 fn runs_a_command(words: &[String]) -> bool {
     fn is_run_by(command: &Command, words: &[String]) -> bool {
-        let found = words.iter().enumerate().find_map(|(at, word)| {
-            command.find_subcommand(word).map(|command| (command, &words[at + 1..]))
-        });
+        let found = words
+            .iter()
+            .enumerate()
+            .find_map(|(at, word)| command.find_subcommand(word).map(|command| (command, &words[at + 1..])));
         match found {
             Some((command, words)) => is_run_by(command, words),
             None => command.get_arguments().any(clap::Arg::is_last_set),
@@ -51,7 +52,9 @@ mod tests {
             let told = told(line);
             assert!(told.contains("comes behind `--`: `-- ./report`"), "{line}: {told}");
         }
-        for line in ["tidemill locks nightly", "tidemill lock nightly --tll 3s -- ./report", "tidemill read t u"] {
+        for line in
+            ["tidemill locks nightly", "tidemill lock nightly --tll 3s -- ./report", "tidemill read t u"]
+        {
             assert!(!told(line).contains("comes behind"), "{line}");
         }
     }

@@ -35,7 +35,8 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
     seconds.ok_or_else(|| {
         // The most frequent mistake: elsewhere a duration may have a unit.
         let meant = duration::parse(text).ok().map(|span| span.as_secs()).filter(|seconds| *seconds > 0);
-        let meant = meant.map_or_else(|| "as in `3600` for an hour".to_owned(), |seconds| format!("here `{seconds}`"));
+        let meant = meant
+            .map_or_else(|| "as in `3600` for an hour".to_owned(), |seconds| format!("here `{seconds}`"));
         format!("write a whole number of seconds without a unit, {meant}")
     })
 }
@@ -95,7 +96,10 @@ mod tests {
     #[test]
     fn seconds_with_a_unit_are_answered_with_what_was_meant() {
         assert_eq!(seconds("300"), Ok(300));
-        assert_eq!(seconds("5m"), Err("write a whole number of seconds without a unit, here `300`".to_owned()));
+        assert_eq!(
+            seconds("5m"),
+            Err("write a whole number of seconds without a unit, here `300`".to_owned())
+        );
         for text in ["0", "-1", "soon", "200ms"] {
             let refused = seconds(text).expect_err(text);
             assert!(refused.ends_with("as in `3600` for an hour"), "{text}: {refused}");

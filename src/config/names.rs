@@ -187,7 +187,8 @@ fn behind_nearly_our_prefix(name: &str) -> Option<String> {
 /// called like the rest.
 pub(super) fn nearly_ours(name: &str) -> Option<Option<String>> {
     let rest = behind_nearly_our_prefix(name)?;
-    let exact = known().iter().find(|setting| setting.variables().any(|of| of.strip_prefix(PREFIX) == Some(&*rest)));
+    let exact =
+        known().iter().find(|setting| setting.variables().any(|of| of.strip_prefix(PREFIX) == Some(&*rest)));
     let exact = exact.map(|setting| setting.variable.clone());
     Some(exact.or_else(|| nearest_variable(&format!("{PREFIX}{rest}"))))
 }

@@ -49,10 +49,7 @@ pub(super) fn unknown(environment: &Environment) -> Vec<ConfigError> {
 
 /// Returns the error of each variable whose prefix is nearly ours, and that most likely says who is let in, where nothing else
 /// says it (`is_set`): the relay would be open without it. Others are warned about.
-pub(super) fn mistyped_closing(
-    environment: &Environment,
-    is_set: impl Fn(&str) -> bool,
-) -> Vec<ConfigError> {
+pub(super) fn mistyped_closing(environment: &Environment, is_set: impl Fn(&str) -> bool) -> Vec<ConfigError> {
     let closes = |variable: &str| {
         let setting = known().iter().find(|setting| setting.variable == variable);
         let closing = setting.map(|setting| setting.id).filter(|id| CLOSING.contains(id));

@@ -69,7 +69,10 @@ fn what_is_wrong(cron: &str) -> String {
     match (0..fields.len()).find(is_wrong) {
         Some(at) => {
             let (name, values) = names[at];
-            format!("its {name} are `{}`, and may be {values}, a list (`1,3`), a range (`1-3`), `*`, or a step (`*/2`)", fields[at])
+            format!(
+                "its {name} are `{}`, and may be {values}, a list (`1,3`), a range (`1-3`), `*`, or a step (`*/2`)",
+                fields[at]
+            )
         }
         None => "its fields do not go together".to_owned(),
     }

@@ -13,7 +13,8 @@ use super::log::Log;
 use super::topics::Groups;
 use crate::storage::{
     Claim, Claimed, DeadLetter, Dying, Existing, Fate, GROUPS_MAX, GapCheck, GroupChange, GroupStart,
-    GroupsSwept, Outcome, Range, Revived, Settlement, StorageError, StoredMessage, Tended, Verdict, WorkStore,
+    GroupsSwept, Outcome, Range, Revived, Settlement, StorageError, StoredMessage, Tended, Verdict,
+    WorkStore,
 };
 
 /// Bytes of a new group, about.

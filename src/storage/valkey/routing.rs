@@ -18,9 +18,9 @@ use super::{Shard, Valkey, at, health, keys, slowlog};
 use crate::storage::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Claim, Claimed, Condition,
     DeadLetter, Draw, Drawn, DurableStore, Dying, Existing, Fate, Followed, GroupChange, GroupStart,
-    GroupsSwept, HintListener, Idempotency, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket,
-    NodeStore, Outcome, Places, Pledge, Range, RecordChanges, RecordEdit, RecordStore, Revived, RunEnd,
-    RunEnding, RunStore, Selection, Settlement, StorageError, StoredMessage, Swept, Tail, Tended,
+    GroupsSwept, HintListener, Idempotency, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage,
+    NewTicket, NodeStore, Outcome, Places, Pledge, Range, RecordChanges, RecordEdit, RecordStore, Revived,
+    RunEnd, RunEnding, RunStore, Selection, Settlement, StorageError, StoredMessage, Swept, Tail, Tended,
     TicketClaim, TopicChange, TopicList, TopicState, TopicStore, Trim, Upkeep, WorkStore,
 };
 

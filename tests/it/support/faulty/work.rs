@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use tidemill::proto::work::{GroupDetail, GroupName, GroupSettings};
 use tidemill::proto::{MessageId, TopicName};
 use tidemill::storage::{
-    Claim, Claimed, DeadLetter, Dying, Existing, Fate, GroupChange, GroupStart, GroupsSwept, Outcome, Revived, Settlement,
-    StorageError, Tended, WorkStore,
+    Claim, Claimed, DeadLetter, Dying, Existing, Fate, GroupChange, GroupStart, GroupsSwept, Outcome,
+    Revived, Settlement, StorageError, Tended, WorkStore,
 };
 
 use super::fate::Call;
