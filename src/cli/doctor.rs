@@ -1,6 +1,7 @@
 //! `tidemill doctor`: whether a relay would start, its server can carry it, and clients can reach it, one line per thing that
 //! was looked at.
 
+use std::cell::RefCell;
 use std::error::Error;
 use std::time::Duration;
 
@@ -145,7 +146,7 @@ impl Doctor {
             .enable_all()
             .build()
             .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?;
-        let (seen, mut can) = (Seen { form: self.output, lines: Default::default() }, Vec::new());
+        let (seen, mut can) = (Seen { form: self.output, lines: RefCell::default() }, Vec::new());
         // Who only names a relay that runs elsewhere asks for nothing here.
         if is_named != Some(true) || !settings.origins.is_empty() {
             can.push(inside(&settings, &runtime, &seen)?);

@@ -1,6 +1,7 @@
 //! What was looked at, as it is printed: a line each, with what to do about it.
 
-use parking_lot::Mutex;
+use std::cell::RefCell;
+
 use serde::Serialize;
 
 #[cfg(feature = "valkey")]
@@ -12,7 +13,7 @@ use crate::cli::output::{self, Output};
 /// What was looked at. Each line is printed as soon as it is known.
 pub(super) struct Seen {
     pub(super) form: Output,
-    pub(super) lines: Mutex<Vec<Line>>,
+    pub(super) lines: RefCell<Vec<Line>>,
 }
 
 impl Seen {
@@ -23,14 +24,14 @@ impl Seen {
                 Output::Json => output::json(&line)?,
                 Output::Text => output::line(&line.text())?,
             }
-            self.lines.lock().push(line);
+            self.lines.borrow_mut().push(line);
         }
         Ok(())
     }
 
     /// Whether there is such a line.
     pub(super) fn has(&self, is_meant: impl Fn(&Line) -> bool) -> bool {
-        self.lines.lock().iter().any(is_meant)
+        self.lines.borrow().iter().any(is_meant)
     }
 }
 

@@ -140,6 +140,7 @@ fn groups_of_all_topics_are_listed_and_those_that_nobody_attends_to() {
 #[test]
 fn the_help_of_a_new_group_says_its_own_settings_first_with_what_they_are() {
     let help = run(&[], &["groups", "create", "--help"], "").stdout;
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     let at = |text: &str| help.find(text).unwrap_or_else(|| panic!("{text} is not in {help}"));
     assert!(at("--start") < at("--ack-wait") && at("--ordering") < at("--url"), "{help}");
     assert!(at("[new groups: 30s]") < at("[new groups: 5]"), "{help}");

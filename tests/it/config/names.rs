@@ -85,7 +85,7 @@ fn a_relay_that_would_be_open_by_a_mistyped_prefix_does_not_start() {
         assert_eq!(error(&[], &[(name, SECRET)]), expected);
     }
     // Where the right one says it, too, nothing is open by that.
-    let pairs = [("TIDEMIL_ADMIN_PASSWORD", SECRET), ("TIDEMILL_ADMIN_PASSWORD", SECRET)];
+    let pairs = [("TIDEMIL_ADMIN_PASSWORD", SECRET), ("TIDEMILL_ADMIN_PASSWORD", "correct horse")];
     let settings = load(&[], &pairs).expect("valid settings");
     assert!(settings.admin_password.is_some() && settings.warnings.len() == 1, "{:?}", settings.warnings);
     assert!(
