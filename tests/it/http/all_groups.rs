@@ -64,10 +64,14 @@ async fn groups_of_all_topics_are_listed_in_pages(storage: Storage) {
         group
     };
     assert_eq!(first(&format!("{ALL}?limit=1")).await, first("/api/v1/topics/a/groups").await);
-    for (query, field) in [("limit=0", "limit"), ("after=/x", "after"), ("after=a/b/c", "after")] {
-        is_wrong(&relay.get(&format!("{ALL}?{query}")).await, field, "must");
+    for (query, field, rule) in [
+        ("limit=0", "limit", "must be"),
+        ("after=/x", "after", "a topic name has"),
+        ("after=a/b/c", "after", "must be a topic, or a topic and a group"),
+        ("unattended=yes", "unattended", "must be `true` or `false`"),
+    ] {
+        is_wrong(&relay.get(&format!("{ALL}?{query}")).await, field, rule);
     }
-    is_wrong(&relay.get(&format!("{ALL}?unattended=yes")).await, "unattended", "must be `true` or `false`");
     relay.stop().await;
 }
 
@@ -102,11 +106,12 @@ async fn who_may_work_on_a_topic_sees_its_groups(storage: Storage) {
     assert_eq!(send(&relay, Some(ROOT), "PUT", "/api/v1/roles/maker", &maker).await.status, 201);
     user(&relay, "ann", &["maker"]).await;
     let ann = log_in(&relay, "ann").await;
-    for (topic, maker) in [("jobs.a", ROOT), ("jobs.b", ROOT), ("own", ann.as_str()), ("shop", ROOT)] {
+    let ops = token(&relay, ROOT, &["allow publish,read,work,manage *"]).await.1;
+    for (topic, maker) in [("jobs.a", &ops), ("jobs.b", &ops), ("own", &ann), ("shop", &ops)] {
         let message = json!({ "topic": topic, "payload": 1 });
         assert_eq!(send(&relay, Some(maker), "POST", "/api/v1/messages", &message).await.status, 201);
         let path = format!("/api/v1/topics/{topic}/groups/workers");
-        assert_eq!(send(&relay, Some(ROOT), "PUT", &path, &json!({})).await.status, 201);
+        assert_eq!(send(&relay, Some(&ops), "PUT", &path, &json!({})).await.status, 201);
     }
     let worker = token(&relay, ROOT, &["allow work jobs.*", "deny work jobs.b"]).await.1;
     let reader = token(&relay, ROOT, &["allow publish,read,manage *"]).await.1;
@@ -119,7 +124,7 @@ async fn who_may_work_on_a_topic_sees_its_groups(storage: Storage) {
     assert_eq!(seen(&ann).await, ["own/workers"]);
     let one = pages(&relay, Some(&worker), &format!("{ALL}?limit=1")).await;
     assert_eq!(one, [["jobs.a/workers".to_owned()]]);
-    assert_eq!(seen(ROOT).await, ["jobs.a/workers", "jobs.b/workers", "own/workers", "shop/workers"]);
+    assert_eq!(seen(&ops).await, ["jobs.a/workers", "jobs.b/workers", "own/workers", "shop/workers"]);
     relay.stop().await;
 }
 
@@ -130,7 +135,7 @@ async fn a_page_ends_where_it_has_looked_at_enough_topics() {
         (0..2_500).map(|number| json!({ "topic": format!("t{number:04}"), "payload": 1 })).collect();
     for some in topics.chunks(500) {
         let sent = relay.post("/api/v1/messages/bulk", &json!({ "messages": some }).to_string()).await;
-        assert!(matches!(sent.status, 200 | 201), "{sent:?}");
+        assert_eq!(sent.json()["summary"]["rejected"], 0, "{sent:?}");
     }
     put(&relay, "t1500", json!({})).await;
     put(&relay, "z", json!({})).await;
