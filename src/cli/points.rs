@@ -29,6 +29,18 @@ pub(super) fn count(text: &str) -> Result<u64, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "write a whole number from 1 on".to_owned())
 }
 
+/// Reads how many seconds there are to be.
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds > 0);
+    seconds.ok_or_else(|| {
+        // The most frequent mistake: elsewhere a duration may have a unit.
+        let meant = duration::parse(text).ok().map(|span| span.as_secs()).filter(|seconds| *seconds > 0);
+        let meant = meant
+            .map_or_else(|| "as in `3600` for an hour".to_owned(), |seconds| format!("here `{seconds}`"));
+        format!("write a whole number of seconds without a unit, {meant}")
+    })
+}
+
 /// Reads a time to live.
 pub(super) fn ttl(text: &str) -> Result<u64, String> {
     text.parse().ok().filter(|seconds| (1..=TTL_SECONDS_MAX).contains(seconds)).ok_or_else(|| {
@@ -78,6 +90,19 @@ mod tests {
         for refused in [count("0"), count("-1"), count("x"), ttl("0"), ttl("1h"), ttl("99999999999999")] {
             let refused = refused.expect_err("it is none");
             assert!(refused.starts_with("write a whole number "), "{refused}");
+        }
+    }
+
+    #[test]
+    fn seconds_with_a_unit_are_answered_with_what_was_meant() {
+        assert_eq!(seconds("300"), Ok(300));
+        assert_eq!(
+            seconds("5m"),
+            Err("write a whole number of seconds without a unit, here `300`".to_owned())
+        );
+        for text in ["0", "-1", "soon", "200ms"] {
+            let refused = seconds(text).expect_err(text);
+            assert!(refused.ends_with("as in `3600` for an hour"), "{text}: {refused}");
         }
     }
 

@@ -12,6 +12,7 @@ use super::CliError;
 use super::client::{Client, Relay};
 use super::confirm::confirm;
 use super::output::{self, Output};
+use super::points::{count, seconds};
 use crate::config::Environment;
 
 const EXAMPLES: &str = "\
@@ -92,13 +93,13 @@ struct Create {
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
     /// Seconds after which its messages are removed, in place of the relay's setting
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     retention_seconds: Option<u64>,
     /// Messages that it keeps, about, in place of the relay's setting
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = count)]
     max_messages: Option<u64>,
     /// Bytes that it keeps, about
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = count)]
     max_bytes: Option<u64>,
     /// What becomes of a message for which there is no room: `drop_old` (the usual) or `refuse`
     #[arg(long, value_name = "WHAT", value_parser = when_full)]
@@ -108,7 +109,7 @@ struct Create {
     #[arg(default_missing_value = "true", require_equals = true)]
     keep_until_acked: Option<bool>,
     /// Seconds after which the topic is removed when nothing was done with it
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     idle_seconds: Option<u64>,
     /// The field of the metadata that says which messages replace each other
     #[arg(long, value_name = "FIELD")]
@@ -130,7 +131,7 @@ struct Change {
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
     /// Seconds after which its messages are removed; `none` for the relay's setting
-    #[arg(long, value_name = "SECONDS", value_parser = number_or_none)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds_or_none)]
     retention_seconds: Option<Value>,
     /// Messages that it keeps, about; `none` for the relay's setting
     #[arg(long, value_name = "COUNT", value_parser = number_or_none)]
@@ -146,7 +147,7 @@ struct Change {
     #[arg(default_missing_value = "true", require_equals = true)]
     keep_until_acked: Option<bool>,
     /// Seconds after which the topic is removed when nothing was done with it; `none` for never
-    #[arg(long, value_name = "SECONDS", value_parser = number_or_none)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds_or_none)]
     idle_seconds: Option<Value>,
     /// The field of the metadata that says which messages replace each other; nothing, if empty
     #[arg(long, value_name = "FIELD")]
@@ -156,9 +157,17 @@ struct Change {
 }
 
 fn number_or_none(text: &str) -> Result<Value, String> {
+    or_none(text, count)
+}
+
+fn seconds_or_none(text: &str) -> Result<Value, String> {
+    or_none(text, seconds)
+}
+
+fn or_none(text: &str, read: impl Fn(&str) -> Result<u64, String>) -> Result<Value, String> {
     match text {
         "none" => Ok(Value::Null),
-        text => text.parse::<u64>().map(Value::from).map_err(|_| "a whole number, or none".to_owned()),
+        text => read(text).map(Value::from).map_err(|rule| format!("{rule}; or `none`")),
     }
 }
 

@@ -18,9 +18,9 @@ use super::{Shard, Valkey, at, health, keys, slowlog};
 use crate::storage::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Claim, Claimed, Condition,
     DeadLetter, Draw, Drawn, DurableStore, Dying, Existing, Fate, Followed, Found, GroupChange, GroupStart,
-    HintListener, Idempotency, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket,
-    NodeStore, Outcome, Places, Pledge, Range, RecordChanges, RecordEdit, RecordStore, Revived, RunEnd,
-    RunEnding, RunStore, Selection, Settlement, StorageError, StoredMessage, Swept, Tail, Tended,
+    GroupsSwept, HintListener, Idempotency, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage,
+    NewTicket, NodeStore, Outcome, Places, Pledge, Range, RecordChanges, RecordEdit, RecordStore, Revived,
+    RunEnd, RunEnding, RunStore, Selection, Settlement, StorageError, StoredMessage, Swept, Tail, Tended,
     TicketClaim, TopicChange, TopicList, TopicState, TopicStore, Trim, Upkeep, WorkStore,
 };
 
@@ -374,6 +374,13 @@ impl WorkStore for Valkey {
 
     async fn groups(&self, topic: &TopicName) -> Result<Vec<GroupDetail>, StorageError> {
         at!(self, topic, shard => shard.groups(topic).await)
+    }
+
+    async fn grouped(
+        &self,
+        topics: &[TopicName],
+    ) -> Result<Vec<(TopicName, GroupName, GroupsSwept)>, StorageError> {
+        at!(self, shard => shard.grouped(topics).await)
     }
 
     async fn group(&self, topic: &TopicName, group: &GroupName) -> Result<GroupDetail, StorageError> {

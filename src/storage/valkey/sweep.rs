@@ -11,17 +11,19 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::future::join_all;
 use glide::ValkeyValue;
 use sha1::{Digest as _, Sha1};
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{BucketName, Timestamp, TopicName};
 use tokio::time::sleep;
 
-use super::control::bytes_of;
+use super::control::{bytes_of, checked};
 use super::entry::read_id;
-use super::failure::Effect;
+use super::failure::{Effect, unexpected};
 use super::index::Indexes;
 use super::keys::Keys;
+use super::routing::in_order;
 use super::scanning::REST;
 use super::topics::{is_stream, write_notices};
 use super::{Shard, keys, marker, scripts};
@@ -59,7 +61,15 @@ struct OfGroup {
     groups: GroupsSwept,
 }
 
+/// A group, and what it has.
+type Grouped = (TopicName, GroupName, GroupsSwept);
+
 impl OfGroup {
+    /// Reads what is told of the groups of a topic.
+    fn read_all(parts: &[ValkeyValue], now: Timestamp) -> impl Iterator<Item = Self> {
+        parts.chunks_exact(GROUP_PARTS).filter_map(move |parts| Self::read(parts, now))
+    }
+
     fn read(parts: &[ValkeyValue], now: Timestamp) -> Option<Self> {
         let [name, lag, pending, dying, dead, claimed_at, oldest] = parts else { return None };
         let text = |value: &ValkeyValue| {
@@ -342,6 +352,53 @@ impl Shard {
         all: &mut GroupsSwept,
         all_dying: &mut Vec<(TopicName, GroupName)>,
     ) -> Result<(), StorageError> {
+        let now = self.now();
+        for (topic, reply) in topics.iter().zip(self.ask_groups(topics).await?) {
+            let ValkeyValue::Array(parts) = reply else { continue };
+            for OfGroup { name, dying, groups } in OfGroup::read_all(&parts, now) {
+                all.add(groups);
+                if dying > 0 && all_dying.len() < Swept::DYING_MAX {
+                    all_dying.push((topic.clone(), name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns what the groups of topics have, whoever has these.
+    pub(super) async fn grouped(&self, topics: &[TopicName]) -> Result<Vec<Grouped>, StorageError> {
+        let Some(others) = &self.others else { return Ok(self.grouped_own(topics).await?.concat()) };
+        let shards = others.groups(topics.iter())?;
+        let ask = shards.iter().map(|(shard, places)| async move {
+            let topics: Vec<TopicName> = places.iter().map(|place| topics[*place].clone()).collect();
+            shard.grouped_own(&topics).await
+        });
+        let found: Result<Vec<_>, _> = join_all(ask).await.into_iter().collect();
+        let found = shards.iter().zip(found?).map(|((_, places), found)| (&places[..], found));
+        Ok(in_order(found).concat())
+    }
+
+    /// Returns what the groups of each of these topics have, which the shard has.
+    async fn grouped_own(&self, topics: &[TopicName]) -> Result<Vec<Vec<Grouped>>, StorageError> {
+        let now = self.now();
+        let mut all = Vec::with_capacity(topics.len());
+        for topics in topics.chunks(STEP_TOPICS) {
+            for (topic, reply) in topics.iter().zip(self.ask_groups(topics).await?) {
+                let ValkeyValue::Array(parts) = checked(reply)? else {
+                    return Err(unexpected("EVALSHA", Effect::Read));
+                };
+                let grouped = OfGroup::read_all(&parts, now);
+                all.push(grouped.map(|of| (topic.clone(), of.name, of.groups)).collect());
+            }
+        }
+        Ok(all)
+    }
+
+    /// Returns what the server says of the groups of each of these topics.
+    async fn ask_groups(
+        &self,
+        topics: &[TopicName],
+    ) -> Result<impl Iterator<Item = ValkeyValue>, StorageError> {
         let mut pipeline = glide::pipe();
         pipeline.cmd("SCRIPT").arg("LOAD").arg(scripts::GROUPS_SWEPT.text());
         for topic in topics {
@@ -352,19 +409,7 @@ impl Shard {
                 pipeline.arg(format!(":{end}"));
             }
         }
-        let replies = self.change.run(&pipeline, Effect::Read).await?.into_iter().skip(1);
-        let now = self.now();
-        for (topic, reply) in topics.iter().zip(replies) {
-            let ValkeyValue::Array(parts) = reply else { continue };
-            for parts in parts.chunks_exact(GROUP_PARTS) {
-                let Some(OfGroup { name, dying, groups }) = OfGroup::read(parts, now) else { continue };
-                all.add(groups);
-                if dying > 0 && all_dying.len() < Swept::DYING_MAX {
-                    all_dying.push((topic.clone(), name));
-                }
-            }
-        }
-        Ok(())
+        Ok(self.change.run(&pipeline, Effect::Read).await?.into_iter().skip(1))
     }
 
     /// Rings for topics that the pass has found to be new: that were not in the index, or whose stream has taken

@@ -655,6 +655,31 @@ pub(super) async fn a_sweep_tells_what_groups_have_and_where_messages_are_dying(
     assert_eq!(told().await, ((0, 0, 1), None, 0, false));
 }
 
+pub(super) async fn what_the_groups_of_several_topics_have_is_told_at_once(ground: &Ground) {
+    let work = &ground.storage.work;
+    // As many that several steps are needed, where there are steps.
+    let topics: Vec<TopicName> = (0..130).map(|_| ground.topic()).collect();
+    let [first, bare, last] = [&topics[3], &topics[70], &topics[129]];
+    for topic in [first, bare, last] {
+        append_all(&ground.storage, vec![message(topic, json("1"))]).await;
+    }
+    for (topic, group) in [(last, "b"), (last, "a"), (first, "c")] {
+        let (group, existing) = (name(group), Existing::Replace);
+        let settings = group_defaults(topic, &group);
+        let put = work.put_group(topic, &group, &settings, GroupStart::Earliest, existing).await;
+        assert!(put.expect("it is made"));
+    }
+    let of = Of { ground, topic: last.clone(), group: name("a") };
+    assert_eq!(of.claim("c", 1).await.len(), 1);
+    let told = work.grouped(&topics).await.expect("it is told");
+    let told: Vec<_> = told
+        .iter()
+        .map(|(topic, group, has)| (topic, group.as_str(), (has.waiting, has.pending, has.unattended)))
+        .collect();
+    assert_eq!(told, [(first, "c", (1, 0, 1)), (last, "a", (0, 1, 0)), (last, "b", (1, 0, 1))]);
+    assert_eq!(work.grouped(&[]).await.expect("it is told"), []);
+}
+
 pub(super) async fn what_is_dying_can_be_brought_back_or_forgotten(ground: &Ground) {
     let (of, ids) = Of::numbers(ground, 3, |_| {}).await;
     let work = &ground.storage.work;
