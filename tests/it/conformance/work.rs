@@ -637,7 +637,8 @@ pub(super) async fn a_sweep_tells_what_groups_have_and_where_messages_are_dying(
     let expected = (of.topic.clone(), of.group.clone());
     let told = async || {
         let swept = swept().await;
-        let GroupsSwept { waiting, pending, dead, oldest, unattended } = swept.groups;
+        let GroupsSwept { waiting, pending, dead, oldest, unattended } =
+            swept.found.expect("it has swept").groups;
         ((waiting, pending, dead), oldest, unattended, swept.dying.contains(&expected))
     };
     assert_eq!(told().await, ((3, 0, 0), Some(ids[0]), 1, false), "nobody has asked");
