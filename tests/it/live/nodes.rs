@@ -294,14 +294,16 @@ async fn every_node_knows_what_the_last_sweep_has_found() {
         let swept = storage.sweep().await.expect("it asks");
         (swept.topics == 0).then_some(swept.found.expect("it is told"))
     };
-    let mut found = None;
+    let found = std::sync::OnceLock::new();
     eventually(SOON, async || {
-        found = of_another().await;
-        found.is_some()
+        if let Some(of) = of_another().await {
+            found.get_or_init(|| of);
+        }
+        found.get().is_some()
     })
     .await;
     let groups = GroupsSwept { waiting: 3, oldest: Some(ids[0]), unattended: 1, ..GroupsSwept::default() };
-    assert_eq!(found, Some(Found { topics: 1, groups }));
+    assert_eq!(found.get(), Some(&Found { topics: 1, groups }));
 }
 
 /// A sweep works through many topics in steps.
