@@ -76,6 +76,8 @@ pub struct Refusal {
     pub message_id: Option<Box<MessageId>>,
     /// How durable it is then.
     pub durability: Option<DurabilityTold>,
+    /// The fence that stands against the one that was shown, where there is one.
+    pub fence: Option<Box<MessageId>>,
 }
 
 impl ClientError {
@@ -115,6 +117,7 @@ impl From<Problem> for Refusal {
             reason: problem.reason.map(Into::into),
             message_id: problem.message_id.map(Box::new),
             durability: problem.durability,
+            fence: problem.fence.map(Box::new),
         }
     }
 }
@@ -155,6 +158,7 @@ mod tests {
             reason: None,
             message_id: Some(id),
             durability: Some(told),
+            fence: None,
         };
         let refusal = Refusal::from(problem);
         assert_eq!(refusal.message_id.as_deref(), Some(&id));

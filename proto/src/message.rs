@@ -198,6 +198,10 @@ pub struct PublishResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub last_id: Option<MessageId>,
+    /// The fence that stands against the one that was shown, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub fence: Option<MessageId>,
     /// Why the topic was cancelled, where it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
@@ -238,6 +242,7 @@ impl PublishResult {
             retryable: None,
             field: None,
             last_id: None,
+            fence: None,
             reason: None,
             timestamp: None,
             durability: None,

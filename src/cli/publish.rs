@@ -145,7 +145,7 @@ pub struct Publish {
     unique: Option<Unique>,
 
     /// Publish only as long as this is the fence of who holds the lock, as in `nightly=1517363399650-0`: in a command of
-    /// `tidemill lock`, `"$TIDEMILL_LOCK=$TIDEMILL_FENCE"`. For one payload
+    /// `tidemill lock`, `"$TIDEMILL_LOCK=$TIDEMILL_FENCE"`. Each line is checked, and the first that is refused ends the run
     #[arg(long, value_name = "LOCK=FENCE", value_parser = Fence::parse, conflicts_with_all = ["delay", "at", "unique"])]
     fence: Option<Fence>,
 
@@ -201,10 +201,6 @@ impl Publish {
             }
             (None, None) if self.unique.is_some() => {
                 let rule = "--unique is for one payload; give it as an argument or with --file";
-                return Err(CliError::Usage(rule.to_owned()));
-            }
-            (None, None) if self.fence.is_some() => {
-                let rule = "--fence is for one payload; give it as an argument or with --file";
                 return Err(CliError::Usage(rule.to_owned()));
             }
             (None, None) if self.no_retry => {

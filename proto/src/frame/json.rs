@@ -75,6 +75,8 @@ struct AnyFrame<'a> {
     #[serde(borrow, default)]
     durability: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
+    fence: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
     message_id: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     group: Option<Cow<'a, str>>,
@@ -187,6 +189,7 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
                 order_key: any.order_key,
                 unique: any.unique.map(|AnyUnique { group, key }| (group, key)),
                 durability: any.durability,
+                fence: any.fence,
             }))
         }
         Some("ping") => Ok(ClientFrame::Ping { reference: any.reference }),
@@ -323,6 +326,8 @@ struct Details<'a> {
     message_id: Option<MessageId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     durability: Option<DurabilityTold>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fence: Option<MessageId>,
 }
 
 /// Appends a frame to `out` as one JSON object, without a line break of its own. Payload and metadata of
@@ -416,6 +421,7 @@ fn write_error(error: &ErrorFrame<'_>, out: &mut Vec<u8>) {
         reason: error.reason.as_deref(),
         message_id: error.message_id,
         durability: error.durability,
+        fence: error.fence,
     };
     let frame = Out::Error { reference: error.reference.as_deref(), code, message: &error.message, details };
     write_out(&frame, out);

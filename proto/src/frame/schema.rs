@@ -284,6 +284,10 @@ pub struct PublishFrame {
     /// `deliver_at`.
     #[schema(nullable = false)]
     pub durability: Option<Durability>,
+    /// What shows that the publisher holds a lock: its name, `=`, and the fence. The message is not kept once another holds
+    /// it. Not beside `delay`, `deliver_at` and `unique`.
+    #[schema(nullable = false, pattern = "^[^=]+=[0-9]{1,19}-[0-9]{1,19}$")]
+    pub fence: Option<String>,
 }
 
 /// Asks for a `pong`.

@@ -192,6 +192,7 @@ fn server_frames() -> Vec<Written> {
                 frames.push(ServerFrame::Error(ErrorFrame {
                     message_id: (code == Code::DurabilityNotReached).then_some(message_id),
                     durability: (code == Code::DurabilityNotReached).then_some(told),
+                    fence: (code == Code::Fenced).then_some(message_id),
                     reference,
                     class,
                     code,
@@ -258,6 +259,7 @@ fn client_frames() -> Vec<Written> {
             delivery: None,
             ..publish.clone()
         }),
+        ClientFrame::Publish(Publish { fence: Some(text("nightly=5-1")), ..publish.clone() }),
         ClientFrame::Publish(Publish {
             delivery: Some(Delivery::After(Duration::from_millis(1_500))),
             ..publish.clone()

@@ -25,7 +25,7 @@ enum Form {
 }
 
 /// The fields of a frame that publishes, behind its `type`.
-const OF_PUBLISH: [&str; 15] = [
+const OF_PUBLISH: [&str; 16] = [
     "ref",
     "topic",
     "payload",
@@ -41,13 +41,14 @@ const OF_PUBLISH: [&str; 15] = [
     "order_key",
     "unique",
     "durability",
+    "fence",
 ];
 
 /// What others call the payload.
 const PAYLOADS: [&str; 5] = ["data", "message", "body", "value", "text"];
 
 /// Every field that a frame can have.
-const FIELDS: [(&str, Form); 36] = [
+const FIELDS: [(&str, Form); 37] = [
     ("type", Form::Text),
     ("ref", Form::Text),
     ("topics", Form::Texts),
@@ -70,6 +71,7 @@ const FIELDS: [(&str, Form); 36] = [
     ("order_key", Form::Text),
     ("unique", Form::Unique),
     ("durability", Form::Text),
+    ("fence", Form::Text),
     ("message_id", Form::Text),
     ("group", Form::Text),
     ("credit", Form::Number),
@@ -240,6 +242,11 @@ mod tests {
                 r#"{"type":"publish","topic":"t","payload":1,"deliver_at":7}"#,
                 ErrorClass::Publish,
                 Some("deliver_at"),
+            ),
+            (
+                r#"{"type":"publish","topic":"t","payload":1,"fence":{"lock":"a"}}"#,
+                ErrorClass::Publish,
+                Some("fence"),
             ),
             (r#"{"type":"publish","payload":1,"payload":2}"#, ErrorClass::Publish, Some("payload")),
             (
