@@ -17,8 +17,8 @@ use tokio_tungstenite::tungstenite::Message;
 use super::frames::Encoding;
 use crate::relay::{
     Absent, ContentType, Draft, EXTENSION, Failure, IdempotencyKey, JsonText, NACK_DELAY, Payload,
-    SettledReceipt, StartAt, TimeToLive, UniqueKey, Verdict, check_result, parse_durability, parse_fence, parse_group,
-    parse_last, parse_order_key, parse_selector, parse_topic, within,
+    SettledReceipt, StartAt, TimeToLive, UniqueKey, Verdict, check_result, parse_durability, parse_fence,
+    parse_group, parse_last, parse_order_key, parse_selector, parse_topic, within,
 };
 
 mod watching;
