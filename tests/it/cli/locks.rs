@@ -255,7 +255,7 @@ fn lines_are_published_under_a_lock_until_it_is_lost() {
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""), "{refused:?}");
     assert!(refused.stderr.contains("(code fenced"), "{refused:?}");
     let result = relay.run(&["publish", "t", "-o", "json", "--fence", fence.trim()], "1\n");
-    let result = json(result.lines()[0]);
+    let result = json(&result.stdout);
     assert_eq!(result["code"], "fenced");
     assert!(result["fence"].as_str() > fence.trim().strip_prefix("a="), "{result}");
 }

@@ -95,7 +95,7 @@ fn under(fence: MessageId) -> Publish<'static> {
 }
 
 async fn total(relay: &TestRelay) -> serde_json::Value {
-    relay.get("/api/v1/topics/orders/messages").await.json()["total"].clone()
+    relay.get("/api/v1/topics/orders").await.json()["length"].clone()
 }
 
 async fn who_has_lost_a_lock_between_two_publishes_is_refused(storage: Storage) {
