@@ -57,7 +57,7 @@ pub struct Publish {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub metadata: Option<Box<RawValue>>,
-    /// Seconds after which the message is no longer served.
+    /// How long the message is served: a whole number of seconds, or text with a unit (`"90s"`, `"2h"`); ten years at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub ttl: Option<u64>,

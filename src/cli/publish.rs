@@ -112,8 +112,8 @@ pub struct Publish {
     #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
     metadata: Option<String>,
 
-    /// Seconds after which the messages are no longer served
-    #[arg(long, value_name = "SECONDS", value_parser = ttl)]
+    /// How long the messages are served, as in `90s` or `2h`, ten years at most
+    #[arg(long, value_name = "DURATION", value_parser = ttl)]
     ttl: Option<u64>,
 
     /// Publish them so long from now, as in `90s` or `2h`, 365 days at most; prints the id of the schedule

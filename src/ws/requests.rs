@@ -348,7 +348,7 @@ fn draft(encoding: Encoding, body: &Bytes, frame: &Publish<'_>) -> Result<Draft,
         topic: parse_topic("topic", &frame.topic)?,
         payload,
         metadata: frame.metadata.map(|part| json("metadata", part)).transpose()?,
-        ttl: frame.ttl.map(|seconds| TimeToLive::parse(&seconds.to_string())).transpose()?,
+        ttl: frame.ttl.map(TimeToLive::of_seconds).transpose()?,
         key: frame.key.as_ref().map(|key| IdempotencyKey::parse("key", key.as_bytes())).transpose()?,
         delivery: frame.delivery,
         expected_last: frame

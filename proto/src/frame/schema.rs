@@ -259,7 +259,7 @@ pub struct PublishFrame {
     /// A JSON object of the publisher's own, served with the message.
     #[schema(value_type = Object, required = false)]
     pub metadata: Option<Value>,
-    /// Seconds after which the message is no longer served.
+    /// How long the message is served, from its publish on.
     #[schema(schema_with = seconds_to_live)]
     pub ttl: Option<u64>,
     /// The idempotency key: a publish is kept once under it.

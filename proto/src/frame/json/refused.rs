@@ -63,7 +63,7 @@ const FIELDS: [(&str, Form); 37] = [
     ("payload_base64", Form::Text),
     ("content_type", Form::Text),
     ("metadata", Form::Any),
-    ("ttl", Form::Number),
+    ("ttl", Form::Any),
     ("key", Form::Text),
     ("delay", Form::Any),
     ("deliver_at", Form::Text),
@@ -221,7 +221,8 @@ mod tests {
                 Some("cursors"),
             ),
             (r#"{"type":"publish","ttl":-1}"#, ErrorClass::Publish, Some("ttl")),
-            (r#"{"type":"publish","ttl":"1"}"#, ErrorClass::Publish, Some("ttl")),
+            (r#"{"type":"publish","ttl":"soon"}"#, ErrorClass::Publish, Some("ttl")),
+            (r#"{"type":"publish","ttl":[60]}"#, ErrorClass::Publish, Some("ttl")),
             (r#"{"type":"publish","topic":"t","payload":1,"delay":-1}"#, ErrorClass::Publish, Some("delay")),
             (
                 r#"{"type":"publish","topic":"t","payload":1,"delay":"366d"}"#,
