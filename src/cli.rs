@@ -134,7 +134,7 @@ pub enum Command {
     /// Connects again by itself and goes on where it was; messages that are gone are told as gaps. Ctrl-C
     /// ends, and tells how to go on later.
     Tail(tail::Tail),
-    /// List, show, create and delete topics
+    /// List, show, create, change, close, cancel and delete topics
     ///
     /// Without a command, all topics are listed.
     Topics(topics::Topics),

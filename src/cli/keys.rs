@@ -174,7 +174,7 @@ struct Put {
     /// Only where the key is not there
     #[arg(long, conflicts_with = "if_match")]
     if_absent: bool,
-    /// The idempotency key: putting the same again under it changes nothing
+    /// The idempotency key: putting the same again under it within ten minutes changes nothing
     #[arg(long = "key", value_name = "KEY")]
     idempotency_key: Option<String>,
     /// Only as long as this is the fence of who holds the lock, as in `nightly=1517363399650-0`

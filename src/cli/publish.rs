@@ -124,9 +124,9 @@ pub struct Publish {
     #[arg(long, value_name = "TIME", value_parser = at, conflicts_with = "delay")]
     at: Option<Timestamp>,
 
-    /// The idempotency key: publishing the same again under it makes no copy. Of standard input each
-    /// line gets `<key>/<its place from 0>`, as over HTTP. Without it, a key is made up for each run, and
-    /// left out where the relay remembers as many as it may
+    /// The idempotency key: publishing the same again under it within ten minutes makes no copy. Of standard
+    /// input each line gets `<key>/<its place from 0>`, as over HTTP. Without it, a key is made up for each run,
+    /// and left out where the relay remembers as many as it may
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
 

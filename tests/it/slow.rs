@@ -184,6 +184,9 @@ async fn a_client_that_takes_its_answer_slowly_is_told_from_a_slow_server() {
     let mut stream = socket.connect(address).await.expect("it listens");
     let page = request("GET", "/api/v1/topics/big/messages?limit=10", &[], b"");
     stream.write_all(&page).await.expect("it takes it");
+    // It begins to take it, and then nothing for a while.
+    let mut first = [0];
+    assert_eq!(timeout(STUCK, stream.peek(&mut first)).await.expect("in time").expect("it comes"), 1);
     sleep(Duration::from_millis(600)).await;
     let mut all = Vec::new();
     timeout(STUCK, stream.read_to_end(&mut all)).await.expect("in time").expect("it comes");

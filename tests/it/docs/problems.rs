@@ -32,7 +32,7 @@ fn page(code: Code) -> String {
     let problem = Problem { request_id: Some("…".to_owned()), ..Problem::new(code, "…") };
     let document = serde_json::to_string_pretty(&problem).expect("it is plain data");
     format!(
-        "# {name}\n\n{title}. Status {status}; the same request again: {retry}.\n\n{explanation}\n\n```json\n{document}\n```\n\nOver a WebSocket the frame `error` has the same `code` and `detail`. [What every problem has](../http-api.md#problems), [all codes](../problems.md).\n",
+        "# {name}\n\n{title}. Status {status}; the same request again: {retry}.\n\n{explanation}\n\n```json\n{document}\n```\n\nOver a WebSocket it comes as a frame `error`: the code stands in `details.code`, the sentence in `message` ([an example](../websocket-api.md#errors)). [What every problem has](../http-api.md#problems), [all codes](../problems.md).\n",
         name = code.as_str(),
         title = code.title().trim_end_matches('.'),
         status = code.status(),

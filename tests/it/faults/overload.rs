@@ -26,7 +26,8 @@ async fn far_too_many_publishes_meet_a_bounded_queue_and_are_refused_as_overload
     let url = format!("redis://127.0.0.1:{}", server.port());
     let relay = Relay::start(
         &[("STORAGE_BACKEND", "valkey"), ("VALKEY_URL", &url)],
-        &["--valkey-timeout-ms=1000", "--publish-queue-messages-max=100", "--publish-queue-bytes-max=4MiB"],
+        // Time enough for all to come before the server counts as away, which is another refusal.
+        &["--valkey-timeout-ms=5000", "--publish-queue-messages-max=100", "--publish-queue-bytes-max=4MiB"],
     );
     let address = relay.address();
     let path = "/api/v1/topics/flood/messages";
@@ -40,7 +41,7 @@ async fn far_too_many_publishes_meet_a_bounded_queue_and_are_refused_as_overload
         publishers.spawn(async move {
             let body = vec![b'x'; 64 * 1024];
             let mut answers: Vec<Answer> = Vec::new();
-            for _ in 0..3 {
+            while answers.len() < 3 && answers.last().is_none_or(|last| last.status != 504) {
                 answers.push(
                     try_send(address, "POST", path, &[], &body).await.expect("every publish is answered"),
                 );
@@ -60,7 +61,7 @@ async fn far_too_many_publishes_meet_a_bounded_queue_and_are_refused_as_overload
         assert!(matches!(answer.status, 503 | 504), "{answer:?}");
     }
     let grown = after.saturating_sub(before) / MIB;
-    eprintln!("1200 publishes of 64 KiB into a stopped server: {grown} MiB more memory");
+    eprintln!("{} publishes of 64 KiB into a stopped server: {grown} MiB more memory", answers.len());
     assert!(grown < 96, "{grown} MiB for a queue of 4 MiB and {PUBLISHERS} connections");
 
     // The whole queue is free again.
