@@ -381,7 +381,7 @@ fn a_field_of_another_type_does_not_validate() {
                 let mut broken = form.clone();
                 broken[field] = match field.as_str() {
                     // A number of seconds, or a text with a unit.
-                    "delay" | "ack_wait" => json!(true),
+                    "delay" | "ack_wait" | "ttl" => json!(true),
                     _ if form[field].is_number() => json!("1"),
                     _ => json!(1),
                 };
