@@ -51,6 +51,7 @@ Exit status: 0 all can be used (✓, !), 1 not so (✗), 2 the settings are wron
 
 /// Files that a relay has open beside those of its connections, about.
 const FILES_BESIDE: u64 = 200;
+const URL_HELP: &str = "A relay that runs, under the address by which its clients reach it; else the setting `TIDEMILL_PUBLIC_URL` [env: TIDEMILL_URL]";
 /// The topic that is followed, unless told. It need not be there.
 const TOPIC: &str = "tidemill-doctor";
 
@@ -60,9 +61,8 @@ const WOULD_NOT_START: &str = "the relay would not start";
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Doctor {
-    /// A relay that runs, under the address by which its clients reach it; else the setting `TIDEMILL_PUBLIC_URL`
-    /// [env: TIDEMILL_URL]
-    #[arg(long, value_name = "URL")]
+    /// The relay.
+    #[arg(long, value_name = "URL", help = URL_HELP)]
     url: Option<String>,
 
     /// A topic that may be followed there; it need not exist

@@ -183,14 +183,18 @@ fn behind_nearly_our_prefix(name: &str) -> Option<String> {
     (is_nearly && !is_link(rest.strip_prefix("VALKEY_").unwrap_or(&rest))).then_some(rest)
 }
 
-/// Returns the variable that is most likely meant by a name whose prefix is nearly ours; `None` inside where no setting is
-/// called like the rest.
-pub(super) fn nearly_ours(name: &str) -> Option<Option<String>> {
+/// Returns whether the prefix of a name is nearly ours.
+pub(super) fn is_nearly_ours(name: &str) -> bool {
+    behind_nearly_our_prefix(name).is_some()
+}
+
+/// Returns the variable that is most likely meant by a name whose prefix is nearly ours, if one is called like the rest.
+pub(super) fn meant_by_nearly_ours(name: &str) -> Option<String> {
     let rest = behind_nearly_our_prefix(name)?;
-    let exact =
-        known().iter().find(|setting| setting.variables().any(|of| of.strip_prefix(PREFIX) == Some(&*rest)));
-    let exact = exact.map(|setting| setting.variable.clone());
-    Some(exact.or_else(|| nearest_variable(&format!("{PREFIX}{rest}"))))
+    let is_exact =
+        |setting: &&Setting| setting.variables().any(|of| of.strip_prefix(PREFIX) == Some(rest.as_str()));
+    let exact = known().iter().find(is_exact).map(|setting| setting.variable.clone());
+    exact.or_else(|| nearest_variable(&format!("{PREFIX}{rest}")))
 }
 
 /// Returns the variable that `name` is nearly, if it has not our prefix and none reads it: one that has a letter or

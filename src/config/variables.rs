@@ -58,7 +58,7 @@ pub(super) fn mistyped_closing(environment: &Environment, is_set: impl Fn(&str) 
         id.is_some_and(|id| !is_set(id))
     };
     let error = |name: &String| {
-        let nearest = names::nearly_ours(name)?.filter(|variable| closes(variable))?;
+        let nearest = names::meant_by_nearly_ours(name).filter(|variable| closes(variable))?;
         Some(ConfigError::UnknownVariable { name: name.clone(), nearest: Some(nearest) })
     };
     environment.keys().filter_map(error).collect()
@@ -83,11 +83,11 @@ pub(super) fn ignored(environment: &Environment) -> Vec<String> {
 /// pulsar-relay, or nearly ours: nobody can say that it is a mistake.
 pub(super) fn near_misses(environment: &Environment) -> impl Iterator<Item = String> + '_ {
     environment.keys().filter_map(|name| {
-        let meant = names::nearly_ours(name).unwrap_or_else(|| names::nearly(name));
+        let meant = names::meant_by_nearly_ours(name).or_else(|| names::nearly(name));
         if let Some(meant) = meant {
             return Some(format!("variable {name} is not read; if {meant} is meant, write that"));
         }
-        (names::is_unknown_of_pulsar(name) || names::nearly_ours(name).is_some()).then(|| {
+        (names::is_unknown_of_pulsar(name) || names::is_nearly_ours(name)).then(|| {
             format!("variable {name} is not read: no setting is called so; `tidemill config show` lists those that are")
         })
     })

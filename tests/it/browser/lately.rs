@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use super::console::Shown;
 
 /// Has `/metrics` say that a group is unattended, which a sweep would tell after a while.
-const UNATTENDED: &str = r#"{
+const UNATTENDED: &str = r"{
     const asked = window.fetch;
     window.fetch = async (url, ...rest) => {
       const response = await asked(url, ...rest);
       return String(url).endsWith('/metrics') ? new Response(`${await response.text()}\ntidemill_work_unattended_groups 1\n`) : response;
     };
-}"#;
+}";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn groups_that_nobody_attends_to_are_found_from_the_overview() {
