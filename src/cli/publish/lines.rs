@@ -429,7 +429,7 @@ impl Run<'_> {
                 result.code = Some(refusal.code);
                 result.retryable = Some(refusal.retryable);
                 result.field = refusal.field.map(Into::into);
-                result.last_id = refusal.last_id;
+                result.last_id = refusal.last_id.map(|id| *id);
                 result.fence = refusal.fence.map(|fence| *fence);
                 result.reason = refusal.reason.map(Into::into);
             }
