@@ -156,17 +156,18 @@ struct Change {
     relay: Relay,
 }
 
-fn kept_or_none(text: &str) -> Result<Value, String> {
-    match text {
-        "none" => Ok(Value::Null),
-        text => kept(text).map(Value::from).map_err(|error| format!("{error}; or none")),
-    }
+fn number_or_none(text: &str) -> Result<Value, String> {
+    or_none(text, count)
 }
 
-fn number_or_none(text: &str) -> Result<Value, String> {
+fn kept_or_none(text: &str) -> Result<Value, String> {
+    or_none(text, kept)
+}
+
+fn or_none(text: &str, read: impl Fn(&str) -> Result<u64, String>) -> Result<Value, String> {
     match text {
         "none" => Ok(Value::Null),
-        text => text.parse::<u64>().map(Value::from).map_err(|_| "a whole number, or none".to_owned()),
+        text => read(text).map(Value::from).map_err(|rule| format!("{rule}; or `none`")),
     }
 }
 

@@ -186,6 +186,7 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         (_, "cursor" | "message_id" | "revision") => text(ID),
         ("drain", "node") => text("[0-9a-f]{16}"),
         ("list_sessions", "after") | (_, "session") => text("[0-9a-f]{16}-[0-9]{1,19}"),
+        ("list_all_groups", "after") => text(&format!("{TOPIC_NAME}(/{SHORT_NAME})?")),
         ("list_locks", "after") => text(&format!("{TOPIC_NAME}(@(topic|bucket):{TOPIC_NAME})?")),
         ("list_keys" | "list_buckets" | "list_members" | "list_rooms" | "list_series", "after")
         | (_, "bucket" | "key" | "owner" | "lock" | "room" | "member" | "presence" | "series")
@@ -201,7 +202,7 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         ("list_topics", "match") => json!({
             "oneOf": [{ "$ref": "#/components/schemas/TopicName" }, TopicPattern::schema()],
         }),
-        ("list_topics", "limit") => number(TOPICS_PAGE_MAX as u64),
+        ("list_topics" | "list_all_groups", "limit") => number(TOPICS_PAGE_MAX as u64),
         ("list_series", "limit") => number(SERIES_PAGE_MAX as u64),
         ("list_slow", "limit") => number(SLOW_PAGE_MAX as u64),
         ("read_series", "last") => series::last(),
