@@ -18,7 +18,7 @@ use crate::storage::valkey::check as valkey;
 use super::client::{HeaderFlag, Reach, variable as url_of};
 use super::credentials::{self, TokenFlag};
 use super::output::{self, Output};
-use super::points::count;
+use super::points::life;
 use super::trust::TrustFlags;
 use super::{CliError, logs, open_files};
 use line::{Line, Outcome, Seen};
@@ -69,8 +69,8 @@ pub struct Doctor {
     #[arg(long, value_name = "TOPIC", value_parser = TopicName::parse, default_value = TOPIC)]
     topic: TopicName,
 
-    /// Seconds for which silent connections are to stand; each 15 the relay gives a sign of life
-    #[arg(long, value_name = "SECONDS", value_parser = count, default_value = "20")]
+    /// How long silent connections are to stand; each 15 s the relay gives a sign of life
+    #[arg(long, value_name = "DURATION", value_parser = life, default_value = "20s")]
     idle: u64,
 
     /// Headers of every request.

@@ -7,7 +7,7 @@ use tidemill_proto::{MessageId, TopicName};
 use super::CliError;
 use super::client::Relay;
 use super::output::{self, Output};
-use super::points::point;
+use super::points::{number, point};
 use crate::config::Environment;
 
 const EXAMPLES: &str = "\
@@ -18,11 +18,6 @@ Examples:
   tidemill trim orders --before 1517363399650-0        remove what lies before this message
   tidemill trim orders --message 1517363399650-0       remove this message alone, without a gap";
 
-/// Reads how many messages stay.
-fn kept(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| "write a whole number of messages from 0 on".to_owned())
-}
-
 /// The arguments of `tidemill trim`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
@@ -32,7 +27,7 @@ pub struct Trim {
     topic: TopicName,
 
     /// Keep the newest so many messages
-    #[arg(long, value_name = "COUNT", value_parser = kept)]
+    #[arg(long, value_name = "COUNT", value_parser = number::<u64>)]
     keep: Option<u64>,
 
     /// Remove what lies before this message id, RFC 3339 time, or time ago (`-10m`)

@@ -372,14 +372,17 @@ fn about(parts: [Option<&RawValue>; 8]) -> Result<TopicUpdate, Failure> {
     let number = |raw: Option<&RawValue>, parse: fn(&str) -> Result<u64, Failure>| {
         raw.map(|raw| parse(&json::whole(raw))).transpose()
     };
+    let time = |raw: Option<&RawValue>, parse: fn(&str) -> Result<u64, Failure>| {
+        raw.map(|raw| parse(raw.get())).transpose()
+    };
     Ok(TopicUpdate {
         description,
-        retention_seconds: number(retention, parse_retention)?,
+        retention_seconds: time(retention, parse_retention)?,
         max_messages: number(messages, parse_max_messages)?,
         max_bytes: number(bytes, parse_max_bytes)?,
         when_full,
         keep_until_acked: keep_until_acked.map(|raw| json::switch("keep_until_acked", raw)).transpose()?,
-        idle_seconds: number(idle, parse_idle)?,
+        idle_seconds: time(idle, parse_idle)?,
         compact_by,
     })
 }

@@ -7,6 +7,7 @@ mod bulk;
 mod conditional;
 mod documents;
 mod drain;
+mod durations;
 mod encodings;
 mod fast_path;
 mod framing;
