@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::Environment;
+pub use parsing::parse;
 
 mod administer;
 #[cfg(feature = "bench")]
@@ -50,6 +51,7 @@ mod nodes;
 mod open_files;
 mod output;
 mod pages;
+mod parsing;
 mod points;
 mod presence;
 mod processes;

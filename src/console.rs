@@ -58,6 +58,7 @@ pub const FILES: &[File] = &[
     file!("topics.js", SCRIPT),
     file!("topic.js", SCRIPT),
     file!("groups.js", SCRIPT),
+    file!("work.js", SCRIPT),
     file!("dead.js", SCRIPT),
     file!("keys.js", SCRIPT),
     file!("value.js", SCRIPT),

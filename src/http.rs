@@ -6,6 +6,7 @@
 mod accept;
 mod accounts;
 mod administration;
+mod all_groups;
 mod body;
 mod buckets;
 mod bulk;
@@ -278,6 +279,7 @@ impl Http {
             poll::routes(),
             topics::routes(),
             groups::routes(options.features.has(Feature::Groups)),
+            all_groups::routes(options.features.has(Feature::Groups)),
             claims::routes(options.features.has(Feature::Groups)),
             schedules::routes(options.features.has(Feature::Delays)),
             keys::routes(options.features.has(Feature::Keys)),

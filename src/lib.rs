@@ -37,6 +37,8 @@
 //! Of how a node works: **operation** (a publish, a read, or a command, which is anything else that a caller asks for), **slow** (of an
 //! operation: it took longer than is set).
 //!
+//! Of work: **unattended** (of a group: it is not done, and no consumer has asked for its messages for a minute).
+//!
 //! Of what is measured: **point** (a value, with its time), **series** (of each minute of a day how many points it has, their
 //! sum, the least and the greatest).
 //!

@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use tidemill::cli::{self, Cli};
+use tidemill::cli;
 
 /// Gives back to the system what was freed, so that what is counted is what the process takes.
 #[global_allocator]
@@ -15,5 +14,5 @@ fn main() -> ExitCode {
         (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
     };
     let environment = std::env::vars_os().map(variable).collect();
-    cli::run(Cli::parse(), &environment)
+    cli::run(cli::parse(), &environment)
 }

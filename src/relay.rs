@@ -102,8 +102,8 @@ pub use watch::{
     told_of_entry,
 };
 pub use work::{
-    Change, ClaimOrder, Claimant, Deliveries, DeliveriesOf, EXTENSION, GiveBack, GroupDraft, NACK_DELAY,
-    SettledReceipt, Source, check_result, parse_group, parse_ordering, within,
+    Change, ClaimOrder, Claimant, Deliveries, DeliveriesOf, EXTENSION, GiveBack, GroupDraft, GroupList,
+    GroupPlace, NACK_DELAY, SettledReceipt, Source, check_result, parse_group, parse_ordering, within,
 };
 pub(crate) use work::{begin_claimed, begin_settled};
 

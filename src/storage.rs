@@ -103,7 +103,7 @@ pub use series::{Point, SeriesStore};
 pub use takes::{BURST_TIME_MAX, LIMIT_POLICIES_MAX, LimitPolicy, Owed, Take, TakeKind, TakeStore, Taken};
 pub use tickets::{NewTicket, TicketClaim};
 pub use topics::{Part, TopicChange, TopicState, TopicStore};
-pub use upkeep::{Condition, GroupsSwept, READ_ONLY, StorageLimits, Swept, Upkeep};
+pub use upkeep::{Condition, Found, GroupsSwept, READ_ONLY, StorageLimits, Swept, Upkeep};
 pub use work::{
     BEHIND_MAX, CLAIM_MESSAGES_MAX, CRASHES_MAX, Claim, Claimed, DeadLetter, Delivery, Dying,
     ERROR_BYTES_MAX, Existing, Fate, GROUPS_MAX, GroupChange, GroupStart, HELD_BY_MAX, Outcome, Refusal,

@@ -110,15 +110,9 @@ fn headers(own: &[String], token: Option<&str>) -> String {
 
 /// Reads a time.
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
-    let number = text.trim_end_matches(char::is_alphabetic);
-    let unit = match &text[number.len()..] {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        _ => return Err("write a number and ms, s or m, as in 500ms".to_owned()),
-    };
-    let seconds: f64 = number.parse().map_err(|_| "write a number and ms, s or m, as in 500ms".to_owned())?;
-    let time = Duration::try_from_secs_f64(seconds * unit).map_err(|error| error.to_string())?;
+    let time = tidemill_proto::duration::parse(text).map_err(|_| {
+        "write seconds, or a number with a unit (`ms`, `s`, `m`, `h`), as in `500ms`".to_owned()
+    })?;
     if time > DURATION_MAX { Err("it is longer than an hour".to_owned()) } else { Ok(time) }
 }
 

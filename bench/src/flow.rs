@@ -335,6 +335,7 @@ fn in_binary(shape: &Shape) -> Template {
         order_key: None,
         unique: None,
         durability: None,
+        fence: None,
     });
     binary::write_client(&frame, &mut bytes);
     // The parts stand in this order, so each is looked for behind the one before.

@@ -67,7 +67,7 @@ pub struct Refusal {
     /// Seconds to wait before that, where the relay says so.
     pub retry_after_seconds: Option<u64>,
     /// The id of the last message of the topic, where a publish was to follow another one.
-    pub last_id: Option<MessageId>,
+    pub last_id: Option<Box<MessageId>>,
     /// The revision that a key has, where it was to have another one; `None` where there is no such key, too.
     pub revision: Option<Box<MessageId>>,
     /// Why the topic was cancelled, where it was.
@@ -76,6 +76,8 @@ pub struct Refusal {
     pub message_id: Option<Box<MessageId>>,
     /// How durable it is then.
     pub durability: Option<DurabilityTold>,
+    /// The fence that stands against the one that was shown, where there is one.
+    pub fence: Option<Box<MessageId>>,
 }
 
 impl ClientError {
@@ -110,11 +112,12 @@ impl From<Problem> for Refusal {
             field: problem.field.map(Into::into),
             retryable: problem.retryable,
             retry_after_seconds: problem.retry_after_seconds,
-            last_id: problem.last_id,
+            last_id: problem.last_id.map(Box::new),
             revision: problem.revision.map(Box::new),
             reason: problem.reason.map(Into::into),
             message_id: problem.message_id.map(Box::new),
             durability: problem.durability,
+            fence: problem.fence.map(Box::new),
         }
     }
 }
@@ -155,6 +158,7 @@ mod tests {
             reason: None,
             message_id: Some(id),
             durability: Some(told),
+            fence: None,
         };
         let refusal = Refusal::from(problem);
         assert_eq!(refusal.message_id.as_deref(), Some(&id));

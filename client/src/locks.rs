@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidemill_proto::locks::{
-    Guarded, LockGranted, LockRenewed, LockRequest, LockToken, ReleaseRequest, RenewRequest,
+    Fence, Guarded, LockGranted, LockRenewed, LockRequest, LockToken, ReleaseRequest, RenewRequest,
 };
 use tidemill_proto::work::ConsumerName;
 use tidemill_proto::{Code, LockName, MessageId};
@@ -177,6 +177,13 @@ impl Lock {
     #[must_use]
     pub const fn fence(&self) -> MessageId {
         self.fence
+    }
+
+    /// Returns the fence with the name of the lock, as publishes and changes of keys show it
+    /// ([`NewMessage::with_fence`](crate::NewMessage::with_fence), [`ChangeOptions`](crate::ChangeOptions)).
+    #[must_use]
+    pub fn named_fence(&self) -> Fence {
+        Fence { lock: self.name.clone(), fence: self.fence }
     }
 
     /// Returns whether the lock is held for sure, as far as this process knows in this moment.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tidemill_proto::frame::{self, ClientFrame};
+use tidemill_proto::locks::Fence;
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{
     Delivery, Durability, DurabilityTold, MessageId, MessageRef, OrderKey, PayloadRef, ScheduleId, Timestamp,
@@ -78,6 +79,7 @@ pub struct NewMessage {
     order_key: Option<OrderKey>,
     unique: Option<(GroupName, String)>,
     durability: Option<Durability>,
+    fence: Option<Fence>,
 }
 
 /// An idempotency key.
@@ -129,6 +131,7 @@ impl NewMessage {
             order_key: None,
             unique: None,
             durability: None,
+            fence: None,
         }
     }
 
@@ -197,6 +200,16 @@ impl NewMessage {
         self
     }
 
+    /// Shows that the publisher holds a lock, as [`Lock::named_fence`](crate::Lock::named_fence) says it. Once another holds the lock the
+    /// message is not kept and is refused with [`Code::Fenced`](tidemill_proto::Code::Fenced);
+    /// [`fence`](crate::Refusal::fence) of the refusal is the one that stands against it, where there is one. It does not
+    /// stand beside a time at which the message is published, nor beside a unique key.
+    #[must_use]
+    pub fn with_fence(mut self, fence: Fence) -> Self {
+        self.fence = Some(fence);
+        self
+    }
+
     /// Sets an idempotency key that is left out where the relay remembers as many as it may, as are those
     /// that the publisher makes: the message is rather published without it than refused.
     #[must_use]
@@ -251,6 +264,7 @@ impl NewMessage {
             order_key: self.order_key.as_ref().map(|key| key.as_str().into()),
             unique: self.unique.as_ref().map(|(group, key)| (group.as_str().into(), key.as_str().into())),
             durability: self.durability.map(|durability| durability.to_string().into()),
+            fence: self.fence.as_ref().map(|fence| fence.to_string().into()),
         })
     }
 }

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Timestamp, TopicName, TopicSelector};
 
+/// Longest life of a token that has an end, in seconds: ten years. Longer ones are mistakes of unit.
+pub const LIFE_SECONDS_MAX: u64 = 10 * 366 * 24 * 60 * 60;
+
 /// The body of `POST /api/v1/tokens`.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -15,7 +18,7 @@ pub struct TokenCreate {
     pub name: String,
     /// What it may do, as in `allow publish,read orders.*`; never more than its maker.
     pub rules: Vec<String>,
-    /// Seconds after which it ends; it does not end, if absent.
+    /// After how long it ends: a whole number of seconds, or text with a unit (`"90s"`, `"30d"`); it does not end, if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_in: Option<u64>,
 }

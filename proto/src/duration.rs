@@ -18,6 +18,41 @@ const UNITS: [(&str, f64); 5] = [("ms", 1.0), ("s", 1e3), ("m", 60e3), ("h", 3_6
 )]
 pub struct DurationError;
 
+/// A duration is not one of whole seconds within its bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "must be a whole number of seconds from 1 to {max}, or text with a unit (`s`, `m`, `h`, `d`), as in `\"90s\"` or `\"2h\"`"
+)]
+pub struct WholeSecondsError {
+    /// The most seconds that it may be.
+    pub max: u64,
+}
+
+/// Parses a text that is a duration of whole seconds, from 1 to `max`.
+///
+/// # Errors
+/// The text has another form, or is out of bounds.
+pub fn whole_seconds(text: &str, max: u64) -> Result<u64, WholeSecondsError> {
+    let whole = parse(text).ok().filter(|duration| duration.subsec_nanos() == 0);
+    let seconds = whole.map(|duration| duration.as_secs()).filter(|seconds| (1..=max).contains(seconds));
+    seconds.ok_or(WholeSecondsError { max })
+}
+
+/// Parses a JSON value that is a duration of whole seconds, from 1 to `max`: a number of seconds, or a text.
+///
+/// # Errors
+/// As [`whole_seconds`].
+pub fn whole_seconds_json(json: &str, max: u64) -> Result<u64, WholeSecondsError> {
+    match serde_json::from_str::<serde_json::Value>(json) {
+        // Behind the point there may be zeros: as JSON Schema has it, and so some languages write it.
+        Ok(serde_json::Value::Number(number)) if number.as_f64().is_some_and(|it| it.fract() == 0.0) => {
+            whole_seconds(&number.as_f64().unwrap_or_default().to_string(), max)
+        }
+        Ok(serde_json::Value::String(text)) => whole_seconds(&text, max),
+        _ => Err(WholeSecondsError { max }),
+    }
+}
+
 /// Parses a text: a decimal number, not below 0, with a unit behind it or of seconds. Parts of a millisecond are
 /// rounded to the nearest one; what is more than 0 is at least 1 ms.
 ///
@@ -87,6 +122,29 @@ pub fn schema() -> utoipa::openapi::Schema {
         .into()
 }
 
+/// Returns the schema of a duration of whole seconds in JSON, from 1 to `max`, which is ten years or more.
+#[cfg(feature = "openapi")]
+#[must_use]
+pub fn whole_seconds_schema(max: u64) -> utoipa::openapi::Schema {
+    use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
+
+    let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(max)).build();
+    let text = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(WHOLE_SECONDS))
+        .examples([serde_json::json!("90s"), serde_json::json!("2h")])
+        .build();
+    OneOfBuilder::new()
+        .item(seconds)
+        .item(text)
+        .description(Some("A duration of whole seconds: a number of them, or text with a unit (s, m, h, d)."))
+        .into()
+}
+
+/// The pattern of texts that are durations of whole seconds, up to ten years.
+#[cfg(feature = "openapi")]
+pub const WHOLE_SECONDS: &str = "^([1-9][0-9]{0,7}s?|[1-9][0-9]{0,5}m|[1-9][0-9]{0,3}h|[1-9][0-9]{0,2}d)$";
+
 fn of_millis(ms: f64) -> Result<Duration, DurationError> {
     /// Ten thousand years, which is far from where sums of times overflow.
     const MILLIS_MAX: f64 = 3.2e14;
@@ -144,5 +202,46 @@ mod tests {
         ] {
             assert_eq!(parse_json(json), Err(DurationError), "{json}");
         }
+    }
+
+    #[test]
+    fn whole_seconds_are_written_as_any_duration() {
+        for (json, seconds) in [
+            ("1", 1),
+            ("60.0", 60),
+            ("3.6e3", 3_600),
+            ("100000", 100_000),
+            ("\"60\"", 60),
+            ("\"90s\"", 90),
+            ("\"5000ms\"", 5),
+            ("\"1.5h\"", 5_400),
+            ("\"1d\"", 86_400),
+        ] {
+            assert_eq!(whole_seconds_json(json, 100_000), Ok(seconds), "{json}");
+        }
+        for json in [
+            "0",
+            "-1",
+            "1.5",
+            "1.0000001",
+            "100001",
+            "1e300",
+            "99999999999999999999",
+            "null",
+            "true",
+            "[1]",
+            "\"0s\"",
+            "\"\"",
+            "\"1500ms\"",
+            "\"2d\"",
+            "\"soon\"",
+            "\"-1s\"",
+        ] {
+            assert_eq!(whole_seconds_json(json, 100_000), Err(WholeSecondsError { max: 100_000 }), "{json}");
+        }
+        // The longest there are: a hundred years.
+        let max = crate::limits::RETENTION_SECONDS_MAX;
+        assert_eq!(whole_seconds_json(&max.to_string(), max), Ok(max));
+        assert!(whole_seconds_json(&(max + 1).to_string(), max).is_err());
     }
 }

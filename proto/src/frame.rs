@@ -117,6 +117,8 @@ pub struct Publish<'a> {
     pub expected_last: Option<Cow<'a, str>>,
     /// How durable it must be before the answer comes.
     pub durability: Option<Cow<'a, str>>,
+    /// What shows that the publisher holds a lock: its name, `=`, and the fence.
+    pub fence: Option<Cow<'a, str>>,
 }
 
 /// What the relay sends.
@@ -277,6 +279,8 @@ pub struct ErrorFrame<'a> {
     pub message_id: Option<MessageId>,
     /// How durable it is then.
     pub durability: Option<DurabilityTold>,
+    /// The fence that stands against the one that was shown, where there is one.
+    pub fence: Option<MessageId>,
 }
 
 impl From<ErrorFrame<'_>> for Problem {
@@ -289,6 +293,7 @@ impl From<ErrorFrame<'_>> for Problem {
             reason: frame.reason.map(Cow::into_owned),
             message_id: frame.message_id,
             durability: frame.durability,
+            fence: frame.fence,
             ..Self::new(frame.code, frame.message)
         }
     }

@@ -57,7 +57,7 @@ pub struct Publish {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub metadata: Option<Box<RawValue>>,
-    /// Seconds after which the message is no longer served.
+    /// How long the message is served: a whole number of seconds, or text with a unit (`"90s"`, `"2h"`); ten years at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub ttl: Option<u64>,
@@ -198,6 +198,10 @@ pub struct PublishResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub last_id: Option<MessageId>,
+    /// The fence that stands against the one that was shown, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub fence: Option<MessageId>,
     /// Why the topic was cancelled, where it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
@@ -238,6 +242,7 @@ impl PublishResult {
             retryable: None,
             field: None,
             last_id: None,
+            fence: None,
             reason: None,
             timestamp: None,
             durability: None,

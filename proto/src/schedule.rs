@@ -270,7 +270,7 @@ pub struct RecurringUpdate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub metadata: Option<Box<RawValue>>,
-    /// Seconds after its delivery after which a message is no longer served.
+    /// How long a message is served from its delivery on: a whole number of seconds, or text with a unit (`"90s"`, `"2h"`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub ttl: Option<u64>,

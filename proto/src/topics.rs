@@ -13,7 +13,8 @@ pub struct TopicCreate {
     /// What the topic is for; at most 4,096 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Seconds after which messages of this topic are removed; the relay's setting, if absent.
+    /// After how long messages of this topic are removed: a whole number of seconds, or text with a unit (`"90s"`, `"7d"`); the
+    /// relay's setting, if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention_seconds: Option<u64>,
     /// Messages that the topic keeps, about; the relay's setting, if absent.
@@ -28,7 +29,7 @@ pub struct TopicCreate {
     /// Whether messages are removed once every group has acknowledged them; not, if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_until_acked: Option<bool>,
-    /// Seconds after which the topic is removed when nothing was done with it; never, if absent.
+    /// After how long the topic is removed when nothing was done with it, written in the same way; never, if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_seconds: Option<u64>,
     /// The field of the metadata that says which messages replace each other; none do, if absent.
@@ -42,7 +43,8 @@ pub struct TopicCreate {
 pub struct TopicUpdate {
     /// What the topic is for; at most 4,096 bytes.
     pub description: Option<String>,
-    /// Seconds after which messages of this topic are removed; the relay's setting, if null.
+    /// After how long messages of this topic are removed: a whole number of seconds, or text with a unit (`"90s"`, `"7d"`); the
+    /// relay's setting, if null.
     pub retention_seconds: Option<u64>,
     /// Messages that the topic keeps, about; the relay's setting, if null.
     pub max_messages: Option<u64>,
@@ -52,7 +54,7 @@ pub struct TopicUpdate {
     pub when_full: Option<WhenFull>,
     /// Whether messages are removed once every group has acknowledged them; not, if null.
     pub keep_until_acked: Option<bool>,
-    /// Seconds after which the topic is removed when nothing was done with it; never, if null.
+    /// After how long the topic is removed when nothing was done with it, written in the same way; never, if null.
     pub idle_seconds: Option<u64>,
     /// The field of the metadata that says which messages replace each other; none do, if null.
     pub compact_by: Option<String>,

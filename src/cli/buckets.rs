@@ -9,7 +9,7 @@ use tidemill_proto::{BucketName, KeyName};
 use super::client::{Client, Relay};
 use super::confirm::confirm;
 use super::output::{self, Output};
-use super::points::count;
+use super::points::{count, number};
 use super::{CliError, pages};
 use crate::config::Environment;
 
@@ -75,7 +75,7 @@ struct Put {
     /// The bucket
     bucket: BucketName,
     /// Revisions that are kept of each key, with the current one, 1 to 64 [default: 1]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = number::<u32>)]
     history: Option<u32>,
     /// How long a key lives that is put without a time of its own, as in `30m` [default: for ever]
     #[arg(long, value_name = "DURATION", value_parser = seconds)]

@@ -1,5 +1,7 @@
 //! `tidemill claim`: messages of a group, for scripts that settle them with `tidemill ack` and its like.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -43,7 +45,7 @@ pub struct Claim {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000))]
     max: u32,
 
-    /// How long to wait where there is none, at most 50s
+    /// How long to wait where there is none, at most 60s
     #[arg(long, value_name = "DURATION", value_parser = wait)]
     wait: Option<String>,
 
@@ -62,11 +64,16 @@ struct RawWork<'a> {
     messages: Vec<&'a RawValue>,
 }
 
-/// Reads a wait that ends before a request does.
+/// Longest wait, as the relay takes it.
+const WAIT_MAX: Duration = Duration::from_mins(1);
+/// How long the request may take beyond that.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Reads a wait that the relay takes.
 fn wait(text: &str) -> Result<String, String> {
     let text = span(text)?;
-    let is_short = duration::parse(&text).is_ok_and(|wait| wait <= std::time::Duration::from_secs(50));
-    if is_short { Ok(text) } else { Err("write at most `50s`, and claim again".to_owned()) }
+    let is_short = duration::parse(&text).is_ok_and(|wait| wait <= WAIT_MAX);
+    if is_short { Ok(text) } else { Err("write at most `60s`, and claim again".to_owned()) }
 }
 
 impl Claim {
@@ -79,7 +86,9 @@ impl Claim {
             claim_id: self.claim_id.map(|id| id.to_string()),
         };
         let path = ["api", "v1", "topics", self.topic.as_str(), "groups", self.group.as_str(), "claim"];
-        let answer = client.send(client.request(Method::POST, &path).json(&body)).await;
+        let answer = client
+            .send(client.request(Method::POST, &path).timeout(WAIT_MAX + ANSWERED_WITHIN).json(&body))
+            .await;
         let answer = answer.map_err(|refusal| advised(refusal.into(), &self.topic, &self.group))?;
         let work: RawWork<'_> = client.read(&answer)?;
         for raw in work.messages {

@@ -49,7 +49,7 @@ pub(super) fn url_or_default(environment: &Environment) -> &str {
 }
 
 /// Returns the URL that the variable names.
-fn variable(environment: &Environment) -> Option<&str> {
+pub(super) fn variable(environment: &Environment) -> Option<&str> {
     environment.get(URL_VARIABLE).map(String::as_str).filter(|url| !url.is_empty())
 }
 

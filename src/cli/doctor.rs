@@ -1,6 +1,7 @@
 //! `tidemill doctor`: whether a relay would start, its server can carry it, and clients can reach it, one line per thing that
 //! was looked at.
 
+use std::cell::RefCell;
 use std::error::Error;
 use std::time::Duration;
 
@@ -15,13 +16,13 @@ use crate::server::wiring::{WiringError, explain_access};
 #[cfg(feature = "valkey")]
 use crate::storage::valkey::check as valkey;
 
-use super::client::{HeaderFlag, Reach};
+use super::client::{HeaderFlag, Reach, variable as url_of};
 use super::credentials::{self, TokenFlag};
 use super::output::{self, Output};
-use super::points::count;
+use super::points::life;
 use super::trust::TrustFlags;
 use super::{CliError, logs, open_files};
-use line::{Line, Outcome};
+use line::{Line, Outcome, Seen};
 use outside::Outside;
 
 mod line;
@@ -35,7 +36,7 @@ the certificate of the relay, the keys of issuers, who would be let in, and how 
 open. Where a relay would keep messages in its own memory there is no server: then it says so, and
 looks at the rest. Those that say nothing about the server are taken too, and not shown here.
 
-With --url it looks at a relay that runs, as its clients reach it: the chain of its certificate and
+With --url, or TIDEMILL_URL, it looks at a relay that runs, as its clients reach it: the chain of its certificate and
 when that ends, HTTP/2, compression, whether the relay knows who calls and under which URL, whether
 events of a stream come at once, and WebSockets; and it waits whether silent connections are cut.
 Where no setting says anything, it looks at that alone.
@@ -49,6 +50,7 @@ Examples:
 
 Exit status: 0 all can be used (✓, !), 1 not so (✗), 2 the settings are wrong.";
 
+const URL_HELP: &str = "A relay that runs, under the address by which its clients reach it; else the setting `TIDEMILL_PUBLIC_URL` [env: TIDEMILL_URL]";
 /// The topic that is followed, unless told. It need not be there.
 const TOPIC: &str = "tidemill-doctor";
 
@@ -58,16 +60,16 @@ const WOULD_NOT_START: &str = "the relay would not start";
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Doctor {
-    /// A relay that runs, under the address by which its clients reach it; else the setting `TIDEMILL_PUBLIC_URL`
-    #[arg(long, value_name = "URL")]
+    /// The relay.
+    #[arg(long, value_name = "URL", help = URL_HELP)]
     url: Option<String>,
 
     /// A topic that may be followed there; it need not exist
     #[arg(long, value_name = "TOPIC", value_parser = TopicName::parse, default_value = TOPIC)]
     topic: TopicName,
 
-    /// Seconds for which silent connections are to stand; each 15 the relay gives a sign of life
-    #[arg(long, value_name = "SECONDS", value_parser = count, default_value = "20")]
+    /// How long silent connections are to stand; each 15 s the relay gives a sign of life
+    #[arg(long, value_name = "DURATION", value_parser = life, default_value = "20s")]
     idle: u64,
 
     /// Headers of every request.
@@ -143,27 +145,21 @@ impl Doctor {
             .enable_all()
             .build()
             .map_err(|cause| CliError::Failed("the runtime cannot start", cause.into()))?;
-        let (mut all, mut can) = (Vec::new(), Vec::new());
+        let (seen, mut can) = (Seen { form: self.output, lines: RefCell::default() }, Vec::new());
         // Who only names a relay that runs elsewhere asks for nothing here.
         if is_named != Some(true) || !settings.origins.is_empty() {
-            let (lines, what) = inside(&settings, &runtime)?;
-            self.tell(&lines)?;
-            all.extend(lines);
-            can.push(what);
+            can.push(inside(&settings, &runtime, &seen)?);
         }
         if let Some(reach) = &reach {
-            let outside = Outside { reach, topic: &self.topic, idle: Duration::from_secs(self.idle) };
-            let mut lines = runtime.block_on(outside.look())?;
-            if is_named == Some(false) {
-                lines.iter_mut().for_each(not_yet);
-            }
-            self.tell(&lines)?;
-            if lines.iter().any(|line| line.name == outside::RELAY && line.outcome == Outcome::Pass) {
+            let idle = Duration::from_secs(self.idle);
+            let outside =
+                Outside { reach, topic: &self.topic, idle, is_named: is_named == Some(true), seen: &seen };
+            runtime.block_on(outside.look())?;
+            if seen.has(|line| line.name == outside::RELAY && line.outcome == Outcome::Pass) {
                 can.push("clients can reach the relay");
             }
-            all.extend(lines);
         }
-        let is_any = |outcome| all.iter().any(|line| line.outcome == outcome);
+        let is_any = |outcome| seen.has(|line| line.outcome == outcome);
         if is_any(Outcome::Fail) {
             return Err(CliError::Told);
         }
@@ -178,56 +174,44 @@ impl Doctor {
         }
     }
 
-    fn tell(&self, lines: &[Line]) -> Result<(), CliError> {
-        lines.iter().try_for_each(|line| match self.output {
-            Output::Json => output::json(line),
-            Output::Text => output::line(&line.text()),
-        })
-    }
-
-    /// Returns how the relay is reached that the flag names, or the setting, and whether it was the flag.
+    /// Returns how the relay is reached that the flag or the variable names, or the setting, and whether it was one of the
+    /// former.
     fn reach(
         &self,
         settings: &Settings,
         environment: &Environment,
     ) -> Result<Option<(Reach, bool)>, CliError> {
-        let (url, source) = match (&self.url, &settings.public_url) {
-            (Some(url), _) => (url.as_str(), "flag --url"),
-            (None, Some(url)) => (url.as_str(), "setting public_url"),
-            (None, None) => return Ok(None),
+        let (url, source, is_named) = match (&self.url, url_of(environment), &settings.public_url) {
+            (Some(url), _, _) => (url.as_str(), "flag --url", true),
+            (None, Some(url), _) => (url, "variable TIDEMILL_URL", true),
+            (None, None, Some(url)) => (url.as_str(), "setting public_url", false),
+            (None, None, None) => return Ok(None),
         };
         let mut headers = self.header.headers();
         if let Some(token) = self.token.token(environment)? {
             credentials::add(&mut headers, &format!("Bearer {}", token.expose_secret()))?;
         }
         let reach = Reach::new(url, source, headers, self.trust.trust(environment)?)?;
-        Ok(Some((reach, self.url.is_some())))
-    }
-}
-
-/// Has it that a relay is not there be no fault: nobody has said that it runs.
-fn not_yet(line: &mut Line) {
-    if line.name == outside::RELAY && line.outcome == Outcome::Fail {
-        line.outcome = Outcome::Warn;
-        line.advice = Some("this is TIDEMILL_PUBLIC_URL; once the relay runs, look again".to_owned());
+        Ok(Some((reach, is_named)))
     }
 }
 
 /// Looks at what the settings name; returns what can be done if nothing is wrong, too.
-fn inside(settings: &Settings, runtime: &Runtime) -> Result<(Vec<Line>, &'static str), CliError> {
-    let (mut lines, can) = match server(settings, runtime)? {
+fn inside(settings: &Settings, runtime: &Runtime, seen: &Seen) -> Result<&'static str, CliError> {
+    let (lines, can) = match server(settings, runtime)? {
         Some(lines) => (lines, "this server can carry a relay"),
         None => (vec![in_memory(settings)], "this relay can start; it has no server to be looked at"),
     };
-    let can_ask = !lines.iter().any(|line| line.outcome == Outcome::Fail);
-    lines.extend(certificate_line(settings));
-    lines.extend(issuers_line(settings));
+    seen.tell(lines)?;
+    let can_ask = !seen.has(|line| line.outcome == Outcome::Fail);
+    seen.tell(certificate_line(settings))?;
+    seen.tell(issuers_line(settings))?;
     // A server that is not there knows nobody.
     if can_ask {
-        lines.push(access_line(runtime.block_on(explain_access(settings)))?);
+        seen.tell([access_line(runtime.block_on(explain_access(settings)))?])?;
     }
-    lines.push(open_files_line(settings));
-    Ok((lines, can))
+    seen.tell([open_files_line(settings)])?;
+    Ok(can)
 }
 
 /// Looks whether as many connections can be open as are let in.

@@ -13,10 +13,15 @@ use super::confirm::confirm;
 use super::output::{self, Output};
 use super::points::{count, point, span};
 use crate::config::Environment;
+use listed::List;
+
+mod listed;
 
 const EXAMPLES: &str = "\
 Examples:
   tidemill groups list jobs                              the groups of a topic, with what each has
+  tidemill groups list                                   those of all topics
+  tidemill groups list --unattended                      those in which messages wait, and nobody asks
   tidemill groups show jobs workers                      its settings and numbers
   tidemill groups create jobs workers --ack-wait 2m --max-deliveries 3
   tidemill groups change jobs workers --backoff 10s,1m,5m --no-max-run
@@ -27,38 +32,34 @@ Examples:
 
 /// The arguments of `tidemill groups`.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Groups {
     #[command(subcommand)]
-    action: Action,
+    action: Option<Action>,
+
+    #[command(flatten)]
+    relay: Relay,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// List the groups of a topic
-    List {
-        /// The topic
-        topic: TopicName,
-        #[command(flatten)]
-        relay: Relay,
-    },
+    /// List the groups of a topic, or of all topics
+    List(List),
     /// Show a group, its settings and what it has
     Show(Named),
     /// Make a group, and the topic if it is not there
     Create {
-        #[command(flatten)]
-        named: Named,
         /// Where it begins: `earliest`, `latest`, behind the id of a message, a time, or a time ago (`-10m`)
         /// [default: earliest]
         #[arg(long, value_name = "POINT", allow_hyphen_values = true, value_parser = point)]
         start: Option<String>,
         #[command(flatten)]
         settings: Settings,
+        #[command(flatten)]
+        named: Named,
     },
     /// Change settings of a group; what is not named stays as it is
     Change {
-        #[command(flatten)]
-        named: Named,
         #[command(flatten)]
         settings: Settings,
         /// Take the bound of a run away
@@ -70,6 +71,8 @@ enum Action {
         /// Take the bound of each consumer away
         #[arg(long, conflicts_with = "per_consumer_max")]
         no_per_consumer_max: bool,
+        #[command(flatten)]
+        named: Named,
     },
     /// Give nothing out, until it is resumed
     Pause(Named),
@@ -110,36 +113,37 @@ struct Named {
 /// Settings of a group, as they are written on the command line. Durations have a unit, or are seconds.
 #[derive(Debug, clap::Args)]
 struct Settings {
-    /// For how long a consumer has a message before it goes to another, as in `30s`
+    /// For how long a consumer has a message before it goes to another, as in `30s` [new groups: 30s]
     #[arg(long, value_name = "DURATION", value_parser = span)]
     ack_wait: Option<String>,
-    /// After how many failures a message is a dead letter
+    /// After how many failures a message is a dead letter [new groups: 5]
     #[arg(long, value_name = "COUNT", value_parser = count)]
     max_deliveries: Option<u64>,
-    /// For how long a consumer can have a message at all, however often it extends that
+    /// For how long a consumer can have a message at all, however often it extends that [new groups: no bound]
     #[arg(long, value_name = "DURATION", value_parser = span)]
     max_run: Option<String>,
     /// How long a message waits after its first failure, its second, and so on, as in `1s,10s,1m`
+    /// [new groups: 1s,2s,4s,8s,16s,32s,60s]
     #[arg(long, value_name = "DURATIONS", value_delimiter = ',', value_parser = span)]
     backoff: Vec<String>,
-    /// Most messages that all consumers have together
+    /// Most messages that all consumers have together [new groups: no bound]
     #[arg(long, value_name = "COUNT", value_parser = count)]
     max_in_flight: Option<u64>,
-    /// Most messages that one consumer has
+    /// Most messages that one consumer has [new groups: no bound]
     #[arg(long, value_name = "COUNT", value_parser = count)]
     per_consumer_max: Option<u64>,
-    /// The topic of its dead letters
+    /// The topic of its dead letters [new groups: TOPIC.GROUP.dead]
     #[arg(long, value_name = "TOPIC")]
     dead_letter: Option<TopicName>,
-    /// Whether nothing is given out
+    /// Whether nothing is given out [new groups: false]
     #[arg(long, value_name = "true|false", action = ArgAction::Set, num_args = 0..=1)]
     #[arg(default_missing_value = "true", require_equals = true)]
     paused: Option<bool>,
-    /// For how long results are kept
+    /// For how long results are kept [new groups: 1h]
     #[arg(long, value_name = "DURATION", value_parser = span)]
     result_ttl: Option<String>,
     /// Which messages are given out beside each other: any (`none`), or of those with the same order key one at a
-    /// time, in their order (`by_key`)
+    /// time, in their order (`by_key`) [new groups: none]
     #[arg(long, value_name = "none|by_key", value_parser = Ordering::parse)]
     ordering: Option<Ordering>,
 }
@@ -166,8 +170,9 @@ impl Settings {
 
 impl Groups {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
-        match self.action {
-            Action::List { topic, relay } => list(&relay.client(environment)?, &topic, relay.output).await,
+        let Some(action) = self.action else { return listed::of_all(&self.relay, environment, false).await };
+        match action {
+            Action::List(list) => list.run(environment).await,
             Action::Show(named) => {
                 let detail = fetch(&named.relay.client(environment)?, &named.topic, &named.group).await?;
                 show(&detail, named.relay.output)
@@ -318,30 +323,6 @@ pub(super) fn absent(topic: &TopicName, group: &GroupName) -> String {
     format!(
         "topic `{topic}` has no group `{group}`; make it with `tidemill groups create {topic} {group}`, or see which there are with `tidemill groups list {topic}`"
     )
-}
-
-async fn list(client: &Client, topic: &TopicName, form: Output) -> Result<(), CliError> {
-    let groups = fetch_all(client, topic).await?;
-    if form == Output::Json {
-        return groups.iter().try_for_each(output::json);
-    }
-    let heading = ["GROUP", "WAITING", "IN FLIGHT", "BACKOFF", "DEAD", "DONE", "FAILED", "OLDEST", "STATE"];
-    let rows: Vec<_> = std::iter::once(heading.map(str::to_owned)).chain(groups.iter().map(row)).collect();
-    output::line(&output::table(&rows))
-}
-
-fn row(group: &GroupDetail) -> [String; 9] {
-    [
-        group.group.to_string(),
-        number(group.waiting),
-        group.in_flight.to_string(),
-        group.in_backoff.to_string(),
-        group.dead.to_string(),
-        group.done.to_string(),
-        group.failed.to_string(),
-        group.oldest_waiting_seconds.map_or("-".to_owned(), |seconds| format!("{seconds:.0} s")),
-        State::of(group).word().to_owned(),
-    ]
 }
 
 /// What there is to be said of a group at a glance, above all what stands in the way of its messages.

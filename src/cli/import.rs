@@ -15,6 +15,7 @@ use super::copy::access::{self, Nothing, Users};
 use super::copy::{IN_THE_WAY, Telling};
 use super::credentials::{self, Token};
 use super::output::{self, Output, counted};
+use super::points::number;
 use super::sides::{Bringing, Form, Keys, Named, Opened, Reaching};
 use super::signals;
 use crate::config::Environment;
@@ -84,7 +85,7 @@ pub struct Import {
 
     /// Messages a second to write at most, so that the target has time for its clients; one of more than 1 KiB counts as
     /// several. 0 is as fast as it goes
-    #[arg(long, value_name = "MESSAGES", default_value_t = 0)]
+    #[arg(long, value_name = "MESSAGES", default_value_t = 0, value_parser = number::<u32>)]
     rate: u32,
 
     #[command(flatten)]

@@ -5,9 +5,13 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
-use tidemill_proto::limits::TTL_SECONDS_MAX;
+use tidemill_proto::access::LIFE_SECONDS_MAX;
+use tidemill_proto::limits::{RETENTION_SECONDS_MAX, TTL_SECONDS_MAX};
 use tidemill_proto::schedule::DELAY_MAX;
 use tidemill_proto::{Delivery, Since, Timestamp, duration};
+
+/// How a duration is written.
+const IN_WORDS: &str = "write seconds, or a number with a unit (`ms`, `s`, `m`, `h`, `d`), as in `30s`";
 
 /// Reads a place in a topic.
 pub(super) fn parse_point<P: FromStr<Err: Display>>(text: &str) -> Result<P, String> {
@@ -29,20 +33,43 @@ pub(super) fn count(text: &str) -> Result<u64, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "write a whole number from 1 on".to_owned())
 }
 
+/// Reads a number that may be 0.
+pub(super) fn number<N: FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| "write a whole number from 0 on".to_owned())
+}
+
 /// Reads a time to live.
 pub(super) fn ttl(text: &str) -> Result<u64, String> {
-    text.parse().ok().filter(|seconds| (1..=TTL_SECONDS_MAX).contains(seconds)).ok_or_else(|| {
-        format!("write a whole number of seconds from 1 to {TTL_SECONDS_MAX}, as in `3600` for an hour")
+    seconds(text, TTL_SECONDS_MAX)
+}
+
+/// Reads how long something is kept.
+pub(super) fn kept(text: &str) -> Result<u64, String> {
+    seconds(text, RETENTION_SECONDS_MAX)
+}
+
+/// Reads after how long something ends.
+pub(super) fn life(text: &str) -> Result<u64, String> {
+    seconds(text, LIFE_SECONDS_MAX)
+}
+
+fn seconds(text: &str, max: u64) -> Result<u64, String> {
+    duration::whole_seconds(text, max).map_err(|_| {
+        let days = max / 86_400;
+        format!("write whole seconds, or a number with a unit (`s`, `m`, `h`, `d`), as in `90m`; {days} days at most")
     })
+}
+
+/// Reads a duration.
+pub(super) fn time(text: &str) -> Result<Duration, String> {
+    duration::parse(text).map_err(|_| IN_WORDS.to_owned())
 }
 
 /// Checks that a text is a duration, and keeps it as it was written.
 pub(super) fn span(text: &str) -> Result<String, String> {
     match duration::parse(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(_) => {
-            Err("write seconds, or a number with a unit (`ms`, `s`, `m`, `h`, `d`), as in `30s`".to_owned())
-        }
+        Err(_) => Err(IN_WORDS.to_owned()),
     }
 }
 
@@ -74,11 +101,25 @@ mod tests {
 
     #[test]
     fn numbers_are_asked_for_in_plain_words() {
-        assert_eq!((count("1"), ttl("3600")), (Ok(1), Ok(3_600)));
-        for refused in [count("0"), count("-1"), count("x"), ttl("0"), ttl("1h"), ttl("99999999999999")] {
+        assert_eq!((count("1"), number::<u32>("0")), (Ok(1), Ok(0)));
+        for refused in [count("0"), count("-1"), count("x"), number("x"), number("-1")] {
             let refused = refused.expect_err("it is none");
             assert!(refused.starts_with("write a whole number "), "{refused}");
         }
+    }
+
+    #[test]
+    fn whole_seconds_may_have_a_unit() {
+        assert_eq!(
+            (ttl("3600"), ttl("1h"), kept("5m"), life("30d")),
+            (Ok(3_600), Ok(3_600), Ok(300), Ok(2_592_000))
+        );
+        for refused in [ttl("0"), ttl("soon"), ttl("1.5"), ttl("4000d"), kept("-1s"), life("")] {
+            let refused = refused.expect_err("it is none");
+            assert!(refused.starts_with("write whole seconds, or a number with a unit "), "{refused}");
+        }
+        assert_eq!(time("300"), time("5m"));
+        assert!(time("soon").is_err());
     }
 
     #[test]

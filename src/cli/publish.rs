@@ -112,8 +112,8 @@ pub struct Publish {
     #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
     metadata: Option<String>,
 
-    /// Seconds after which the messages are no longer served
-    #[arg(long, value_name = "SECONDS", value_parser = ttl)]
+    /// How long the messages are served, as in `90s` or `2h`, ten years at most
+    #[arg(long, value_name = "DURATION", value_parser = ttl)]
     ttl: Option<u64>,
 
     /// Publish them so long from now, as in `90s` or `2h`, 365 days at most; prints the id of the schedule
@@ -145,7 +145,7 @@ pub struct Publish {
     unique: Option<Unique>,
 
     /// Publish only as long as this is the fence of who holds the lock, as in `nightly=1517363399650-0`: in a command of
-    /// `tidemill lock`, `"$TIDEMILL_LOCK=$TIDEMILL_FENCE"`. For one payload
+    /// `tidemill lock`, `"$TIDEMILL_LOCK=$TIDEMILL_FENCE"`. Each line is checked, and the first that is refused ends the run
     #[arg(long, value_name = "LOCK=FENCE", value_parser = Fence::parse, conflicts_with_all = ["delay", "at", "unique"])]
     fence: Option<Fence>,
 
@@ -201,10 +201,6 @@ impl Publish {
             }
             (None, None) if self.unique.is_some() => {
                 let rule = "--unique is for one payload; give it as an argument or with --file";
-                return Err(CliError::Usage(rule.to_owned()));
-            }
-            (None, None) if self.fence.is_some() => {
-                let rule = "--fence is for one payload; give it as an argument or with --file";
                 return Err(CliError::Usage(rule.to_owned()));
             }
             (None, None) if self.no_retry => {

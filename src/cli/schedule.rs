@@ -101,8 +101,8 @@ struct Put {
     /// Take the payload as text
     #[arg(long, short)]
     text: bool,
-    /// Seconds after which each message is no longer served
-    #[arg(long, value_name = "SECONDS", value_parser = ttl)]
+    /// How long each message is served, as in `90s` or `2h`, ten years at most
+    #[arg(long, value_name = "DURATION", value_parser = ttl)]
     ttl: Option<u64>,
     /// The order key of each message: groups with `ordering: by_key` give out one of a key at a time
     #[arg(long, value_name = "KEY", value_parser = OrderKey::parse)]

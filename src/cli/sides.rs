@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use super::credentials::{self, Token};
 use super::output::{self, Output};
+use super::points::{number, time};
 use super::{CliError, logs};
 use crate::chance::random;
 use crate::clock::Clock;
@@ -75,16 +76,16 @@ impl Keys {
 pub(super) struct Pacing {
     /// Messages a second to read at most, so that the source has time for its clients; one of more than 1 KiB counts as
     /// several. 0 is as fast as it goes
-    #[arg(long, value_name = "MESSAGES", default_value_t = 150_000)]
+    #[arg(long, value_name = "MESSAGES", default_value_t = 150_000, value_parser = number::<u32>)]
     pub(super) rate: u32,
 }
 
 /// How sides are reached, of all commands that copy.
 #[derive(Debug, clap::Args)]
 pub(super) struct Reaching {
-    /// Seconds for which a side may be away before it ends
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    patience: u64,
+    /// How long a side may be away before it ends
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = time)]
+    patience: Duration,
 
     /// Certificates (PEM) to trust in place of the system's, for sides with TLS
     #[arg(long, value_name = "PATH")]
@@ -93,7 +94,7 @@ pub(super) struct Reaching {
 
 impl Reaching {
     pub(super) const fn patience(&self) -> Duration {
-        Duration::from_secs(self.patience)
+        self.patience
     }
 }
 

@@ -5,6 +5,7 @@ use tidemill_proto::access::{TokenCreate, TokenInfo};
 use super::CliError;
 use super::administer::Administered;
 use super::output::{self, Output};
+use super::points::life;
 use crate::config::Environment;
 
 const EXAMPLES: &str = "\
@@ -51,25 +52,10 @@ struct New {
     #[arg(long = "rule", value_name = "RULE", required = true)]
     rules: Vec<String>,
     /// When it ends, as in `90s`, `90m`, `12h` or `30d`; it does not end, if not given
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    #[arg(long, value_name = "DURATION", value_parser = life)]
     expires_in: Option<u64>,
     #[command(flatten)]
     administered: Administered,
-}
-
-/// Reads a time in its unit.
-fn seconds(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "s" => Some(1),
-        "m" => Some(60),
-        "h" => Some(60 * 60),
-        "d" => Some(24 * 60 * 60),
-        _ => None,
-    };
-    let read = unit.zip(digits.parse::<u64>().ok()).and_then(|(unit, count)| count.checked_mul(unit));
-    read.filter(|seconds| *seconds > 0)
-        .ok_or_else(|| "write a number and its unit, as in `90m`, `12h` or `30d`".to_owned())
 }
 
 impl Token {
@@ -128,31 +114,4 @@ fn list(tokens: &[TokenInfo], form: Output) -> Result<(), CliError> {
         ]
     }));
     output::line(&output::table(&rows))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_have_a_unit() {
-        for (text, expected) in [("60s", 60), ("90m", 5_400), ("12h", 43_200), ("30d", 2_592_000)] {
-            assert_eq!(seconds(text), Ok(expected), "{text}");
-        }
-        for text in [
-            "",
-            "0",
-            "30",
-            "0d",
-            "-1d",
-            "1w",
-            "d",
-            "1.5h",
-            "99999999999999999999d",
-            "18446744073709551615d",
-            "é",
-        ] {
-            assert!(seconds(text).is_err(), "{text}");
-        }
-    }
 }

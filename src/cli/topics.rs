@@ -12,6 +12,7 @@ use super::CliError;
 use super::client::{Client, Relay};
 use super::confirm::confirm;
 use super::output::{self, Output};
+use super::points::{count, kept};
 use crate::config::Environment;
 
 const EXAMPLES: &str = "\
@@ -91,14 +92,14 @@ struct Create {
     /// What it is for
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
-    /// Seconds after which its messages are removed, in place of the relay's setting
-    #[arg(long, value_name = "SECONDS")]
+    /// How long its messages are kept, as in `90s` or `7d`, in place of the relay's setting
+    #[arg(long, value_name = "DURATION", value_parser = kept)]
     retention_seconds: Option<u64>,
     /// Messages that it keeps, about, in place of the relay's setting
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = count)]
     max_messages: Option<u64>,
     /// Bytes that it keeps, about
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = count)]
     max_bytes: Option<u64>,
     /// What becomes of a message for which there is no room: `drop_old` (the usual) or `refuse`
     #[arg(long, value_name = "WHAT", value_parser = when_full)]
@@ -107,8 +108,8 @@ struct Create {
     #[arg(long, value_name = "true|false", action = ArgAction::Set, num_args = 0..=1)]
     #[arg(default_missing_value = "true", require_equals = true)]
     keep_until_acked: Option<bool>,
-    /// Seconds after which the topic is removed when nothing was done with it
-    #[arg(long, value_name = "SECONDS")]
+    /// After how long the topic is removed when nothing was done with it
+    #[arg(long, value_name = "DURATION", value_parser = kept)]
     idle_seconds: Option<u64>,
     /// The field of the metadata that says which messages replace each other
     #[arg(long, value_name = "FIELD")]
@@ -129,8 +130,8 @@ struct Change {
     /// What it is for; nothing, if empty
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
-    /// Seconds after which its messages are removed; `none` for the relay's setting
-    #[arg(long, value_name = "SECONDS", value_parser = number_or_none)]
+    /// How long its messages are kept, as in `90s` or `7d`; `none` for the relay's setting
+    #[arg(long, value_name = "DURATION", value_parser = kept_or_none)]
     retention_seconds: Option<Value>,
     /// Messages that it keeps, about; `none` for the relay's setting
     #[arg(long, value_name = "COUNT", value_parser = number_or_none)]
@@ -145,8 +146,8 @@ struct Change {
     #[arg(long, value_name = "true|false", action = ArgAction::Set, num_args = 0..=1)]
     #[arg(default_missing_value = "true", require_equals = true)]
     keep_until_acked: Option<bool>,
-    /// Seconds after which the topic is removed when nothing was done with it; `none` for never
-    #[arg(long, value_name = "SECONDS", value_parser = number_or_none)]
+    /// After how long the topic is removed when nothing was done with it; `none` for never
+    #[arg(long, value_name = "DURATION", value_parser = kept_or_none)]
     idle_seconds: Option<Value>,
     /// The field of the metadata that says which messages replace each other; nothing, if empty
     #[arg(long, value_name = "FIELD")]
@@ -156,9 +157,17 @@ struct Change {
 }
 
 fn number_or_none(text: &str) -> Result<Value, String> {
+    or_none(text, count)
+}
+
+fn kept_or_none(text: &str) -> Result<Value, String> {
+    or_none(text, kept)
+}
+
+fn or_none(text: &str, read: impl Fn(&str) -> Result<u64, String>) -> Result<Value, String> {
     match text {
         "none" => Ok(Value::Null),
-        text => text.parse::<u64>().map(Value::from).map_err(|_| "a whole number, or none".to_owned()),
+        text => read(text).map(Value::from).map_err(|rule| format!("{rule}; or `none`")),
     }
 }
 

@@ -7,7 +7,7 @@ use tidemill_proto::{MessageId, TopicName};
 use super::CliError;
 use super::client::Relay;
 use super::output::{self, Output};
-use super::points::point;
+use super::points::{number, point};
 use crate::config::Environment;
 
 const EXAMPLES: &str = "\
@@ -27,7 +27,7 @@ pub struct Trim {
     topic: TopicName,
 
     /// Keep the newest so many messages
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = number::<u64>)]
     keep: Option<u64>,
 
     /// Remove what lies before this message id, RFC 3339 time, or time ago (`-10m`)

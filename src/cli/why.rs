@@ -17,6 +17,8 @@ Examples:
   tidemill why jobs 1517363399650-0 --group workers      in this one
   tidemill why jobs 1517363399650-0 -o json              the same for programs
 
+Exit status: 0 it is told, 1 there is no such message, or it cannot be told.
+
 It needs `read` for the topic, and `work`, with which the groups are found; with --group it does
 without the latter.";
 
@@ -81,7 +83,7 @@ impl Why {
                 output::line("no group works on the topic; make one with `tidemill groups create`")?;
             }
         }
-        let mut is_all_told = true;
+        let (mut is_all_told, mut is_known) = (true, matches!(published, Published::There(_)));
         for (group, detail) in &groups {
             let state = match self.state(&client, group).await {
                 Ok(state) => state,
@@ -92,6 +94,7 @@ impl Why {
                 }
                 Err(error) => return Err(advised(error, &self.topic, group)),
             };
+            is_known |= state.is_some();
             let why = match &state {
                 Some(state) => sentence(state, detail.as_ref()),
                 None => self.unknown(&published, detail.as_ref()).to_owned(),
@@ -101,7 +104,9 @@ impl Why {
                 Output::Json => output::json(&Told { group, why, state })?,
             }
         }
-        if is_all_told { Ok(()) } else { Err(CliError::Told) }
+        // Where the topic may not be read and no group is asked, nobody says that there is no such message.
+        let is_absent = matches!(published, Published::Absent) || !groups.is_empty();
+        if is_all_told && (is_known || !is_absent) { Ok(()) } else { Err(CliError::Told) }
     }
 
     /// Returns the groups that are asked about, each with what it has, where the caller may know that: who publishes

@@ -132,6 +132,9 @@ impl Settings {
                 Err(error) => errors.push(error),
             }
         }
+        let has_file = file.is_some();
+        let is_set = |id: &str| if id == CONFIG_VARIABLE { has_file } else { values.contains_key(id) };
+        errors.extend(variables::mistyped_closing(environment, is_set));
         for id in SECRETS {
             if let Err(error) = read_secret(id, &mut values) {
                 errors.push(error);

@@ -169,6 +169,34 @@ impl Setting {
     }
 }
 
+/// How many letters of a prefix may be otherwise for it to be taken for ours.
+const PREFIX_LETTERS_MAX: usize = 2;
+
+/// Returns the rest of a name whose prefix is nearly ours: a letter or two otherwise, or small ones. It is not what Kubernetes
+/// writes for a service that is called so.
+fn behind_nearly_our_prefix(name: &str) -> Option<String> {
+    let (prefix, rest) = name.split_once('_')?;
+    let ours = PREFIX.trim_end_matches('_');
+    let letters = strsim::damerau_levenshtein(&prefix.to_ascii_uppercase(), ours);
+    let rest = rest.to_ascii_uppercase();
+    let is_nearly = !name.starts_with(PREFIX) && letters <= PREFIX_LETTERS_MAX;
+    (is_nearly && !is_link(rest.strip_prefix("VALKEY_").unwrap_or(&rest))).then_some(rest)
+}
+
+/// Returns whether the prefix of a name is nearly ours.
+pub(super) fn is_nearly_ours(name: &str) -> bool {
+    behind_nearly_our_prefix(name).is_some()
+}
+
+/// Returns the variable that is most likely meant by a name whose prefix is nearly ours, if one is called like the rest.
+pub(super) fn meant_by_nearly_ours(name: &str) -> Option<String> {
+    let rest = behind_nearly_our_prefix(name)?;
+    let is_exact =
+        |setting: &&Setting| setting.variables().any(|of| of.strip_prefix(PREFIX) == Some(rest.as_str()));
+    let exact = known().iter().find(is_exact).map(|setting| setting.variable.clone());
+    exact.or_else(|| nearest_variable(&format!("{PREFIX}{rest}")))
+}
+
 /// Returns the variable that `name` is nearly, if it has not our prefix and none reads it: one that has a letter or
 /// two otherwise, or that of a setting whose variable has our prefix, without it. The latter letter by letter: such
 /// names are general.

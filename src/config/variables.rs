@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::names::{self, PREFIX, Setting, known};
+use super::names::{self, CONFIG_VARIABLE, PREFIX, Setting, known};
 use super::{ConfigError, Source};
 
 /// The variables of the process, or of a test.
@@ -47,6 +47,23 @@ pub(super) fn unknown(environment: &Environment) -> Vec<ConfigError> {
     ours.filter(is_unknown).map(error).collect()
 }
 
+/// Returns the error of each variable whose prefix is nearly ours, and that most likely says who is let in, where nothing else
+/// says it (`is_set`): the relay would be open without it. Others are warned about.
+pub(super) fn mistyped_closing(environment: &Environment, is_set: impl Fn(&str) -> bool) -> Vec<ConfigError> {
+    let closes = |variable: &str| {
+        let setting = known().iter().find(|setting| setting.variable == variable);
+        let closing = setting.map(|setting| setting.id).filter(|id| CLOSING.contains(id));
+        // What stands in a file may say it, too.
+        let id = closing.or((variable == CONFIG_VARIABLE).then_some(CONFIG_VARIABLE));
+        id.is_some_and(|id| !is_set(id))
+    };
+    let error = |name: &String| {
+        let nearest = names::meant_by_nearly_ours(name).filter(|variable| closes(variable))?;
+        Some(ConfigError::UnknownVariable { name: name.clone(), nearest: Some(nearest) })
+    };
+    environment.keys().filter_map(error).collect()
+}
+
 /// Returns a sentence for every group of variables that pulsar-relay honours and this version does not.
 pub(super) fn ignored(environment: &Environment) -> Vec<String> {
     let mut groups: BTreeMap<&'static str, Vec<&str>> = BTreeMap::new();
@@ -63,13 +80,14 @@ pub(super) fn ignored(environment: &Environment) -> Vec<String> {
 }
 
 /// Returns a sentence for every variable whose name is nearly that of a setting, or has the prefix of
-/// pulsar-relay: nobody can say that it is a mistake.
+/// pulsar-relay, or nearly ours: nobody can say that it is a mistake.
 pub(super) fn near_misses(environment: &Environment) -> impl Iterator<Item = String> + '_ {
     environment.keys().filter_map(|name| {
-        if let Some(meant) = names::nearly(name) {
+        let meant = names::meant_by_nearly_ours(name).or_else(|| names::nearly(name));
+        if let Some(meant) = meant {
             return Some(format!("variable {name} is not read; if {meant} is meant, write that"));
         }
-        names::is_unknown_of_pulsar(name).then(|| {
+        (names::is_unknown_of_pulsar(name) || names::is_nearly_ours(name)).then(|| {
             format!("variable {name} is not read: no setting is called so; `tidemill config show` lists those that are")
         })
     })

@@ -8,6 +8,7 @@ import * as overview from './overview.js';
 import * as topics from './topics.js';
 import * as topic from './topic.js';
 import * as groups from './groups.js';
+import * as work from './work.js';
 import * as keys from './keys.js';
 import * as locks from './locks.js';
 import * as presence from './presence.js';
@@ -25,6 +26,7 @@ const PAGES = [
   ['topics', 'Topics', topics, [0, 0]],
   ['topic', null, topic, [1, 2]],
   ['group', null, groups, [2, 2]],
+  ['groups', 'Groups', work, [0, 0]],
   ['keys', 'Keys', keys, [0, 2]],
   ['locks', 'Locks', locks, [0, 1]],
   ['presence', 'Presence', presence, [0, 1]],
@@ -193,7 +195,7 @@ async function shown(place, hash, signal) {
   document.title = 'Tidemill';
   for (const link of nav.children) link.removeAttribute('aria-current');
   const { first, rest, name, page, query } = read(hash);
-  const under = first === 'topic' || first === 'group' ? 'topics' : first;
+  const under = { topic: 'topics', group: 'groups' }[first] ?? first;
   for (const link of nav.children) {
     if (link.getAttribute('href') !== `#/${under}`) continue;
     link.setAttribute('aria-current', 'page');

@@ -42,9 +42,11 @@ function concerns(all) {
   const days = Math.floor((ends * 1000 - Date.now()) / 86_400_000);
   if (ends > 0 && days < 0) told.push('The certificate of the relay has expired.');
   else if (ends > 0 && days < CERTIFICATE_DAYS) told.push(`The certificate of the relay ends in ${many(days, 'day')}.`);
-  if (sum(all, 'tidemill_work_unattended_groups') > 0) told.push('Messages wait in groups, and nobody has asked for them for a minute.');
+  if (sum(all, 'tidemill_work_unattended_groups') > 0) {
+    told.push(['Messages wait in groups, and nobody has asked for them for a minute. ', make('a', { href: '#/groups?unattended=true' }, 'Which groups')]);
+  }
   const dead = sum(all, 'tidemill_work_dead');
-  if (dead > 0) told.push(`${many(dead, 'dead letter')}: the page of each group says why.`);
+  if (dead > 0) told.push([`${many(dead, 'dead letter')}: the page of each group says why. `, make('a', { href: '#/groups' }, 'All groups')]);
   return told.map(text => make('p', { class: 'error' }, text));
 }
 

@@ -14,6 +14,8 @@ const TABS = [
   ['later', 'For later', later],
   ['settings', 'Settings', settings],
 ];
+/** How soon what a topic has is looked at again where something has come to it, in milliseconds. */
+const SOON = 500;
 /** Rows that a live tail keeps. */
 const ROWS_MAX = 500;
 
@@ -33,35 +35,59 @@ async function known(name) {
 export async function show(place, [name, tab = ''], signal, query) {
   const [, , shown] = TABS.find(([part]) => part === tab) ?? [];
   if (!shown) throw new NoPage();
-  const { about, why } = await known(name);
+  const first = await known(name);
+  const { about, why } = first;
+  const isOfWhatIsThere = shown === messages || shown === settings;
   put(place, make('p', { class: 'crumbs' }, make('a', { href: '#/topics' }, 'Topics')), heading(name));
-  if (why === 'absent') put(place, make('p', { class: 'error' }, 'There is no such topic now. It is made with its first message.'));
-  else if (!about) put(place, make('p', { class: 'quiet' }, 'What it has is shown to who may read it.'));
-  else {
-    const has = make('span');
-    const pace = paceOf();
-    const tell = now => {
-      const second = pace(now);
-      write(has, [
-        many(now.length, 'message'), now.bytes === null ? null : bytes(now.bytes),
-        now.oldest_age_seconds === null ? null : `the oldest ${seconds(now.oldest_age_seconds)} old`,
-        second === null ? null : `${second} a second`, `${many(now.readers, 'live reader')} on this node`,
-        now.state + (now.reason ? `: ${now.reason}` : ''),
-      ].filter(part => part !== null).join(', '));
-    };
-    if (name === UNDESCRIBED) write(has, `How much is in a topic of the name ${name} is not told`);
-    else {
-      tell(about);
-      const look = async () => tell(await get(url`api/v1/topics/${name}`));
-      setTimeout(() => signal.aborted || every(LOOK_EVERY, signal, look), LOOK_EVERY);
-    }
-    put(place, make('p', { class: 'quiet' }, has, about.created_at && [', made ', when(about.created_at)],
-      about.owner_id && ` by ${about.owner_id}`, about.description && ` – ${about.description}`));
-  }
+  const soon = head(place, name, first, signal, now => {
+    // What is shown of a topic that is there is shown once it is.
+    if (isOfWhatIsThere && why === 'absent' && now.why !== 'absent') again();
+  });
   put(place, make('div', { class: 'tabs', role: 'navigation', 'aria-label': 'Of this topic' }, TABS.map(([part, title]) =>
     make('a', { href: hrefOf(name, part), 'aria-current': part === tab ? 'page' : null }, title))));
-  const isOfWhatIsThere = shown === messages || shown === settings;
-  if (!(isOfWhatIsThere && why === 'absent')) await shown(place, name, about, signal, query);
+  if (!(isOfWhatIsThere && why === 'absent')) await shown(place, name, about, signal, query, soon);
+}
+
+/**
+ * What a topic has, above its tabs. It is looked at again now and then, and soon after what is returned was called; `came`
+ * is told each time.
+ */
+function head(place, name, first, signal, came) {
+  const at = make('div');
+  const pace = paceOf();
+  const has = now => {
+    if (name === UNDESCRIBED) return `How much is in a topic of the name ${name} is not told`;
+    const second = pace(now);
+    return [
+      many(now.length, 'message'), now.bytes === null ? null : bytes(now.bytes),
+      now.oldest_age_seconds === null ? null : `the oldest ${seconds(now.oldest_age_seconds)} old`,
+      second === null ? null : `${second} a second`, `${many(now.readers, 'live reader')} on this node`,
+      now.state + (now.reason ? `: ${now.reason}` : ''),
+    ].filter(part => part !== null).join(', ');
+  };
+  const tell = ({ about, why }) => write(at,
+    why === 'absent' && make('p', { class: 'error' }, 'There is no such topic now. It is made with its first message.'),
+    why === 'untold' && make('p', { class: 'quiet' }, 'What it has is shown to who may read it.'),
+    about && make('p', { class: 'quiet' }, has(about), about.created_at && [', made ', when(about.created_at)],
+      about.owner_id && ` by ${about.owner_id}`, about.description && ` – ${about.description}`));
+  tell(first);
+  put(place, at);
+  if (name === UNDESCRIBED || first.why === 'untold') return () => {};
+  const look = async () => {
+    const now = await known(name);
+    if (signal.aborted) return;
+    tell(now);
+    came(now);
+  };
+  setTimeout(() => signal.aborted || every(LOOK_EVERY, signal, look), LOOK_EVERY);
+  let due = null;
+  return () => {
+    due ??= setTimeout(() => {
+      due = null;
+      // Where that fails, the next look says so.
+      if (!signal.aborted) look().catch(() => {});
+    }, SOON);
+  };
 }
 
 async function messages(place, name, _about, signal, query) {
@@ -111,7 +137,7 @@ async function messages(place, name, _about, signal, query) {
         after ? 'Newer' : 'Older')));
 }
 
-async function live(place, name, _about, signal) {
+async function live(place, name, _about, signal, _query, soon) {
   const rows = make('div');
   const state = make('span', { class: 'quiet', role: 'status' }, 'Connecting…');
   let [isPaused, held, count, cursor, closed, ended] = [false, [], 0, 'latest', null, null];
@@ -140,9 +166,11 @@ async function live(place, name, _about, signal) {
     if (line.type === 'subscribed') {
       if (cursor === 'latest') cursor = line.cursors[name] ?? cursor;
       say();
+      soon();
     } else if (line.type === 'message') {
       [cursor, count] = [line.message_id, count + 1];
       came(messageRow(line, signal));
+      soon();
     } else if (line.type === 'gap') came(gapRow(line));
     else if (line.type === 'closed') closed = line;
     else if (line.type === 'end') {
@@ -280,6 +308,7 @@ async function later(place, name) {
 /** What is set of a topic, as its fields have it. */
 const FIELDS = [
   ['description', String], ['retention_seconds', Number], ['max_messages', Number], ['max_bytes', Number], ['when_full', String],
+  ['idle_seconds', Number], ['compact_by', String],
 ];
 
 /** The form of what a topic keeps. It sends what somebody has changed in it, and nothing else: others change it, too. */
@@ -302,7 +331,9 @@ function keeps(name, about) {
     field('Messages that are kept', 'max_messages', { type: 'number', min: 1 }),
     field('Bytes that are kept', 'max_bytes', { type: 'number', min: 1 }),
     field('Where it is full', 'when_full', { options: ['drop_old', 'refuse'] }, 'select'),
-    field('Keep until groups are done', 'keep_until_acked', { type: 'checkbox' })),
+    field('Keep until groups are done', 'keep_until_acked', { type: 'checkbox' }),
+    field('Ends after seconds without use', 'idle_seconds', { type: 'number', min: 1 }),
+    field('Compacted by (a field of the metadata)', 'compact_by', { spellcheck: 'false' })),
   field('Description', 'description', {}, 'textarea'),
   make('p', { class: 'quiet' }, 'What is empty is as the relay is set.'),
   make('button', { class: 'main' }, 'Change it'));
@@ -346,7 +377,7 @@ async function settings(place, name, about) {
   put(place,
     about && card('As it is', facts([
       ['Owner', about.owner_id], ['Made', when(about.created_at)], ['First message', about.first_id], ['Last message', about.last_id],
-      ['Bytes that are kept', bytes(about.max_bytes)], ['Ends after', span(about.idle_seconds)], ['Compacted by', about.compact_by],
+      ['Bytes that are kept', bytes(about.max_bytes)],
     ])),
     about && card('What it keeps', keeps(name, about)), card('Trim', trim), card('End', cancel, end));
 }

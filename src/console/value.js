@@ -93,6 +93,15 @@ function revisions(path) {
   })), at);
 }
 
+/** What is offered below what was refused, where another has changed the key meanwhile: what there is now. */
+const orNewer = place => error => {
+  if (error.status === 412) {
+    place.append(make('p', { class: 'error' }, 'Another has changed it meanwhile. What was typed here goes where it is loaded again. ',
+      make('button', { type: 'button', onclick: again }, 'Load what is there now')));
+  }
+  throw error;
+};
+
 export async function show(place, bucket, key, hrefOfBucket, signal) {
   const path = url`api/v1/keys/${bucket}/${key}`;
   const { told, old, damage } = await keyAt(path);
@@ -114,7 +123,7 @@ export async function show(place, bucket, key, hrefOfBucket, signal) {
     if (chosen) typeField.querySelector('input').value = chosen.type || 'application/octet-stream';
   });
 
-  const change = form(async given => {
+  const change = form(async (given, element) => {
     const chosen = given.file?.name ? given.file : null;
     const typed = inField(given.value ?? '');
     const isTyped = text !== null && typed !== inField(text);
@@ -127,7 +136,7 @@ export async function show(place, bucket, key, hrefOfBucket, signal) {
     const query = new URLSearchParams(Object.entries(asked).filter(([, value]) => value)).toString();
     // Where another has changed it meanwhile, nothing is put: 412 says which revision there is.
     const condition = etag ? { 'if-match': etag } : { 'if-none-match': '*' };
-    await call('PUT', path + (query && `?${query}`), { body, headers: { ...condition, 'content-type': given.type } });
+    await call('PUT', path + (query && `?${query}`), { body, headers: { ...condition, 'content-type': given.type } }).catch(orNewer(element));
     again();
     return null;
   },
@@ -144,7 +153,7 @@ export async function show(place, bucket, key, hrefOfBucket, signal) {
   make('div', { class: 'row' }, make('button', { class: 'main' }, etag ? 'Put it' : 'Make it'),
     etag && button('Delete it', async () => {
       if (!await confirmed(`Delete the key ${key}?`, 'Delete it')) return;
-      await call('DELETE', path, { headers: { 'if-match': etag } });
+      await call('DELETE', path, { headers: { 'if-match': etag } }).catch(orNewer(change));
       go(hrefOfBucket);
     }, 'danger')));
   put(place, card(null, damage && [toldOf(damage), make('p', { class: 'quiet' }, 'It can be put anew, or deleted.')], etag

@@ -6,10 +6,11 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri};
 use serde_json::value::RawValue;
-use tidemill_proto::Problem;
 use tidemill_proto::access::{
-    Explain, Explained, RoleInfo, RoleUpdate, TokenCreate, TokenCreated, TokenInfo, UserInfo, UserUpdate,
+    Explain, Explained, LIFE_SECONDS_MAX, RoleInfo, RoleUpdate, TokenCreate, TokenCreated, TokenInfo,
+    UserInfo, UserUpdate,
 };
+use tidemill_proto::{Problem, duration};
 use utoipa_axum::routes;
 
 use super::body::Received;
@@ -54,8 +55,8 @@ pub(super) async fn create_token(
     let body = receive(&http, request).await?;
     let [name, rules, expires_in] = json::fields(&body.bytes, ["name", "rules", "expires_in"])?;
     let expires_in = json::optional(expires_in).map(|raw| {
-        let rule = "must be a whole number of seconds";
-        json::whole(raw).parse().map_err(|_| Failure::from(Problem::field("expires_in", rule)))
+        let read = duration::whole_seconds_json(raw.get(), LIFE_SECONDS_MAX);
+        read.map_err(|error| Failure::from(Problem::field("expires_in", error)))
     });
     let wanted = TokenCreate {
         name: string("name", name)?,

@@ -292,6 +292,8 @@ struct ResultRef<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     last_id: Option<MessageId>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    fence: Option<MessageId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<Timestamp>,
@@ -339,6 +341,7 @@ impl Results {
                     retryable: None,
                     field: None,
                     last_id: None,
+                    fence: None,
                     reason: None,
                     timestamp: None,
                     durability: None,
@@ -378,6 +381,7 @@ impl Results {
                     retryable: Some(problem.retryable),
                     field: problem.field.as_deref(),
                     last_id: problem.last_id,
+                    fence: problem.fence,
                     reason: problem.reason.as_deref(),
                     timestamp: None,
                     durability: problem.durability,

@@ -11,12 +11,13 @@ mod locks;
 mod refined;
 mod series;
 mod texts;
+mod times;
 
 use serde_json::{Map, Value, json};
 use tidemill_proto::TopicPattern;
 use tidemill_proto::limits::{
     BUCKETS_PAGE_MAX, CONTENT_TYPE_BYTES_MAX, DESCRIPTION_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX,
-    PAGE_MESSAGES_MAX, POLL_SECONDS_MAX, SLOW_PAGE_MAX, TOPICS_PAGE_MAX, TTL_SECONDS_MAX,
+    PAGE_MESSAGES_MAX, SLOW_PAGE_MAX, TOPICS_PAGE_MAX,
 };
 use tidemill_proto::series::SERIES_PAGE_MAX;
 use tidemill_proto::takes::{LIMIT_MAX, POLICIES_MAX, TAKES_MAX};
@@ -185,6 +186,7 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         (_, "cursor" | "message_id" | "revision") => text(ID),
         ("drain", "node") => text("[0-9a-f]{16}"),
         ("list_sessions", "after") | (_, "session") => text("[0-9a-f]{16}-[0-9]{1,19}"),
+        ("list_all_groups", "after") => text(&format!("{TOPIC_NAME}(/{SHORT_NAME})?")),
         ("list_locks", "after") => text(&format!("{TOPIC_NAME}(@(topic|bucket):{TOPIC_NAME})?")),
         ("list_keys" | "list_buckets" | "list_members" | "list_rooms" | "list_series", "after")
         | (_, "bucket" | "key" | "owner" | "lock" | "room" | "member" | "presence" | "series")
@@ -200,14 +202,14 @@ fn grammar(operation: &str, name: &str) -> Option<Value> {
         ("list_topics", "match") => json!({
             "oneOf": [{ "$ref": "#/components/schemas/TopicName" }, TopicPattern::schema()],
         }),
-        ("list_topics", "limit") => number(TOPICS_PAGE_MAX as u64),
+        ("list_topics" | "list_all_groups", "limit") => number(TOPICS_PAGE_MAX as u64),
         ("list_series", "limit") => number(SERIES_PAGE_MAX as u64),
         ("list_slow", "limit") => number(SLOW_PAGE_MAX as u64),
         ("read_series", "last") => series::last(),
         (_, "limit") => number(PAGE_MESSAGES_MAX as u64),
         ("message_state", "wait") => text("([0-9]{1,2}(\\.[0-9]{1,3})?s?|[0-9]{1,5}ms|1m)"),
-        (_, "wait") => number(POLL_SECONDS_MAX),
-        (_, "ttl") => number(TTL_SECONDS_MAX),
+        (_, "wait") => times::wait_in_words(),
+        (_, "ttl") => times::whole_in_words(),
         (_, "after") => since(),
         (_, "topics") => text(&format!("{TOPIC_NAME}(,{TOPIC_NAME}){{0,9}}")),
         (_, "Idempotency-Key") => key(),
@@ -347,21 +349,21 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
     let is_cookie = fields.len() == 2 && fields.contains_key("username");
     let is_log_in = is_cookie || fields.contains_key("grant_type");
     let is_limit = fields.contains_key("policies");
+    let is_message = fields.keys().any(|name| name.starts_with("payload"));
     let is_device = fields.contains_key("device_code");
     for (name, field) in &mut *fields {
-        if matches!(name.as_str(), "ack_wait" | "max_run" | "result_ttl" | "wait" | "delay") {
-            *field =
-                json!({ "description": field["description"], "anyOf": [duration(), { "type": "null" }] });
+        if let Some(time) = times::field(name, is_message) {
+            *field = json!({ "description": field["description"], "anyOf": [time, { "type": "null" }] });
         }
         let bounds = match name.as_str() {
             "backoff" => {
                 field.as_object_mut().map(|field| field.remove("type"));
                 json!({ "anyOf": [
-                    { "type": "array", "minItems": 1, "maxItems": BACKOFFS_MAX, "items": duration() },
+                    { "type": "array", "minItems": 1, "maxItems": BACKOFFS_MAX, "items": times::any() },
                     {
                         "type": "object", "required": ["first", "max"], "additionalProperties": false,
                         "properties": {
-                            "first": duration(), "max": duration(),
+                            "first": times::any(), "max": times::any(),
                             "factor": { "type": "number", "minimum": 1, "maximum": 100 },
                         },
                     },
@@ -369,7 +371,7 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
                 ] })
             }
             "lease" => json!({ "pattern": "^[0-9a-f]{32}$" }),
-            "per" => duration(),
+            "per" => times::any(),
             "limit" | "burst" | "cost" => json!({ "minimum": 1, "maximum": LIMIT_MAX }),
             "policies" => json!({ "minItems": 1, "maxItems": POLICIES_MAX }),
             "takes" => json!({ "minItems": 1, "maxItems": TAKES_MAX }),
@@ -388,13 +390,8 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
             "group" => json!({ "pattern": format!("^{SHORT_NAME}$") }),
             "start" | "to" => json!({ "anyOf": since()["anyOf"] }),
             "key" => json!({ "minLength": 1, "maxLength": IDEMPOTENCY_KEY_BYTES_MAX, "pattern": "^[!-~]*$" }),
-            "ttl" => json!({ "minimum": 1, "maximum": TTL_SECONDS_MAX }),
-            "retention_seconds" => {
-                json!({ "minimum": 1, "maximum": tidemill_proto::limits::RETENTION_SECONDS_MAX })
-            }
             "max_messages" => json!({ "minimum": 1, "maximum": tidemill_proto::limits::KEPT_MESSAGES_MAX }),
             "max_bytes" => json!({ "minimum": 1, "maximum": tidemill_proto::limits::KEPT_BYTES_MAX }),
-            "idle_seconds" => json!({ "minimum": 1, "maximum": tidemill_proto::limits::IDLE_SECONDS_MAX }),
             // Bytes in the relay, characters here: for a text of other letters it is less.
             "compact_by" => {
                 json!({ "minLength": 1, "maxLength": tidemill_proto::limits::COMPACT_BY_BYTES_MAX })
@@ -418,12 +415,10 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
             "permissions" => json!({
                 "maxItems": 3, "items": { "type": "string", "enum": ["admin", "read", "write"] },
             }),
-            "expires_in" => json!({ "minimum": 1, "maximum": 315_576_000 }),
             "rules" => json!({ "maxItems": 100, "items": { "type": "string", "pattern": RULE } }),
             "roles" => json!({ "maxItems": 32 }),
             "password" if !is_log_in => json!({ "minLength": 8, "maxLength": 1_024 }),
             "verb" => json!({ "enum": Verb::ALL.map(Verb::as_str) }),
-            "timeout" => json!({ "minimum": 1, "maximum": POLL_SECONDS_MAX }),
             _ => continue,
         };
         if let (Some(field), Value::Object(bounds)) = (field.as_object_mut(), bounds) {
@@ -431,10 +426,6 @@ fn close(schema: &mut Value, names: &mut Vec<String>) {
         }
     }
     schema["additionalProperties"] = false.into();
-}
-
-fn duration() -> Value {
-    serde_json::to_value(tidemill_proto::duration::schema()).unwrap_or_default()
 }
 
 /// Returns a schema for each of `fields`, with it and without the others, where there are several.

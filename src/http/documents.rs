@@ -84,17 +84,22 @@ pub(super) async fn openapi(State(http): State<Http>, uri: Uri) -> Result<Respon
 }
 
 /// What stands at `/`: a page for people, who come with a browser, and JSON for everybody else.
-async fn root(uri: Uri, headers: HeaderMap) -> Result<Response, Failure> {
+async fn root(State(http): State<Http>, uri: Uri, headers: HeaderMap) -> Result<Response, Failure> {
     let [] = query::parameters(&uri, [])?;
     let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut response = if accepted.any(|value| value.contains("text/html")) {
-        Html(ROOT_PAGE).into_response()
+        let console = if http.0.options.serve_console { CONSOLE_LINE } else { "" };
+        Html(ROOT_PAGE.replace("{console}", console)).into_response()
     } else {
-        root_json().into_response()
+        root_json(http.0.options.serve_console).into_response()
     };
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     Ok(response)
 }
+
+/// The line of the console, where it is served.
+const CONSOLE_LINE: &str = r#"
+<li><a href="/console/">The console</a>, to look at it and to run it</li>"#;
 
 const ROOT_PAGE: &str = concat!(
     r#"<!doctype html>
@@ -106,8 +111,7 @@ const ROOT_PAGE: &str = concat!(
 <p>A persistent message relay, version "#,
     env!("CARGO_PKG_VERSION"),
     r#".</p>
-<ul>
-<li><a href="/console/">The console</a>, to look at it and to run it</li>
+<ul>{console}
 <li><a href="/docs">The API</a>, to read and to try (<a href="/openapi.json">OpenAPI</a>)</li>
 <li><a href="/asyncapi.json">The WebSocket</a> at <code>/ws</code>, for programs</li>
 <li><a href="/problems">Problems</a>: what every error code means</li>
@@ -118,13 +122,14 @@ const ROOT_PAGE: &str = concat!(
 "#
 );
 
-fn root_json() -> impl IntoResponse {
-    let text = concat!(
+fn root_json(serves_console: bool) -> impl IntoResponse {
+    let begin = concat!(
         r#"{"name":"tidemill","version":""#,
         env!("CARGO_PKG_VERSION"),
-        r#"","docs":"/docs","openapi":"/openapi.json","asyncapi":"/asyncapi.json","problems":"/problems","health":"/health"}"#,
+        r#"","docs":"/docs","openapi":"/openapi.json","asyncapi":"/asyncapi.json","problems":"/problems","health":"/health""#,
     );
-    ([(CONTENT_TYPE, APPLICATION_JSON)], text)
+    let console = if serves_console { r#","console":"/console/""# } else { "" };
+    ([(CONTENT_TYPE, APPLICATION_JSON)], format!("{begin}{console}}}"))
 }
 
 async fn problems(uri: Uri) -> Result<Html<String>, Failure> {

@@ -74,7 +74,7 @@ pub(super) async fn publish(
     post, path = "/api/v1/topics/{topic}/messages", tag = "messages",
     params(
         ("topic" = String, Path, description = "The name of the topic"),
-        ("ttl" = Option<u64>, Query, description = "Seconds after which the message is no longer served"),
+        ("ttl" = Option<String>, Query, description = "How long the message is served: whole seconds, or with a unit as in `2h`; ten years at most"),
         ("delay" = Option<String>, Query, description = "Publishes it so long from now: seconds, or with a unit as in `2m`; 365 days at most"),
         ("deliver_at" = Option<Timestamp>, Query, description = "In place of `delay`: publishes it at this time"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use axum::response::{IntoResponse as _, Response};
 use tidemill_proto::limits::{PAGE_MESSAGES_DEFAULT, PAGE_MESSAGES_MAX};
 use tidemill_proto::page::{Order, Page};
-use tidemill_proto::{Gap, Message, MessageId, Problem, TopicName};
+use tidemill_proto::{Gap, Message, MessageId, Problem, TopicName, duration};
 use utoipa_axum::routes;
 
 use super::accept::Wanted;
@@ -59,7 +59,7 @@ pub(super) fn routes() -> Concern {
         ("order" = Option<Order>, Query, description = "`desc` (newest first) if absent"),
         ("cursor" = Option<String>, Query, description = "A message id to go on from"),
         ("after" = Option<String>, Query, description = "An id, `earliest`, `latest`, a time, or `-10m`; reads forward"),
-        ("wait" = Option<u64>, Query, description = "Seconds to wait for a message, 1 to 60; reads forward"),
+        ("wait" = Option<String>, Query, description = "How long to wait for a message: seconds, or text with a unit, 1 to 60 s; reads forward"),
         ("view" = Option<String>, Query, description = "`latest`: the latest message of each key, and then live all"),
         ("must_exist" = Option<bool>, Query, description = "Streams, and pages with `wait`: whether a topic that does not exist is refused; else it is waited for"),
         ("last_event_id" = Option<String>, Query, description = "Streams: as the header, for clients that cannot set one; `lastEventId` and `Last-Event-ID` mean the same"),
@@ -141,7 +141,7 @@ pub(super) async fn read(
             Start::After(id) => live::after(id),
             Start::Since(since) => since,
         };
-        let wait = waiting::seconds("wait", &wait)?;
+        let wait = waiting::bounded("wait", duration::parse(&wait).ok())?;
         let found = waiting::page(&http, &gate, (&topic, view), (since, absent), limit, wait).await?;
         let around = Around {
             limit,

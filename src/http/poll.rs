@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tidemill_proto::limits::{PAGE_MESSAGES_MAX, POLL_SECONDS_DEFAULT, POLL_TOPICS_MAX};
 use tidemill_proto::sessions::SessionKind;
-use tidemill_proto::{Gap, Message, MessageId, Problem, Since, TopicName};
+use tidemill_proto::{Gap, Message, MessageId, Problem, Since, TopicName, duration};
 use utoipa_axum::routes;
 
 use super::called::Called;
@@ -37,7 +37,7 @@ pub(super) struct PollRequest {
     /// Where to go on, by topic: a message id, or any other cursor. A topic without one is read from
     /// now on.
     since: Option<HashMap<String, String>>,
-    /// Seconds to wait, 1 to 60; 30 if absent.
+    /// How long to wait: a number of seconds, or text with a unit, 1 to 60 s; 30 s if absent.
     #[schema(minimum = 1, maximum = 60)]
     timeout: Option<u64>,
 }
@@ -151,7 +151,7 @@ fn parse(body: &[u8]) -> Result<Poll, Failure> {
     }
     let wait = match json::optional(timeout) {
         None => Duration::from_secs(POLL_SECONDS_DEFAULT),
-        Some(timeout) => waiting::seconds("timeout", &json::whole(timeout))?,
+        Some(timeout) => waiting::bounded("timeout", duration::parse_json(timeout.get()).ok())?,
     };
     Ok(Poll { topics, wait })
 }

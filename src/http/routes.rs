@@ -212,6 +212,7 @@ mod tests {
         ("put", "/api/v1/buckets/{bucket}", "", "{}"),
         ("delete", "/api/v1/buckets/{bucket}", "", ""),
         ("post", "/api/v1/buckets/{bucket}/revoke", "", r#"{"owner":"ann"}"#),
+        ("get", "/api/v1/groups", "", ""),
         ("get", "/api/v1/presence", "", ""),
         ("get", "/api/v1/presence/{room}", "", ""),
         ("put", "/api/v1/presence/{room}/{member}", "", ""),

@@ -11,7 +11,7 @@ use tidemill_proto::limits::{TOPICS_PAGE_DEFAULT, TOPICS_PAGE_MAX};
 use tidemill_proto::topics::{
     Topic, TopicCreate, TopicDetail, TopicUpdate, TopicsStats, TrimRequest, Trimmed,
 };
-use tidemill_proto::{Problem, TopicName};
+use tidemill_proto::{Code, Problem, TopicName};
 use utoipa_axum::routes;
 
 use super::body::Received;
@@ -170,7 +170,17 @@ async fn update_named(
 ) -> Result<Json<Topic>, Failure> {
     let body = receive(http, gate, request).await?;
     let about = about(json::fields(&body.bytes, ABOUT)?)?;
-    gate.update_topic(topic, about.into()).await.map(Json)
+    let updated = gate.update_topic(topic, about.into()).await;
+    // With a `PUT` one may have meant to make it.
+    updated.map(Json).map_err(|failure| match failure.code() {
+        Code::TopicNotFound => {
+            let detail = format!(
+                "topic `{topic}` does not exist, and is not made so: `POST /api/v1/topics` with its `topic_name` makes it, and so does its first message"
+            );
+            Problem::new(Code::TopicNotFound, detail).into()
+        }
+        _ => failure,
+    })
 }
 
 /// Change a topic
@@ -362,14 +372,17 @@ fn about(parts: [Option<&RawValue>; 8]) -> Result<TopicUpdate, Failure> {
     let number = |raw: Option<&RawValue>, parse: fn(&str) -> Result<u64, Failure>| {
         raw.map(|raw| parse(&json::whole(raw))).transpose()
     };
+    let time = |raw: Option<&RawValue>, parse: fn(&str) -> Result<u64, Failure>| {
+        raw.map(|raw| parse(raw.get())).transpose()
+    };
     Ok(TopicUpdate {
         description,
-        retention_seconds: number(retention, parse_retention)?,
+        retention_seconds: time(retention, parse_retention)?,
         max_messages: number(messages, parse_max_messages)?,
         max_bytes: number(bytes, parse_max_bytes)?,
         when_full,
         keep_until_acked: keep_until_acked.map(|raw| json::switch("keep_until_acked", raw)).transpose()?,
-        idle_seconds: number(idle, parse_idle)?,
+        idle_seconds: time(idle, parse_idle)?,
         compact_by,
     })
 }

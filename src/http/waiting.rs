@@ -9,13 +9,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tidemill_proto::limits::{PAGE_BYTES_MAX, POLL_SECONDS_MAX};
 use tidemill_proto::sessions::SessionKind;
-use tidemill_proto::{Gap, GapReason, MessageId, Problem, Since, TopicName};
+use tidemill_proto::{Gap, GapReason, MessageId, Since, TopicName};
 use tokio::time::timeout;
 
 use super::Http;
 use super::live::View;
 use crate::metrics::Transport;
-use crate::relay::{self, Absent, Failure, Gate, Item, LiveMessage, LiveReader};
+use crate::relay::{self, Absent, Failure, Gate, Item, LiveMessage, LiveReader, within};
 use crate::slow;
 
 /// What a long-poll has found.
@@ -37,19 +37,12 @@ pub(super) struct Found {
     pub(super) closed: Vec<TopicName>,
 }
 
-/// Parses a number of seconds to wait.
+/// Checks how long is to be waited, which was read if it was a duration.
 ///
 /// # Errors
-/// The text is no whole number, or out of bounds.
-pub(super) fn seconds(field: &str, text: &str) -> Result<Duration, Failure> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse() {
-        Ok(seconds @ 1..=POLL_SECONDS_MAX) if digits => Ok(Duration::from_secs(seconds)),
-        _ => {
-            let rule = format!("must be a whole number of seconds from 1 to {POLL_SECONDS_MAX}");
-            Err(Problem::field(field, rule).into())
-        }
-    }
+/// It is none, or out of bounds.
+pub(super) fn bounded(field: &str, duration: Option<Duration>) -> Result<Duration, Failure> {
+    within(field, duration, [Duration::from_secs(1), Duration::from_secs(POLL_SECONDS_MAX)])
 }
 
 /// Waits for a page of a topic. A page has one gap at most, in front: at a second one it ends.

@@ -17,6 +17,11 @@ const SERVER_WRITES: &str = "tidemill_server_accepts_writes";
 const SERVER_SLOTS: &str = "tidemill_server_slots";
 const SERVER_USED: &str = "tidemill_server_memory_used_bytes";
 const TOPICS: &str = "tidemill_topics";
+const WAITING: &str = "tidemill_work_waiting";
+const PENDING: &str = "tidemill_work_pending";
+const DEAD: &str = "tidemill_work_dead";
+const OLDEST: &str = "tidemill_work_oldest_seconds";
+const UNATTENDED: &str = "tidemill_work_unattended_groups";
 const CERTIFICATE: &str = "tidemill_tls_certificate_expires_timestamp_seconds";
 const REPLICA_PAGES: &str = "tidemill_backend_replica_pages_total";
 const RELOADS: &str = "tidemill_settings_reloads_total";
@@ -47,11 +52,6 @@ pub struct Node {
     read_only: Gauge,
     live_topics: Gauge,
     live_patterns: Gauge,
-    waiting: Gauge,
-    pending: Gauge,
-    dead: Gauge,
-    oldest: Gauge,
-    unattended: Gauge,
     replicas: Gauge,
     replica_pages: Counter,
     reconnects: Counter,
@@ -85,8 +85,20 @@ impl Node {
         registry.describe_gauge(
             TOPICS,
             &[],
-            "Topics that the last sweep of this node has found; of several nodes, one sweeps",
+            "Topics that the last sweep has found, whichever node has made it; absent until one is known",
         );
+        for (name, text) in [
+            (WAITING, "Messages that all groups together have not given out yet, likewise"),
+            (PENDING, "Messages that all groups together have given out and are not done with, likewise"),
+            (DEAD, "Dead letters of all groups, likewise"),
+            (OLDEST, "Age of the oldest message that a group is not done with, likewise"),
+            (
+                UNATTENDED,
+                "Groups that are not done, and of which nobody has asked for messages for a minute, likewise",
+            ),
+        ] {
+            registry.describe_gauge(name, &[], text);
+        }
         let gauge = |name, text| registry.gauge(name, text);
         Self {
             ready: gauge("tidemill_ready", "1 where `/ready` answers 200, else 0"),
@@ -102,23 +114,6 @@ impl Node {
             ),
             live_topics: gauge("tidemill_live_topics", "Topics that are read live on this node"),
             live_patterns: gauge("tidemill_live_patterns", "Patterns that are read live on this node"),
-            waiting: gauge(
-                "tidemill_work_waiting",
-                "Messages that all groups together have not given out yet, by the last sweep of this node; 0 where another node swept last: take the largest of all nodes",
-            ),
-            pending: gauge(
-                "tidemill_work_pending",
-                "Messages that all groups together have given out and are not done with, likewise",
-            ),
-            dead: gauge("tidemill_work_dead", "Dead letters of all groups, likewise"),
-            oldest: registry.gauge(
-                "tidemill_work_oldest_seconds",
-                "Age of the oldest message that a group is not done with, likewise",
-            ),
-            unattended: gauge(
-                "tidemill_work_unattended_groups",
-                "Groups that are not done, and of which nobody has asked for messages for a minute, likewise",
-            ),
             replicas: gauge("tidemill_backend_replicas", "Replicas that pages of history are read from"),
             replica_pages: registry.counter(REPLICA_PAGES, &[]),
             reconnects: registry.counter(RECONNECTS, &[]),
@@ -164,23 +159,18 @@ impl Node {
 
     /// Tells how many topics a sweep has found, and what their groups have.
     pub fn swept(&self, topics: u64, groups: &WorkSwept) {
-        self.set(TOPICS, u32::try_from(topics).ok().map(f64::from));
-        self.tell_groups(groups);
-    }
-
-    /// Tells that another node has swept: it tells what groups have.
-    pub fn swept_elsewhere(&self) {
-        self.tell_groups(&WorkSwept::default());
-    }
-
-    fn tell_groups(&self, groups: &WorkSwept) {
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and 2^53 are enough")]
         let count = |count: u64| count as f64;
-        self.waiting.set(count(groups.waiting));
-        self.pending.set(count(groups.pending));
-        self.dead.set(count(groups.dead));
-        self.oldest.set(groups.oldest.as_secs_f64());
-        self.unattended.set(count(groups.unattended));
+        for (name, value) in [
+            (TOPICS, count(topics)),
+            (WAITING, count(groups.waiting)),
+            (PENDING, count(groups.pending)),
+            (DEAD, count(groups.dead)),
+            (OLDEST, groups.oldest.as_secs_f64()),
+            (UNATTENDED, count(groups.unattended)),
+        ] {
+            self.set(name, Some(value));
+        }
     }
 
     /// Tells when the certificate that clients are shown expires.

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use tidemill_proto::duration::WholeSecondsError;
 use tidemill_proto::limits::{IDEMPOTENCY_KEY_BYTES_MAX, METADATA_BYTES_MAX, TTL_SECONDS_MAX};
 use tidemill_proto::locks::Fence;
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{
-    Delivery, Durability, DurabilityTold, MessageId, OrderKey, Problem, Timestamp, TopicName,
+    Delivery, Durability, DurabilityTold, MessageId, OrderKey, Problem, Timestamp, TopicName, duration,
 };
 
 use super::fingerprint::fingerprint;
@@ -112,20 +113,33 @@ impl TimeToLive {
         Duration::from_secs(self.0)
     }
 
-    /// Parses a number of seconds: decimal digits only.
+    /// Parses a duration of whole seconds.
     ///
     /// # Errors
-    /// The text is no whole number, or it is out of bounds.
+    /// The text is none, or it is out of bounds.
     pub fn parse(text: &str) -> Result<Self, Failure> {
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        match text.parse() {
-            Ok(seconds @ 1..=TTL_SECONDS_MAX) if digits => Ok(Self(seconds)),
-            _ => Err(Problem::field(
-                "ttl",
-                format_args!("must be a whole number of seconds from 1 to {TTL_SECONDS_MAX}"),
-            )
-            .into()),
-        }
+        Self::read(duration::whole_seconds(text, TTL_SECONDS_MAX))
+    }
+
+    /// Parses a duration of whole seconds as JSON.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_json(json: &str) -> Result<Self, Failure> {
+        Self::read(duration::whole_seconds_json(json, TTL_SECONDS_MAX))
+    }
+
+    /// Takes a number of seconds.
+    ///
+    /// # Errors
+    /// It is out of bounds.
+    pub fn of_seconds(seconds: u64) -> Result<Self, Failure> {
+        let is_within = (1..=TTL_SECONDS_MAX).contains(&seconds);
+        Self::read(is_within.then_some(seconds).ok_or(WholeSecondsError { max: TTL_SECONDS_MAX }))
+    }
+
+    fn read(seconds: Result<u64, WholeSecondsError>) -> Result<Self, Failure> {
+        seconds.map(Self).map_err(|error| Problem::field("ttl", error).into())
     }
 }
 

@@ -18,7 +18,10 @@ pub(super) struct Cron;
 impl Cron {
     /// Checks that a rule can be read, and that its time comes.
     pub(super) fn check(cron: &str, timezone: &str, now: Timestamp) -> Result<(), Failure> {
-        let pattern = parse(cron).map_err(|error| Problem::field("cron", format_args!("is no cron pattern: {error}; it has five fields, as `*/5 * * * *`, or six with seconds in front")))?;
+        let pattern = parse(cron).map_err(|_| {
+            let wrong = what_is_wrong(cron);
+            Problem::field("cron", format_args!("is no cron pattern: {wrong}; it has five fields, as `*/5 * * * *`, or six with seconds in front"))
+        })?;
         let zone = TimeZone::get(timezone).map_err(|_| {
             let rule = "is the name of no time zone; it is one of the IANA's, as `Europe/Berlin`";
             Problem::field("timezone", rule)
@@ -41,6 +44,40 @@ fn parse(cron: &str) -> Result<croner::Cron, croner::errors::CronError> {
     CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build().parse(cron)
 }
 
+/// The fields of a pattern, and what they may be.
+const FIELDS: [(&str, &str); 6] = [
+    ("seconds", "0 to 59"),
+    ("minutes", "0 to 59"),
+    ("hours", "0 to 23"),
+    ("days of the month", "1 to 31"),
+    ("months", "1 to 12, or JAN to DEC"),
+    ("days of the week", "0 to 7, or SUN to SAT"),
+];
+
+/// Returns what is wrong with a pattern that cannot be read: the first of its fields that cannot, where there is one.
+fn what_is_wrong(cron: &str) -> String {
+    let fields: Vec<&str> = cron.split_whitespace().collect();
+    let names = match fields.len() {
+        5 => &FIELDS[1..],
+        6 => &FIELDS[..],
+        count => return format!("it has {count} field{}", if count == 1 { "" } else { "s" }),
+    };
+    let is_wrong = |at: &usize| {
+        let alone = (0..fields.len()).map(|other| if other == *at { fields[other] } else { "*" });
+        parse(&alone.collect::<Vec<_>>().join(" ")).is_err()
+    };
+    match (0..fields.len()).find(is_wrong) {
+        Some(at) => {
+            let (name, values) = names[at];
+            format!(
+                "its {name} are `{}`, and may be {values}, a list (`1,3`), a range (`1-3`), `*`, or a step (`*/2`)",
+                fields[at]
+            )
+        }
+        None => "its fields do not go together".to_owned(),
+    }
+}
+
 fn next(pattern: &croner::Cron, zone: TimeZone, after: Timestamp) -> Option<Timestamp> {
     let after = jiff::Timestamp::from_millisecond(i64::try_from(after.as_millis()).ok()?).ok()?;
     let next = pattern.find_next_occurrence(&after.to_zoned(zone), false).ok()?.timestamp();
@@ -52,6 +89,26 @@ fn next(pattern: &croner::Cron, zone: TimeZone, after: Timestamp) -> Option<Time
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_field_that_is_wrong_is_named_in_our_words() {
+        for (cron, expected) in [
+            ("", "it has 0 fields"),
+            ("soon", "it has 1 field"),
+            ("0 0 1 1 1 1 2030", "it has 7 fields"),
+            ("61 * * * *", "its minutes are `61`, and may be 0 to 59"),
+            ("0 25 * * *", "its hours are `25`, and may be 0 to 23"),
+            ("0 0 1 13 *", "its months are `13`, and may be 1 to 12"),
+            ("0 0 * * 9", "its days of the week are `9`, and may be 0 to 7"),
+            ("60 * * * * *", "its seconds are `60`, and may be 0 to 59"),
+            ("* * * * x", "its days of the week are `x`"),
+        ] {
+            let refused = Cron::check(cron, "UTC", Timestamp::from_millis(0)).expect_err(cron);
+            let detail = &refused.problem().detail;
+            assert!(detail.contains(expected), "{cron}: {detail}");
+            assert!(!detail.contains("omponent") && !detail.contains(";;"), "{detail}");
+        }
+    }
 
     fn times(cron: &str, zone: &str, from: &str, count: usize) -> Vec<String> {
         let rule = RecurringRule { cron: cron.into(), timezone: zone.into() };

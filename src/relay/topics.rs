@@ -7,7 +7,7 @@ use tidemill_proto::limits::{
     RETENTION_SECONDS_MAX, TOPICS_PAGE_MAX,
 };
 use tidemill_proto::topics::{RunState, Topic, TopicDetail, TopicUpdate, TopicsStats, WhenFull};
-use tidemill_proto::{Cursor, MessageId, Problem, Since, TopicName, TopicSelector};
+use tidemill_proto::{Cursor, MessageId, Problem, Since, TopicName, TopicSelector, duration};
 
 use super::read::no_message;
 use super::{Failure, Gate, TopicList};
@@ -45,20 +45,12 @@ pub fn parse_description(text: &str) -> Result<String, Failure> {
     .into())
 }
 
-/// Parses the retention of a topic in seconds: decimal digits only.
+/// Parses the retention of a topic, in JSON: a duration of whole seconds.
 ///
 /// # Errors
-/// The text is no whole number, or it is out of bounds.
-pub fn parse_retention(text: &str) -> Result<u64, Failure> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse() {
-        Ok(seconds @ 1..=RETENTION_SECONDS_MAX) if digits => Ok(seconds),
-        _ => Err(Problem::field(
-            "retention_seconds",
-            format_args!("must be a whole number of seconds from 1 to {RETENTION_SECONDS_MAX}"),
-        )
-        .into()),
-    }
+/// The value is none, or it is out of bounds.
+pub fn parse_retention(json: &str) -> Result<u64, Failure> {
+    seconds("retention_seconds", RETENTION_SECONDS_MAX, json)
 }
 
 /// Parses how many messages a topic keeps: decimal digits only.
@@ -86,12 +78,16 @@ pub fn parse_when_full(text: &str) -> Result<WhenFull, Failure> {
     named.ok_or_else(|| Problem::field("when_full", "must be `drop_old` or `refuse`").into())
 }
 
-/// Parses after how many seconds a topic is removed when nothing was done with it: decimal digits only.
+/// Parses after how long a topic is removed when nothing was done with it, in JSON: a duration of whole seconds.
 ///
 /// # Errors
-/// The text is no whole number, or it is out of bounds.
-pub fn parse_idle(text: &str) -> Result<u64, Failure> {
-    whole("idle_seconds", "seconds", IDLE_SECONDS_MAX, text)
+/// The value is none, or it is out of bounds.
+pub fn parse_idle(json: &str) -> Result<u64, Failure> {
+    seconds("idle_seconds", IDLE_SECONDS_MAX, json)
+}
+
+fn seconds(field: &str, max: u64, json: &str) -> Result<u64, Failure> {
+    duration::whole_seconds_json(json, max).map_err(|error| Problem::field(field, error).into())
 }
 
 /// Parses the name of the field of the metadata that says which messages replace each other.

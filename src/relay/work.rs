@@ -3,6 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `groups` | making, changing, describing groups |
+//! | `listing` | the list of the groups of all topics |
 //! | `claims` | claiming, from one group or several, and giving back what was not taken |
 //! | `station`, `stations` | where the claims of a group wait on this node |
 //! | `settling` | what consumers say of messages, and following one |
@@ -12,6 +13,7 @@
 mod claims;
 mod groups;
 mod letters;
+mod listing;
 mod settler;
 mod settling;
 mod station;
@@ -20,6 +22,7 @@ mod stations;
 pub(crate) use claims::begin_claimed;
 pub use claims::{ClaimOrder, Claimant, Deliveries, DeliveriesOf, GiveBack, Source};
 pub use groups::{Change, GroupDraft, parse_group, parse_ordering};
+pub use listing::{GroupList, GroupPlace};
 pub(crate) use settling::begin_settled;
 pub use settling::{EXTENSION, NACK_DELAY, SettledReceipt, check_result, within};
 pub(super) use stations::Stations;

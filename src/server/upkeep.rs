@@ -9,9 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{Access, Administration, FirstAdministrator, Refused};
 use crate::chance::jittered;
 use crate::metrics::{Metrics, WorkSwept};
-use crate::relay::{
-    ANNOUNCED_EVERY, ExpiriesReport, GroupsSwept, PromotionsReport, READS_TOLD_EVERY, Relay, Swept,
-};
+use crate::relay::{ANNOUNCED_EVERY, ExpiriesReport, GroupsSwept, PromotionsReport, READS_TOLD_EVERY, Relay};
 
 /// Time between two folds: samples take 16 bytes each until they are folded.
 const FOLD_INTERVAL: Duration = Duration::from_secs(2);
@@ -90,8 +88,8 @@ pub(super) async fn keep_administered(mut first: Option<First>, access: Access, 
 }
 
 /// Returns what groups have, as it is measured.
-fn work_of(relay: &Relay, swept: &Swept) -> WorkSwept {
-    let GroupsSwept { waiting, pending, dead, oldest, unattended } = swept.groups;
+fn work_of(relay: &Relay, groups: GroupsSwept) -> WorkSwept {
+    let GroupsSwept { waiting, pending, dead, oldest, unattended } = groups;
     let age = |oldest: MessageId| relay.now().as_millis().saturating_sub(oldest.ms);
     WorkSwept { waiting, pending, dead, oldest: Duration::from_millis(oldest.map_or(0, age)), unattended }
 }
@@ -116,11 +114,8 @@ pub(super) async fn sweep(
                     tracing::info!(%node, "sweeps work again");
                 }
                 failing = false;
-                // None where another node did the work.
-                if swept.topics > 0 {
-                    metrics.node().swept(swept.topics, &work_of(&relay, &swept));
-                } else {
-                    metrics.node().swept_elsewhere();
+                if let Some(found) = swept.found {
+                    metrics.node().swept(found.topics, &work_of(&relay, found.groups));
                 }
                 tracing::debug!(%node, topics = swept.topics, removed = swept.removed, "swept");
             }

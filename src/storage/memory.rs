@@ -50,8 +50,8 @@ use super::hints::Hints;
 use super::listing::Listing;
 use super::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Backend, Batch, Changes, Condition, Draw, Drawn,
-    Followed, HintListener, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket, Places,
-    READ_ONLY, Range, RecordChanges, RecordEdit, RecordStore, RunEnd, RunEnding, RunStore, Selection,
+    Followed, Found, HintListener, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket,
+    Places, READ_ONLY, Range, RecordChanges, RecordEdit, RecordStore, RunEnd, RunEnding, RunStore, Selection,
     StorageError, StorageLimits, StoredMessage, Swept, Tail, TicketClaim, TopicChange, TopicList, TopicState,
     TopicStore, Trim, Unfit, Upkeep,
 };
@@ -438,7 +438,7 @@ impl Upkeep for Memory {
         self.locks.clear(now);
         self.leases.clear(now);
         self.takes.clear(now);
-        let mut total = Swept::default();
+        let mut total = Swept { found: Some(Found::default()), ..Swept::default() };
         let mut from = Bound::Unbounded;
         loop {
             let mut idle = Vec::new();
@@ -451,7 +451,9 @@ impl Upkeep for Memory {
             }
             total.topics += swept.topics;
             total.removed += swept.removed;
-            total.groups.add(swept.groups);
+            if let (Some(total), Some(found)) = (&mut total.found, swept.found) {
+                total.add(found);
+            }
             total.dying.extend(swept.dying);
             total.dying.truncate(Swept::DYING_MAX);
             let Some(next) = next else { break };

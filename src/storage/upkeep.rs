@@ -35,11 +35,28 @@ pub struct Swept {
     pub topics: u64,
     /// Messages removed.
     pub removed: u64,
-    /// What the groups of these topics have all together.
-    pub groups: GroupsSwept,
+    /// What there is, as the last sweep has found it, whichever node has made that; `None` until one is known.
+    pub found: Option<Found>,
     /// Groups in which messages are dying, up to [`Swept::DYING_MAX`]: the node that was to write their dead letters may
     /// be gone.
     pub dying: Vec<(TopicName, GroupName)>,
+}
+
+/// What a sweep has found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Topics.
+    pub topics: u64,
+    /// What their groups have all together.
+    pub groups: GroupsSwept,
+}
+
+impl Found {
+    /// Adds what was found elsewhere.
+    pub fn add(&mut self, other: Self) {
+        self.topics += other.topics;
+        self.groups.add(other.groups);
+    }
 }
 
 /// What groups have all together, about.

@@ -34,6 +34,7 @@ use tidemill_proto::{MessageId, Timestamp, TopicName};
 
 use super::error::StorageError;
 use super::message::StoredMessage;
+use super::upkeep::GroupsSwept;
 
 /// Groups that a topic may have: what is asked of a stream's groups in one step is asked of all of them.
 pub const GROUPS_MAX: usize = 64;
@@ -327,7 +328,7 @@ pub const HELD_BY_MAX: usize = 100;
 
 /// Groups of consumers.
 ///
-/// Every method but [`put_group`](Self::put_group) is `NoTopic` where there is no such topic, and `NoGroup` where the
+/// Every method but [`put_group`](Self::put_group) and [`grouped`](Self::grouped) is `NoTopic` where there is no such topic, and `NoGroup` where the
 /// topic has no such group.
 #[async_trait]
 pub trait WorkStore: fmt::Debug + Send + Sync {
@@ -361,6 +362,16 @@ pub trait WorkStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.
     async fn groups(&self, topic: &TopicName) -> Result<Vec<GroupDetail>, StorageError>;
+
+    /// Returns what the groups of these topics have, as a sweep tells it of all: in the order of the topics given, and of the
+    /// groups' names. Nothing is told of a topic without groups, and of one that is not there.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`.
+    async fn grouped(
+        &self,
+        topics: &[TopicName],
+    ) -> Result<Vec<(TopicName, GroupName, GroupsSwept)>, StorageError>;
 
     /// Returns a group.
     ///

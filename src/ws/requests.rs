@@ -17,8 +17,8 @@ use tokio_tungstenite::tungstenite::Message;
 use super::frames::Encoding;
 use crate::relay::{
     Absent, ContentType, Draft, EXTENSION, Failure, IdempotencyKey, JsonText, NACK_DELAY, Payload,
-    SettledReceipt, StartAt, TimeToLive, UniqueKey, Verdict, check_result, parse_durability, parse_group,
-    parse_last, parse_order_key, parse_selector, parse_topic, within,
+    SettledReceipt, StartAt, TimeToLive, UniqueKey, Verdict, check_result, parse_durability, parse_fence,
+    parse_group, parse_last, parse_order_key, parse_selector, parse_topic, within,
 };
 
 mod watching;
@@ -114,6 +114,7 @@ impl Rejection {
             reason: problem.reason.as_deref().map(Into::into),
             message_id: problem.message_id,
             durability: problem.durability,
+            fence: problem.fence,
         }
     }
 }
@@ -347,7 +348,7 @@ fn draft(encoding: Encoding, body: &Bytes, frame: &Publish<'_>) -> Result<Draft,
         topic: parse_topic("topic", &frame.topic)?,
         payload,
         metadata: frame.metadata.map(|part| json("metadata", part)).transpose()?,
-        ttl: frame.ttl.map(|seconds| TimeToLive::parse(&seconds.to_string())).transpose()?,
+        ttl: frame.ttl.map(TimeToLive::of_seconds).transpose()?,
         key: frame.key.as_ref().map(|key| IdempotencyKey::parse("key", key.as_bytes())).transpose()?,
         delivery: frame.delivery,
         expected_last: frame
@@ -360,7 +361,7 @@ fn draft(encoding: Encoding, body: &Bytes, frame: &Publish<'_>) -> Result<Draft,
             .as_deref()
             .map(|key| parse_order_key("order_key", key.as_bytes()))
             .transpose()?,
-        fence: None,
+        fence: frame.fence.as_deref().map(|text| parse_fence("fence", text)).transpose()?,
         trace: None,
         durability: frame
             .durability

@@ -10,6 +10,7 @@ pub(crate) mod console;
 mod cookies;
 mod developer;
 mod held;
+mod lately;
 mod operators;
 mod origins;
 mod tabs;

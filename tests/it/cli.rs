@@ -279,7 +279,7 @@ fn a_read_that_stops_before_the_end_says_so() {
 fn a_message_is_published_in_every_form() {
     let relay = Relay::start(&[], &[]);
     let ok = |arguments: &[&str]| assert_eq!(relay.run(arguments, "").lines().len(), 1, "{arguments:?}");
-    ok(&["publish", "t", r#"{"n": 1.10}"#, "--metadata", r#"{"a":"b"}"#, "--ttl", "1000"]);
+    ok(&["publish", "t", r#"{"n": 1.10}"#, "--metadata", r#"{"a":"b"}"#, "--ttl", "1000s"]);
     ok(&["publish", "t", "-5"]);
     ok(&["publish", "t", "--text", "the \"tide\"\u{1b}[2J"]);
     ok(&["publish", "t", "--file", "Cargo.toml", "--content-type", "text/plain"]);
@@ -376,7 +376,7 @@ fn problems_and_absent_relays_are_one_line() {
 fn topics_are_listed_shown_made_trimmed_and_deleted() {
     let relay = Relay::start(&[], &[]);
     let create =
-        ["topics", "create", "orders", "--description", "what was sold", "--retention-seconds", "60"];
+        ["topics", "create", "orders", "--description", "what was sold", "--retention-seconds", "1m"];
     assert_eq!(relay.run(&create, "").lines(), ["created orders"]);
     assert!(relay.run(&create, "").error(1).contains("(code topic_exists"));
     relay.run(&["publish", "orders"], "1\n2\n3\n").lines();

@@ -387,6 +387,7 @@ conformance! {
             an_expired_lease_is_found_among_many_that_live,
             what_weighs_much_comes_in_several_claims,
             a_sweep_tells_what_groups_have_and_where_messages_are_dying,
+            what_the_groups_of_several_topics_have_is_told_at_once,
             what_is_dying_can_be_brought_back_or_forgotten,
             it_is_told_why_a_message_waits;
         ordering:

@@ -156,6 +156,7 @@ impl Sockets {
     async fn publish_binary(&mut self, payload: &[u8], content_type: Option<&str>) -> String {
         let frame = Publish {
             durability: None,
+            fence: None,
             reference: None,
             topic: TOPIC.into(),
             payload: payload.into(),

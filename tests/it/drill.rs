@@ -190,7 +190,8 @@ async fn a_worker_that_stalls_is_seen() {
         let claimed = post(address, "/api/v1/topics/jobs/groups/workers/claim", &next).await;
         assert_eq!(claimed.1["messages"], json!([]), "{claimed:?}");
         let now = reading(address).await;
-        now["tidemill_work_dead_total"] != "0" && now["tidemill_work_dead"] != "0"
+        now["tidemill_work_dead_total"] != "0"
+            && now.get("tidemill_work_dead").is_some_and(|dead| dead != "0")
     })
     .await;
     fire(&well, &reading(address).await, &["TidemillDeadLetters"]);

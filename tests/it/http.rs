@@ -1,11 +1,13 @@
 //! The relay over HTTP, on a real listener. Bodies take a [`Storage`](tidemill::storage::Storage), so
 //! that each property can be held against every backend.
 
+mod all_groups;
 mod bad_input;
 mod bulk;
 mod conditional;
 mod documents;
 mod drain;
+mod durations;
 mod encodings;
 mod fast_path;
 mod framing;

@@ -57,7 +57,7 @@ const ROOMS: &[Room] = &[
         name: "tidemill",
         rooms: &["tidemill::cli", "tidemill_proto"],
         tests: &[],
-        crates: &["clap", "tikv_jemallocator"],
+        crates: &["tikv_jemallocator"],
         because: "the program's entry does nothing but run a command, with the allocator that it chooses",
     },
     Room {

@@ -6,6 +6,7 @@ mod bad_input;
 mod compat;
 mod description;
 mod drain;
+mod fences;
 mod handshake;
 mod patterns;
 mod schemas;

@@ -81,6 +81,7 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             order_key,
             unique,
             durability,
+            fence,
         } => ClientFrame::Publish(Publish {
             reference,
             topic,
@@ -93,6 +94,7 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             order_key,
             unique,
             durability,
+            fence,
             delivery: None,
         }),
         In::PublishLater {
@@ -106,6 +108,10 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             is_time,
             delivery_ms,
             order_key,
+            expected_last,
+            unique,
+            durability,
+            fence,
         } => ClientFrame::Publish(Publish {
             reference,
             topic,
@@ -115,9 +121,10 @@ pub fn read_client(bytes: &[u8]) -> Result<ClientFrame<'_>, BinaryError> {
             ttl: ttl_seconds,
             key,
             order_key,
-            unique: None,
-            durability: None,
-            expected_last: None,
+            expected_last,
+            unique,
+            durability,
+            fence,
             delivery: Some(if is_time {
                 Delivery::At(Timestamp::from_millis(delivery_ms))
             } else {
@@ -165,6 +172,7 @@ pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
                 order_key: it.order_key.clone(),
                 unique: it.unique.clone(),
                 durability: it.durability.clone(),
+                fence: it.fence.clone(),
             },
             Some(delivery) => In::PublishLater {
                 reference: it.reference.clone(),
@@ -180,6 +188,10 @@ pub fn write_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
                     Delivery::At(at) => at.as_millis(),
                 },
                 order_key: it.order_key.clone(),
+                expected_last: it.expected_last.clone(),
+                unique: it.unique.clone(),
+                durability: it.durability.clone(),
+                fence: it.fence.clone(),
             },
         },
         ClientFrame::Ping { reference } => In::Ping { reference: reference.clone() },
@@ -276,6 +288,7 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
             reason,
             message_id,
             durability,
+            fence,
         } => {
             ServerFrame::Error(ErrorFrame {
                 reference,
@@ -290,6 +303,7 @@ pub fn read_server(bytes: &[u8]) -> Result<ServerFrame<'_>, BinaryError> {
                 reason,
                 message_id: message_id.map(read_id),
                 durability: read_durability(durability)?,
+                fence: fence.map(read_id),
             })
         }
         Out::End { reason, cursors, patterns } => ServerFrame::End {
@@ -402,6 +416,7 @@ pub fn write_server(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
             reason: error.reason.clone(),
             message_id: error.message_id.map(write_id),
             durability: error.durability.map(write_durability),
+            fence: error.fence.map(write_id),
         },
         ServerFrame::End { reason, cursors, patterns } => Out::End {
             reason: reason.clone(),

@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{ClientFrame, Consuming, ErrorClass, ErrorFrame, Publish, ServerFrame, Subscribe};
+use crate::limits::TTL_SECONDS_MAX;
 use crate::message::{MessageEncoding, MessageRef};
 use crate::payload::{NewPayload, PayloadMembers};
 use crate::work::{ConsumerName, GroupName, Settled};
 use crate::{
     Code, Delivery, DurabilityTold, MessageId, PatternCursor, Problem, ScheduleId, TopicName, TopicPattern,
+    duration,
 };
 
 mod client;
@@ -58,8 +60,8 @@ struct AnyFrame<'a> {
     content_type: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     metadata: Option<&'a RawValue>,
-    #[serde(default)]
-    ttl: Option<u64>,
+    #[serde(borrow, default)]
+    ttl: Option<&'a RawValue>,
     #[serde(borrow, default)]
     delay: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -74,6 +76,8 @@ struct AnyFrame<'a> {
     unique: Option<AnyUnique<'a>>,
     #[serde(borrow, default)]
     durability: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    fence: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     message_id: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
@@ -163,6 +167,9 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
             None => Err(missing(ErrorClass::Subscription, "topics")),
         },
         Some("publish") => {
+            let refuse = |problem| refuse(ErrorClass::Publish, problem);
+            let ttl = any.ttl.map(|json| duration::whole_seconds_json(json.get(), TTL_SECONDS_MAX));
+            let ttl = ttl.transpose().map_err(|error| refuse(Problem::field("ttl", error)))?;
             let topic = any.topic.ok_or_else(|| missing(ErrorClass::Publish, "topic"))?;
             let members = PayloadMembers {
                 json: any.payload,
@@ -171,22 +178,23 @@ pub fn read(text: &str) -> Result<ClientFrame<'_>, Box<FrameError>> {
                 content_type: any.content_type,
             };
             let NewPayload { bytes: payload, content_type } =
-                members.read().map_err(|problem| refuse(ErrorClass::Publish, *problem))?;
-            let delivery = delivery(any.delay, any.deliver_at.as_deref())
-                .map_err(|problem| refuse(ErrorClass::Publish, *problem))?;
+                members.read().map_err(|problem| refuse(*problem))?;
+            let delivery =
+                delivery(any.delay, any.deliver_at.as_deref()).map_err(|problem| refuse(*problem))?;
             Ok(ClientFrame::Publish(Publish {
                 reference: any.reference,
                 topic,
                 payload,
                 content_type,
                 metadata: any.metadata.map(|metadata| metadata.get().as_bytes()),
-                ttl: any.ttl,
+                ttl,
                 key: any.key,
                 delivery,
                 expected_last: any.expected_last,
                 order_key: any.order_key,
                 unique: any.unique.map(|AnyUnique { group, key }| (group, key)),
                 durability: any.durability,
+                fence: any.fence,
             }))
         }
         Some("ping") => Ok(ClientFrame::Ping { reference: any.reference }),
@@ -323,6 +331,8 @@ struct Details<'a> {
     message_id: Option<MessageId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     durability: Option<DurabilityTold>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fence: Option<MessageId>,
 }
 
 /// Appends a frame to `out` as one JSON object, without a line break of its own. Payload and metadata of
@@ -416,6 +426,7 @@ fn write_error(error: &ErrorFrame<'_>, out: &mut Vec<u8>) {
         reason: error.reason.as_deref(),
         message_id: error.message_id,
         durability: error.durability,
+        fence: error.fence,
     };
     let frame = Out::Error { reference: error.reference.as_deref(), code, message: &error.message, details };
     write_out(&frame, out);

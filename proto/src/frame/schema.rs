@@ -259,7 +259,7 @@ pub struct PublishFrame {
     /// A JSON object of the publisher's own, served with the message.
     #[schema(value_type = Object, required = false)]
     pub metadata: Option<Value>,
-    /// Seconds after which the message is no longer served.
+    /// How long the message is served, from its publish on.
     #[schema(schema_with = seconds_to_live)]
     pub ttl: Option<u64>,
     /// The idempotency key: a publish is kept once under it.
@@ -284,6 +284,10 @@ pub struct PublishFrame {
     /// `deliver_at`.
     #[schema(nullable = false)]
     pub durability: Option<Durability>,
+    /// What shows that the publisher holds a lock: its name, `=`, and the fence. The message is not kept once another holds
+    /// it. Not beside `delay`, `deliver_at` and `unique`.
+    #[schema(nullable = false, pattern = "^[^=]+=[0-9]{1,19}-[0-9]{1,19}$")]
+    pub fence: Option<String>,
 }
 
 /// Asks for a `pong`.

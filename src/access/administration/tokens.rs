@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
-use tidemill_proto::access::{TokenCreate, TokenCreated, TokenInfo};
+use tidemill_proto::access::{LIFE_SECONDS_MAX, TokenCreate, TokenCreated, TokenInfo};
 use tidemill_proto::{Code, Problem, Timestamp};
 
 use super::{
@@ -17,9 +17,6 @@ use crate::access::documents::{Maker, TOKEN, Token, TokenHash, edit, without_tok
 use crate::access::rule::Rules;
 use crate::access::token::{NewToken, TokenKind};
 use crate::access::{Verb, changed};
-
-/// Longest life of a token that has an end, in seconds: ten years. Longer ones are mistakes of unit.
-const LIFE_SECONDS_MAX: u64 = 10 * 366 * 24 * 60 * 60;
 
 /// Tokens that a maker who may not administer the relay has made, by itself and by them, so that it leaves room for
 /// others.

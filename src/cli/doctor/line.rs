@@ -1,11 +1,39 @@
 //! What was looked at, as it is printed: a line each, with what to do about it.
 
+use std::cell::RefCell;
+
 use serde::Serialize;
 
 #[cfg(feature = "valkey")]
 use crate::storage::valkey::check as valkey;
 
-use crate::cli::output;
+use crate::cli::CliError;
+use crate::cli::output::{self, Output};
+
+/// What was looked at. Each line is printed as soon as it is known.
+pub(super) struct Seen {
+    pub(super) form: Output,
+    pub(super) lines: RefCell<Vec<Line>>,
+}
+
+impl Seen {
+    /// Prints lines, and keeps them.
+    pub(super) fn tell(&self, lines: impl IntoIterator<Item = Line>) -> Result<(), CliError> {
+        for line in lines {
+            match self.form {
+                Output::Json => output::json(&line)?,
+                Output::Text => output::line(&line.text())?,
+            }
+            self.lines.borrow_mut().push(line);
+        }
+        Ok(())
+    }
+
+    /// Whether there is such a line.
+    pub(super) fn has(&self, is_meant: impl Fn(&Line) -> bool) -> bool {
+        self.lines.borrow().iter().any(is_meant)
+    }
+}
 
 /// How it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

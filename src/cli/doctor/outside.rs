@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use url::Url;
 
-use super::line::Line;
+use super::line::{Line, Outcome, Seen};
 use super::socket;
 use crate::cli::CliError;
 use crate::cli::client::Reach;
@@ -54,36 +54,40 @@ pub(super) struct Outside<'a> {
     pub(super) topic: &'a TopicName,
     /// For how long connections are to stand on which nothing happens.
     pub(super) idle: Duration,
+    /// Whether somebody has said that it runs.
+    pub(super) is_named: bool,
+    /// Where it is told what was looked at.
+    pub(super) seen: &'a Seen,
 }
 
 impl Outside<'_> {
-    /// Looks at everything.
-    pub(super) async fn look(&self) -> Result<Vec<Line>, CliError> {
-        let mut lines = Vec::new();
+    /// Looks at everything, and tells each thing as soon as it is known.
+    pub(super) async fn look(&self) -> Result<(), CliError> {
         if self.reach.base.scheme() == "https" {
             let (told, can_go_on) = self.certificate().await;
-            lines.extend(told);
+            self.tell(told)?;
             if !can_go_on {
-                return Ok(lines);
+                return Ok(());
             }
         } else {
-            lines.push(Line::pass(
-                "http/2",
-                "not looked at: the address has no TLS, and programs and pages speak HTTP/1.1",
-            ));
+            let detail = "not looked at: the address has no TLS, and programs and pages speak HTTP/1.1";
+            self.tell([Line::pass("http/2", detail)])?;
         }
         let http = self.reach.builder()?.http1_only().build();
         let http = http.map_err(|cause| CliError::Failed("cannot start the HTTP client", cause.into()))?;
         let (told, health) = self.relay(&http).await;
-        lines.push(told);
-        let Some(health) = health else { return Ok(lines) };
-        lines.extend(self.told(&http, &health).await);
-        lines.push(self.compression(&http).await);
-        lines.push(self.caller(&http).await);
-        let (events, socket) = join(self.events(&http), self.socket(&http)).await;
-        lines.extend(events);
-        lines.push(socket);
-        Ok(lines)
+        self.tell([told])?;
+        let Some(health) = health else { return Ok(()) };
+        self.tell(self.told(&http, &health).await)?;
+        self.tell([self.compression(&http).await])?;
+        self.tell([self.caller(&http).await])?;
+        let socket = async { self.tell([self.socket(&http).await]) };
+        let (events, socket) = join(self.events(&http), socket).await;
+        events.and(socket)
+    }
+
+    fn tell(&self, lines: impl IntoIterator<Item = Line>) -> Result<(), CliError> {
+        self.seen.tell(lines.into_iter().map(|line| if self.is_named { line } else { not_yet(line) }))
     }
 
     pub(super) fn get(&self, http: &Client, path: &str) -> RequestBuilder {
@@ -246,9 +250,24 @@ impl Outside<'_> {
     }
 
     /// Follows a topic: looks whether events come at once, and for how long the stream stands.
-    async fn events(&self, http: &Client) -> Vec<Line> {
-        const EVENTS: &str = "events";
+    async fn events(&self, http: &Client) -> Result<(), CliError> {
         const IDLE: &str = "idle";
+        let (first, followed) = self.first_event(http).await;
+        self.tell([first])?;
+        let Some(mut response) = followed else { return Ok(()) };
+        let stood = Instant::now();
+        let end = async { while let Ok(Some(_)) = response.chunk().await {} };
+        self.tell([if timeout(self.idle, end).await.is_ok() {
+            let detail = format!("a silent stream was cut after {:.1} s", stood.elapsed().as_secs_f64());
+            Line::fail(IDLE, detail, WAITS)
+        } else {
+            Line::pass(IDLE, format!("a silent stream was not cut within {} s", self.idle.as_secs()))
+        }])
+    }
+
+    /// Follows a topic up to its first event; returns the stream where that came.
+    async fn first_event(&self, http: &Client) -> (Line, Option<Response>) {
+        const EVENTS: &str = "events";
         let path = format!("api/v1/topics/{}/messages", self.topic);
         // As a browser asks: a proxy that compresses a stream may hold it back.
         let request = self.get(http, &path).header(ACCEPT, "text/event-stream");
@@ -257,20 +276,20 @@ impl Outside<'_> {
         let held_back = || {
             let detail =
                 format!("nothing of a stream came within {} s: it is held back", FIRST_EVENT.as_secs());
-            vec![Line::fail(EVENTS, detail, HANDS_ON)]
+            (Line::fail(EVENTS, detail, HANDS_ON), None)
         };
         let mut response = match timeout(FIRST_EVENT, request.send()).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return vec![Line::fail(EVENTS, root(&error.without_url()), HANDS_ON)],
+            Ok(Err(error)) => return (Line::fail(EVENTS, root(&error.without_url()), HANDS_ON), None),
             Err(_) => return held_back(),
         };
         match response.status().as_u16() {
             200 => {}
-            status @ (401 | 403) => return vec![self.not_let_in(EVENTS, status)],
+            status @ (401 | 403) => return (self.not_let_in(EVENTS, status), None),
             status => {
                 let body =
                     timeout(LOOK, response.bytes()).await.ok().and_then(Result::ok).unwrap_or_default();
-                return vec![not_followed(EVENTS, status, &body)];
+                return (not_followed(EVENTS, status, &body), None);
             }
         }
         let event = async {
@@ -282,22 +301,11 @@ impl Outside<'_> {
         };
         match timeout(FIRST_EVENT.saturating_sub(begin.elapsed()), event).await {
             Ok(Some(())) => {}
-            Ok(None) => return vec![Line::fail(EVENTS, "a stream ended before its first event", HANDS_ON)],
+            Ok(None) => return (Line::fail(EVENTS, "a stream ended before its first event", HANDS_ON), None),
             Err(_) => return held_back(),
         }
-        let first = Line::pass(
-            EVENTS,
-            format!("the first event of a stream came in {} ms", begin.elapsed().as_millis()),
-        );
-        let stood = Instant::now();
-        let end = async { while let Ok(Some(_)) = response.chunk().await {} };
-        let idle = if timeout(self.idle, end).await.is_ok() {
-            let detail = format!("a silent stream was cut after {:.1} s", stood.elapsed().as_secs_f64());
-            Line::fail(IDLE, detail, WAITS)
-        } else {
-            Line::pass(IDLE, format!("a silent stream was not cut within {} s", self.idle.as_secs()))
-        };
-        vec![first, idle]
+        let detail = format!("the first event of a stream came in {} ms", begin.elapsed().as_millis());
+        (Line::pass(EVENTS, detail), Some(response))
     }
 
     /// Opens a WebSocket, and looks for how long it stands.
@@ -333,6 +341,15 @@ impl Outside<'_> {
         let idle = self.idle.as_secs();
         Line::pass(NAME, format!("upgraded, and a ping answered, in {took} ms; not cut within {idle} s"))
     }
+}
+
+/// Has it that a relay is not there be no fault: nobody has said that it runs.
+fn not_yet(line: Line) -> Line {
+    if line.name != RELAY || line.outcome != Outcome::Fail {
+        return line;
+    }
+    let advice = Some("this is TIDEMILL_PUBLIC_URL; once the relay runs, look again".to_owned());
+    Line { outcome: Outcome::Warn, advice, ..line }
 }
 
 /// Says why a topic could not be followed: the relay has told so itself, or something else has answered.
@@ -419,7 +436,6 @@ fn root(error: &reqwest::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::doctor::line::Outcome;
 
     #[test]
     fn the_end_of_a_certificate_is_told_before_it_comes() {

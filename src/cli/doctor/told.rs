@@ -62,27 +62,31 @@ impl Outside<'_> {
             return Line::pass(WORK, "not looked at: the relay does not serve its metrics here");
         };
         let text = String::from_utf8_lossy(&body);
-        let of = |name: &str| {
-            let value =
-                text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-            value.unwrap_or(0.0) > 0.0
+        let of = |name: &str| -> Option<f64> {
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
         };
-        if of("tidemill_work_unattended_groups") {
-            let detail = "messages wait in groups, and nobody has asked for them for a minute";
-            return Line::warn(
-                WORK,
-                detail,
-                "see whether workers run: `tidemill groups list` names the groups",
-            );
-        }
-        if of("tidemill_work_dead") {
-            return Line::warn(
+        let (unattended, dead) = (of("tidemill_work_unattended_groups"), of("tidemill_work_dead"));
+        let (Some(unattended), Some(dead)) = (unattended, dead) else {
+            return Line::pass(WORK, "not known yet: groups are looked at about once a minute");
+        };
+        match (unattended > 0.0, dead > 0.0) {
+            (false, false) => {
+                Line::pass(WORK, "nothing waits for workers that do not come, and there are no dead letters")
+            }
+            (false, true) => Line::warn(
                 WORK,
                 "there are dead letters",
-                "`tidemill dead list` says why they have died, and has them worked on again",
-            );
+                "`tidemill groups list` says in which groups, and `tidemill dead list TOPIC GROUP` why they have died",
+            ),
+            (true, is_dead) => {
+                let dead = if is_dead { "; and there are dead letters" } else { "" };
+                Line::warn(
+                    WORK,
+                    format!("messages wait in groups, and nobody has asked for them for a minute{dead}"),
+                    "see whether workers run: `tidemill groups list --unattended` names the groups",
+                )
+            }
         }
-        Line::pass(WORK, "nothing waits for workers that do not come, and there are no dead letters")
     }
 
     /// Returns what the relay answers, where that is 200.

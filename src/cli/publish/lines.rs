@@ -355,6 +355,9 @@ impl Run<'_> {
         if let Some(key) = &self.options.order_key {
             message = message.with_order_key(key.clone());
         }
+        if let Some(fence) = &self.options.fence {
+            message = message.with_fence(fence.clone());
+        }
         message
     }
 
@@ -426,7 +429,8 @@ impl Run<'_> {
                 result.code = Some(refusal.code);
                 result.retryable = Some(refusal.retryable);
                 result.field = refusal.field.map(Into::into);
-                result.last_id = refusal.last_id;
+                result.last_id = refusal.last_id.map(|id| *id);
+                result.fence = refusal.fence.map(|fence| *fence);
                 result.reason = refusal.reason.map(Into::into);
             }
             Err(error) => result.error = Some(error.to_string()),

@@ -13,7 +13,8 @@ use super::log::Log;
 use super::topics::Groups;
 use crate::storage::{
     Claim, Claimed, DeadLetter, Dying, Existing, Fate, GROUPS_MAX, GapCheck, GroupChange, GroupStart,
-    Outcome, Range, Revived, Settlement, StorageError, StoredMessage, Tended, Verdict, WorkStore,
+    GroupsSwept, Outcome, Range, Revived, Settlement, StorageError, StoredMessage, Tended, Verdict,
+    WorkStore,
 };
 
 /// Bytes of a new group, about.
@@ -195,6 +196,21 @@ impl WorkStore for Memory {
             ..detail((topic, name), group, (log, scheduled), now)
         };
         Ok(all.map(detail).collect())
+    }
+
+    async fn grouped(
+        &self,
+        names: &[TopicName],
+    ) -> Result<Vec<(TopicName, GroupName, GroupsSwept)>, StorageError> {
+        let topics = self.topics.read();
+        let now = self.clock.now();
+        let of_topic = |topic| {
+            let (groups, log) = topics.groups(topic).ok()?;
+            Some(groups?.iter().map(move |(name, group)| {
+                (topic.clone(), name.clone(), group.swept(&Kept { topic, log, now }, now))
+            }))
+        };
+        Ok(names.iter().filter_map(of_topic).flatten().collect())
     }
 
     async fn group(&self, topic: &TopicName, group: &GroupName) -> Result<GroupDetail, StorageError> {

@@ -111,6 +111,9 @@ pub(super) fn lease(secret: LeaseSecret) -> String {
 /// Held by the node that swept last, until the next sweep is due.
 pub(super) const SWEEP_LOCK: &str = "tidemill:sweep";
 
+/// What the last sweep has found, for nodes that did not make it.
+pub(super) const SWEPT: &str = "tidemill:swept";
+
 /// Returns the key of what a server has for itself: in a cluster, in a slot of its own.
 pub(super) fn of_server(key: &str, slot: Option<u16>) -> String {
     slot.map_or_else(|| key.to_owned(), |slot| format!("{key}:{{{}}}", tag_of_slot(slot)))

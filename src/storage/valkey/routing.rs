@@ -17,10 +17,10 @@ use super::failure::{Redirect, same};
 use super::{Shard, Valkey, at, health, keys, slowlog};
 use crate::storage::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Batch, Changes, Claim, Claimed, Condition,
-    DeadLetter, Draw, Drawn, DurableStore, Dying, Existing, Fate, Followed, GroupChange, GroupStart,
-    HintListener, Idempotency, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket,
-    NodeStore, Outcome, Places, Pledge, Range, RecordChanges, RecordEdit, RecordStore, Revived, RunEnd,
-    RunEnding, RunStore, Selection, Settlement, StorageError, StoredMessage, Swept, Tail, Tended,
+    DeadLetter, Draw, Drawn, DurableStore, Dying, Existing, Fate, Followed, Found, GroupChange, GroupStart,
+    GroupsSwept, HintListener, Idempotency, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage,
+    NewTicket, NodeStore, Outcome, Places, Pledge, Range, RecordChanges, RecordEdit, RecordStore, Revived,
+    RunEnd, RunEnding, RunStore, Selection, Settlement, StorageError, StoredMessage, Swept, Tail, Tended,
     TicketClaim, TopicChange, TopicList, TopicState, TopicStore, Trim, Upkeep, WorkStore,
 };
 
@@ -314,6 +314,7 @@ impl Upkeep for Valkey {
 
     async fn sweep(&self) -> Result<Swept, StorageError> {
         let (mut all, mut outcome) = (Swept::default(), Ok(()));
+        let mut found = Some(Found::default());
         for shard in self.shards() {
             // One that cannot be swept now does not keep the others from it.
             let swept = match shard.sweep().await {
@@ -325,10 +326,14 @@ impl Upkeep for Valkey {
             };
             all.topics += swept.topics;
             all.removed += swept.removed;
-            all.groups.add(swept.groups);
+            // What is not known of one is not known of all.
+            found = found.zip(swept.found).map(|(mut all, other)| {
+                all.add(other);
+                all
+            });
             all.dying.extend(swept.dying);
         }
-        outcome.map(|()| all)
+        outcome.map(|()| Swept { found, ..all })
     }
 
     async fn kept(&self, topics: &[TopicSelector]) -> Result<Option<Vec<u64>>, StorageError> {
@@ -369,6 +374,13 @@ impl WorkStore for Valkey {
 
     async fn groups(&self, topic: &TopicName) -> Result<Vec<GroupDetail>, StorageError> {
         at!(self, topic, shard => shard.groups(topic).await)
+    }
+
+    async fn grouped(
+        &self,
+        topics: &[TopicName],
+    ) -> Result<Vec<(TopicName, GroupName, GroupsSwept)>, StorageError> {
+        at!(self, shard => shard.grouped(topics).await)
     }
 
     async fn group(&self, topic: &TopicName, group: &GroupName) -> Result<GroupDetail, StorageError> {

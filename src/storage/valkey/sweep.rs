@@ -11,21 +11,23 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::future::join_all;
 use glide::ValkeyValue;
 use sha1::{Digest as _, Sha1};
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{BucketName, Timestamp, TopicName};
 use tokio::time::sleep;
 
-use super::control::bytes_of;
+use super::control::{bytes_of, checked};
 use super::entry::read_id;
-use super::failure::Effect;
+use super::failure::{Effect, unexpected};
 use super::index::Indexes;
 use super::keys::Keys;
+use super::routing::in_order;
 use super::scanning::REST;
 use super::topics::{is_stream, write_notices};
 use super::{Shard, keys, marker, scripts};
-use crate::storage::{GroupsSwept, HELD_TIMES, StorageError, Swept};
+use crate::storage::{Found, GroupsSwept, HELD_TIMES, StorageError, Swept};
 
 /// Steps of the look for streams that nobody sees. A walk comes by keys in no order of theirs, so what is
 /// not among the first 64,000 is rare.
@@ -46,6 +48,9 @@ const REMEMBERED: [&str; 4] = ["seen", "seen_id", keys::LATE, keys::REASON];
 /// refused by the rest of the last one.
 const LOCK_SHARE: f64 = 0.9;
 
+/// For how many intervals nodes are told what a sweep has found: the next one may be late.
+const FOUND_INTERVALS: u32 = 4;
+
 /// How many parts are told of a group.
 const GROUP_PARTS: usize = 7;
 
@@ -56,7 +61,15 @@ struct OfGroup {
     groups: GroupsSwept,
 }
 
+/// A group, and what it has.
+type Grouped = (TopicName, GroupName, GroupsSwept);
+
 impl OfGroup {
+    /// Reads what is told of the groups of a topic.
+    fn read_all(parts: &[ValkeyValue], now: Timestamp) -> impl Iterator<Item = Self> {
+        parts.chunks_exact(GROUP_PARTS).filter_map(move |parts| Self::read(parts, now))
+    }
+
     fn read(parts: &[ValkeyValue], now: Timestamp) -> Option<Self> {
         let [name, lag, pending, dying, dead, claimed_at, oldest] = parts else { return None };
         let text = |value: &ValkeyValue| {
@@ -75,14 +88,36 @@ impl OfGroup {
     }
 }
 
+/// Returns what was found as it is written for other nodes.
+fn written(Found { topics, groups }: Found) -> String {
+    let GroupsSwept { waiting, pending, dead, oldest, unattended } = groups;
+    let oldest = oldest.map_or_else(String::new, |id| id.to_string());
+    format!("{topics},{waiting},{pending},{dead},{oldest},{unattended}")
+}
+
+/// Reads it; `None` where another release has written something else.
+fn read(text: &str) -> Option<Found> {
+    let parts: Vec<&str> = text.split(',').collect();
+    let [topics, waiting, pending, dead, oldest, unattended] = parts[..] else { return None };
+    let number = |text: &str| text.parse::<u64>().ok();
+    let oldest = if oldest.is_empty() { None } else { Some(read_id(oldest.as_bytes())?) };
+    let groups = GroupsSwept {
+        waiting: number(waiting)?,
+        pending: number(pending)?,
+        dead: number(dead)?,
+        oldest,
+        unattended: number(unattended)?,
+    };
+    Some(Found { topics: number(topics)?, groups })
+}
+
 impl Shard {
     /// Removes what is older than its retention from every topic, unless another node does so now.
     pub(super) async fn sweep(&self) -> Result<Swept, StorageError> {
-        let mut swept = Swept::default();
         if !self.take_sweep_lock().await? {
-            return Ok(swept);
+            return Ok(Swept { found: self.found().await?, ..Swept::default() });
         }
-        let mut cursor = 0;
+        let (mut swept, mut groups, mut cursor) = (Swept::default(), GroupsSwept::default(), 0);
         loop {
             let (next, streams) = self.scan(self.keys, cursor).await?;
             let (streams, others): (Vec<_>, Vec<_>) = streams.into_iter().partition(|topic| self.has(topic));
@@ -96,7 +131,7 @@ impl Shard {
             for topics in topics.chunks(STEP_TOPICS) {
                 swept.topics += topics.len() as u64;
                 swept.removed += self.sweep_topics(topics).await?;
-                self.sweep_groups(topics, &mut swept).await?;
+                self.sweep_groups(topics, &mut groups, &mut swept.dying).await?;
                 sleep(REST).await;
             }
             if next == 0 {
@@ -111,7 +146,9 @@ impl Shard {
         self.mend_buckets().await?;
         self.mend_series().await?;
         self.mend_unfinished().await?;
-        Ok(swept)
+        let found = Found { topics: swept.topics, groups };
+        self.tell_found(found).await?;
+        Ok(Swept { found: Some(found), ..swept })
     }
 
     /// Takes out of the indexes by time what is on the server and lives elsewhere by the settings: what is due there would
@@ -150,6 +187,27 @@ impl Shard {
             Err(StorageError::Full(_)) => Ok(true),
             Err(error) => Err(error),
         }
+    }
+
+    /// Tells other nodes what a sweep has found.
+    async fn tell_found(&self, found: Found) -> Result<(), StorageError> {
+        let held_ms = self.sweep_interval.saturating_mul(FOUND_INTERVALS).as_millis().max(1).to_string();
+        let mut pipeline = glide::pipe();
+        let key = keys::of_server(keys::SWEPT, self.own_slot());
+        pipeline.cmd("SET").arg(key).arg(written(found)).arg("PX").arg(held_ms);
+        match self.change.run_one(&pipeline, Effect::Write).await {
+            // A server at its memory limit takes no note: each node sweeps it.
+            Ok(_) | Err(StorageError::Full(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns what the last sweep has found, of whichever node.
+    async fn found(&self) -> Result<Option<Found>, StorageError> {
+        let mut pipeline = glide::pipe();
+        pipeline.cmd("GET").arg(keys::of_server(keys::SWEPT, self.own_slot()));
+        let found = bytes_of(self.change.run_one(&pipeline, Effect::Read).await?);
+        Ok(found.and_then(|text| read(std::str::from_utf8(&text).ok()?)))
     }
 
     /// Returns a topic whose stream is kept under the other form of key, so that this node does not see it.
@@ -287,8 +345,60 @@ impl Shard {
         Ok(removed)
     }
 
-    /// Adds what the groups of topics have.
-    async fn sweep_groups(&self, topics: &[TopicName], swept: &mut Swept) -> Result<(), StorageError> {
+    /// Adds what the groups of topics have, and those in which messages are dying.
+    async fn sweep_groups(
+        &self,
+        topics: &[TopicName],
+        all: &mut GroupsSwept,
+        all_dying: &mut Vec<(TopicName, GroupName)>,
+    ) -> Result<(), StorageError> {
+        let now = self.now();
+        for (topic, reply) in topics.iter().zip(self.ask_groups(topics).await?) {
+            let ValkeyValue::Array(parts) = reply else { continue };
+            for OfGroup { name, dying, groups } in OfGroup::read_all(&parts, now) {
+                all.add(groups);
+                if dying > 0 && all_dying.len() < Swept::DYING_MAX {
+                    all_dying.push((topic.clone(), name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns what the groups of topics have, whoever has these.
+    pub(super) async fn grouped(&self, topics: &[TopicName]) -> Result<Vec<Grouped>, StorageError> {
+        let Some(others) = &self.others else { return Ok(self.grouped_own(topics).await?.concat()) };
+        let shards = others.groups(topics.iter())?;
+        let ask = shards.iter().map(|(shard, places)| async move {
+            let topics: Vec<TopicName> = places.iter().map(|place| topics[*place].clone()).collect();
+            shard.grouped_own(&topics).await
+        });
+        let found: Result<Vec<_>, _> = join_all(ask).await.into_iter().collect();
+        let found = shards.iter().zip(found?).map(|((_, places), found)| (&places[..], found));
+        Ok(in_order(found).concat())
+    }
+
+    /// Returns what the groups of each of these topics have, which the shard has.
+    async fn grouped_own(&self, topics: &[TopicName]) -> Result<Vec<Vec<Grouped>>, StorageError> {
+        let now = self.now();
+        let mut all = Vec::with_capacity(topics.len());
+        for topics in topics.chunks(STEP_TOPICS) {
+            for (topic, reply) in topics.iter().zip(self.ask_groups(topics).await?) {
+                let ValkeyValue::Array(parts) = checked(reply)? else {
+                    return Err(unexpected("EVALSHA", Effect::Read));
+                };
+                let grouped = OfGroup::read_all(&parts, now);
+                all.push(grouped.map(|of| (topic.clone(), of.name, of.groups)).collect());
+            }
+        }
+        Ok(all)
+    }
+
+    /// Returns what the server says of the groups of each of these topics.
+    async fn ask_groups(
+        &self,
+        topics: &[TopicName],
+    ) -> Result<impl Iterator<Item = ValkeyValue>, StorageError> {
         let mut pipeline = glide::pipe();
         pipeline.cmd("SCRIPT").arg("LOAD").arg(scripts::GROUPS_SWEPT.text());
         for topic in topics {
@@ -299,19 +409,7 @@ impl Shard {
                 pipeline.arg(format!(":{end}"));
             }
         }
-        let replies = self.change.run(&pipeline, Effect::Read).await?.into_iter().skip(1);
-        let now = self.now();
-        for (topic, reply) in topics.iter().zip(replies) {
-            let ValkeyValue::Array(parts) = reply else { continue };
-            for parts in parts.chunks_exact(GROUP_PARTS) {
-                let Some(OfGroup { name, dying, groups }) = OfGroup::read(parts, now) else { continue };
-                swept.groups.add(groups);
-                if dying > 0 && swept.dying.len() < Swept::DYING_MAX {
-                    swept.dying.push((topic.clone(), name));
-                }
-            }
-        }
-        Ok(())
+        Ok(self.change.run(&pipeline, Effect::Read).await?.into_iter().skip(1))
     }
 
     /// Rings for topics that the pass has found to be new: that were not in the index, or whose stream has taken

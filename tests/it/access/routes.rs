@@ -12,7 +12,7 @@ const NOTHING: Value = Value::Null;
 #[tokio::test]
 async fn a_token_is_made_shown_once_used_listed_and_revoked() {
     let relay = closed::start(memory()).await;
-    let body = json!({ "name": "till-7", "rules": ["allow publish,read orders.*"], "expires_in": 3600 });
+    let body = json!({ "name": "till-7", "rules": ["allow publish,read orders.*"], "expires_in": "1h" });
     let answer = send(&relay, Some(ROOT), "POST", "/api/v1/tokens", &body).await;
     assert_eq!(answer.status, 201, "{answer:?}");
     assert_eq!(answer.header("cache-control"), Some("no-store"));

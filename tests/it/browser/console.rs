@@ -340,6 +340,7 @@ async fn every_page_can_be_read_in_both_schemes_and_on_a_phone() {
         (topic("/later"), "Nothing waits"),
         (topic("/settings"), "What it keeps"),
         (format!("#/group/{long}/workers"), "Dead letters"),
+        ("#/groups".to_owned(), "workers"),
         ("#/keys".to_owned(), "flows"),
         ("#/keys/flows".to_owned(), "Changes"),
         ("#/keys/nothing".to_owned(), "made with its first key"),

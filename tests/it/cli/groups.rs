@@ -106,6 +106,46 @@ fn groups_are_made_listed_changed_and_deleted() {
     assert!(absent.error(1).contains("tidemill groups create jobs workers"), "{absent:?}");
 }
 
+#[test]
+fn groups_of_all_topics_are_listed_and_those_that_nobody_attends_to() {
+    let relay = Relay::start(&[], &[]);
+    let run = |arguments: &[&str]| relay.run(&[&["groups"], arguments].concat(), "");
+    assert!(run(&[]).lines()[0].starts_with("TOPIC "), "there is none yet");
+    for topic in ["mails", "jobs"] {
+        run(&["create", topic, "workers"]).lines();
+        relay.run(&["publish", topic, "1"], "").lines();
+    }
+    let rows = |arguments: &[&str]| {
+        let listed = run(arguments);
+        assert!(
+            listed.lines()[0].starts_with("TOPIC ") && listed.lines()[0].ends_with("  STATE"),
+            "{listed:?}"
+        );
+        let words = |line: &str| line.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
+        listed.lines().into_iter().skip(1).map(words).collect::<Vec<_>>()
+    };
+    for arguments in [&[][..], &["list"], &["list", "--unattended"]] {
+        assert_eq!(rows(arguments), ["jobs workers 1", "mails workers 1"], "{arguments:?}");
+    }
+    assert_eq!(relay.run(&["claim", "jobs", "workers", "--consumer", "c"], "").code, Some(0));
+    assert_eq!(rows(&["list", "--unattended"]), ["mails workers 1"]);
+    assert_eq!(rows(&["list"]).len(), 2);
+    let told = run(&["list", "--unattended", "-o", "json"]);
+    let told: Value = serde_json::from_str(told.lines()[0]).expect("JSON");
+    assert_eq!((&told["topic"], &told["waiting"]), (&"mails".into(), &1.into()));
+    let refused = run(&["list", "jobs", "--unattended"]);
+    assert!(refused.code == Some(2) && refused.stderr.contains("cannot be used with"), "{refused:?}");
+}
+
+#[test]
+fn the_help_of_a_new_group_says_its_own_settings_first_with_what_they_are() {
+    let help = run(&[], &["groups", "create", "--help"], "").stdout;
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let at = |text: &str| help.find(text).unwrap_or_else(|| panic!("{text} is not in {help}"));
+    assert!(at("--start") < at("--ack-wait") && at("--ordering") < at("--url"), "{help}");
+    assert!(at("[new groups: 30s]") < at("[new groups: 5]"), "{help}");
+}
+
 /// Ids of letters are taken for those of their messages.
 #[test]
 fn what_cannot_be_redriven_ends_with_1() {
@@ -148,7 +188,11 @@ fn what_cannot_be_redriven_ends_with_1() {
 #[test]
 fn what_a_group_was_never_given_is_told_apart_from_what_it_has_forgotten() {
     let relay = with_group(&[]);
-    let why = |id: &str| relay.run(&["why", "jobs", id], "").lines()[1].to_owned();
+    let why = |id: &str| {
+        let told = relay.run(&["why", "jobs", id], "");
+        assert_eq!(told.code, Some(1), "there is no such message: {told:?}");
+        told.stdout.lines().nth(1).expect("a line of the group").to_owned()
+    };
     let never = "workers: was never given to the group: it is gone from the topic, or was never there";
     assert_eq!(why("5-0"), never);
     let id = relay.run(&["publish", "jobs", "1"], "").lines()[0].to_owned();

@@ -92,6 +92,7 @@ fn refusal(reference: Option<Cow<'_, str>>, code: Code, retry_after_seconds: Opt
     ServerFrame::Error(ErrorFrame {
         message_id: None,
         durability: None,
+        fence: None,
         reference,
         class: ErrorClass::Publish,
         code,

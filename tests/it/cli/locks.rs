@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::json;
 use super::work::until;
-use crate::support::process::{Ended, Relay, Running, run};
+use crate::support::process::{Ended, Relay, Running, path, run};
 
 /// Prints a line, and then runs until it is told to end: then it prints another, and its exit status is 3.
 const ENDS_WHEN_TOLD: &str = "trap 'echo told; exit 3' TERM; echo on; while :; do /bin/sleep 0.05; done";
@@ -234,4 +234,28 @@ fn who_has_the_token_of_a_lock_releases_it() {
     let token = granted["token"].as_str().expect("a token");
     assert_eq!(relay.run(&["locks", "release", "a", token], "").lines(), ["released a"]);
     assert!(relay.run(&["locks", "release", "a", token], "").error(1).contains("(code lock_lost"));
+}
+
+#[test]
+fn lines_are_published_under_a_lock_until_it_is_lost() {
+    let relay = Relay::start(&[], &[]);
+    let publish = "printf '1\\n2\\n' | \"$0\" publish t --fence \"$TIDEMILL_LOCK=$TIDEMILL_FENCE\"";
+    let (mut first, input) = held(&relay, &[]);
+    let fence = first.line();
+    let publish_under = |fence: &str| relay.run(&["publish", "t", "--fence", fence.trim()], "1\n2\n3\n");
+    let kept = publish_under(&fence);
+    assert_eq!((kept.code, kept.lines().len()), (Some(0), 3), "{kept:?}");
+    drop(input);
+    first.end();
+    let program = path();
+    let own = ["lock", "a", "--", "/bin/sh", "-c", publish, program.to_str().expect("a path")];
+    let own = relay.run(&own, "");
+    assert_eq!((own.code, own.lines().len()), (Some(0), 2), "{own:?}");
+    let refused = publish_under(&fence);
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""), "{refused:?}");
+    assert!(refused.stderr.contains("(code fenced"), "{refused:?}");
+    let result = relay.run(&["publish", "t", "-o", "json", "--fence", fence.trim()], "1\n");
+    let result = json(&result.stdout);
+    assert_eq!(result["code"], "fenced");
+    assert!(result["fence"].as_str() > fence.trim().strip_prefix("a="), "{result}");
 }

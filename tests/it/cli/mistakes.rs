@@ -11,7 +11,15 @@ fn mistakes_of_newcomers_are_answered_with_what_to_write() {
         (&["trim", "t", "--before", "7d"], "did you mean `-7d`?"),
         (&["read", "t", "-n", "0"], "write a whole number from 1 on"),
         (&["tail", "t", "-n", "0"], "write a whole number from 1 on"),
-        (&["publish", "t", "1", "--ttl", "1h"], "as in `3600` for an hour"),
+        (&["lock", "nightly", "./report"], "the command to be run comes behind `--`: `-- ./report`"),
+        (&["claim", "t", "g", "--consumer", "c", "--wait", "61s"], "write at most `60s`"),
+        (&["publish", "t", "1", "--ttl", "soon"], "or a number with a unit"),
+        (&["publish", "t", "1", "--ttl", "500ms"], "write whole seconds"),
+        (&["topics", "create", "t", "--retention-seconds", "soon"], "or a number with a unit"),
+        (&["topics", "create", "t", "--max-messages", "5m"], "write a whole number from 1 on"),
+        (&["topics", "change", "t", "--idle-seconds", "1w"], "or a number with a unit"),
+        (&["trim", "t", "--keep", "many"], "write a whole number from 0 on"),
+        (&["copy", "--from", "a", "--to", "b", "--patience", "soon"], "or a number with a unit"),
         (&["read", "orders.*"], "is a pattern, and one topic is meant"),
         (&["serve", "--port", "80"], "--listen"),
         (&["serve", "--docs", "false"], "--docs=false"),
@@ -20,6 +28,22 @@ fn mistakes_of_newcomers_are_answered_with_what_to_write() {
         assert_eq!(ended.code, Some(2), "{ended:?}");
         assert!(ended.stderr.contains(part), "{part:?} is not in {}", ended.stderr);
     }
+}
+
+#[test]
+fn a_claim_waits_for_as_long_as_the_relay_lets_it() {
+    let relay = Relay::start(&[], &[]);
+    relay.run(&["groups", "create", "t", "g"], "").lines();
+    relay.run(&["publish", "t", "1"], "").lines();
+    let claimed = relay.run(&["claim", "t", "g", "--consumer", "c", "--wait", "60s"], "");
+    assert_eq!(claimed.lines().len(), 1, "{claimed:?}");
+}
+
+#[test]
+fn a_wrong_cron_expression_is_told_in_plain_words() {
+    let relay = Relay::start(&[], &[]);
+    let ended = relay.run(&["schedule", "recurring", "put", "t", "nightly", "0 25 * * *", "1"], "");
+    assert!(ended.error(1).contains("its hours are `25`, and may be 0 to 23"), "{ended:?}");
 }
 
 #[test]

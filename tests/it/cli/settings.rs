@@ -3,7 +3,7 @@
 use tidemill::config::known;
 
 use super::json;
-use crate::support::process::{Relay, run};
+use crate::support::process::{Relay, Running, run};
 
 const SECRET: &str = "h3cret";
 
@@ -114,6 +114,24 @@ fn doctor_says_what_is_wrong_with_a_server_that_is_not_there() {
     let ended = run(&variables, &["doctor", "-o", "json"], "");
     assert_eq!(json(ended.stdout.lines().next().expect("a line"))["outcome"], "fail");
     assert!(!format!("{ended:?}").contains(SECRET));
+}
+
+#[test]
+fn doctor_takes_the_relay_of_the_variable_and_tells_each_thing_as_soon_as_it_is_known() {
+    let relay = Relay::start(&[], &[]);
+    // Far longer than a test may take.
+    let mut running = Running::start(&[("TIDEMILL_URL", &relay.url)], &["doctor", "--idle", "3600"]);
+    let mut told = Vec::new();
+    while told.last().is_none_or(|line: &String| !line.is_empty() && !line.contains("the first event")) {
+        told.push(running.line());
+    }
+    assert!(told.last().is_some_and(|line| line.starts_with("✓ events: ")), "{told:?}");
+    let address = relay.address().to_string();
+    assert!(told.iter().any(|line| line.starts_with("✓ relay: ") && line.contains(&address)), "{told:?}");
+    assert!(!told.iter().any(|line| line.contains("backend")), "it looks at the relay alone: {told:?}");
+    // The flag is stronger.
+    let ended = run(&[("TIDEMILL_URL", &relay.url)], &["doctor", "--url", "http://127.0.0.1:1"], "");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
 }
 
 #[test]

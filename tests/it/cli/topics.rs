@@ -81,7 +81,7 @@ fn what_a_topic_keeps_is_set_changed_and_shown() {
     let create =
         ["topics", "create", "q", "--max-messages", "1", "--when-full", "refuse", "--keep-until-acked"];
     let created =
-        relay.run(&[&create[..], &["--idle-seconds", "600", "--max-bytes", "1000000"]].concat(), "");
+        relay.run(&[&create[..], &["--idle-seconds", "10m", "--max-bytes", "1000000"]].concat(), "");
     assert_eq!(created.lines(), ["created q"]);
     let shown = relay.run(&["topics", "show", "q"], "").stdout;
     for told in ["1 message, 1000000 bytes, refuses more, until they are acknowledged", "removed after 600 s"]

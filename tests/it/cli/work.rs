@@ -326,8 +326,10 @@ fn messages_are_claimed_and_settled_by_hand() {
         .strip_prefix("workers: waits to be claimed, of 1 that wait; a consumer last asked for messages at ");
     assert!(asked.is_some(), "{waits}");
     let unknown = relay.run(&["why", "jobs", "1-1"], "");
-    assert!(unknown.lines()[0].ends_with("not in the topic; trimmed, deleted, expired, or never there"));
-    assert!(unknown.lines()[1].ends_with("the group remembers nothing of it"), "{unknown:?}");
+    assert_eq!(unknown.code, Some(1), "as other look-ups of what is not there: {unknown:?}");
+    let lines: Vec<&str> = unknown.stdout.lines().collect();
+    assert!(lines[0].ends_with("not in the topic; trimmed, deleted, expired, or never there"), "{unknown:?}");
+    assert!(lines[1].ends_with("the group remembers nothing of it"), "{unknown:?}");
     let told = json(relay.run(&["why", "jobs", ids[2], "-g", "workers", "-o", "json"], "").lines()[0]);
     assert_eq!((&told["state"], &told["consumer"]), (&"in_flight".into(), &"me".into()));
     assert_eq!(say(&["release", receipts[2]]), format!("released {}\n", receipts[2]));

@@ -137,6 +137,7 @@ fn server_frame() -> impl Strategy<Value = ServerFrame<'static>> {
                 ServerFrame::Error(ErrorFrame {
                     message_id: None,
                     durability: None,
+                    fence: None,
                     reference,
                     class,
                     code,
@@ -326,6 +327,7 @@ proptest! {
     ) {
         let frame = ClientFrame::Publish(Publish {
             durability: None,
+            fence: None,
             reference,
             topic,
             payload: parts.payload.as_slice().into(),

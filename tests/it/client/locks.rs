@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tidemill::proto::work::ConsumerName;
-use tidemill::proto::{Code, LockName};
+use tidemill::proto::{Code, Delivery, LockName};
 use tidemill::storage::Storage;
-use tidemill_client::{ClientError, Encoding, Lock, LockClient, LockOptions};
+use tidemill_client::{ClientError, Encoding, Lock, LockClient, LockOptions, PublisherOptions};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{client, on_both_backends};
+use super::{ENCODINGS, client, numbered, on_both_backends};
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::relay::{STUCK, TestRelay};
@@ -20,6 +20,7 @@ on_both_backends!(
     a_lock_that_is_taken_away_is_told,
     a_lock_outlives_a_short_break_and_is_told_in_time_in_a_long_one,
     a_lock_whose_answer_was_lost_is_found,
+    who_has_lost_a_lock_is_told_by_its_publisher,
 );
 
 const TTL: Duration = Duration::from_secs(3);
@@ -139,5 +140,40 @@ async fn a_lock_whose_answer_was_lost_is_found(storage: Storage) {
     let lock = lock.expect("it is found");
     assert_eq!(shown(&relay).await["fence"], lock.fence().to_string());
     lock.release().await.expect("it was held");
+    relay.stop().await;
+}
+
+/// The publisher does not send again what was refused so, and goes on.
+async fn who_has_lost_a_lock_is_told_by_its_publisher(storage: Storage) {
+    let relay = TestRelay::start(storage).await;
+    let locks = locks(relay.address.port());
+    for (encoding, kept) in ENCODINGS.into_iter().zip([2, 4]) {
+        let client = client(relay.address.port(), encoding);
+        let publisher = client.publisher(PublisherOptions::default()).await.expect("it connects");
+        let publish = async |lock: &Lock, number| {
+            let message = numbered("t", number).with_fence(lock.named_fence());
+            timeout(STUCK, publisher.publish(message).await.expect("it is sent")).await.expect("an answer")
+        };
+        let first = acquire(&locks, Duration::ZERO).await;
+        publish(&first, 1).await.expect("the lock is held");
+        assert_eq!(relay.send("DELETE", "/api/v1/locks/a", &[], b"").await.status, 204);
+        let second = acquire(&locks, STUCK).await;
+        publish(&second, 2).await.expect("the lock is held");
+        let asked = Instant::now();
+        let Err(ClientError::Refused(refusal)) = publish(&first, 3).await else { panic!("it is refused") };
+        assert!(asked.elapsed() < Duration::from_secs(5), "it is told at once");
+        assert_eq!((refusal.code, refusal.retryable), (Code::Fenced, false));
+        assert_eq!(refusal.fence.as_deref(), Some(&second.fence()));
+        let later = Delivery::After(Duration::from_mins(1));
+        let scheduled = publisher.schedule(numbered("t", 4).with_fence(second.named_fence()), later).await;
+        let Err(ClientError::Refused(refusal)) = scheduled.expect("it is sent").await else {
+            panic!("it is refused")
+        };
+        assert_eq!((refusal.code, refusal.field.as_deref()), (Code::InvalidField, Some("fence")));
+        publisher.close().await;
+        assert_eq!(relay.get("/api/v1/topics/t/messages").await.json()["total"], kept);
+        drop(first);
+        second.release().await.expect("it was held");
+    }
     relay.stop().await;
 }

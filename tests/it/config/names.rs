@@ -46,6 +46,54 @@ fn what_is_nearly_a_name_is_warned_about() {
 }
 
 #[test]
+fn a_prefix_that_is_nearly_ours_is_warned_about() {
+    let pairs = [
+        ("TIDEMIL_DRAIN_MS", "5"),
+        ("TIDMILL_LOG_LEVEL", "debug"),
+        ("TIDEMILLL_COLOUR_OF_THE_SEA", "blue"),
+        ("tidemill_listen", "x"),
+        ("TIDEMIL_URL", "http://h"),
+        // What Kubernetes writes for a service that is called so, and another word.
+        ("TIDEMILL2_SERVICE_HOST", "10.0.0.1"),
+        ("TIDEMILL2_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ("WINDMILL_LISTEN", "x"),
+    ];
+    let warnings = load(&[], &pairs).expect("valid settings").warnings;
+    let unread = |name, meant| format!("variable {name} is not read; if {meant} is meant, write that");
+    let expected = [
+        "variable TIDEMILLL_COLOUR_OF_THE_SEA is not read: no setting is called so; `tidemill config show` lists those that are".to_owned(),
+        unread("TIDEMIL_DRAIN_MS", "TIDEMILL_DRAIN_MS"),
+        unread("TIDEMIL_URL", "TIDEMILL_URL"),
+        unread("TIDMILL_LOG_LEVEL", "LOG_LEVEL"),
+        unread("tidemill_listen", "TIDEMILL_LISTEN"),
+    ];
+    assert_eq!(warnings, expected);
+}
+
+#[test]
+fn a_relay_that_would_be_open_by_a_mistyped_prefix_does_not_start() {
+    for (name, meant) in [
+        ("TIDEMIL_ACCESS", "TIDEMILL_ACCESS"),
+        ("TIDMILL_ADMIN_PASSWORD", "TIDEMILL_ADMIN_PASSWORD"),
+        ("TIDEMILLL_ADMIN_PASWORD", "TIDEMILL_ADMIN_PASSWORD"),
+        ("TIDEMIL_ADMIN_PASSWORD_FILE", "TIDEMILL_ADMIN_PASSWORD_FILE"),
+        ("TIDEMLIL_JWT_ISSUERS", "TIDEMILL_JWT_ISSUERS"),
+        ("tidemill_oidc_providers", "TIDEMILL_OIDC_PROVIDERS"),
+        ("TIDEMIL_CONFIG", "TIDEMILL_CONFIG"),
+    ] {
+        let expected = format!("variable {name} is not known; the nearest known one is {meant}");
+        assert_eq!(error(&[], &[(name, SECRET)]), expected);
+    }
+    // Where the right one says it, too, nothing is open by that.
+    let pairs = [("TIDEMIL_ADMIN_PASSWORD", SECRET), ("TIDEMILL_ADMIN_PASSWORD", "correct horse")];
+    let settings = load(&[], &pairs).expect("valid settings");
+    assert!(settings.admin_password.is_some() && settings.warnings.len() == 1, "{:?}", settings.warnings);
+    assert!(
+        load(&["--access", "open"], &[("TIDEMIL_ACCESS", "closed")]).expect("the flag says it").is_open()
+    );
+}
+
+#[test]
 fn a_setting_without_its_prefix_and_unknown_names_of_pulsar_are_warned_about() {
     let pairs = [
         ("ACCESS", "closed"),

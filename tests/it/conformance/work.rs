@@ -637,7 +637,8 @@ pub(super) async fn a_sweep_tells_what_groups_have_and_where_messages_are_dying(
     let expected = (of.topic.clone(), of.group.clone());
     let told = async || {
         let swept = swept().await;
-        let GroupsSwept { waiting, pending, dead, oldest, unattended } = swept.groups;
+        let GroupsSwept { waiting, pending, dead, oldest, unattended } =
+            swept.found.expect("it has swept").groups;
         ((waiting, pending, dead), oldest, unattended, swept.dying.contains(&expected))
     };
     assert_eq!(told().await, ((3, 0, 0), Some(ids[0]), 1, false), "nobody has asked");
@@ -652,6 +653,31 @@ pub(super) async fn a_sweep_tells_what_groups_have_and_where_messages_are_dying(
     let held = of.claim("a", 2).await;
     of.settle(&held[0], Verdict::Ack(None)).await;
     assert_eq!(told().await, ((0, 0, 1), None, 0, false));
+}
+
+pub(super) async fn what_the_groups_of_several_topics_have_is_told_at_once(ground: &Ground) {
+    let work = &ground.storage.work;
+    // As many that several steps are needed, where there are steps.
+    let topics: Vec<TopicName> = (0..130).map(|_| ground.topic()).collect();
+    let [first, bare, last] = [&topics[3], &topics[70], &topics[129]];
+    for topic in [first, bare, last] {
+        append_all(&ground.storage, vec![message(topic, json("1"))]).await;
+    }
+    for (topic, group) in [(last, "b"), (last, "a"), (first, "c")] {
+        let (group, existing) = (name(group), Existing::Replace);
+        let settings = group_defaults(topic, &group);
+        let put = work.put_group(topic, &group, &settings, GroupStart::Earliest, existing).await;
+        assert!(put.expect("it is made"));
+    }
+    let of = Of { ground, topic: last.clone(), group: name("a") };
+    assert_eq!(of.claim("c", 1).await.len(), 1);
+    let told = work.grouped(&topics).await.expect("it is told");
+    let told: Vec<_> = told
+        .iter()
+        .map(|(topic, group, has)| (topic, group.as_str(), (has.waiting, has.pending, has.unattended)))
+        .collect();
+    assert_eq!(told, [(first, "c", (1, 0, 1)), (last, "a", (0, 1, 0)), (last, "b", (1, 0, 1))]);
+    assert_eq!(work.grouped(&[]).await.expect("it is told"), []);
 }
 
 pub(super) async fn what_is_dying_can_be_brought_back_or_forgotten(ground: &Ground) {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use tidemill::proto::{Code, TopicSelector};
+use tidemill::server::ServerOptions;
 
 use crate::support::relay::{TestRelay, memory};
 
@@ -45,6 +46,7 @@ async fn the_document_lists_every_path() {
             "get /api/v1/admin/slow",
             "get /api/v1/buckets",
             "get /api/v1/buckets/{bucket}",
+            "get /api/v1/groups",
             "get /api/v1/keys/{bucket}",
             "get /api/v1/keys/{bucket}/{key}",
             "get /api/v1/leases/{lease}",
@@ -174,6 +176,20 @@ async fn people_get_a_page_at_the_root_and_programs_get_json() {
         assert_eq!(answer.header("vary"), Some("accept"));
     }
     relay.stop().await;
+}
+
+#[tokio::test]
+async fn the_root_names_the_console_where_there_is_one() {
+    for serves in [false, true] {
+        let set = |options: &mut ServerOptions| options.http.serve_console = serves;
+        let relay = TestRelay::start_with(memory(), set).await;
+        let told = relay.get("/").await.json()["console"].clone();
+        assert_eq!(told, if serves { json!("/console/") } else { Value::Null });
+        let page = relay.send("GET", "/", &[("accept", "text/html")], b"").await;
+        assert_eq!(page.text().contains("/console/"), serves);
+        assert_eq!(relay.get("/console/").await.status, if serves { 200 } else { 404 });
+        relay.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -245,6 +245,7 @@ async fn a_fence_is_shown_in_a_header_or_in_the_body(storage: Storage) {
     let bulk = json!({"messages": [described(&old), described(&new)]});
     let results = relay.post("/api/v1/messages/bulk", &bulk.to_string()).await.json()["results"].clone();
     assert_eq!(results[0]["code"], "fenced", "{results}");
+    assert_eq!((&results[0]["fence"], results[1].get("fence")), (&new["fence"], None), "{results}");
     assert!(results[1].get("message_id").is_some(), "{results}");
     let lines = numbered_lines(3);
     let of_lines = [("content-type", "application/x-ndjson"), ("tidemill-fence", &text(&old))];

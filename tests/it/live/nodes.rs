@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use tidemill::proto::topics::TopicUpdate;
+use tidemill::proto::work::GroupName;
 use tidemill::proto::{MessageId, TopicName};
 use tidemill::relay::{Item, LiveReader};
-use tidemill::storage::Hint;
+use tidemill::storage::{Existing, Found, GroupStart, GroupsSwept, Hint, group_defaults};
 use tokio::time::{Instant, timeout};
 
 use super::{Got, LATEST, Live, STUCK, WIDE, read_from};
@@ -274,6 +275,35 @@ async fn every_node_hears_of_a_topic_of_another_producer_when_one_sweeps() {
         assert_eq!(next_topic(heard).await, old);
         assert_eq!(next_topic(heard).await, last);
     }
+}
+
+/// Of several nodes one sweeps, and each tells what there is: `tidemill_work_*`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_knows_what_the_last_sweep_has_found() {
+    let Some(ground) = Ground::on(Kind::Valkey).await else { return };
+    let other = ground.under(LIMITS).await;
+    let (topic, group) = (ground.topic(), GroupName::parse("workers").expect("a name"));
+    let ids = append_numbers(&other, &topic, 3).await;
+    let settings = group_defaults(&topic, &group);
+    let made = other.work.put_group(&topic, &group, &settings, GroupStart::Earliest, Existing::Replace);
+    assert!(made.await.expect("it is made"));
+    eventually(SOON, async || other.upkeep.sweep().await.expect("a sweep").topics == 1).await;
+    // The other's lock may end in this moment.
+    let storage = &ground.storage.upkeep;
+    let of_another = async || {
+        let swept = storage.sweep().await.expect("it asks");
+        (swept.topics == 0).then_some(swept.found.expect("it is told"))
+    };
+    let found = std::sync::OnceLock::new();
+    eventually(SOON, async || {
+        if let Some(of) = of_another().await {
+            found.get_or_init(|| of);
+        }
+        found.get().is_some()
+    })
+    .await;
+    let groups = GroupsSwept { waiting: 3, oldest: Some(ids[0]), unattended: 1, ..GroupsSwept::default() };
+    assert_eq!(found.get(), Some(&Found { topics: 1, groups }));
 }
 
 /// A sweep works through many topics in steps.

@@ -9,8 +9,8 @@ pub(super) const NAMED_IN: &[NamedIn] = &[
         files: &[
             "src/storage/valkey/access.rs",
             "src/storage/valkey/check.rs",
-            "src/storage/valkey/check/doorbell.rs",
             "src/storage/valkey/check/copies.rs",
+            "src/storage/valkey/check/doorbell.rs",
             "src/storage/valkey/check/groups.rs",
             "src/storage/valkey/connect.rs",
             "src/storage/valkey/control.rs",

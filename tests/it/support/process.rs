@@ -21,7 +21,7 @@ use super::relay::try_send;
 /// one that was built with the tests.
 const VARIABLE: &str = "TIDEMILL_BIN";
 
-fn path() -> OsString {
+pub(crate) fn path() -> OsString {
     let named = std::env::var_os(VARIABLE).filter(|path| !path.is_empty());
     named.unwrap_or_else(|| env!("CARGO_BIN_EXE_tidemill").into())
 }

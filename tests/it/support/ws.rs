@@ -31,6 +31,7 @@ pub(crate) fn publish_frame<'a>(topic: &'a str, payload: &'a [u8]) -> Publish<'a
     let (reference, content_type, metadata, ttl, key) = (None, None, None, None, None);
     Publish {
         durability: None,
+        fence: None,
         reference,
         topic: topic.into(),
         payload: payload.into(),

@@ -192,6 +192,7 @@ fn server_frames() -> Vec<Written> {
                 frames.push(ServerFrame::Error(ErrorFrame {
                     message_id: (code == Code::DurabilityNotReached).then_some(message_id),
                     durability: (code == Code::DurabilityNotReached).then_some(told),
+                    fence: (code == Code::Fenced).then_some(message_id),
                     reference,
                     class,
                     code,
@@ -258,6 +259,7 @@ fn client_frames() -> Vec<Written> {
             delivery: None,
             ..publish.clone()
         }),
+        ClientFrame::Publish(Publish { fence: Some(text("nightly=5-1")), ..publish.clone() }),
         ClientFrame::Publish(Publish {
             delivery: Some(Delivery::After(Duration::from_millis(1_500))),
             ..publish.clone()
@@ -379,7 +381,7 @@ fn a_field_of_another_type_does_not_validate() {
                 let mut broken = form.clone();
                 broken[field] = match field.as_str() {
                     // A number of seconds, or a text with a unit.
-                    "delay" | "ack_wait" => json!(true),
+                    "delay" | "ack_wait" | "ttl" => json!(true),
                     _ if form[field].is_number() => json!("1"),
                     _ => json!(1),
                 };

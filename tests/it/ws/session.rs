@@ -154,6 +154,7 @@ async fn both_encodings_say_the_same(storage: Storage) {
     bytes.subscribe("t", "latest").await;
     let publish = Publish {
         durability: None,
+        fence: None,
         reference: Some("r".into()),
         topic: "t".into(),
         payload: b"\x00\xff".into(),

@@ -34,6 +34,7 @@ pub(super) enum In<'a> {
         order_key: Option<Cow<'a, str>>,
         unique: Option<(Cow<'a, str>, Cow<'a, str>)>,
         durability: Option<Cow<'a, str>>,
+        fence: Option<Cow<'a, str>>,
     },
     /// 3
     Ping { reference: Option<Cow<'a, str>> },
@@ -51,6 +52,10 @@ pub(super) enum In<'a> {
         is_time: bool,
         delivery_ms: u64,
         order_key: Option<Cow<'a, str>>,
+        expected_last: Option<Cow<'a, str>>,
+        unique: Option<(Cow<'a, str>, Cow<'a, str>)>,
+        durability: Option<Cow<'a, str>>,
+        fence: Option<Cow<'a, str>>,
     },
     /// 6
     Consume {
@@ -122,6 +127,7 @@ pub(super) enum Out<'a> {
         reason: Option<Cow<'a, str>>,
         message_id: Option<Id>,
         durability: Option<OutDurability<'a>>,
+        fence: Option<Id>,
     },
     /// 7
     End { reason: Cow<'a, str>, cursors: Cursors<'a>, patterns: PatternCursors<'a> },

@@ -84,13 +84,15 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
                 reason: None,
                 message_id: Some(MessageId::new(5, 2)),
                 durability: Some(told),
+                fence: None,
             }),
-            b"\x01\x06\x00\x03\x09too_large\x01m\x01\x07payload\x00\x00\x01\x05\x01\x00\x01\x05\x02\x01\x05fsync\x08accepted",
+            b"\x01\x06\x00\x03\x09too_large\x01m\x01\x07payload\x00\x00\x01\x05\x01\x00\x01\x05\x02\x01\x05fsync\x08accepted\x00",
         ),
         (
             ServerFrame::Error(ErrorFrame {
                 message_id: None,
                 durability: None,
+                fence: Some(MessageId::new(5, 3)),
                 reference: None,
                 class: ErrorClass::Publish,
                 code: Code::RateLimited,
@@ -101,7 +103,7 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static [u8])> {
                 last_id: None,
                 reason: Some(Cow::Borrowed("r")),
             }),
-            b"\x01\x06\x00\x03\x0crate_limited\x01m\x00\x01\x01\x07\x00\x01\x01r\x00\x00",
+            b"\x01\x06\x00\x03\x0crate_limited\x01m\x00\x01\x01\x07\x00\x01\x01r\x00\x00\x01\x05\x03",
         ),
         (
             ServerFrame::End {
@@ -258,7 +260,8 @@ fn the_bytes_of_server_frames_stand_still() {
 fn the_bytes_of_client_frames_stand_still() {
     let later = |delivery| {
         ClientFrame::Publish(Publish {
-            durability: None,
+            durability: Some(Cow::Borrowed("d")),
+            fence: Some(Cow::Borrowed("f")),
             reference: Some(Cow::Borrowed("7")),
             topic: Cow::Borrowed("a"),
             payload: Cow::Borrowed(b"1"),
@@ -267,9 +270,9 @@ fn the_bytes_of_client_frames_stand_still() {
             ttl: None,
             key: None,
             delivery: Some(delivery),
-            expected_last: None,
+            expected_last: Some(Cow::Borrowed("e")),
             order_key: Some(Cow::Borrowed("o")),
-            unique: None,
+            unique: Some((Cow::Borrowed("g"), Cow::Borrowed("u"))),
         })
     };
     let settle =
@@ -295,6 +298,7 @@ fn the_bytes_of_client_frames_stand_still() {
         (
             ClientFrame::Publish(Publish {
                 durability: Some(Cow::Borrowed("fsync")),
+                fence: Some(Cow::Borrowed("a=5-1")),
                 reference: Some(Cow::Borrowed("7")),
                 topic: Cow::Borrowed("a"),
                 payload: Cow::Borrowed(b"\x00\xff"),
@@ -307,17 +311,17 @@ fn the_bytes_of_client_frames_stand_still() {
                 order_key: None,
                 unique: Some((Cow::Borrowed("g"), Cow::Borrowed("u"))),
             }),
-            b"\x01\x02\x01\x017\x01a\x02\x00\xff\x01\x03x/y\x00\x01\x3c\x00\x01\x030-0\x00\x01\x01g\x01u\x01\x05fsync",
+            b"\x01\x02\x01\x017\x01a\x02\x00\xff\x01\x03x/y\x00\x01\x3c\x00\x01\x030-0\x00\x01\x01g\x01u\x01\x05fsync\x01\x05a=5-1",
         ),
         (ClientFrame::Ping { reference: None }, b"\x01\x03\x00"),
         (ClientFrame::Ack { message_id: Cow::Borrowed("1-0") }, b"\x01\x04\x031-0"),
         (
             later(Delivery::After(Duration::from_millis(300))),
-            b"\x01\x05\x01\x017\x01a\x011\x00\x00\x00\x00\x00\xfb\x2c\x01\x01\x01o",
+            b"\x01\x05\x01\x017\x01a\x011\x00\x00\x00\x00\x00\xfb\x2c\x01\x01\x01o\x01\x01e\x01\x01g\x01u\x01\x01d\x01\x01f",
         ),
         (
             later(Delivery::At(Timestamp::from_millis(5))),
-            b"\x01\x05\x01\x017\x01a\x011\x00\x00\x00\x00\x01\x05\x01\x01o",
+            b"\x01\x05\x01\x017\x01a\x011\x00\x00\x00\x00\x01\x05\x01\x01o\x01\x01e\x01\x01g\x01u\x01\x01d\x01\x01f",
         ),
         (
             ClientFrame::Consume(Consume {

@@ -138,6 +138,8 @@ struct Details<'a> {
     message_id: Option<MessageId>,
     #[serde(default)]
     durability: Option<DurabilityTold>,
+    #[serde(default)]
+    fence: Option<MessageId>,
 }
 
 /// Reads a frame of the relay.
@@ -275,6 +277,7 @@ fn read_error(any: AnyServerFrame<'_>) -> Result<ErrorFrame<'_>, ServerFrameErro
         reason: details.reason,
         message_id: details.message_id,
         durability: details.durability,
+        fence: details.fence,
     })
 }
 
@@ -424,6 +427,10 @@ fn write_publish(publish: &Publish<'_>, out: &mut Vec<u8>) {
     if let Some(durability) = &publish.durability {
         out.extend_from_slice(br#","durability":"#);
         write_value(durability, out);
+    }
+    if let Some(fence) = &publish.fence {
+        out.extend_from_slice(br#","fence":"#);
+        write_value(fence, out);
     }
     if let Some(ttl) = publish.ttl {
         out.extend_from_slice(br#","ttl":"#);

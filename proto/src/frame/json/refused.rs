@@ -25,7 +25,7 @@ enum Form {
 }
 
 /// The fields of a frame that publishes, behind its `type`.
-const OF_PUBLISH: [&str; 15] = [
+const OF_PUBLISH: [&str; 16] = [
     "ref",
     "topic",
     "payload",
@@ -41,13 +41,14 @@ const OF_PUBLISH: [&str; 15] = [
     "order_key",
     "unique",
     "durability",
+    "fence",
 ];
 
 /// What others call the payload.
 const PAYLOADS: [&str; 5] = ["data", "message", "body", "value", "text"];
 
 /// Every field that a frame can have.
-const FIELDS: [(&str, Form); 36] = [
+const FIELDS: [(&str, Form); 37] = [
     ("type", Form::Text),
     ("ref", Form::Text),
     ("topics", Form::Texts),
@@ -62,7 +63,7 @@ const FIELDS: [(&str, Form); 36] = [
     ("payload_base64", Form::Text),
     ("content_type", Form::Text),
     ("metadata", Form::Any),
-    ("ttl", Form::Number),
+    ("ttl", Form::Any),
     ("key", Form::Text),
     ("delay", Form::Any),
     ("deliver_at", Form::Text),
@@ -70,6 +71,7 @@ const FIELDS: [(&str, Form); 36] = [
     ("order_key", Form::Text),
     ("unique", Form::Unique),
     ("durability", Form::Text),
+    ("fence", Form::Text),
     ("message_id", Form::Text),
     ("group", Form::Text),
     ("credit", Form::Number),
@@ -219,7 +221,8 @@ mod tests {
                 Some("cursors"),
             ),
             (r#"{"type":"publish","ttl":-1}"#, ErrorClass::Publish, Some("ttl")),
-            (r#"{"type":"publish","ttl":"1"}"#, ErrorClass::Publish, Some("ttl")),
+            (r#"{"type":"publish","ttl":"soon"}"#, ErrorClass::Publish, Some("ttl")),
+            (r#"{"type":"publish","ttl":[60]}"#, ErrorClass::Publish, Some("ttl")),
             (r#"{"type":"publish","topic":"t","payload":1,"delay":-1}"#, ErrorClass::Publish, Some("delay")),
             (
                 r#"{"type":"publish","topic":"t","payload":1,"delay":"366d"}"#,
@@ -240,6 +243,11 @@ mod tests {
                 r#"{"type":"publish","topic":"t","payload":1,"deliver_at":7}"#,
                 ErrorClass::Publish,
                 Some("deliver_at"),
+            ),
+            (
+                r#"{"type":"publish","topic":"t","payload":1,"fence":{"lock":"a"}}"#,
+                ErrorClass::Publish,
+                Some("fence"),
             ),
             (r#"{"type":"publish","payload":1,"payload":2}"#, ErrorClass::Publish, Some("payload")),
             (

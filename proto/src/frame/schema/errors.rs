@@ -69,4 +69,7 @@ pub struct ErrorDetails {
     /// How durable it is then.
     #[schema(nullable = false)]
     pub durability: Option<DurabilityTold>,
+    /// The fence that stands against the one that was shown, where there is one.
+    #[schema(nullable = false)]
+    pub fence: Option<MessageId>,
 }

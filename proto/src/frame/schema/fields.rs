@@ -3,9 +3,7 @@
 //! It must not know which frames have them.
 
 use utoipa::ToSchema as _;
-use utoipa::openapi::schema::{
-    AnyOfBuilder, ArrayBuilder, KnownFormat, Object, ObjectBuilder, OneOfBuilder, SchemaFormat, Type,
-};
+use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, Object, ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::{Ref, Schema};
 
 use crate::frame::{CREDIT_MAX, REFERENCE_BYTES_MAX, TOPICS_PER_FRAME_MAX};
@@ -66,14 +64,8 @@ fn by_topic(cursor: Schema, description: &str) -> Object {
         .build()
 }
 
-pub(super) fn seconds_to_live() -> Object {
-    ObjectBuilder::new()
-        .schema_type(Type::Integer)
-        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
-        .minimum(Some(1))
-        .maximum(Some(TTL_SECONDS_MAX))
-        .description(Some("Seconds after which the message is no longer served."))
-        .build()
+pub(super) fn seconds_to_live() -> Schema {
+    crate::duration::whole_seconds_schema(TTL_SECONDS_MAX)
 }
 
 pub(super) fn idempotency_key() -> Object {

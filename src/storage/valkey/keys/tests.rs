@@ -65,7 +65,7 @@ proptest! {
                     prop_assert_eq!(&*known, &meaning);
                 }
             }
-            for own in [SWEEP_LOCK, LOOK].map(str::to_owned).into_iter().chain(indexes(keys)) {
+            for own in [SWEEP_LOCK, SWEPT, LOOK].map(str::to_owned).into_iter().chain(indexes(keys)) {
                 prop_assert!(!meanings.contains_key(&own));
             }
         }

@@ -200,8 +200,8 @@ fn who_calls_is_said_in_one_way() {
     let listed = run_with(&relay, "nonsense", &["user", "list", "--user", "admin"], "correct horse\n");
     assert_eq!(listed.lines().len(), 2);
     is_refused(
-        &relay.run(&["token", "new", "t", "--rule", "allow read *", "--expires-in", "30"], ""),
-        &["write a number and its unit"],
+        &relay.run(&["token", "new", "t", "--rule", "allow read *", "--expires-in", "30w"], ""),
+        &["write whole seconds, or a number with a unit"],
     );
 }
 

@@ -104,6 +104,7 @@ pub(super) enum Call {
     PutGroup,
     ChangeGroup,
     Groups,
+    Grouped,
     Group,
     DeleteGroup,
     Seek,

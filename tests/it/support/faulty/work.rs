@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use tidemill::proto::work::{GroupDetail, GroupName, GroupSettings};
 use tidemill::proto::{MessageId, TopicName};
 use tidemill::storage::{
-    Claim, Claimed, DeadLetter, Dying, Existing, Fate, GroupChange, GroupStart, Outcome, Revived, Settlement,
-    StorageError, Tended, WorkStore,
+    Claim, Claimed, DeadLetter, Dying, Existing, Fate, GroupChange, GroupStart, GroupsSwept, Outcome,
+    Revived, Settlement, StorageError, Tended, WorkStore,
 };
 
 use super::fate::Call;
@@ -48,6 +48,15 @@ impl WorkStore for Faulty {
     async fn groups(&self, topic: &TopicName) -> Result<Vec<GroupDetail>, StorageError> {
         let fate = self.fate(Call::Groups, topic.as_str());
         self.ask(fate, self.inner.work.groups(topic)).await
+    }
+
+    async fn grouped(
+        &self,
+        topics: &[TopicName],
+    ) -> Result<Vec<(TopicName, GroupName, GroupsSwept)>, StorageError> {
+        let names: Vec<&str> = topics.iter().map(TopicName::as_str).collect();
+        let fate = self.fate(Call::Grouped, &names.join(" "));
+        self.ask(fate, self.inner.work.grouped(topics)).await
     }
 
     async fn group(&self, topic: &TopicName, group: &GroupName) -> Result<GroupDetail, StorageError> {

@@ -24,6 +24,7 @@ fn what_a_client_writes_is_what_a_relay_reads() {
         ClientFrame::Unsubscribe { topics: vec![Cow::Borrowed("a")] },
         ClientFrame::Publish(Publish {
             durability: Some(Cow::Borrowed("fsync")),
+            fence: Some(Cow::Borrowed("a=5-1")),
             reference: Some(Cow::Borrowed("7")),
             topic: Cow::Borrowed("t"),
             payload: Cow::Borrowed(br#"{ "a" : 1.10 }"#),
@@ -121,6 +122,7 @@ fn any_payload_has_a_form_in_json() {
     ] {
         let publish = Publish {
             durability: None,
+            fence: None,
             reference: None,
             topic: Cow::Borrowed("t"),
             payload: Cow::Borrowed(payload),
@@ -153,6 +155,11 @@ fn a_newer_relay_may_say_more() {
         r#"{"type":"error","code":"new_code","message":"m","details":{"code":"new_code","retryable":true}}"#;
     let Ok(ServerFrame::Error(error)) = read_server(text) else { panic!("an error") };
     assert_eq!((error.class, error.code, error.retryable), (ErrorClass::Publish, Code::Internal, true));
+    let text = r#"{"type":"error","code":"fenced","message":"m","details":{"code":"fenced","retryable":false,"fence":"5-1"}}"#;
+    let Ok(ServerFrame::Error(error)) = read_server(text) else { panic!("an error") };
+    let mut out = Vec::new();
+    write(&ServerFrame::Error(error.clone()), &mut out);
+    assert_eq!((error.fence, out.as_slice()), (Some(MessageId::new(5, 1)), text.as_bytes()));
 }
 
 #[test]
