@@ -21,7 +21,7 @@ const EXAMPLES: &str = "\
 Examples:
   tidemill groups list jobs                              the groups of a topic, with what each has
   tidemill groups list                                   those of all topics
-  tidemill groups list --unattended                      those in which messages wait, and nobody asks
+  tidemill groups list --unattended                      those whose messages nobody asks for
   tidemill groups show jobs workers                      its settings and numbers
   tidemill groups create jobs workers --ack-wait 2m --max-deliveries 3
   tidemill groups change jobs workers --backoff 10s,1m,5m --no-max-run
