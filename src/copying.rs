@@ -25,7 +25,7 @@ use tidemill_proto::{BucketName, MessageId, TopicName, TopicSelector};
 use tokio::time::{Instant, sleep};
 
 use crate::chance::random;
-use crate::storage::{CopiedTopic, Epoch, Freeze, IMPORTED_MAX};
+use crate::storage::{CopiedTopic, Epoch, Freeze, IMPORTED_MAX, OddNames};
 
 mod access;
 mod apart;
@@ -36,7 +36,9 @@ mod file;
 mod freezing;
 mod gone;
 mod groups;
+mod kept;
 mod lacking;
+mod listed;
 mod messages;
 mod paced;
 mod planning;
@@ -47,17 +49,18 @@ mod waiting;
 mod wire;
 
 pub use access::{AccessPlan, Documents, bring_access, plan_access};
-pub use error::{Clash, CopyError, Side};
+pub use error::{Clash, CopyError, Side, named};
 pub use file::{Counts, Export, ExportedFile, FORM, FileError, Header, Origin};
 pub use freezing::{FreezeError, Frozen, FrozenState, NEW_TOPICS_SETTLE, freeze, freeze_or_undo, frozen};
 pub use paced::Paced;
-pub use planning::{Action, Lacks, Outline, Planned, PlannedBucket, Replaced};
+pub use planning::{Action, Ages, Lacks, Outline, Planned, PlannedBucket, Replaced, retention};
 pub use progress::{Progress, Reached};
 pub use side::{CopySide, SideError, Told, Write};
 pub use storage::{read, write};
 pub use wire::{check_read, told_from, told_to, write_from, write_to};
 
 use error::{not_imported, unless_gone};
+use kept::Given;
 use side::{Answer, ask, find};
 
 /// Topics that are copied at one time.
@@ -108,8 +111,15 @@ pub struct Copy {
     replacing: Mutex<BTreeSet<TopicName>>,
     /// Topics of the source, and logs of its buckets, that its lists did not name when it was looked last.
     unlisted: Mutex<BTreeSet<TopicName>>,
+    /// What the source has that is not copied, as Tidemill allows no such names.
+    odd_topics: Mutex<OddNames>,
+    odd_groups: Mutex<OddNames>,
     /// Those of the target that were there, and whose names it was seen to.
     listed: Mutex<BTreeSet<TopicName>>,
+    /// How many messages were expected of a topic that is not whole yet, how many have come, and their bytes.
+    came: Mutex<BTreeMap<TopicName, [u64; 3]>>,
+    /// What the target was given of topics and buckets that are whole by this copy.
+    given: Mutex<BTreeMap<TopicName, Given>>,
     /// How many keys have come of a bucket that is not whole yet, by its log: each as often as it came.
     keys_came: Mutex<BTreeMap<TopicName, u64>>,
     /// What tells this copy from others to a target.
@@ -139,7 +149,11 @@ impl Copy {
             finished: Mutex::default(),
             replacing: Mutex::default(),
             unlisted: Mutex::default(),
+            odd_topics: Mutex::default(),
+            odd_groups: Mutex::default(),
             listed: Mutex::default(),
+            came: Mutex::default(),
+            given: Mutex::default(),
             keys_came: Mutex::default(),
             token: random(),
             claimed: Mutex::default(),
@@ -186,6 +200,7 @@ impl Copy {
             return Err(obstacle);
         }
         *self.replacing.lock() = outline.replaced_copies();
+        let planned = outline.copied();
         let (mut switched_at, mut has_looked) = (None, !self.plan.follow);
         loop {
             let began = Instant::now();
@@ -232,6 +247,8 @@ impl Copy {
             }
             if waiting == 0 && are_all {
                 self.forget(&gone).await?;
+                self.tell_gone(planned, gone).await?;
+                self.check_kept().await?;
                 let there = afters.into_iter().filter(|(_, after)| *after != After::Gone);
                 let there = there.map(|(topic, _)| topic).collect();
                 // What was deleted at the source just as this began, before it was gone on with.
@@ -301,33 +318,6 @@ impl Copy {
     /// Returns whether a side makes no more topics.
     async fn refuses(&self, side: Side) -> Result<bool, CopyError> {
         ask(self.side(side), CopyRead::RefusesNew).await.map_err(side.failed_at_all())
-    }
-
-    /// Returns the names of the topics that are copied, in their order.
-    async fn topics(&self) -> Result<Vec<TopicName>, CopyError> {
-        let listed = freezing::selected(&*self.from, &self.plan.topics).await;
-        let mut all = listed.map_err(Side::Source.failed_at_all())?;
-        all.extend(self.unlisted.lock().iter().filter(|name| name.bucket().is_none()).cloned());
-        Ok(all.into_iter().collect())
-    }
-
-    /// Looks for what the lists of the source do not name; returns whether there is more of it than was known.
-    async fn find_unlisted(&self) -> Result<bool, CopyError> {
-        let found = freezing::unlisted(&*self.from, &self.plan.topics).await;
-        let found = found.map_err(Side::Source.failed_at_all())?;
-        let mut known = self.unlisted.lock();
-        let before = known.len();
-        known.extend(found);
-        Ok(known.len() > before)
-    }
-
-    /// Has the target list what is whole there: an earlier copy may have been broken off before it was.
-    async fn list(&self, topic: &TopicName) -> Result<(), CopyError> {
-        if !self.listed.lock().contains(topic) {
-            self.to.list(topic).await.map_err(Side::Target.failed(topic))?;
-            self.listed.lock().insert(topic.clone());
-        }
-        Ok(())
     }
 
     /// Returns a topic of a side, if it is there.
@@ -469,9 +459,16 @@ impl Copy {
         self.copy_waiting(topic).await?;
         self.check_target().await?;
         self.claim(topic).await?;
+        // What came behind may be of another one of that name, which has been made since.
+        if self.look(Side::Source, topic).await?.is_none_or(|now| now.epoch != source.epoch) {
+            return Ok(After::Gone);
+        }
         // It takes messages at the target, however it was at the source.
         let whole = CopiedTopic { freeze: None, ..source };
+        let given = Given::of(&whole);
         self.import(topic, Write::Finish { topic: Box::new(whole), deletions }).await?;
+        self.came.lock().remove(topic);
+        self.given.lock().insert(topic.clone(), given);
         self.finish(topic);
         Ok(After::Finished)
     }

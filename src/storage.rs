@@ -74,7 +74,7 @@ pub(crate) use buckets::{cold, heat_of, reads_of};
 pub use copying::{
     BucketCopyStore, CopiedBucket, CopiedDead, CopiedGroup, CopiedHole, CopiedKey, CopiedKeys, CopiedPending,
     CopiedPlace, CopiedTopic, CopiedUnique, CopiedUntold, CopyStore, Freeze, IMPORTED_MAX, KeysPart,
-    UniquePage,
+    OddNames, UniquePage, Unlisted,
 };
 pub use durable::{DURABILITY_WAIT, DurableStore, Pledge};
 pub use error::{Cause, StorageError, WhyReadOnly};

@@ -79,6 +79,8 @@ pub enum CopyRead {
     },
     /// Whether no more topics are made: `flag`.
     RefusesNew,
+    /// Within which time messages are removed of topics that say nothing of it: `seconds`.
+    Retention,
     /// A topic without its messages: `topic`.
     Topic {
         /// Which.
@@ -206,6 +208,8 @@ pub enum CopyTold {
     BucketNames(Vec<BucketName>),
     /// Whether it is so.
     Flag(bool),
+    /// A time; null where there is none.
+    Seconds(Option<u64>),
     /// A topic.
     Topic(Box<CopiedTopic>),
     /// Messages, in their order.

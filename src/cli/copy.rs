@@ -17,7 +17,7 @@ mod outline;
 mod telling;
 
 use access::{Nothing, Users};
-pub(super) use telling::{IN_THE_WAY, Telling};
+pub(super) use telling::{IN_THE_WAY, Telling, some_of};
 
 const EXAMPLES: &str = "\
 Ids, times, payloads, metadata, and what topics keep and say of themselves are the same at the
@@ -63,7 +63,7 @@ const GOES_ON: &str = "not all is copied; the same command goes on from here";
 /// What is said where nobody is brought, and nothing.
 const NOTHING: Nothing = Nothing {
     is_done: "nothing is copied",
-    is_replaced: "nothing is copied; --overwrite replaces it, and without --access all else is copied",
+    is_replaced: "nothing is copied; --overwrite brings what the source has in its place, and without --access all else is copied",
 };
 
 /// The arguments of `tidemill copy`.
@@ -137,6 +137,7 @@ fn advice(error: &CopyError) -> &'static str {
             "no more is copied; `tidemill freeze --storage URL --undo`, with the URL of the target, and --keys where --to-keys is given, has it take changes again, then the same command goes on from here"
         }
         CopyError::Missing(_) => "not all is copied; leave it out, or correct its name",
+        CopyError::Deleted(_) => "not all is copied; leave it out, and run the command again",
         CopyError::Changed(_) => {
             "not all is copied; let one copy to a target run at a time, then the same command goes on from here"
         }
@@ -145,6 +146,9 @@ fn advice(error: &CopyError) -> &'static str {
         }
         CopyError::Left(_) => {
             "the copy is not done; let another one that it comes from end first; where it was deleted at the source, delete it at the target (`tidemill topics delete`, `tidemill buckets delete`); then run the same command again"
+        }
+        CopyError::NotKept(_) => {
+            "not all is there; a relay in memory may have no room for it, or relays of the target remove what is older than their PERSISTENT_TIER_RETENTION; once that is mended, the same command with --overwrite brings it again"
         }
         CopyError::Passed(_) => "not all is copied; the same command goes on from here",
         CopyError::NotCopied { .. } => {
@@ -163,8 +167,11 @@ fn advice(error: &CopyError) -> &'static str {
             (SideError::Passing(_), _) => {
                 "not all is copied; once that side is there again, the same command goes on from here"
             }
+            (error, Side::Source) if error.is_full() => {
+                "not all is copied; the source has no room for the marks that it gets: raise its maxmemory (`CONFIG SET maxmemory`), or trim topics there, then the same command goes on from here"
+            }
             (SideError::Missing | SideError::Exists | SideError::NotLast | SideError::Refused(_), _) => {
-                "not all is copied; once that is mended, the same command goes on from here"
+                "not all is copied; once that is mended, or with the other topics named, the same command goes on from here"
             }
         },
     }
@@ -198,10 +205,11 @@ impl Copy {
             patience: self.reaching.patience(),
         };
         let copy = Copying::new(from.paced(self.pacing.rate), to.side.clone(), plan.clone());
-        let telling = Telling { done: "copied", output, overwrite, is_data: false };
         let act = async {
             from.ready(plan.patience).await?;
             to.ready(plan.patience).await?;
+            let kept = to.kept().await;
+            let telling = Telling { done: "copied", output, overwrite, is_data: false, kept };
             let users =
                 self.users.access.then(|| Ok::<_, CliError>((from.access("from")?, to.access("to")?)));
             let users = users.transpose()?;

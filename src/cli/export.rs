@@ -1,11 +1,7 @@
 //! `tidemill export`: writes what a storage or a relay has to a file.
 
-use std::ffi::OsString;
-use std::fs::{self, File, TryLockError};
-use std::io::{self, BufWriter, IsTerminal as _, Write};
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 
 use tidemill_proto::TopicSelector;
 
@@ -13,12 +9,16 @@ use super::CliError;
 use super::copy::Telling;
 use super::credentials::{self, Token};
 use super::output::Output;
-use super::sides::{Form, Keys, Named, Opened, Pacing, Reaching};
+use super::sides::{Form, Kept, Keys, Named, Opened, Pacing, Reaching};
 use super::signals;
 use crate::chance::random;
 use crate::clock::Clock;
 use crate::config::Environment;
 use crate::copying::{Copy as Copying, CopyError, Export as Exporting, Origin, Plan, Side, SideError};
+
+mod target;
+
+use target::Target;
 
 const EXAMPLES: &str = "\
 The file has all that `tidemill copy` carries: ids, times, payloads, metadata, what topics keep and
@@ -37,13 +37,28 @@ Examples:
 
 A relay is asked over HTTP, and needs a caller who may administer it.
 
-Exit status: 0 all is in the file; 1 there is none; 2 not understood, the file is there already, or
-the source has its topics under keys of the other form.";
+What was deleted at the source before it was read is named on the last line, and left out; a topic
+that was named so is an error.
+
+Exit status: 0 all is in the file; 1 there is none, or the one before; 2 not understood, the file is
+there already, or the source has its topics under keys of the other form; 3 the file is there, but
+without topics or buckets that were deleted at the source meanwhile.";
 
 const FROM_TOKEN_HELP: &str = "The token that says to the relay who calls. With `@PATH` it is read from a file [env: TIDEMILL_TOKEN, TIDEMILL_TOKEN_FILE]";
 
 /// What the file cannot be.
 const NOT_WRITTEN: &str = "nothing is exported; the file cannot be written";
+
+/// What is said where it was stopped.
+const STOPPED: &str = "nothing is exported; run the same command again";
+
+/// What the source has not, where there would be a file with nothing in it.
+const NOTHING: &str =
+    "nothing is exported, and the file that is there stays as it is; to replace it, add --allow-empty";
+const LOST: &str = "nothing is exported, and a file that is there stays as it is; look at the source";
+
+/// The exit status where something was deleted at the source meanwhile, and all else is in the file.
+const DELETED: u8 = 3;
 
 /// The arguments of `tidemill export`.
 #[derive(Debug, clap::Args)]
@@ -77,6 +92,10 @@ pub struct Export {
     #[arg(long)]
     overwrite: bool,
 
+    /// With --overwrite: replace it also where the source has nothing, or has lost all that it had
+    #[arg(long, requires = "overwrite")]
+    allow_empty: bool,
+
     #[command(flatten)]
     pacing: Pacing,
 
@@ -90,7 +109,7 @@ pub struct Export {
 
 impl Export {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
-        let stopped = signals::stopped()?;
+        let stopped = signals::stopped_or_hung_up()?;
         let from = Opened::open(Named {
             flag: "from",
             url: &self.from,
@@ -106,7 +125,7 @@ impl Export {
         };
         let done = tokio::select! {
             done = act => done,
-            () = stopped => Err(CliError::Interrupted),
+            () = stopped => Err(CliError::Kept(Box::new(CliError::Interrupted), STOPPED.to_owned())),
         };
         from.close().await;
         done
@@ -124,11 +143,13 @@ impl Export {
         let export = Exporting::default();
         let copy = Copying::new(export.source(from.paced(self.pacing.rate)), export.target(), plan);
         let is_data = matches!(target, Target::Output);
-        let telling = Telling { done: "exported", output: self.form, overwrite: false, is_data };
+        let replaces = target.replaced().is_some();
+        let (output, kept) = (self.form, Kept::ForEver);
+        let telling = Telling { done: "exported", output, overwrite: false, is_data, kept };
         let mut part = None;
         let opened = &mut part;
         let begin = async || {
-            let (writer, made) = target.open().map_err(not_written)?;
+            let (writer, made) = target.open().await.map_err(not_written)?;
             *opened = made;
             let program = env!("CARGO_PKG_VERSION");
             let origin = Origin { id: random(), program, written_at: Clock::system().now() };
@@ -144,13 +165,27 @@ impl Export {
             let begun = export.begin(&*from.side, writer, &origin, access).await;
             begun.map_err(|error| CliError::Failed("nothing is exported", error.into()))
         };
-        let end = async || export.finish().await.map(drop).map_err(not_written);
+        let progress = copy.progress();
+        let end = async || {
+            if progress.source_is_empty() && !self.allow_empty {
+                let why = "the source has lost all that it had while it was read";
+                return Err(CliError::Failed(LOST, why.into()));
+            }
+            let counts = export.finish().await.map_err(not_written)?;
+            let is_empty = counts.topics + counts.buckets == 0 && store.is_none();
+            if replaces && is_empty && !self.allow_empty {
+                let why = "the source has no topics and no buckets";
+                return Err(CliError::Failed(NOTHING, why.into()));
+            }
+            Ok(())
+        };
         let done = telling.copy(&copy, begin, end).await;
         if let Some(failure) = export.failure() {
             return Err(not_written(failure));
         }
         done.map_err(told)?;
-        part.map_or(Ok(()), |part| part.keep(self.overwrite))
+        part.map_or(Ok(()), |part| part.keep(self.overwrite))?;
+        if progress.reached().gone.is_empty() { Ok(()) } else { Err(CliError::Status(DELETED)) }
     }
 }
 
@@ -164,113 +199,14 @@ fn told(error: CliError) -> CliError {
     let advice = match cause.downcast_ref() {
         None => advice,
         Some(CopyError::Missing(_)) => "nothing is exported; leave it out, or correct its name",
+        Some(CopyError::Deleted(_)) => "nothing is exported; leave it out, and run the command again",
+        Some(CopyError::Failed { side: Side::Source, error, .. }) if error.is_full() => {
+            "nothing is exported; a topic that no relay has seen yet gets its mark first, and the source has no room for that: raise its maxmemory (`CONFIG SET maxmemory`), or name the other topics"
+        }
         Some(CopyError::Failed { side: Side::Source, error: SideError::Denied(_), .. }) => {
             "nothing is exported; name a token of who may administer the relay with --from-token"
         }
         Some(_) => "nothing is exported; once that is mended, run the same command again",
     };
     CliError::Failed(advice, cause)
-}
-
-/// Where it is written to.
-#[derive(Debug)]
-enum Target {
-    /// Standard output.
-    Output,
-    /// What is no file, as a pipe with a name.
-    Stream(PathBuf),
-    File(PathBuf),
-}
-
-impl Target {
-    fn of(path: &Path, overwrite: bool) -> Result<Self, CliError> {
-        if path == Path::new("-") {
-            if io::stdout().is_terminal() {
-                return Err(CliError::Usage(
-                    "--output: standard output is a terminal; name a file".to_owned(),
-                ));
-            }
-            return Ok(Self::Output);
-        }
-        match fs::metadata(path) {
-            Ok(found) if found.is_dir() => {
-                Err(CliError::Usage(format!("--output: {} is a folder", path.display())))
-            }
-            Ok(found) if !found.is_file() => Ok(Self::Stream(path.to_owned())),
-            Ok(_) if !overwrite => Err(CliError::Usage(is_there(path))),
-            _ => Ok(Self::File(path.to_owned())),
-        }
-    }
-
-    /// Opens it; of a file, the one that has its name later.
-    fn open(&self) -> io::Result<(Box<dyn Write + Send>, Option<Part>)> {
-        let (file, part) = match self {
-            Self::Output => (File::from(io::stdout().as_fd().try_clone_to_owned()?), None),
-            Self::Stream(path) => (File::options().write(true).open(path)?, None),
-            Self::File(path) => {
-                let part = Part::make(path)?;
-                (part.file.try_clone()?, Some(part))
-            }
-        };
-        Ok((Box::new(BufWriter::new(file)), part))
-    }
-}
-
-fn is_there(path: &Path) -> String {
-    format!("--output: {} is there already; to replace it, add --overwrite", path.display())
-}
-
-/// A file that is not whole. It goes when it is dropped.
-#[derive(Debug)]
-struct Part {
-    /// What it is called once it is whole.
-    path: PathBuf,
-    part: PathBuf,
-    file: File,
-    is_kept: bool,
-}
-
-impl Part {
-    fn make(path: &Path) -> io::Result<Self> {
-        let mut part = OsString::from(path);
-        part.push(".part");
-        let part = PathBuf::from(part);
-        let mut options = File::options();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&part)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(io::Error::other(format!("another export writes {}", part.display())));
-            }
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
-        // What an export has left that was killed.
-        file.set_len(0)?;
-        Ok(Self { path: path.to_owned(), part, file, is_kept: false })
-    }
-
-    /// Gives it its name, once it is on the disk.
-    fn keep(mut self, overwrite: bool) -> Result<(), CliError> {
-        if !overwrite && self.path.exists() {
-            return Err(CliError::Usage(is_there(&self.path)));
-        }
-        let keep = || {
-            self.file.sync_all()?;
-            fs::rename(&self.part, &self.path)?;
-            let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-        };
-        keep().map_err(not_written)?;
-        self.is_kept = true;
-        Ok(())
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        if !self.is_kept {
-            // Nobody is left to be told: the file is not whole, and its name says so.
-            drop(fs::remove_file(&self.part));
-        }
-    }
 }

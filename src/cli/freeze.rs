@@ -6,6 +6,7 @@ use serde::Serialize;
 use tidemill_proto::{TopicName, TopicSelector};
 
 use super::CliError;
+use super::copy::some_of;
 use super::credentials::TokenFlag;
 use super::output::{self, Output, counted};
 use super::sides::{Form, Keys, Named, Opened, READY_MAX};
@@ -17,7 +18,8 @@ A publish to a topic that is read-only is refused with the problem `read_only`, 
 that storage, from the moment on at which it is made so; reading and working go on. Without topics
 all are made read-only, and all buckets of keys, and no more are made. Topics that are closed or
 cancelled take no message anyway: they stay as they are, and are not counted. Where a server fails
-meanwhile, what was done is undone, and what could not be is told.
+meanwhile, what was done is undone, and what could not be is told. Where a topic that was named is
+not there, or a pattern matches none, nothing is done.
 
 Examples:
   tidemill freeze --storage valkey://old:6379           so that `tidemill copy --follow` can end
@@ -69,6 +71,12 @@ pub struct Freeze {
 
 const DENIED: &str = "the storage did not do it; name a token of who may administer the relay with --token";
 
+/// What is said where marks have no room.
+const NO_ROOM: &str = "it is as it was; what is read-only is marked, and the storage has no room for that: raise its maxmemory (`CONFIG SET maxmemory`), or trim topics, then give the command again";
+
+/// What is said where not all is there that was named.
+const MISSING: &str = "nothing was changed; leave it out, or correct its name";
+
 /// What is said where a storage is used again that may have been moved.
 const UNDONE: &str =
     "where it was copied to another storage, what comes from now on is not there, until it is copied again";
@@ -79,6 +87,11 @@ struct Done {
     read_only: bool,
     topics: usize,
     buckets: usize,
+    /// How many of these were so before, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unchanged_topics: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unchanged_buckets: Option<usize>,
 }
 
 impl Freeze {
@@ -97,27 +110,40 @@ impl Freeze {
         };
         let missing = done.await;
         opened.close().await;
-        let names: Vec<String> = missing?.iter().map(|topic| format!("`{topic}`")).collect();
-        if names.is_empty() {
+        let missing = missing?;
+        if missing.is_empty() {
             return Ok(());
         }
-        Err(CliError::Failed(
-            "not all that was named is there",
-            format!("no topic {}", names.join(", ")).into(),
-        ))
+        let why = if self.status { "not all that was named is there" } else { MISSING };
+        Err(CliError::Failed(why, format!("no topic {}", some_of(&missing)).into()))
     }
 
-    /// Makes topics read-only, or ends that; returns those that were named and are not there.
-    async fn freeze(&self, side: &dyn CopySide) -> Result<Vec<TopicName>, CliError> {
-        let Frozen { topics, buckets, missing } = freeze_or_undo(side, &self.topics, !self.undo)
-            .await
-            .map_err(|error| not_done(error, self.undo))?;
+    /// Makes topics read-only, or ends that; returns what was named and is not there, and then nothing is done.
+    async fn freeze(&self, side: &dyn CopySide) -> Result<Vec<String>, CliError> {
+        let Frozen { topics, buckets, unchanged, missing, unmatched } =
+            freeze_or_undo(side, &self.topics, !self.undo)
+                .await
+                .map_err(|error| not_done(error, self.undo))?;
+        let missing = all_missing(&missing, &unmatched);
+        if !missing.is_empty() {
+            return Ok(missing);
+        }
+        let [unchanged_topics, unchanged_buckets] = unchanged;
         match self.output {
-            Output::Json => output::json(&Done { read_only: !self.undo, topics, buckets })?,
+            Output::Json => {
+                let read_only = !self.undo;
+                let [unchanged_topics, unchanged_buckets] =
+                    unchanged.map(|count| (count > 0).then_some(count));
+                output::json(&Done { read_only, topics, buckets, unchanged_topics, unchanged_buckets })?;
+            }
             Output::Text => {
-                let (topics, buckets) = (counted(topics as u64, "topic"), counted(buckets as u64, "bucket"));
                 let now = if self.undo { "taking changes again" } else { "read-only now" };
-                output::line(&format!("{now}: {topics}, {buckets}"))?;
+                let mut line = format!("{now}: {}", both(topics, buckets));
+                if unchanged_topics + unchanged_buckets > 0 {
+                    let before = both(unchanged_topics, unchanged_buckets);
+                    line = format!("{line}; that was so before of {before}");
+                }
+                output::line(&line)?;
                 if self.undo {
                     eprintln!("{UNDONE}");
                 }
@@ -126,8 +152,8 @@ impl Freeze {
         Ok(missing)
     }
 
-    /// Tells what is read-only; returns those that were named and are not there.
-    async fn tell(&self, side: &dyn CopySide) -> Result<Vec<TopicName>, CliError> {
+    /// Tells what is read-only; returns what was named and is not there.
+    async fn tell(&self, side: &dyn CopySide) -> Result<Vec<String>, CliError> {
         let state = frozen(side, &self.topics).await.map_err(failed)?;
         let FrozenState {
             refuses_new, topics: [topics, topics_open], buckets: [buckets, buckets_open], ..
@@ -146,7 +172,7 @@ impl Freeze {
             Output::Json => output::json(&status)?,
             Output::Text => output::line(&status.told())?,
         }
-        Ok(state.missing)
+        Ok(all_missing(&state.missing, &state.unmatched))
     }
 }
 
@@ -165,9 +191,6 @@ struct Status {
 
 impl Status {
     fn told(&self) -> String {
-        let both = |topics: usize, buckets: usize| {
-            format!("{}, {}", counted(topics as u64, "topic"), counted(buckets as u64, "bucket"))
-        };
         let mut text = format!("read-only: {}", both(self.topics, self.buckets));
         if !self.read_only {
             text = format!("{text}; taking changes: {}", both(self.topics_open, self.buckets_open));
@@ -182,10 +205,21 @@ impl Status {
     }
 }
 
+fn both(topics: usize, buckets: usize) -> String {
+    format!("{}, {}", counted(topics as u64, "topic"), counted(buckets as u64, "bucket"))
+}
+
+/// Returns names that are not there, and patterns that match nothing, as they are told.
+fn all_missing(missing: &[TopicName], unmatched: &[TopicSelector]) -> Vec<String> {
+    let names = missing.iter().map(|topic| format!("`{topic}`"));
+    names.chain(unmatched.iter().map(|pattern| format!("that matches `{pattern}`"))).collect()
+}
+
 /// Says what stands where not all was done.
 fn not_done(error: FreezeError, undo: bool) -> CliError {
     let advice = match (&error, undo) {
         (FreezeError::Nothing(SideError::Denied(_)), _) => DENIED,
+        (FreezeError::Nothing(error) | FreezeError::Undone(error), _) if error.is_full() => NO_ROOM,
         (FreezeError::Nothing(_) | FreezeError::Undone(_), _) => {
             "it is as it was; once the storage can be reached, with all of its servers, give the command again"
         }

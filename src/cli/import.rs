@@ -32,6 +32,12 @@ What the target has and of which it lacks messages, groups or keys of the file, 
 there since, stays without them; --overwrite puts what the file has in its place. What has gone on
 since and has all of the file stays as it is, --overwrite or not.
 
+It says first how many messages are older than the target keeps them (PERSISTENT_TIER_RETENTION),
+and looks at the end whether the target has what it was given.
+
+Users, tokens and roles that the target has not and others are there may have been removed, and come
+with --overwrite alone.
+
 Examples:
   tidemill import --to valkey://host:6379 backup.tidemill --dry-run
   tidemill import --to valkey://host:6379 backup.tidemill
@@ -51,8 +57,13 @@ const TO_TOKEN_HELP: &str = "The token that says to the relay who calls. With `@
 const NO_ACCESS: &str = "the file has no users, tokens and roles: it was exported without --access";
 
 /// What is said where nobody is brought, and nothing.
-const NOTHING: Nothing =
-    Nothing { is_done: "nothing is imported", is_replaced: "nothing is imported; --overwrite replaces it" };
+const NOTHING: Nothing = Nothing {
+    is_done: "nothing is imported",
+    is_replaced: "nothing is imported; --overwrite brings what the file has in its place, and with --no-topics that alone",
+};
+
+/// What can be done about an import that was broken off.
+const GOES_ON: &str = "not all is imported; the same command goes on from here";
 
 /// How often it is said that the file is being checked.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
@@ -116,7 +127,12 @@ impl Import {
             () = stopped => Err(CliError::Interrupted),
         };
         to.close().await;
-        done
+        match done {
+            Err(CliError::Interrupted) if !self.bringing.dry_run => {
+                Err(CliError::Kept(Box::new(CliError::Interrupted), GOES_ON.to_owned()))
+            }
+            done => done,
+        }
     }
 
     /// Opens the file, and checks it.
@@ -193,7 +209,8 @@ impl Import {
             patience: self.reaching.patience(),
         };
         let copy = Copying::new(Arc::new(file), to.paced(self.rate), plan.clone());
-        let telling = Telling { done: "imported", output, overwrite, is_data: false };
+        let kept = to.kept().await;
+        let telling = Telling { done: "imported", output, overwrite, is_data: false, kept };
         if dry_run {
             let is_in_the_way = bring().await?;
             telling.plan(&copy, &plan).await.map_err(told)?;

@@ -22,7 +22,7 @@ use super::{CliError, logs};
 use crate::chance::random;
 use crate::clock::Clock;
 use crate::config::Environment;
-use crate::copying::{CopySide, Paced, SideError, Told, Write, told_from, write_to};
+use crate::copying::{CopySide, Paced, SideError, Told, Write, retention, told_from, write_to};
 use crate::storage::valkey::{KeyForm, Target, TargetError, Valkey, ValkeyOptions};
 use crate::storage::{
     AccessStore, Backend as _, BucketStore as _, Storage, StorageError, StorageLimits, TopicStore as _,
@@ -131,6 +131,17 @@ impl Form {
     pub(super) fn keys(&self) -> Keys {
         self.given.unwrap_or_default()
     }
+}
+
+/// Within which time a target removes messages of topics that say nothing of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kept {
+    /// It keeps them, or nobody asks.
+    ForEver,
+    /// A relay has told that.
+    For(Duration),
+    /// As relays do on which nothing is set: nobody knows those of a storage.
+    Perhaps,
 }
 
 /// How a side is reached.
@@ -318,6 +329,15 @@ impl Opened {
                 "--{flag}: {} is a relay, which gives no hashes of passwords and tokens away, and takes none; name its storage, as in `valkey://host:6379`",
                 self.name
             ))),
+        }
+    }
+
+    /// Returns within which time it removes messages, as far as that is known. A relay that does not tell it is none of today.
+    pub(super) async fn kept(&self) -> Kept {
+        match (&self.backend, retention(&*self.side).await) {
+            (Some(_), _) | (None, Err(_)) => Kept::Perhaps,
+            (None, Ok(None)) => Kept::ForEver,
+            (None, Ok(Some(age))) => Kept::For(age),
         }
     }
 

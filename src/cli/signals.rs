@@ -1,6 +1,6 @@
 //! The signals that ask a command to end, which it then does in its own way. It must not know commands.
 
-use std::io;
+use std::{fs, io};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -34,4 +34,35 @@ impl Signals {
 pub(super) fn stopped() -> Result<impl Future<Output = ()>, CliError> {
     let mut signals = Signals::new()?;
     Ok(async move { signals.next().await })
+}
+
+/// Returns the same of a command that leaves nothing behind, also where its terminal goes away; under `nohup` it goes on.
+pub(super) fn stopped_or_hung_up() -> Result<impl Future<Output = ()>, CliError> {
+    let mut signals = Signals::new()?;
+    let mut hangup = if ignores_hangups() {
+        None
+    } else {
+        let failed = |cause: io::Error| CliError::Failed("cannot wait for signals", cause.into());
+        Some(signal(SignalKind::hangup()).map_err(failed)?)
+    };
+    Ok(async move {
+        let hung_up = async {
+            match &mut hangup {
+                Some(hangup) => _ = hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = signals.next() => {}
+            () = hung_up => {}
+        }
+    })
+}
+
+/// Whether whoever has started this process has it ignore hangups, or nobody can tell: a handler would end that.
+fn ignores_hangups() -> bool {
+    let Ok(status) = fs::read_to_string("/proc/self/status") else { return true };
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // The first signal is SIGHUP.
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_none_or(|mask| mask & 1 == 1)
 }

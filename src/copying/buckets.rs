@@ -10,6 +10,7 @@ use tidemill_proto::copy::CopyRead;
 use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp, TopicName};
 
 use super::freezing::all_buckets;
+use super::kept::Given;
 use super::planning::NOT_WHOLE;
 use super::side::{SideError, find};
 use super::{After, Clash, Copy, CopyError, Side, Write};
@@ -137,10 +138,11 @@ impl Copy {
                 self.check_target().await?;
                 self.claim(&log).await?;
                 let whole = CopiedBucket { freeze: None, ..now };
-                let has = whole.state.keys;
+                let (has, given) = (whole.state.keys, Given::of_bucket(&whole));
                 self.import(&log, Write::FinishBucket(Box::new(whole))).await?;
                 let came = self.keys_came.lock().remove(&log).unwrap_or_default();
                 self.progress.keys_again.fetch_add(came.saturating_sub(has), Ordering::Relaxed);
+                self.given.lock().insert(log.clone(), given);
                 self.finish_bucket(&log);
                 return Ok(After::Finished);
             }

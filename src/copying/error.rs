@@ -47,6 +47,12 @@ pub enum CopyError {
     /// The target has a part of a topic from a copy that was broken off, and the source has none of that name.
     #[error("{} is at the target as a part of a copy, and not at the source", named(.0))]
     Left(TopicName),
+    /// A topic that was named, and was there as the copy began, was deleted at the source before it was whole.
+    #[error("{} was deleted at the source while it was read", named(.0))]
+    Deleted(TopicName),
+    /// The target has dropped what it was given: topics with how many messages it lacks, and logs of buckets.
+    #[error("the target does not keep what it was given: {}", not_kept(.0))]
+    NotKept(Vec<(TopicName, u64)>),
     /// The target has got messages of the topic meanwhile, by a call of this copy of which nobody knew whether it had done that.
     #[error("{} has got more at the target by a call that had no answer", named(.0))]
     Passed(TopicName),
@@ -91,8 +97,24 @@ impl Clash {
 }
 
 /// Returns a topic by its name, or the bucket whose log it is.
-fn named(topic: &TopicName) -> String {
+#[must_use]
+pub fn named(topic: &TopicName) -> String {
     topic.bucket().map_or_else(|| format!("topic `{topic}`"), |bucket| format!("bucket `{bucket}`"))
+}
+
+/// How many are named of many.
+const NAMED_MAX: usize = 10;
+
+fn not_kept(lacking: &[(TopicName, u64)]) -> String {
+    let one = |(topic, count): &(TopicName, u64)| match topic.bucket() {
+        Some(_) => format!("{} is gone", named(topic)),
+        None => format!("{} lacks {count} message{}", named(topic), if *count == 1 { "" } else { "s" }),
+    };
+    let some: Vec<String> = lacking.iter().take(NAMED_MAX).map(one).collect();
+    match lacking.len().saturating_sub(NAMED_MAX) {
+        0 => some.join(", "),
+        more => format!("{}, and {more} more", some.join(", ")),
+    }
 }
 
 fn same(topic: Option<&TopicName>) -> String {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::AT_ONCE;
 use super::side::{CopySide, SideError, Write, ask, find};
-use crate::storage::{Cause, CopiedBucket, CopiedTopic, Freeze};
+use crate::storage::{Cause, CopiedBucket, CopiedTopic, Freeze, Unlisted};
 
 /// How long after no more topics are to be made one may come that a node was about to make: longer than a call may take.
 pub const NEW_TOPICS_SETTLE: Duration = Duration::from_secs(6);
@@ -26,8 +26,12 @@ pub struct Frozen {
     pub topics: usize,
     /// Buckets.
     pub buckets: usize,
+    /// How many of these topics were so before, and of these buckets.
+    pub unchanged: [usize; 2],
     /// Topics that were named, and are not there.
     pub missing: Vec<TopicName>,
+    /// Patterns that match no topic.
+    pub unmatched: Vec<TopicSelector>,
 }
 
 /// How much is read-only.
@@ -43,6 +47,8 @@ pub struct FrozenState {
     pub taken_over: usize,
     /// Topics that were named, and are not there.
     pub missing: Vec<TopicName>,
+    /// Patterns that match no topic.
+    pub unmatched: Vec<TopicSelector>,
 }
 
 /// Why not all was made read-only, or takes changes again: what stands.
@@ -99,8 +105,9 @@ pub async fn frozen(side: &dyn CopySide, topics: &[TopicSelector]) -> Result<Fro
         }
     }
     let mut names = selected(side, topics).await?;
-    names.extend(unlisted(side, topics).await?.into_iter().filter(|name| name.bucket().is_none()));
-    for topic in names {
+    let unlisted = unlisted(side, topics).await?;
+    names.extend(unlisted.names.into_iter().filter(|name| name.bucket().is_none()));
+    for topic in names.iter().cloned() {
         let found: Option<Box<CopiedTopic>> = find(side, CopyRead::Topic { topic: topic.clone() }).await?;
         match found {
             Some(found) if found.ended.is_some() => {}
@@ -109,7 +116,15 @@ pub async fn frozen(side: &dyn CopySide, topics: &[TopicSelector]) -> Result<Fro
             None => {}
         }
     }
+    state.unmatched = unmatched(topics, &names);
     Ok(state)
+}
+
+/// Returns the patterns that match none of some topics.
+fn unmatched(topics: &[TopicSelector], names: &BTreeSet<TopicName>) -> Vec<TopicSelector> {
+    let matches = |pattern: &TopicSelector| names.iter().any(|name| pattern.matches(name));
+    let patterns = topics.iter().filter(|selector| matches!(selector, TopicSelector::Pattern(_)));
+    patterns.filter(|pattern| !matches(pattern)).cloned().collect()
 }
 
 /// Whether a topic is named, and not only matched by a pattern.
@@ -127,10 +142,11 @@ pub async fn freeze(
     topics: &[TopicSelector],
     frozen: bool,
 ) -> Result<Frozen, SideError> {
-    Freezing { side, topics, frozen, undoing: Vec::new() }.run().await
+    Freezing { side, topics, frozen, needs_all: false, undoing: Vec::new() }.run().await
 }
 
-/// The same, all or nothing: what was done when the side fails is undone.
+/// The same, all or nothing: what was done when the side fails is undone, and where a topic that was named is not there, or
+/// a pattern matches none, nothing is done.
 ///
 /// # Errors
 /// The side failed; the error says what stands.
@@ -139,7 +155,7 @@ pub async fn freeze_or_undo(
     topics: &[TopicSelector],
     frozen: bool,
 ) -> Result<Frozen, FreezeError> {
-    let mut freezing = Freezing { side, topics, frozen, undoing: Vec::new() };
+    let mut freezing = Freezing { side, topics, frozen, needs_all: true, undoing: Vec::new() };
     match freezing.run().await {
         Ok(count) => Ok(count),
         Err(error) => Err(freezing.undo(error).await),
@@ -151,6 +167,8 @@ struct Freezing<'a> {
     side: &'a dyn CopySide,
     topics: &'a [TopicSelector],
     frozen: bool,
+    /// Whether nothing is done where not all is there.
+    needs_all: bool,
     /// What undoes what was done, or may have been.
     undoing: Vec<Write>,
 }
@@ -172,6 +190,17 @@ impl Freezing<'_> {
             _ => false,
         };
         let before = self.look(self.names().await?).await?;
+        if self.needs_all {
+            let is_missing = |(name, found): &(&TopicName, &Before)| {
+                **found == Before::Missing && is_named(self.topics, name)
+            };
+            let missing = before.iter().filter(is_missing).map(|(name, _)| name.clone()).collect();
+            let unmatched = unmatched(self.topics, &before.keys().cloned().collect());
+            let nothing = Frozen { missing, unmatched, ..Frozen::default() };
+            if nothing != Frozen::default() {
+                return Ok(nothing);
+            }
+        }
         if self.topics.is_empty() {
             let undoing = (refused != self.frozen).then_some(Write::RefuseNew { refused });
             // Of several servers some may have done it whatever the error is.
@@ -204,7 +233,13 @@ impl Freezing<'_> {
                     write => write?,
                 }
             }
-            *(if name.bucket().is_some() { &mut count.buckets } else { &mut count.topics }) += 1;
+            let [topics, buckets] = &mut count.unchanged;
+            let (all, unchanged) = match name.bucket() {
+                Some(_) => (&mut count.buckets, buckets),
+                None => (&mut count.topics, topics),
+            };
+            *all += 1;
+            *unchanged += usize::from(is_done);
         }
         Ok(count)
     }
@@ -215,7 +250,7 @@ impl Freezing<'_> {
         if self.topics.is_empty() {
             names.extend(all_buckets(self.side).await?.iter().map(TopicName::log_of));
         }
-        names.extend(unlisted(self.side, self.topics).await?);
+        names.extend(unlisted(self.side, self.topics).await?.names);
         Ok(names)
     }
 
@@ -300,18 +335,23 @@ pub(super) async fn all_buckets(side: &dyn CopySide) -> Result<Vec<BucketName>, 
 }
 
 /// Returns topics that are selected and that no list names; where all are, the logs of such buckets, too.
-pub(super) async fn unlisted(
-    side: &dyn CopySide,
-    topics: &[TopicSelector],
-) -> Result<BTreeSet<TopicName>, SideError> {
+pub(super) async fn unlisted(side: &dyn CopySide, topics: &[TopicSelector]) -> Result<Unlisted, SideError> {
     // What is named is asked for whether it is listed or not.
     if !topics.is_empty() && !topics.iter().any(|topic| matches!(topic, TopicSelector::Pattern(_))) {
-        return Ok(BTreeSet::new());
+        return Ok(Unlisted::default());
     }
     let is_selected = |name: &TopicName| {
         topics.is_empty() || name.bucket().is_none() && topics.iter().any(|selector| selector.matches(name))
     };
-    Ok(side.unlisted().await?.into_iter().filter(is_selected).collect())
+    let mut unlisted = side.unlisted().await?;
+    unlisted.names.retain(is_selected);
+    if !topics.is_empty() {
+        // No pattern matches them, but they may be meant.
+        let patterns = || topics.iter().filter(|topic| matches!(topic, TopicSelector::Pattern(_)));
+        unlisted.odd.first.retain(|name| patterns().any(|pattern| name.starts_with(pattern.prefix())));
+        unlisted.odd.count = unlisted.odd.first.len() as u64;
+    }
+    Ok(unlisted)
 }
 
 /// Returns the names of topics that are selected, and those that are named whether they are there or not.

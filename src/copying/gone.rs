@@ -3,14 +3,17 @@
 //! What was deleted at the source is deleted at the target, too. A source that was started again may have lost it, and then
 //! the target has all that is left of it: it stays, and that is told. So is what an earlier copy has left that nobody goes
 //! on with, as the source has it no more.
+//!
+//! What the source had as the copy began, and was deleted there before it was whole at the target, is told at the end.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tidemill_proto::TopicName;
 
-use super::freezing::{all_buckets, selected};
-use super::planning::{Action, Outline, Planned, PlannedBucket};
+use super::freezing::{all_buckets, is_named, selected};
+use super::planning::{Action, Ages, Outline, Planned, PlannedBucket};
 use super::side::SideError;
 use super::{AT_ONCE, After, Copy, CopyError, Side};
 use crate::storage::Freeze;
@@ -59,6 +62,31 @@ impl Copy {
         Ok(())
     }
 
+    /// Notes what is gone from the source, of what was to be copied; and whether nothing else is there of it.
+    ///
+    /// # Errors
+    /// A topic that was named is gone, and not followed: who follows one has the target lose it, too.
+    pub(super) async fn tell_gone(
+        &self,
+        planned: BTreeSet<TopicName>,
+        gone: BTreeSet<TopicName>,
+    ) -> Result<(), CopyError> {
+        let mut all = planned;
+        all.extend(gone);
+        let finished = self.finished.lock().clone();
+        all.retain(|topic| !finished.contains(topic));
+        let Some(first) = all.first() else { return Ok(()) };
+        self.patiently(|| self.check_same_run(first)).await?;
+        let mut now = self.patiently(|| self.topics()).await?;
+        now.extend(self.patiently(|| self.buckets()).await?.iter().map(TopicName::log_of));
+        let is_empty = now.iter().all(|topic| all.contains(topic));
+        self.progress.source_is_empty.store(is_empty, Ordering::Relaxed);
+        let named = all.iter().find(|topic| !self.plan.follow && is_named(&self.plan.topics, topic));
+        let named = named.cloned();
+        *self.progress.gone.lock() = all;
+        named.map_or(Ok(()), |topic| Err(CopyError::Deleted(topic)))
+    }
+
     /// Returns what the target has that is not whole, besides some that are at the source. Nothing is, where only some topics
     /// are copied.
     pub(super) async fn left(&self, there: &BTreeSet<TopicName>) -> Result<Outline, CopyError> {
@@ -82,9 +110,27 @@ impl Copy {
         for (topic, count) in found.into_iter().flatten() {
             let (replaced, lacks) = (None, None);
             if let Some(bucket) = topic.bucket() {
-                left.buckets.push(PlannedBucket { bucket, action, keys: count, replaced, lacks });
+                left.buckets.push(PlannedBucket {
+                    bucket,
+                    action,
+                    keys: count,
+                    replaced,
+                    lacks,
+                    there: count,
+                });
             } else {
-                left.topics.push(Planned { topic, action, messages: count, groups: 0, replaced, lacks });
+                let (messages, there) = (count, count);
+                let ages = Ages::default();
+                left.topics.push(Planned {
+                    topic,
+                    action,
+                    messages,
+                    groups: 0,
+                    replaced,
+                    lacks,
+                    there,
+                    ages,
+                });
             }
         }
         Ok(left)

@@ -112,7 +112,7 @@ impl Copy {
     }
 
     /// Counts the messages of the source that the target has not.
-    async fn count_lacking(&self, source: &CopiedTopic) -> Result<u64, CopyError> {
+    pub(super) async fn count_lacking(&self, source: &CopiedTopic) -> Result<u64, CopyError> {
         let topic = &source.topic.topic_name;
         let after = source.first.and_then(MessageId::previous).unwrap_or(MessageId::MIN);
         let mut wanted = Ids::behind(self, Side::Source, topic, after);

@@ -7,7 +7,7 @@ use tidemill_proto::MessageId;
 use tidemill_proto::copy::CopyRead;
 
 use super::side::{ask, len_bytes};
-use super::{Copy, CopyError, Side, Write};
+use super::{Copy, CopyError, Progress, Side, Write};
 use crate::storage::{CopiedTopic, StoredMessage, latest_key};
 
 impl Copy {
@@ -25,7 +25,13 @@ impl Copy {
             Ok::<_, CopyError>(messages)
         };
         if after == MessageId::MIN {
-            self.progress.expected.fetch_add(source.length, Ordering::Relaxed);
+            // Where the target has lost what came of it, it comes again.
+            let before = self.came.lock().insert(topic.clone(), [source.length, 0, 0]).unwrap_or_default();
+            let Progress { expected, messages, bytes, .. } = &*self.progress;
+            for (of, count) in [expected, messages, bytes].into_iter().zip(before) {
+                of.fetch_sub(count, Ordering::Relaxed);
+            }
+            expected.fetch_add(source.length, Ordering::Relaxed);
         }
         let mut after = self.copy_latest(source, after).await?;
         let mut page = read(after).await?;
@@ -51,6 +57,9 @@ impl Copy {
         self.import(&source.topic.topic_name, write).await?;
         self.progress.messages.fetch_add(count, Ordering::Relaxed);
         self.progress.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        if let Some([_, came, bytes_came]) = self.came.lock().get_mut(&source.topic.topic_name) {
+            (*came, *bytes_came) = (*came + count, *bytes_came + bytes as u64);
+        }
         *self.fails_since.lock() = None;
         Ok(())
     }
@@ -71,6 +80,24 @@ impl Copy {
             self.import_messages(source, after, messages).await?;
             after = last;
         }
+    }
+
+    /// Counts the latest messages of keys that the log of a topic has no more, and that are copied beside it.
+    pub(super) async fn count_latest(&self, source: &CopiedTopic) -> Result<u64, CopyError> {
+        let (mut after, mut count) = (MessageId::MIN, 0);
+        while source.topic.compact_by.is_some() {
+            let messages = self.latest(Side::Source, source, after).await?;
+            let is_older = |message: &StoredMessage| {
+                message.id <= source.last && source.first.is_none_or(|first| message.id < first)
+            };
+            let older = messages.partition_point(is_older);
+            count += older as u64;
+            match messages.last() {
+                Some(last) if older == messages.len() => after = last.id,
+                _ => break,
+            }
+        }
+        Ok(count)
     }
 
     /// Returns a page of the latest messages of the keys of a topic behind an id.

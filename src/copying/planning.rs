@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tidemill_proto::copy::CopyRead;
@@ -10,9 +11,9 @@ use tidemill_proto::{BucketName, MessageId, TopicName, TopicSelector};
 
 use super::error::unless_gone;
 use super::freezing::is_named;
-use super::side::ask;
+use super::side::{CopySide, SideError, ask};
 use super::{AT_ONCE, Clash, Copy, CopyError, Plan, Side};
-use crate::storage::{CopiedTopic, Epoch, Freeze};
+use crate::storage::{CopiedTopic, Epoch, Freeze, OddNames};
 
 /// Why what the source has is not copied.
 pub(super) const NOT_WHOLE: &str = "it is being copied to the source itself, and is not whole";
@@ -26,6 +27,10 @@ pub struct Outline {
     pub buckets: Vec<PlannedBucket>,
     /// Whether the target makes no topics, as it is read-only.
     pub target_refuses: bool,
+    /// Topics of the source, and groups as people say them, that are left out: Tidemill allows no such names.
+    pub odd_topics: OddNames,
+    /// See there.
+    pub odd_groups: OddNames,
 }
 
 /// What a copy would do with a topic.
@@ -43,6 +48,21 @@ pub struct Planned {
     pub replaced: Option<Replaced>,
     /// What the target lacks, where it has it otherwise.
     pub lacks: Option<Lacks>,
+    /// Messages that the target has of that name.
+    pub there: u64,
+    /// How old they are at the source.
+    pub ages: Ages,
+}
+
+/// How old the messages of a topic are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ages {
+    /// The time of the first, in milliseconds since 1970, as its id has it.
+    pub first_ms: u64,
+    /// That of the last.
+    pub last_ms: u64,
+    /// Within how many seconds the topic itself says that they are removed, if it does.
+    pub retention_seconds: Option<u64>,
 }
 
 /// What a copy would do with a bucket.
@@ -58,6 +78,8 @@ pub struct PlannedBucket {
     pub replaced: Option<Replaced>,
     /// As of a topic.
     pub lacks: Option<Lacks>,
+    /// Keys that the target has under that name.
+    pub there: u64,
 }
 
 /// What the target loses of a topic or a bucket that is replaced.
@@ -124,6 +146,24 @@ impl Outline {
         topics.map(|one| one.topic.clone()).chain(logs).collect()
     }
 
+    /// Returns of how many topics the target gets messages that are older than a limit, and how many these are at the most. The
+    /// limit is that in milliseconds since 1970, of a topic by what it says of its own retention; `None` where nothing is.
+    #[must_use]
+    pub fn older(&self, limit: impl Fn(Ages) -> Option<u64>) -> (u64, u64) {
+        let is_brought = |action| matches!(action, Action::Make | Action::GoOn | Action::Overwrite);
+        let brought = self.topics.iter().filter(|one| is_brought(one.action) && one.messages > 0);
+        let old = brought.filter(|one| limit(one.ages).is_some_and(|limit| one.ages.first_ms < limit));
+        old.fold((0, 0), |(topics, messages), one| (topics + 1, messages + one.messages))
+    }
+
+    /// Returns the topics, and the logs of buckets, that are to be at the target in the end.
+    pub(super) fn copied(&self) -> BTreeSet<TopicName> {
+        let topics = self.topics.iter().map(|one| (one.topic.clone(), one.action));
+        let buckets = self.buckets.iter().map(|one| (TopicName::log_of(&one.bucket), one.action));
+        let is_copied = |action| !matches!(action, Action::Refuse | Action::Left);
+        topics.chain(buckets).filter(|(_, action)| is_copied(*action)).map(|(topic, _)| topic).collect()
+    }
+
     /// Returns what stands in the way of a plan.
     #[must_use]
     pub fn obstacles(&self, plan: &Plan) -> Vec<CopyError> {
@@ -149,6 +189,15 @@ impl Outline {
     }
 }
 
+/// Returns within which time a side removes messages of topics that say nothing of it, if it does.
+///
+/// # Errors
+/// The side failed, or does not tell that.
+pub async fn retention(side: &dyn CopySide) -> Result<Option<Duration>, SideError> {
+    let seconds: Option<u64> = ask(side, CopyRead::Retention).await?;
+    Ok(seconds.map(Duration::from_secs))
+}
+
 impl Copy {
     /// Returns what would be done, and does nothing.
     ///
@@ -157,6 +206,7 @@ impl Copy {
     pub async fn plan(&self) -> Result<Outline, CopyError> {
         self.patiently(|| self.check_sides()).await?;
         self.patiently(|| self.find_unlisted()).await?;
+        *self.odd_groups.lock() = OddNames::default();
         let topics = self.patiently(|| self.topics()).await?;
         let matches = |selector: &&TopicSelector| topics.iter().any(|topic| selector.matches(topic));
         if let Some(selector) = self.plan.topics.iter().find(|selector| !matches(selector)) {
@@ -183,7 +233,8 @@ impl Copy {
         let left = self.left(&there).await?;
         topics.extend(left.topics);
         buckets.extend(left.buckets);
-        Ok(Outline { topics, buckets, target_refuses })
+        let (odd_topics, odd_groups) = (self.odd_topics.lock().clone(), self.odd_groups.lock().clone());
+        Ok(Outline { topics, buckets, target_refuses, odd_topics, odd_groups })
     }
 
     /// Returns what tells the servers of a side from all others: those on which what is copied may be. The others may be away.
@@ -261,6 +312,11 @@ impl Copy {
         self.check_apart(topic).await?;
         let groups: Vec<GroupName> =
             self.ask_source(topic, CopyRead::Groups { topic: topic.clone() }).await?;
+        let odd = self.from.odd_groups(topic).await.map_err(Side::Source.failed(topic))?;
+        if odd.count > 0 {
+            let first = odd.first.iter().map(|group| format!("group `{group}` of topic `{topic}`")).collect();
+            self.odd_groups.lock().add_all(OddNames { first, ..odd });
+        }
         let found = self.look(Side::Target, topic).await?;
         // Of two that nobody has marked, neither is a copy of the other.
         let is_copy = |target: &CopiedTopic| target.epoch == source.epoch && source.epoch != Epoch::Unmarked;
@@ -278,9 +334,19 @@ impl Copy {
             // It was whole, and took messages of its own since, or might have.
             Some(_) => Action::Overwrite,
         };
-        let (topic, messages, groups) = (topic.clone(), source.length, groups.len());
+        let beside = match action {
+            Action::Make | Action::Overwrite => self.count_latest(&source).await?,
+            Action::GoOn | Action::Keep | Action::Refuse | Action::Left => 0,
+        };
+        let (topic, messages, groups) = (topic.clone(), source.length + beside, groups.len());
         let replaced = action.replaced(target, source.last);
-        Ok(Some(Planned { topic, action, messages, groups, replaced, lacks }))
+        let there = target.map_or(0, |(count, ..)| count);
+        let ages = Ages {
+            first_ms: source.first.unwrap_or(source.last).ms,
+            last_ms: source.last.ms,
+            retention_seconds: source.topic.retention_seconds,
+        };
+        Ok(Some(Planned { topic, action, messages, groups, replaced, lacks, there, ages }))
     }
 
     /// Returns what is done with what is there and lacks so much.
@@ -306,7 +372,8 @@ impl Copy {
             Some(_) => Action::Overwrite,
         };
         let replaced = action.replaced(target, source.last);
-        let keys = source.state.keys;
-        Ok(Some(PlannedBucket { bucket: bucket.clone(), action, keys, replaced, lacks }))
+        let (bucket, keys, there) =
+            (bucket.clone(), source.state.keys, target.map_or(0, |(count, ..)| count));
+        Ok(Some(PlannedBucket { bucket, action, keys, replaced, lacks, there }))
     }
 }

@@ -1,8 +1,10 @@
 //! How far a copy has come, for who looks at it meanwhile.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use tidemill_proto::TopicName;
 use tokio::sync::watch;
 
 /// How far a copy has come, for who looks at it meanwhile.
@@ -25,6 +27,8 @@ pub struct Progress {
     pub(super) switching: AtomicBool,
     pub(super) source_read_only: watch::Sender<bool>,
     pub(super) failing: Mutex<Option<String>>,
+    pub(super) gone: Mutex<BTreeSet<TopicName>>,
+    pub(super) source_is_empty: AtomicBool,
 }
 
 /// How far a copy has come at a moment.
@@ -60,6 +64,8 @@ pub struct Reached {
     pub source_read_only: bool,
     /// What fails at this time.
     pub failing: Option<String>,
+    /// Topics, and the logs of buckets, that were deleted at the source before they were whole; once it is done.
+    pub gone: BTreeSet<TopicName>,
 }
 
 impl Progress {
@@ -67,6 +73,12 @@ impl Progress {
     pub async fn source_is_read_only(&self) {
         // The sender lives as long as this, so waiting cannot end without an answer.
         let _ = self.source_read_only.subscribe().wait_for(|is_so| *is_so).await;
+    }
+
+    /// Returns whether the source has nothing of what was to be copied any more, where something was deleted there.
+    #[must_use]
+    pub fn source_is_empty(&self) -> bool {
+        self.source_is_empty.load(Ordering::Relaxed)
     }
 
     /// Returns how far it has come.
@@ -90,6 +102,7 @@ impl Progress {
             switching: self.switching.load(Ordering::Relaxed),
             source_read_only: *self.source_read_only.borrow(),
             failing: self.failing.lock().clone(),
+            gone: self.gone.lock().clone(),
         }
     }
 }

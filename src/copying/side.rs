@@ -11,8 +11,8 @@ use tidemill_proto::{BucketName, KeyName, MessageId, Timestamp, TopicName};
 
 use crate::storage::{
     Cause, CopiedBucket, CopiedDead, CopiedGroup, CopiedKey, CopiedKeys, CopiedPending, CopiedTopic,
-    CopiedUnique, Epoch, KeysPart, StorageError, StoredMessage, StoredRecurring, UniquePage, WaitingMessage,
-    WaitingPage,
+    CopiedUnique, Epoch, KeysPart, OddNames, StorageError, StoredMessage, StoredRecurring, UniquePage,
+    Unlisted, WaitingMessage, WaitingPage,
 };
 
 /// Bytes of a page, about.
@@ -87,6 +87,17 @@ impl From<StorageError> for SideError {
     }
 }
 
+impl SideError {
+    /// Whether a storage has no room for it. Of a relay that is not known here.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Refused(cause) => matches!(cause.downcast_ref(), Some(StorageError::Full(_))),
+            _ => false,
+        }
+    }
+}
+
 /// A side of a copy.
 #[async_trait]
 pub trait CopySide: fmt::Debug + Send + Sync {
@@ -106,6 +117,11 @@ pub trait CopySide: fmt::Debug + Send + Sync {
     /// Returns the side that this one stands in front of, and which is asked what this one has no answer to of its own.
     fn behind(&self) -> Option<&dyn CopySide>;
 
+    /// Whether it tells afterwards what it was given. A file does so once it is whole.
+    fn tells_what_it_has(&self) -> bool {
+        self.behind().is_none_or(CopySide::tells_what_it_has)
+    }
+
     /// Has this copy alone, by its token, take over for some seconds what a topic has beside its messages, or what the bucket
     /// has whose log it is. A side that cannot tell copies apart lets all do so: the steps of a relay say nothing of who takes
     /// them.
@@ -120,14 +136,25 @@ pub trait CopySide: fmt::Debug + Send + Sync {
     }
 
     /// Returns topics, and logs of buckets, that are there and are not among the names that it tells: those of programs that
-    /// are no relays. There are none of a side that finds these by itself, as a relay does.
+    /// are no relays; and those whose names none may have. There are none of a side that finds these by itself, as a relay does.
     ///
     /// # Errors
     /// `Passing`, `Refused`.
-    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
+    async fn unlisted(&self) -> Result<Unlisted, SideError> {
         match self.behind() {
             Some(side) => side.unlisted().await,
-            None => Ok(Vec::new()),
+            None => Ok(Unlisted::default()),
+        }
+    }
+
+    /// Returns groups of a topic whose names none may have, as other programs have made them. A relay tells of none.
+    ///
+    /// # Errors
+    /// `Missing`, `Passing`, `Refused`.
+    async fn odd_groups(&self, topic: &TopicName) -> Result<OddNames, SideError> {
+        match self.behind() {
+            Some(side) => side.odd_groups(topic).await,
+            None => Ok(OddNames::default()),
         }
     }
 
@@ -178,6 +205,8 @@ told! {
     BucketNames(Vec<BucketName>);
     /// Whether it is so.
     Flag(bool);
+    /// A time, if there is one.
+    Seconds(Option<u64>);
     /// A topic.
     Topic(Box<CopiedTopic>);
     /// Messages, or changes.

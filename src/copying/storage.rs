@@ -9,7 +9,8 @@ use super::side::{
     len_bytes,
 };
 use crate::storage::{
-    DuePlace, GapCheck, IMPORTED_MAX, LatestRange, Storage, StorageError, StoredMessage, WaitingRange,
+    DuePlace, GapCheck, IMPORTED_MAX, LatestRange, OddNames, Storage, StorageError, StoredMessage, Unlisted,
+    WaitingRange,
 };
 
 /// Tells what a storage has. Of messages, so many pages come together at the most.
@@ -25,6 +26,7 @@ pub async fn read(storage: &Storage, asked: &CopyRead, pages: usize) -> Result<T
         }
         CopyRead::BucketNames { after } => Told::BucketNames(bucket_names(storage, after.clone()).await?),
         CopyRead::RefusesNew => Told::Flag(copies.refuses_new_topics().await?),
+        CopyRead::Retention => Told::Seconds(copies.retention().map(|age| age.as_secs())),
         CopyRead::Topic { topic } => Told::Topic(Box::new(copies.copied(topic).await?)),
         CopyRead::Messages { topic, after } => Told::Messages(messages(storage, topic, *after, pages).await?),
         CopyRead::Latest { topic, after } => {
@@ -173,10 +175,14 @@ impl CopySide for Storage {
         Err(SideError::Passing("another copy to this target is about to end there".into()))
     }
 
-    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
+    async fn unlisted(&self) -> Result<Unlisted, SideError> {
         let mut all = self.copies.unlisted().await?;
-        all.retain(|name| name.bucket().is_none_or(|bucket| bucket.room().is_none()));
+        all.names.retain(|name| name.bucket().is_none_or(|bucket| bucket.room().is_none()));
         Ok(all)
+    }
+
+    async fn odd_groups(&self, topic: &TopicName) -> Result<OddNames, SideError> {
+        Ok(self.copies.odd_groups(topic).await?)
     }
 
     async fn list(&self, topic: &TopicName) -> Result<(), SideError> {

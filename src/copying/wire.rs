@@ -50,6 +50,7 @@ pub fn check_read(asked: &CopyRead) -> Checked<()> {
         | CopyRead::TopicNames { .. }
         | CopyRead::BucketNames { .. }
         | CopyRead::RefusesNew
+        | CopyRead::Retention
         | CopyRead::Topic { .. }
         | CopyRead::Messages { .. }
         | CopyRead::Latest { .. }
@@ -76,6 +77,7 @@ pub fn told_to(told: Told) -> CopyTold {
         Told::TopicNames(names) => CopyTold::TopicNames(names),
         Told::BucketNames(names) => CopyTold::BucketNames(names),
         Told::Flag(is_so) => CopyTold::Flag(is_so),
+        Told::Seconds(seconds) => CopyTold::Seconds(seconds),
         Told::Topic(topic) => CopyTold::Topic(topic),
         Told::Messages(all) => CopyTold::Messages(messages(&all)),
         Told::Ids(ids) => CopyTold::Ids(ids),
@@ -121,6 +123,7 @@ pub(super) fn check_told(told: &CopyTold) -> Checked<()> {
         | CopyTold::TopicNames(_)
         | CopyTold::BucketNames(_)
         | CopyTold::Flag(_)
+        | CopyTold::Seconds(_)
         | CopyTold::Messages(_)
         | CopyTold::Ids(_)
         | CopyTold::Groups(_)
@@ -141,6 +144,7 @@ pub fn told_from(told: CopyTold) -> Checked<Told> {
         CopyTold::TopicNames(names) => Told::TopicNames(names),
         CopyTold::BucketNames(names) => Told::BucketNames(names),
         CopyTold::Flag(is_so) => Told::Flag(is_so),
+        CopyTold::Seconds(seconds) => Told::Seconds(seconds),
         CopyTold::Topic(topic) => Told::Topic(topic),
         CopyTold::Messages(all) => Told::Messages(at("messages", all, read_message)?),
         CopyTold::Ids(ids) => Told::Ids(ids),

@@ -67,6 +67,7 @@ impl About {
             CopyRead::TopicNames { .. }
             | CopyRead::BucketNames { .. }
             | CopyRead::RefusesNew
+            | CopyRead::Retention
             | CopyRead::Identity { topic: Some(TopicSelector::Pattern(_)) | None } => Self::default(),
             CopyRead::Topic { topic }
             | CopyRead::Messages { topic, .. }

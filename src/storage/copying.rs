@@ -8,6 +8,7 @@
 //! before, or is refused.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tidemill_proto::work::GroupName;
@@ -35,6 +36,44 @@ pub(super) fn follow_each_other(after: MessageId, messages: &[StoredMessage]) ->
     messages.iter().all(|message| std::mem::replace(&mut last, message.id) < message.id)
 }
 
+/// What is kept and that no list names, as other programs have made it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unlisted {
+    /// Topics, and the logs of buckets.
+    pub names: Vec<TopicName>,
+    /// What would be topics, with names that none may have.
+    pub odd: OddNames,
+}
+
+/// Names that Tidemill does not allow: the first, and how many there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OddNames {
+    /// The first, as they come by.
+    pub first: Vec<String>,
+    /// How many there are.
+    pub count: u64,
+}
+
+impl OddNames {
+    /// How many are named.
+    pub const FIRST_MAX: usize = 10;
+
+    /// Adds one.
+    pub fn add(&mut self, name: impl Into<String>) {
+        self.count += 1;
+        if self.first.len() < Self::FIRST_MAX {
+            self.first.push(name.into());
+        }
+    }
+
+    /// Adds others.
+    pub fn add_all(&mut self, others: Self) {
+        self.count += others.count;
+        self.first.extend(others.first);
+        self.first.truncate(Self::FIRST_MAX);
+    }
+}
+
 /// Topics that are copied.
 #[async_trait]
 pub trait CopyStore: fmt::Debug + Send + Sync {
@@ -46,12 +85,22 @@ pub trait CopyStore: fmt::Debug + Send + Sync {
     /// `Unavailable`, `Indeterminate`.
     async fn identity(&self, topics: Option<&TopicSelector>) -> Result<Vec<String>, StorageError>;
 
+    /// Returns within which time messages are removed of topics that say nothing of it, if they are, as this node is set.
+    fn retention(&self) -> Option<Duration>;
+
     /// Returns topics, and the logs of buckets, that are kept and that no list names, as they come by: other programs have made
-    /// them, and nobody has swept since. Where nothing is kept beside the lists there are none.
+    /// them, and nobody has swept since; and what would be topics, with names that none may have. Where nothing is kept beside
+    /// the lists there are none.
     ///
     /// # Errors
     /// `Unavailable`, `Indeterminate`, `ForeignKey`.
-    async fn unlisted(&self) -> Result<Vec<TopicName>, StorageError>;
+    async fn unlisted(&self) -> Result<Unlisted, StorageError>;
+
+    /// Returns the groups of a topic whose names none may have, as other programs have made them.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Indeterminate`, `NoTopic`, `NotATopic`.
+    async fn odd_groups(&self, topic: &TopicName) -> Result<OddNames, StorageError>;
 
     /// Has one copy alone, by its token, take over for a while what a topic has beside its messages, or what the bucket has
     /// whose log it is: of two that write parts of it, neither would know. Done again, the while begins anew. Returns whether

@@ -173,6 +173,8 @@ const LOOKED_EVERY: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Valkey {
     places: Arc<Places>,
+    /// Within which time messages are removed of topics that say nothing of it.
+    retention: Option<Duration>,
     tracker: TaskTracker,
     token: CancellationToken,
 }
@@ -223,8 +225,9 @@ impl Valkey {
         for server in std::iter::once(&options).chain(beside.iter().map(|(_, options)| options)) {
             tracker.spawn(token.clone().run_until_cancelled_owned(finding::follow(server.clone())));
         }
+        let retention = limits.retention;
         let places = Places::start(node, (options, beside), limits, clock, &tracker, &token);
-        Arc::new(Self { places, tracker, token })
+        Arc::new(Self { places, retention, tracker, token })
     }
 
     /// Returns what a server has said that refuses the login, a right that connecting needs, or the database: to go on

@@ -11,6 +11,8 @@ mod bench;
 #[cfg(feature = "valkey")]
 mod copy;
 mod copying;
+#[cfg(feature = "valkey")]
+mod exporting;
 mod groups;
 mod headers;
 mod lines;

@@ -48,21 +48,27 @@ pub(in crate::cli) async fn bring(
         let there = store.documents(None).await.map_err(failed)?.unwrap_or_default();
         let plan = plan_access(documents, &there);
         output::unless_closed(tell(&plan, bringing))?;
-        return Ok(!bringing.overwrite && !plan.other.is_empty());
+        return Ok(!bringing.overwrite && plan.in_the_way().is_some());
     }
     let plan =
         bring_access(store, documents, bringing.overwrite, || random().max(1)).await.map_err(failed)?;
-    if let (false, Some(first)) = (bringing.overwrite, plan.other.first()) {
-        let more = match plan.other.len() - 1 {
+    if let (false, Some((first, more))) = (bringing.overwrite, plan.in_the_way()) {
+        let more = match more {
             0 => String::new(),
             more => format!(", and {more} more"),
         };
-        let why = format!("{} is at the target already, and is another{more}", said(first));
+        let what = if plan.other.is_empty() {
+            "is not at the target, which has others, so it may have been removed there"
+        } else {
+            "is at the target already, and is another"
+        };
+        let why = format!("{} {what}{more}", said(first));
         return Err(CliError::Failed(nothing.is_replaced, why.into()));
     }
     if bringing.output == Output::Text {
         let brought = plan.new.len() + plan.other.len();
-        eprintln!("brought {brought} users, tokens and roles; {} were there already", plan.same.len());
+        let (what, were) = (all_of(brought), if plan.same.len() == 1 { "was" } else { "were" });
+        eprintln!("brought {what}; {} {were} there already", plan.same.len());
     }
     Ok(false)
 }
@@ -70,7 +76,12 @@ pub(in crate::cli) async fn bring(
 /// Prints what would be done.
 fn tell(plan: &AccessPlan, bringing: &Bringing) -> Result<(), CliError> {
     let replaced = if bringing.overwrite { "would be overwritten" } else { "in the way: needs --overwrite" };
-    let all = [(&plan.new, "would be brought"), (&plan.same, "there already"), (&plan.other, replaced)];
+    let new = if plan.is_fresh || bringing.overwrite {
+        "would be brought"
+    } else {
+        "not there, and may have been removed: needs --overwrite"
+    };
+    let all = [(&plan.new, new), (&plan.same, "there already"), (&plan.other, replaced)];
     for (names, action) in all {
         for name in names {
             match bringing.output {
@@ -80,6 +91,11 @@ fn tell(plan: &AccessPlan, bringing: &Bringing) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// Returns how many there are, of all three kinds together.
+fn all_of(count: usize) -> String {
+    if count == 1 { "1 user, token or role".to_owned() } else { format!("{count} users, tokens and roles") }
 }
 
 /// Returns what a document is about, as people say it: `user ada`.

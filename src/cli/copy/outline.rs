@@ -2,12 +2,20 @@
 //!
 //! It must not know how that is found out, nor what is copied.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use tidemill_proto::{BucketName, TopicName};
 
 use crate::cli::CliError;
 use crate::cli::output::{self, Output, counted};
-use crate::copying::{Action, Lacks, Outline, Planned, PlannedBucket, Replaced};
+use crate::cli::sides::Kept;
+use crate::clock::Clock;
+use crate::copying::{Action, Ages, Lacks, Outline, Plan, Planned, PlannedBucket, Replaced};
+use crate::storage::OddNames;
+
+/// Within which time relays remove messages where nothing is set (`PERSISTENT_TIER_RETENTION`).
+const RETENTION_UNSET: Duration = Duration::from_hours(24);
 
 /// A topic, as it is printed.
 #[derive(Debug, Serialize)]
@@ -43,7 +51,7 @@ struct ToldBucket<'a> {
 }
 
 /// What goes at the target, of all together.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
 struct Sums {
     replaced_topics: u64,
     replaced_messages: u64,
@@ -51,16 +59,38 @@ struct Sums {
     replaced_keys: u64,
 }
 
+/// What would go with `--overwrite`, where that is more than what is in the way.
+#[derive(Debug, Serialize)]
+struct WithOverwrite {
+    with_overwrite: Sums,
+}
+
 impl Sums {
     fn of(outline: &Outline) -> Self {
+        Self::with(outline, |_, replaced| replaced.map(|replaced| replaced.count))
+    }
+
+    /// The same, with what is there already and lacks something: that is replaced, too, where it is said to overwrite.
+    fn of_all(outline: &Outline) -> Self {
+        Self::with(outline, |(there, lacks), replaced| {
+            replaced.map(|replaced| replaced.count).or_else(|| lacks.map(|_| there))
+        })
+    }
+
+    fn with(
+        outline: &Outline,
+        count: impl Fn((u64, Option<Lacks>), Option<Replaced>) -> Option<u64>,
+    ) -> Self {
         let mut sums = Self::default();
-        for replaced in outline.topics.iter().filter_map(|planned| planned.replaced) {
+        for one in &outline.topics {
+            let Some(messages) = count((one.there, one.lacks), one.replaced) else { continue };
             sums.replaced_topics += 1;
-            sums.replaced_messages += replaced.count;
+            sums.replaced_messages += messages;
         }
-        for replaced in outline.buckets.iter().filter_map(|planned| planned.replaced) {
+        for one in &outline.buckets {
+            let Some(keys) = count((one.there, one.lacks), one.replaced) else { continue };
             sums.replaced_buckets += 1;
-            sums.replaced_keys += replaced.count;
+            sums.replaced_keys += keys;
         }
         sums
     }
@@ -93,7 +123,16 @@ pub(super) fn tell(outline: &Outline, overwrite: bool, output: Output) -> Result
     for planned in &outline.buckets {
         tell_bucket(planned, action(planned.action), output, line)?;
     }
-    tell_sums(outline, output, |sums| output::line(&format!("the target would lose {sums}")))
+    tell_sums(outline, output, |sums| output::line(&format!("the target would lose {sums}")))?;
+    let all = Sums::of_all(outline);
+    match output {
+        _ if overwrite || all == Sums::of(outline) => Ok(()),
+        Output::Json => output::json(&WithOverwrite { with_overwrite: all }),
+        Output::Text => output::line(&format!(
+            "with --overwrite it would lose {}: what lacks something is replaced, too",
+            all.told()
+        )),
+    }
 }
 
 /// Says what is replaced, before it is; on standard error, where it is no JSON.
@@ -186,6 +225,72 @@ pub(super) fn tell_lacking(outline: &Outline, output: Output) {
         eprintln!(
             "there already, and without something that the source has: {topics}, {buckets}; --dry-run names them, and --overwrite puts what the source has in their place"
         );
+    }
+}
+
+/// Says what is left out of what may be meant, on standard error: what has a name that Tidemill does not allow, and dead letters
+/// of topics that are named without them.
+pub(super) fn tell_left_out(outline: &Outline, plan: &Plan) {
+    let Outline { odd_topics, odd_groups, .. } = outline;
+    let topics = odd_topics.first.iter().map(|name| format!("topic `{name}`"));
+    let odd: Vec<String> = topics.chain(odd_groups.first.iter().cloned()).take(OddNames::FIRST_MAX).collect();
+    if !odd.is_empty() {
+        let more = match odd_topics.count + odd_groups.count - odd.len() as u64 {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        let odd = output::printable(&odd.join(", "));
+        eprintln!("left out, as Tidemill allows no such names: {odd}{more}");
+    }
+    let with_groups = outline.topics.iter().filter(|one| one.groups > 0);
+    let names: Vec<&TopicName> = with_groups.map(|one| &one.topic).collect();
+    let is_alone = |topic: &&&TopicName| {
+        let dead = TopicName::parse(&format!("{topic}.group.dead"));
+        dead.is_ok_and(|dead| !plan.topics.is_empty() && !plan.topics.iter().any(|one| one.matches(&dead)))
+    };
+    if let Some(first) = names.iter().find(is_alone) {
+        eprintln!(
+            "dead letters of groups are topics of their own, as `{first}.GROUP.dead`; where there are some, and they are to come along, name them, too"
+        );
+    }
+}
+
+/// Says, on standard error, how many messages the target would remove soon, as they are older than it keeps them.
+pub(super) fn tell_old(outline: &Outline, kept: Kept) {
+    let now = Clock::system().now().as_millis();
+    let ms_of = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    let age = match kept {
+        Kept::ForEver => None,
+        Kept::For(age) => Some(age),
+        Kept::Perhaps => Some(RETENTION_UNSET),
+    };
+    let limit = |ages: Ages| match ages.retention_seconds {
+        Some(_) => None,
+        None => age.map(|age| now.saturating_sub(ms_of(age))),
+    };
+    let own =
+        |ages: Ages| ages.retention_seconds.map(|seconds| now.saturating_sub(seconds.saturating_mul(1_000)));
+    let said = |(topics, messages): (u64, u64)| {
+        format!("up to {} of {}", counted(messages, "message"), counted(topics, "topic"))
+    };
+    let old = outline.older(limit);
+    if let (true, Some(age)) = (old.0 > 0, age) {
+        let (said, seconds) = (said(old), age.as_secs());
+        let who = match kept {
+            Kept::Perhaps => format!(
+                "relays of the target on which PERSISTENT_TIER_RETENTION is not set remove what is older than {seconds} s"
+            ),
+            Kept::ForEver | Kept::For(_) => {
+                format!("the target removes what is older than {seconds} s (PERSISTENT_TIER_RETENTION)")
+            }
+        };
+        eprintln!(
+            "too old to stay: {said}; {who}; with PERSISTENT_TIER_RETENTION=0 at all of its relays nothing is removed by age"
+        );
+    }
+    let old = outline.older(own);
+    if old.0 > 0 {
+        eprintln!("too old to stay: {}, which have a retention of their own that is over", said(old));
     }
 }
 

@@ -7,12 +7,14 @@ use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use serde::Serialize;
+use tidemill_proto::{BucketName, TopicName};
 use tokio::time::{Instant, interval};
 
 use super::{advice, outline};
 use crate::cli::CliError;
 use crate::cli::output::{self, Output, counted};
-use crate::copying::{Copy as Copying, Plan, Progress, Reached};
+use crate::cli::sides::Kept;
+use crate::copying::{Copy as Copying, Plan, Progress, Reached, named};
 
 /// What is said where there is nothing to do.
 const NOTHING: &str = "the source has nothing to copy: no topics, and no buckets";
@@ -22,6 +24,9 @@ pub(in crate::cli) const IN_THE_WAY: u8 = 3;
 
 /// How often it is said how far it is: to a terminal or a program, and else.
 const TOLD_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
+
+/// How many are named of many.
+const SOME_MAX: usize = 10;
 
 /// How a copy is told of.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +38,8 @@ pub(in crate::cli) struct Telling {
     pub(in crate::cli) overwrite: bool,
     /// Whether standard output has what is copied, so that all is said on standard error.
     pub(in crate::cli) is_data: bool,
+    /// Within which time the target removes messages.
+    pub(in crate::cli) kept: Kept,
 }
 
 /// How far it is, as it is printed.
@@ -59,6 +66,11 @@ struct Far {
     seconds_left: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failing: Option<String>,
+    /// What was deleted at the source before it was whole; on the last line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    deleted_topics: Vec<TopicName>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    deleted_buckets: Vec<BucketName>,
 }
 
 impl Telling {
@@ -85,6 +97,8 @@ impl Telling {
                 Output::Text => output::unless_closed(output::line(NOTHING))?,
             }
         }
+        outline::tell_left_out(&outline, plan);
+        outline::tell_old(&outline, self.kept);
         let obstacles = outline.obstacles(plan);
         let Some(first) = obstacles.first() else { return Ok(()) };
         let more = match obstacles.len() - 1 {
@@ -114,6 +128,8 @@ impl Telling {
             if outline.is_without_source() {
                 eprintln!("{NOTHING}");
             }
+            outline::tell_left_out(&outline, copy.to_do());
+            outline::tell_old(&outline, self.kept);
             // Where it is not to be overwritten, nothing is.
             if self.overwrite {
                 outline::tell_replaced(&outline, self.output)?;
@@ -188,11 +204,26 @@ impl Telling {
             let keys = counted(far.replaced_keys, "key");
             let _ = write!(line, "; replaced at the target: {messages}, {keys}");
         }
+        let logs = far.deleted_buckets.iter().map(TopicName::log_of);
+        let gone: Vec<String> =
+            far.deleted_topics.iter().cloned().chain(logs).map(|name| named(&name)).collect();
+        if !gone.is_empty() {
+            let _ = write!(line, "; deleted at the source meanwhile, and left out: {}", some_of(&gone));
+        }
         if far.done && !self.is_data {
             return output::line(&format!("{}: {line}", self.done));
         }
         eprintln!("{}{line}", if far.done { format!("{}: ", self.done) } else { String::new() });
         Ok(())
+    }
+}
+
+/// Returns the first of many, and how many more there are.
+pub(in crate::cli) fn some_of(all: &[String]) -> String {
+    let some = all[..all.len().min(SOME_MAX)].join(", ");
+    match all.len().saturating_sub(SOME_MAX) {
+        0 => some,
+        more => format!("{some}, and {more} more"),
     }
 }
 
@@ -212,7 +243,7 @@ impl Pace {
     /// Returns how far it is, and how fast since the last time.
     fn far(&mut self, progress: &Progress, done: bool) -> Far {
         let reached = progress.reached();
-        let rate = rate_of(reached.messages - self.messages, self.at.elapsed());
+        let rate = rate_of(reached.messages.saturating_sub(self.messages), self.at.elapsed());
         (self.at, self.messages) = (Instant::now(), reached.messages);
         far(reached, rate, done)
     }
@@ -233,7 +264,9 @@ fn rate_of(messages: u64, time: Duration) -> u64 {
 fn far(reached: Reached, messages_per_second: u64, done: bool) -> Far {
     let Reached { topics, finished, expected, messages, bytes, passes, caught_up, failing, .. } = reached;
     let Reached { buckets, buckets_finished, keys, replaced_messages, replaced_keys, .. } = reached;
-    let source_read_only = reached.source_read_only;
+    let Reached { source_read_only, gone, .. } = reached;
+    let deleted_buckets = gone.iter().filter_map(TopicName::bucket).collect();
+    let deleted_topics = gone.into_iter().filter(|name| name.bucket().is_none()).collect();
     let left = (!done && passes == 0 && messages_per_second > 0)
         .then(|| (expected - messages).div_ceil(messages_per_second));
     Far {
@@ -253,5 +286,7 @@ fn far(reached: Reached, messages_per_second: u64, done: bool) -> Far {
         replaced_keys,
         seconds_left: left,
         failing,
+        deleted_topics,
+        deleted_buckets,
     }
 }

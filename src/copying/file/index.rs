@@ -114,7 +114,8 @@ impl Index {
             CopyRead::Identity { .. }
             | CopyRead::TopicNames { .. }
             | CopyRead::BucketNames { .. }
-            | CopyRead::RefusesNew => {}
+            | CopyRead::RefusesNew
+            | CopyRead::Retention => {}
         }
     }
 

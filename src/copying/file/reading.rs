@@ -211,6 +211,7 @@ impl Exported {
                 Told::BucketNames(names.take(IMPORTED_MAX).cloned().collect())
             }
             CopyRead::RefusesNew => Told::Flag(false),
+            CopyRead::Retention => Told::Seconds(None),
             CopyRead::Topic { topic: name } => self.load(topic(name)?.whole)?,
             CopyRead::Bucket { bucket: name } => self.load(bucket(name)?.whole)?,
             CopyRead::Messages { topic: name, after } => {

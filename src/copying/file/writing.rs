@@ -175,6 +175,7 @@ fn kept_as(asked: &CopyRead, told: &Told) -> Option<CopyRead> {
             | CopyRead::TopicNames { .. }
             | CopyRead::BucketNames { .. }
             | CopyRead::RefusesNew
+            | CopyRead::Retention
             // When they are taken over.
             | CopyRead::Topic { .. }
             | CopyRead::Group { .. }
@@ -224,6 +225,7 @@ impl CopySide for Kept {
             CopyRead::TopicNames { .. } => Told::TopicNames(Vec::new()),
             CopyRead::BucketNames { .. } => Told::BucketNames(Vec::new()),
             CopyRead::RefusesNew => Told::Flag(false),
+            CopyRead::Retention => Told::Seconds(None),
             CopyRead::Topic { topic } => match self.0.topics.lock().get(topic) {
                 Some((topic, _)) => Told::Topic(topic.clone()),
                 None => return Err(SideError::Missing),
@@ -311,6 +313,10 @@ impl CopySide for Kept {
             | Write::Freeze { .. }
             | Write::FreezeBucket { .. } => Err(SideError::Refused("a file has no state to change".into())),
         }
+    }
+
+    fn tells_what_it_has(&self) -> bool {
+        false
     }
 
     fn behind(&self) -> Option<&dyn CopySide> {

@@ -62,7 +62,7 @@ pub(super) fn read_only(why: WhyReadOnly, thing: Option<(&str, &str)>) -> Proble
                 format!(", or delete what it has left here (`tidemill {kind}s delete {name}`)")
             });
             format!(
-                "{it} is being copied here and is not whole yet; nothing was kept or changed, try again. If no copy runs any more, run the same `tidemill copy` again, which goes on{delete}"
+                "{it} is being copied here and is not whole yet; nothing was kept or changed, try again. If no copy runs any more, run the same `tidemill copy` or `tidemill import` again, which goes on{delete}"
             )
         }
         WhyReadOnly::Frozen => format!(

@@ -1,5 +1,7 @@
 //! Copying, behind the lock.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use tidemill_proto::work::GroupName;
 use tidemill_proto::{MessageId, TopicName, TopicSelector};
@@ -7,8 +9,8 @@ use tidemill_proto::{MessageId, TopicName, TopicSelector};
 use super::Memory;
 use super::group::Group;
 use crate::storage::{
-    CopiedDead, CopiedGroup, CopiedPending, CopiedTopic, CopiedUnique, CopyStore, Epoch, StorageError,
-    StoredMessage, StoredRecurring, UniquePage, WaitingMessage,
+    CopiedDead, CopiedGroup, CopiedPending, CopiedTopic, CopiedUnique, CopyStore, Epoch, OddNames,
+    StorageError, StoredMessage, StoredRecurring, UniquePage, Unlisted, WaitingMessage,
 };
 
 impl Memory {
@@ -30,8 +32,16 @@ impl CopyStore for Memory {
         Ok(vec![self.identity.clone()])
     }
 
-    async fn unlisted(&self) -> Result<Vec<TopicName>, StorageError> {
-        Ok(Vec::new())
+    fn retention(&self) -> Option<Duration> {
+        self.retention
+    }
+
+    async fn unlisted(&self) -> Result<Unlisted, StorageError> {
+        Ok(Unlisted::default())
+    }
+
+    async fn odd_groups(&self, _topic: &TopicName) -> Result<OddNames, StorageError> {
+        Ok(OddNames::default())
     }
 
     async fn claim_import(&self, _topic: &TopicName, _token: u64) -> Result<bool, StorageError> {

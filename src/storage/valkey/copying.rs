@@ -2,6 +2,8 @@
 //!
 //! What is taken over comes in scripts, many messages in each, over the connection of groups: it is in the way of no append.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use tidemill_proto::page::Order;
@@ -19,8 +21,8 @@ use super::scripts::{self, Script};
 use super::{Shard, Valkey, at, recurring, waiting_body};
 use crate::storage::copying::follow_each_other;
 use crate::storage::{
-    CopiedDead, CopiedGroup, CopiedPending, CopiedTopic, CopiedUnique, CopyStore, Epoch, StorageError,
-    StoredMessage, StoredRecurring, UniquePage, WaitingMessage, WhyReadOnly,
+    CopiedDead, CopiedGroup, CopiedPending, CopiedTopic, CopiedUnique, CopyStore, Epoch, OddNames,
+    StorageError, StoredMessage, StoredRecurring, UniquePage, Unlisted, WaitingMessage, WhyReadOnly,
 };
 use form::{described, read_copied, unsorted};
 pub(super) use form::{digits, lost};
@@ -312,11 +314,23 @@ impl CopyStore for Valkey {
         Ok(all.into_iter().flatten().collect())
     }
 
-    async fn unlisted(&self) -> Result<Vec<TopicName>, StorageError> {
+    fn retention(&self) -> Option<Duration> {
+        self.retention
+    }
+
+    async fn unlisted(&self) -> Result<Unlisted, StorageError> {
         // Which servers there are is known once one can be asked.
         at!(self, shard => shard.identity().await)?;
-        let all = try_join_all(self.shards().iter().map(|shard| shard.unlisted())).await?;
-        Ok(all.into_iter().flatten().collect())
+        let mut all = Unlisted::default();
+        for one in try_join_all(self.shards().iter().map(|shard| shard.unlisted())).await? {
+            all.names.extend(one.names);
+            all.odd.add_all(one.odd);
+        }
+        Ok(all)
+    }
+
+    async fn odd_groups(&self, topic: &TopicName) -> Result<OddNames, StorageError> {
+        at!(self, topic, shard => shard.odd_groups(topic).await)
     }
 
     async fn claim_import(&self, topic: &TopicName, token: u64) -> Result<bool, StorageError> {

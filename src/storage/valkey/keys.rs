@@ -293,6 +293,17 @@ impl Keys {
         TopicName::parse_kept(name.strip_prefix(open)?.strip_suffix(close)?)
     }
 
+    /// Returns what would be the name of a topic whose stream has this key, if none may have that name.
+    pub(super) fn odd_topic_of_stream(self, key: &[u8]) -> Option<String> {
+        if self.topic_of_stream(key).is_some() || self.other().topic_of_stream(key).is_some() {
+            return None;
+        }
+        let [open, close] = self.around();
+        let name = String::from_utf8_lossy(key);
+        let name = name.strip_prefix(STREAM_PREFIX)?.strip_prefix(open)?.strip_suffix(close)?;
+        Some(name.to_owned())
+    }
+
     /// Returns the channel on which the server tells of changes of a topic's stream, if it does.
     pub(super) fn changes(self, topic: &TopicName, database: u32) -> String {
         format!("__keyspace@{database}__:{}", self.stream(topic))

@@ -27,7 +27,7 @@ use super::routing::in_order;
 use super::scanning::REST;
 use super::topics::{is_stream, write_notices};
 use super::{Shard, keys, marker, scripts};
-use crate::storage::{Found, GroupsSwept, HELD_TIMES, StorageError, Swept};
+use crate::storage::{Found, GroupsSwept, HELD_TIMES, OddNames, StorageError, Swept, Unlisted};
 
 /// Steps of the look for streams that nobody sees. A walk comes by keys in no order of theirs, so what is
 /// not among the first 64,000 is rare.
@@ -236,12 +236,17 @@ impl Shard {
         Ok(found)
     }
 
-    /// Returns what the server has of topics, and of logs of buckets, that the indexes do not name. The whole keyspace is
-    /// walked, as by a sweep, which would mend that.
-    pub(super) async fn unlisted(&self) -> Result<Vec<TopicName>, StorageError> {
-        let (mut cursor, mut unlisted) = (0, BTreeSet::new());
+    /// Returns what the server has of topics, and of logs of buckets, that the indexes do not name, and what would be topics if
+    /// names could be so. The whole keyspace is walked, as by a sweep, which would mend that.
+    pub(super) async fn unlisted(&self) -> Result<Unlisted, StorageError> {
+        let (mut cursor, mut unlisted, mut odd) = (0, BTreeSet::new(), OddNames::default());
         loop {
-            let (next, found) = self.scan(self.keys, cursor).await?;
+            let (next, keys) = self.scan_keys(cursor, &self.keys.streams(), "stream").await?;
+            let found: Vec<TopicName> =
+                keys.iter().filter_map(|key| self.keys.topic_of_stream(key)).collect();
+            for key in keys.iter().filter_map(|key| self.keys.odd_topic_of_stream(key)) {
+                odd.add(key);
+            }
             let found: Vec<TopicName> = found.into_iter().filter(|name| self.has(name)).collect();
             let topics: Vec<&TopicName> = found.iter().filter(|name| name.bucket().is_none()).collect();
             let buckets: Vec<BucketName> = found.iter().filter_map(TopicName::bucket).collect();
@@ -255,7 +260,7 @@ impl Shard {
                 unlisted.extend(missing.into_iter().map(TopicName::log_of));
             }
             if next == 0 {
-                return Ok(unlisted.into_iter().collect());
+                return Ok(Unlisted { names: unlisted.into_iter().collect(), odd });
             }
             cursor = next;
         }

@@ -21,14 +21,16 @@ use replies::{Dead, Facts, epoch_of, number, read_detail, read_fate, text, time}
 
 use crate::storage::{
     CRASHES_MAX, DeadLetter, Dying, ERROR_BYTES_MAX, Existing, Fate, GROUPS_MAX, GroupChange, GroupStart,
-    HELD_BY_MAX, HELD_TIMES, Outcome, Refusal, Revived, STEP_MESSAGES_MAX, Settlement, StorageError, Tended,
-    Verdict,
+    HELD_BY_MAX, HELD_TIMES, OddNames, Outcome, Refusal, Revived, STEP_MESSAGES_MAX, Settlement,
+    StorageError, Tended, Verdict,
 };
 
 mod claiming;
 mod copying;
 mod replies;
 
+/// How the names of groups begin with which relays mark streams.
+const MARKS: &[u8] = b"tidemill-";
 /// Bytes of an entry for which room is left in what comes at once: far more than most have, so that however large those are
 /// which come, what is held of them at one time is some hundred megabytes at the most.
 const ENTRY_BYTES: usize = 256 * 1024;
@@ -228,17 +230,34 @@ impl Shard {
 
     /// Returns the names of a topic's groups that can be named, in their order.
     async fn group_names(&self, topic: &TopicName) -> Result<Vec<GroupName>, StorageError> {
+        let names = self.all_group_names(topic).await?;
+        let mut names: Vec<GroupName> =
+            names.iter().filter_map(|name| GroupName::parse(std::str::from_utf8(name).ok()?).ok()).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Returns the others.
+    pub(super) async fn odd_groups(&self, topic: &TopicName) -> Result<OddNames, StorageError> {
+        let mut odd = OddNames::default();
+        for name in self.all_group_names(topic).await? {
+            // Marks of relays are no groups of anybody.
+            if name.starts_with(MARKS) {
+                continue;
+            }
+            let text = String::from_utf8_lossy(&name);
+            if std::str::from_utf8(&name).is_err() || GroupName::parse(&text).is_err() {
+                odd.add(text);
+            }
+        }
+        Ok(odd)
+    }
+
+    async fn all_group_names(&self, topic: &TopicName) -> Result<Vec<Vec<u8>>, StorageError> {
         let stream = self.keys.stream(topic);
         let call = Call::new(&scripts::GROUP_NAMES, Effect::Read, &[&stream], &[] as &[&str])
             .replied(DETAIL_BYTES, DETAIL_BYTES);
-        let mut names: Vec<GroupName> = self
-            .ask(call, |parts| {
-                let named = parts.filter_map(|name| GroupName::parse(text(&name)?).ok());
-                Some(named.collect())
-            })
-            .await?;
-        names.sort_unstable();
-        Ok(names)
+        self.ask(call, |parts| Some(parts.filter_map(|name| Some(name.bytes()?.to_vec())).collect())).await
     }
 
     pub(super) async fn groups(&self, topic: &TopicName) -> Result<Vec<GroupDetail>, StorageError> {

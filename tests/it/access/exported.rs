@@ -110,7 +110,7 @@ async fn a_name_that_the_file_lacks_is_found_before_anybody_is_brought() {
         assert_eq!(at(&second, &["user", "list"], "").lines().len(), 1, "a heading alone");
     }
     let alone = line(&second, folder, "tidemill import --to URL --access --no-topics all.tidemill");
-    assert!(alone.stderr.contains("brought 1 users, tokens and roles"), "{alone:?}");
+    assert!(alone.stderr.contains("brought 1 user, token or role"), "{alone:?}");
     assert_eq!(at(&second, &["user", "list"], "").lines().len(), 2);
 }
 

@@ -334,6 +334,7 @@ async fn what_is_missing_at_the_target_is_told_and_put_back_where_that_is_said()
         let there = [
             "orders: 3 messages, 1 group; there already, without 2 messages and 1 group",
             "bucket flows: 2 keys; there already, without 1 key",
+            "with --overwrite it would lose 1 topic with 1 message, 1 bucket with 1 key: what lacks something is replaced, too",
         ];
         assert_eq!(told.lines(), there, "{told:?}");
         let said = import(&[]);

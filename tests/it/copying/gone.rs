@@ -1,13 +1,14 @@
 //! What the source of a copy has no more: as it was deleted there, or as the source was started again and has lost it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tidemill::copying::{Copy, CopyError, CopySide, Plan, SideError, Told, Write, freeze};
 use tidemill::proto::copy::CopyRead;
 use tidemill::proto::{BucketName, TopicName};
-use tidemill::storage::{Freeze, Storage, StorageError};
+use tidemill::storage::{Freeze, Storage, StorageError, Unlisted};
 use tokio::time::timeout;
 
 use super::{PLAN, copy, kept, keys_of, named, put};
@@ -39,7 +40,7 @@ impl CopySide for Restarted {
         now.claim(topic, token).await
     }
 
-    async fn unlisted(&self) -> Result<Vec<TopicName>, SideError> {
+    async fn unlisted(&self) -> Result<Unlisted, SideError> {
         let now = self.0.lock().clone();
         now.unlisted().await
     }
@@ -75,6 +76,50 @@ impl CopySide for Begins {
     fn behind(&self) -> Option<&dyn CopySide> {
         Some(&self.to)
     }
+}
+
+/// A target that is started again, empty, once it has two pages.
+#[derive(Debug)]
+struct Forgets {
+    now: Mutex<Storage>,
+    next: Mutex<Option<Storage>>,
+    pages: AtomicUsize,
+}
+
+#[async_trait]
+impl CopySide for Forgets {
+    async fn read(&self, asked: &CopyRead) -> Result<Told, SideError> {
+        let now = self.now.lock().clone();
+        now.read(asked).await
+    }
+
+    async fn write(&self, write: Write) -> Result<(), SideError> {
+        let is_page = matches!(write, Write::Messages { .. });
+        if is_page && self.pages.fetch_add(1, Ordering::Relaxed) == 2 {
+            let next = self.next.lock().take();
+            *self.now.lock() = next.expect("it is started again once");
+            return Err(SideError::Passing("it is away".into()));
+        }
+        let now = self.now.lock().clone();
+        CopySide::write(&now, write).await
+    }
+
+    fn behind(&self) -> Option<&dyn CopySide> {
+        None
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_again_to_a_target_that_was_started_anew_counts_once() {
+    let (from, first, second) = (memory().await, memory().await, memory().await);
+    let sent = append_numbers(&from.storage, &topic("one"), 900).await;
+    let (now, next) = (Mutex::new(first.storage.clone()), Mutex::new(Some(second.storage.clone())));
+    let to = Forgets { now, next, pages: AtomicUsize::new(0) };
+    let all = Copy::new(Arc::new(from.storage.clone()), Arc::new(to), PLAN);
+    all.run().await.unwrap();
+    assert_eq!(kept(&second.storage, &topic("one")).await, sent);
+    let reached = all.progress().reached();
+    assert_eq!((reached.messages, reached.expected), (900, 900));
 }
 
 async fn memory() -> Ground {

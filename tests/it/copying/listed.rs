@@ -34,7 +34,7 @@ async fn whenever_a_copy_is_broken_off_lists_name_what_it_has_made() {
         let most = if breaks < 40 { Duration::from_millis(4 + breaks) } else { SOON };
         let done = timeout(most, part.run()).await;
         // What was on its way comes there yet.
-        eventually(SOON, async || to.storage.copies.unlisted().await.unwrap().is_empty()).await;
+        eventually(SOON, async || to.storage.copies.unlisted().await.unwrap().names.is_empty()).await;
         if let Ok(done) = done {
             done.unwrap();
             break;
@@ -73,10 +73,10 @@ async fn what_is_there_already_is_listed_by_the_same_copy() {
     for key in &before {
         to.server().command(&["DEL", key]).await;
     }
-    assert_eq!(to.storage.copies.unlisted().await.unwrap().len(), 2);
+    assert_eq!(to.storage.copies.unlisted().await.unwrap().names.len(), 2);
     copy(&from, &to, PLAN).run().await.unwrap();
     assert_eq!(keys().await, before);
-    assert_eq!(to.storage.copies.unlisted().await.unwrap(), []);
+    assert_eq!(to.storage.copies.unlisted().await.unwrap().names, []);
 }
 
 #[tokio::test]

@@ -203,6 +203,11 @@ impl Running {
         self.stdout = None;
     }
 
+    /// Sends the signal of a terminal that goes away.
+    pub(crate) fn hang_up(&self) {
+        super::signals::send(&self.child, rustix::process::Signal::HUP);
+    }
+
     /// Sends the signal of Ctrl-C.
     pub(crate) fn interrupt(&self) {
         super::signals::send(&self.child, rustix::process::Signal::INT);

@@ -49,7 +49,7 @@ impl Probe {
             "{count} topics and buckets are a part of a copy, and take no changes until they are whole: {}{rest}",
             names.join(", ")
         );
-        let advice = "where a copy is under way, let it end; where it was given up, run the same `tidemill copy` again, which goes on, or delete them (`tidemill topics delete NAME`, `tidemill buckets delete NAME`)";
+        let advice = "where a copy is under way, let it end; where it was given up, run the same `tidemill copy` or `tidemill import` again, which goes on, or delete them (`tidemill topics delete NAME`, `tidemill buckets delete NAME`)";
         report.add("copies", Outcome::Warn, detail, Some(advice));
     }
 

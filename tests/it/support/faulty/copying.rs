@@ -1,12 +1,14 @@
 //! Copies, as the storage behind has them.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use tidemill::proto::work::GroupName;
 use tidemill::proto::{BucketName, KeyName, MessageId, Timestamp, TopicName, TopicSelector};
 use tidemill::storage::{
     BucketCopyStore, CopiedBucket, CopiedDead, CopiedGroup, CopiedKey, CopiedKeys, CopiedPending,
-    CopiedTopic, CopiedUnique, CopyStore, Epoch, KeysPart, StorageError, StoredMessage, StoredRecurring,
-    UniquePage, WaitingMessage,
+    CopiedTopic, CopiedUnique, CopyStore, Epoch, KeysPart, OddNames, StorageError, StoredMessage,
+    StoredRecurring, UniquePage, Unlisted, WaitingMessage,
 };
 
 use super::Faulty;
@@ -19,8 +21,16 @@ impl CopyStore for Faulty {
         self.inner.copies.identity(topics).await
     }
 
-    async fn unlisted(&self) -> Result<Vec<TopicName>, StorageError> {
+    fn retention(&self) -> Option<Duration> {
+        self.inner.copies.retention()
+    }
+
+    async fn unlisted(&self) -> Result<Unlisted, StorageError> {
         self.inner.copies.unlisted().await
+    }
+
+    async fn odd_groups(&self, topic: &TopicName) -> Result<OddNames, StorageError> {
+        self.inner.copies.odd_groups(topic).await
     }
 
     async fn claim_import(&self, topic: &TopicName, token: u64) -> Result<bool, StorageError> {
