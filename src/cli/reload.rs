@@ -12,9 +12,9 @@ const EXAMPLES: &str = "\
 The relay reads its file, and the files of secrets; variables and flags are those with which it was
 started. It takes over what needs no restart: the level of the log, the limits of callers
 (TIDEMILL_LIMIT_…), ALLOWED_ORIGINS, TRUSTED_HOSTS and TRUSTED_PROXIES, its certificate, and the
-passwords of the server that stand in files. Settings with which no relay starts change nothing. Of several relays each is told by itself; SIGHUP does the
-same. Without --url and TIDEMILL_URL, the address in TIDEMILL_LISTEN is asked, as by
-`tidemill health`.
+passwords of the server that stand in files. Settings with which no relay starts change nothing.
+Of several relays each is told by itself; SIGHUP does the same. Without --url and TIDEMILL_URL, the
+address in TIDEMILL_LISTEN is asked, as by `tidemill health`.
 
 Examples:
   tidemill reload                         the relay on this machine

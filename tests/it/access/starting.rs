@@ -201,7 +201,7 @@ fn a_pipe_in_place_of_keys_is_refused_and_keeps_no_relay_from_stopping() {
     let issuer = format!("https://id.example/;aud=tidemill;file={}", keys.display());
     let serve = ["serve", "--listen", "127.0.0.1:0", "--log-level", "error"];
     let ended = run(&[("TIDEMILL_JWT_ISSUERS", &issuer)], &serve, "");
-    let error = ended.error(1);
+    let error = ended.error(2);
     assert!(error.contains("is no regular file"), "{error}");
 
     let signer = crate::credentials::signer::Signer::curve("one");

@@ -10,6 +10,7 @@ use tidemill::proto::frame::{
     CREDIT_MAX, ClientFrame, Consume, Consuming, Delivered, ErrorClass, ErrorFrame, Message, Publish, Said,
     ServerFrame, Settle, Subscribe, Work, binary, json,
 };
+use tidemill::proto::limits::TTL_SECONDS_MAX;
 use tidemill::proto::work::{ConsumerName, GroupName, Settled, SettledStatus};
 use tidemill::proto::{
     Code, Gap, GapReason, MessageId, OrderKey, PatternCursor, Timestamp, TopicName, TopicPattern,
@@ -321,7 +322,7 @@ proptest! {
         parts in parts(),
         reference in option::of(text()),
         topic in text(),
-        ttl in option::of(any::<u64>()),
+        ttl in option::of(1..=TTL_SECONDS_MAX),
         key in option::of(text()),
         order_key in option::of(text()),
     ) {
