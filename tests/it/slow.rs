@@ -60,7 +60,10 @@ async fn publishes_reads_and_commands_are_noted_with_where_their_time_went() {
     ask(address, "PUT", "/api/v1/keys/flows/a", &json!(1)).await;
     let mut socket = WsClient::connect(address).await;
     let list = slow(address).await;
-    assert_eq!((&list["threshold_ms"], &list["count"]), (&json!(100), &json!(0)), "{list}");
+    assert_eq!(list["threshold_ms"], 100, "{list}");
+    // A busy machine may have taken long for one.
+    let all = list["operations"].as_array().expect("a list");
+    assert!(all.iter().all(|one| ms(one, "total_ms") >= 100.0), "{list}");
 
     server.sigstop();
     let asks = |method: &'static str, path: &'static str, body: Value| async move {

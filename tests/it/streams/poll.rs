@@ -132,7 +132,8 @@ async fn what_is_wrong_is_named(ground: &Ground) {
         (json!({"topics": ["a"], "since": {"a": "$"}}), "since.a"),
         (json!({"topics": ["a"], "timeout": 0}), "timeout"),
         (json!({"topics": ["a"], "timeout": 61}), "timeout"),
-        (json!({"topics": ["a"], "timeout": "5"}), "timeout"),
+        (json!({"topics": ["a"], "timeout": "61s"}), "timeout"),
+        (json!({"topics": ["a"], "timeout": "soon"}), "timeout"),
         (json!({"topics": ["a"], "wait": 5}), "wait"),
     ] {
         let answer = relay.post("/messages/poll", body.to_string()).await;

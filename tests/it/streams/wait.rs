@@ -78,7 +78,8 @@ async fn what_does_not_fit_is_refused(ground: &Ground) {
     for (query, field) in [
         ("wait=0", "wait"),
         ("wait=61", "wait"),
-        ("wait=1.5", "wait"),
+        ("wait=61s", "wait"),
+        ("wait=soon", "wait"),
         ("wait=", "wait"),
         ("wait=+5", "wait"),
         ("wait=5&order=desc", "wait"),
