@@ -112,12 +112,14 @@ async fn publishes_reads_and_commands_are_noted_with_where_their_time_went() {
         (*one).clone()
     };
     let first = of("POST /api/v1/topics/{topic}/messages", "publish", json!("orders"));
-    assert!(ms(&first, "server_ms") > 200.0 && first["status"] == 201, "{first}");
+    assert_eq!(first["status"], 201, "{first}");
     assert!(first["request_id"].is_string() && ms(&first, "write_ms") < 200.0, "{first}");
     let behind = of("POST /api/v1/messages", "publish", json!("orders"));
     assert!(ms(&behind, "queue_ms") > 100.0, "{behind}");
-    of("POST /api/v1/topics/{topic}/messages", "publish", json!("other"));
-    of("WebSocket publish", "publish", json!("socket"));
+    let other = of("POST /api/v1/topics/{topic}/messages", "publish", json!("other"));
+    let socket = of("WebSocket publish", "publish", json!("socket"));
+    // The server was asked for those that came first.
+    assert!([&first, &other, &socket].iter().any(|one| ms(one, "server_ms") > 200.0), "{list}");
     of("GET /api/v1/topics/{topic}/messages", "read", json!("orders"));
     of("PUT /api/v1/keys/{bucket}/{key}", "command", Value::Null);
     of("POST /api/v1/topics", "command", Value::Null);
