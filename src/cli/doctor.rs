@@ -36,9 +36,10 @@ the certificate of the relay, the keys of issuers, who would be let in, and how 
 open. Where a relay would keep messages in its own memory there is no server: then it says so, and
 looks at the rest. Those that say nothing about the server are taken too, and not shown here.
 
-With --url, or TIDEMILL_URL, it looks at a relay that runs, as its clients reach it: the chain of its certificate and
-when that ends, HTTP/2, compression, whether the relay knows who calls and under which URL, whether
-events of a stream come at once, and WebSockets; and it waits whether silent connections are cut.
+With --url, or TIDEMILL_URL, it looks at a relay that runs, as its clients reach it: the chain of
+its certificate and when that ends, HTTP/2, compression, whether the relay knows who calls and under
+which URL, whether events of a stream come at once, and WebSockets; and it waits whether silent
+connections are cut.
 Where no setting says anything, it looks at that alone.
 
 Examples:
