@@ -61,7 +61,8 @@ fn seconds(text: &str, max: u64) -> Result<u64, String> {
 }
 
 /// Reads a duration.
-pub(super) fn time(text: &str) -> Result<Duration, String> {
+#[cfg(feature = "valkey")]
+pub(super) fn time(text: &str) -> Result<std::time::Duration, String> {
     duration::parse(text).map_err(|_| IN_WORDS.to_owned())
 }
 
@@ -118,6 +119,11 @@ mod tests {
             let refused = refused.expect_err("it is none");
             assert!(refused.starts_with("write whole seconds, or a number with a unit "), "{refused}");
         }
+    }
+
+    #[cfg(feature = "valkey")]
+    #[test]
+    fn a_duration_is_of_seconds_or_has_a_unit() {
         assert_eq!(time("300"), time("5m"));
         assert!(time("soon").is_err());
     }

@@ -1,6 +1,6 @@
 //! The signals that ask a command to end, which it then does in its own way. It must not know commands.
 
-use std::{fs, io};
+use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -37,6 +37,7 @@ pub(super) fn stopped() -> Result<impl Future<Output = ()>, CliError> {
 }
 
 /// Returns the same of a command that leaves nothing behind, also where its terminal goes away; under `nohup` it goes on.
+#[cfg(feature = "valkey")]
 pub(super) fn stopped_or_hung_up() -> Result<impl Future<Output = ()>, CliError> {
     let mut signals = Signals::new()?;
     let mut hangup = if ignores_hangups() {
@@ -60,8 +61,9 @@ pub(super) fn stopped_or_hung_up() -> Result<impl Future<Output = ()>, CliError>
 }
 
 /// Whether whoever has started this process has it ignore hangups, or nobody can tell: a handler would end that.
+#[cfg(feature = "valkey")]
 fn ignores_hangups() -> bool {
-    let Ok(status) = fs::read_to_string("/proc/self/status") else { return true };
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return true };
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     // The first signal is SIGHUP.
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_none_or(|mask| mask & 1 == 1)
