@@ -62,7 +62,7 @@ fn seconds(text: &str, max: u64) -> Result<u64, String> {
 
 /// Reads a duration.
 #[cfg(feature = "valkey")]
-pub(super) fn time(text: &str) -> Result<std::time::Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     duration::parse(text).map_err(|_| IN_WORDS.to_owned())
 }
 
