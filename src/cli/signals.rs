@@ -1,7 +1,5 @@
 //! The signals that ask a command to end, which it then does in its own way. It must not know commands.
 
-use std::io;
-
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::CliError;
@@ -15,10 +13,10 @@ pub(super) struct Signals {
 impl Signals {
     /// Begins to wait for them: from here on none ends the process.
     pub(super) fn new() -> Result<Self, CliError> {
-        let failed = |cause: io::Error| CliError::Failed("cannot wait for signals", cause.into());
-        let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        Ok(Self { interrupt, terminate })
+        Ok(Self {
+            interrupt: waited_for(SignalKind::interrupt())?,
+            terminate: waited_for(SignalKind::terminate())?,
+        })
     }
 
     /// Waits until the user, or the system, asks to stop.
@@ -28,6 +26,11 @@ impl Signals {
             _ = self.terminate.recv() => {}
         }
     }
+}
+
+/// Begins to wait for one of them.
+fn waited_for(kind: SignalKind) -> Result<Signal, CliError> {
+    signal(kind).map_err(|cause| CliError::Failed("cannot wait for signals", cause.into()))
 }
 
 /// Returns what ends when the user, or the system, asks to stop.
@@ -40,12 +43,7 @@ pub(super) fn stopped() -> Result<impl Future<Output = ()>, CliError> {
 #[cfg(feature = "valkey")]
 pub(super) fn stopped_or_hung_up() -> Result<impl Future<Output = ()>, CliError> {
     let mut signals = Signals::new()?;
-    let mut hangup = if ignores_hangups() {
-        None
-    } else {
-        let failed = |cause: io::Error| CliError::Failed("cannot wait for signals", cause.into());
-        Some(signal(SignalKind::hangup()).map_err(failed)?)
-    };
+    let mut hangup = if ignores_hangups() { None } else { Some(waited_for(SignalKind::hangup())?) };
     Ok(async move {
         let hung_up = async {
             match &mut hangup {

@@ -50,10 +50,10 @@ use super::hints::Hints;
 use super::listing::Listing;
 use super::{
     AccessDocuments, AccessEdit, AccessStore, Appended, Backend, Batch, Changes, Condition, Draw, Drawn,
-    Followed, Found, HintListener, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage, NewTicket,
-    Places, READ_ONLY, Range, RecordChanges, RecordEdit, RecordStore, RunEnd, RunEnding, RunStore, Selection,
-    StorageError, StorageLimits, StoredMessage, Swept, Tail, TicketClaim, TopicChange, TopicList, TopicState,
-    TopicStore, Trim, Unfit, Upkeep,
+    Followed, Found, GroupsSwept, HintListener, LatestRange, LimitStore, LiveStore, MessageStore, NewMessage,
+    NewTicket, Places, READ_ONLY, Range, RecordChanges, RecordEdit, RecordStore, RunEnd, RunEnding, RunStore,
+    Selection, StorageError, StorageLimits, StoredMessage, Swept, Tail, TicketClaim, TopicChange, TopicList,
+    TopicState, TopicStore, Trim, Unfit, Upkeep,
 };
 use crate::chance::random;
 use crate::clock::Clock;
@@ -440,11 +440,12 @@ impl Upkeep for Memory {
         self.locks.clear(now);
         self.leases.clear(now);
         self.takes.clear(now);
-        let mut total = Swept { found: Some(Found::default()), ..Swept::default() };
+        let (mut total, mut groups) = (Swept::default(), GroupsSwept::default());
         let mut from = Bound::Unbounded;
         loop {
             let mut idle = Vec::new();
-            let (swept, next) = self.topics.write().sweep(&from, SWEPT_TOPICS_PER_LOCK, now, &mut idle);
+            let (swept, next) =
+                self.topics.write().sweep(&from, SWEPT_TOPICS_PER_LOCK, now, &mut groups, &mut idle);
             for topic in idle {
                 let removed = self.topics.write().remove_idle(&topic, now);
                 if removed.is_some() {
@@ -453,15 +454,13 @@ impl Upkeep for Memory {
             }
             total.topics += swept.topics;
             total.removed += swept.removed;
-            if let (Some(total), Some(found)) = (&mut total.found, swept.found) {
-                total.add(found);
-            }
             total.dying.extend(swept.dying);
             total.dying.truncate(Swept::DYING_MAX);
             let Some(next) = next else { break };
             from = next;
             tokio::task::yield_now().await;
         }
+        total.found = Some(Found { topics: total.topics, groups });
         let mut from = Bound::Unbounded;
         loop {
             let mut idle = Vec::new();

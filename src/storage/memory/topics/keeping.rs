@@ -11,7 +11,7 @@ use super::super::group::Group;
 use super::super::log::Log;
 use super::super::work::Kept;
 use super::{PURGED_PER_LOCK_MAX, Removed, StoredTopic, Topics};
-use crate::storage::{Found, Freeze, NewMessage, StorageError, Swept, TopicPolicy, Trim};
+use crate::storage::{Freeze, GroupsSwept, NewMessage, StorageError, Swept, TopicPolicy, Trim};
 
 impl StoredTopic {
     /// Returns what is removed from the topic: by what it says itself, and where it says nothing, what comes with an append.
@@ -174,17 +174,17 @@ impl Topics {
 
     /// Removes what topics do not keep by their own words, what is older than its retention, and idempotency keys that have
     /// ended, from up to `count`
-    /// topics from `from` on, and adds those that are idle. Returns what it did and where to go on, `None` at the end.
+    /// topics from `from` on, and adds what their groups have, and those that are idle. Returns what it did and where to go on, `None` at the end.
     pub(in crate::storage::memory) fn sweep(
         &mut self,
         from: &Bound<TopicName>,
         count: usize,
         now: Timestamp,
+        all: &mut GroupsSwept,
         idle: &mut Vec<TopicName>,
     ) -> (Swept, Option<Bound<TopicName>>) {
         let bounds = (from.as_ref(), Bound::Unbounded);
         let mut swept = Swept::default();
-        let mut found = Found::default();
         let mut purged = 0;
         let mut last = None;
         for (name, topic) in self.topics.range_mut::<TopicName, _>(bounds).take(count) {
@@ -192,10 +192,9 @@ impl Topics {
             self.keys_bytes -= freed;
             purged += ended;
             if purged == PURGED_PER_LOCK_MAX {
-                return (Swept { found: Some(found), ..swept }, Some(Bound::Included(name.clone())));
+                return (swept, Some(Bound::Included(name.clone())));
             }
             swept.topics += 1;
-            found.topics += 1;
             last = Some(name);
             if topic.is_importing() {
                 // It has not got its groups yet, which may hold some of it.
@@ -223,7 +222,7 @@ impl Topics {
             swept.removed += removed as u64;
             let StoredTopic { groups, log, .. } = &**topic;
             for (group, of) in groups.iter().flat_map(|groups| groups.iter()) {
-                found.groups.add(of.swept(&Kept { topic: name, log, now }, now));
+                all.add(of.swept(&Kept { topic: name, log, now }, now));
                 if of.is_dying() && swept.dying.len() < Swept::DYING_MAX {
                     swept.dying.push((name.clone(), group.clone()));
                 }
@@ -235,6 +234,6 @@ impl Topics {
             self.logs_bytes = self.logs_bytes - bytes + topic.log.bytes();
         }
         let is_end = swept.topics < count as u64;
-        (Swept { found: Some(found), ..swept }, last.filter(|_| !is_end).cloned().map(Bound::Excluded))
+        (swept, last.filter(|_| !is_end).cloned().map(Bound::Excluded))
     }
 }
